@@ -1,0 +1,4 @@
+//! The modelembed command.
+#![forbid(unsafe_code)]
+
+fn main() {}
