@@ -1,0 +1,75 @@
+//! Instruction sets, and which of them this CPU has.
+
+/// A set of CPU instructions that a table of kernels is compiled for.
+///
+/// Ordered from the most general to the most demanding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust, for every CPU: the definition of all results.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C (Intel since 2013, AMD since 2017).
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI (Intel since Ice Lake, AMD since Zen 4).
+    Avx512,
+}
+
+impl Isa {
+    const NAMES: [(Isa, &'static str); 3] = [(Isa::Scalar, "scalar"), (Isa::Avx2, "avx2"), (Isa::Avx512, "avx512")];
+
+    /// Every instruction set that the crate knows, whatever this CPU has.
+    pub fn known() -> impl Iterator<Item = Isa> {
+        Self::NAMES.iter().map(|&(isa, _)| isa)
+    }
+
+    /// The lower-case name that [`Isa::from_name`] reads.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|&&(isa, _)| isa == self).map_or("unknown", |&(_, name)| name)
+    }
+
+    /// The instruction set with this name, in any case.
+    pub fn from_name(name: &str) -> Option<Isa> {
+        Self::NAMES.iter().find(|(_, n)| n.eq_ignore_ascii_case(name)).map(|&(isa, _)| isa)
+    }
+
+    /// Whether this CPU (and operating system) can run it. The standard library caches the answer.
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                Isa::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Isa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Isa;
+
+    #[test]
+    fn names_read_back() {
+        for isa in Isa::known() {
+            assert_eq!(Isa::from_name(&isa.name().to_uppercase()), Some(isa));
+        }
+        assert_eq!(Isa::from_name("sse9"), None);
+    }
+}

@@ -1,0 +1,199 @@
+//! The table of functions for one instruction set, and the checked calls through it.
+
+use std::ops::Range;
+
+use modelembed_gguf::TensorType;
+
+use crate::isa::Isa;
+use crate::matrix::{ActKind, ActLayout, Acts, MatRef, Output};
+use crate::scalar;
+use crate::vector::{self, VectorFns};
+
+/// Columns that one call of a [`RowDots`] takes at most.
+pub(crate) const MAX_COLS: usize = 8;
+/// Rows that are swept over all columns before the next rows, when there are several groups of columns.
+const TILE_ROWS: usize = 64;
+/// Weight bytes of such a tile: half of a 32 KiB first-level cache, the rest is for the columns.
+const TILE_BYTES: usize = 16 << 10;
+
+/// The products of some rows with some columns. Lengths have been proven by the caller.
+pub(crate) struct DotArgs<'a> {
+    /// `n_rows` rows, `row_bytes` each.
+    pub w: &'a [u8],
+    pub row_bytes: usize,
+    pub n_rows: usize,
+    /// `n_cols` columns, `layout.col_bytes()` each.
+    pub acts: &'a [u8],
+    pub layout: ActLayout,
+    /// 1 to [`MAX_COLS`].
+    pub n_cols: usize,
+}
+
+/// Writes the product of row `r` and column `c` to `out[c * stride + r]`.
+///
+/// A product's bits must depend on nothing but that row and that column.
+///
+/// # Safety
+/// The CPU must have the instruction set of the table that the function stands in; `args` must be as documented there, for the
+/// function's own weight type and kind of activations; `out` must hold `(n_cols - 1) * stride + n_rows` elements.
+pub(crate) type RowDots = unsafe fn(args: &DotArgs<'_>, out: &mut [f32], stride: usize);
+
+/// Turns one column of f32 into [`ActKind::Q8`].
+///
+/// # Safety
+/// The CPU must have the table's instruction set; `x` must have `layout.k()` elements and `out` `layout.col_bytes()` bytes.
+pub(crate) type Quantize = unsafe fn(layout: ActLayout, x: &[f32], out: &mut [u8]);
+
+/// Turns whole blocks into as many f32 as `out` holds.
+///
+/// # Safety
+/// The CPU must have the table's instruction set; `blocks` must be exactly the bytes of `out.len()` elements.
+pub(crate) type Dequantize = unsafe fn(blocks: &[u8], out: &mut [f32]);
+
+/// The matrix functions of one instruction set. A look-up gives a function for every supported type: a table that has none of
+/// its own hands out that of a lesser instruction set.
+pub(crate) struct MatrixFns {
+    pub quantize: Quantize,
+    /// For a weight type and the kind of activations that it is multiplied with; `None` if [`Kernels::supports`] is false, or
+    /// for `Q8` activations with weights that are no integers.
+    pub row_dots: fn(TensorType, ActKind) -> Option<RowDots>,
+    /// `None` if [`Kernels::supports`] is false.
+    pub dequantize: fn(TensorType) -> Option<Dequantize>,
+}
+
+/// All functions for one instruction set that this CPU has.
+pub struct Kernels {
+    isa: Isa,
+    matrix: &'static MatrixFns,
+    #[allow(dead_code, reason = "filled by the vector section")]
+    pub(crate) vector: &'static VectorFns,
+}
+
+/// One table an instruction set, from the most general to the best.
+static TABLES: &[Kernels] = &[Kernels { isa: Isa::Scalar, matrix: &scalar::MATRIX, vector: &vector::SCALAR }];
+
+impl Kernels {
+    /// The tables that this CPU can run, the best last.
+    pub fn all() -> impl DoubleEndedIterator<Item = &'static Kernels> {
+        TABLES.iter().filter(|t| t.isa.is_available())
+    }
+
+    /// The fastest table that this CPU can run.
+    pub fn best() -> &'static Kernels {
+        Self::all().next_back().unwrap_or(&TABLES[0])
+    }
+
+    /// The table for one instruction set, if this CPU has it.
+    pub fn by_isa(isa: Isa) -> Option<&'static Kernels> {
+        Self::all().find(|t| t.isa == isa)
+    }
+
+    /// The instruction set that this table is compiled for.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Whether weights of this type can be multiplied and dequantised (by every table).
+    pub fn supports(ty: TensorType) -> bool {
+        (scalar::MATRIX.dequantize)(ty).is_some()
+    }
+
+    /// What the activations that meet such weights must be.
+    ///
+    /// Quantised weights take `Q8`, float weights `F32`. With `exact` all take `F32`: weights are dequantised on the fly and
+    /// nothing is rounded to integers, which is slower.
+    pub fn act_kind(ty: TensorType, exact: bool) -> ActKind {
+        match ty {
+            TensorType::F32 | TensorType::F16 | TensorType::BF16 => ActKind::F32,
+            _ if exact => ActKind::F32,
+            _ => ActKind::Q8,
+        }
+    }
+
+    /// Writes `x`, a column of `layout.k()` activations, as `layout` says.
+    ///
+    /// Each 32 elements share the scale `max|x| / 127` and are rounded to the nearest integer, ties to even. Every table gives
+    /// the same bytes. A run that holds an infinity or a NaN gets a NaN scale, so that it shows in every product.
+    ///
+    /// # Panics
+    /// If `x` is not `layout.k()` long or `out` is shorter than `layout.col_bytes()`.
+    pub fn quantize(&self, layout: ActLayout, x: &[f32], out: &mut [u8]) {
+        assert_eq!(x.len(), layout.k(), "activations of a column");
+        let out = &mut out[..layout.col_bytes()];
+        match layout.kind() {
+            ActKind::F32 => {
+                for (bytes, x) in out.chunks_exact_mut(4).zip(x) {
+                    bytes.copy_from_slice(&x.to_ne_bytes());
+                }
+            }
+            // SAFETY: holding a table proves that the CPU has its instructions; both lengths were checked above.
+            ActKind::Q8 => unsafe { (self.matrix.quantize)(layout, x, out) },
+        }
+    }
+
+    /// The products of the weight rows `rows` with every column.
+    ///
+    /// `out.column(c)[i]` becomes the product of row `rows.start + i` and column `c`. Its bits depend only on that row and that
+    /// column: not on how many others a call covers, so work may be split in any way.
+    ///
+    /// # Panics
+    /// If the range ends beyond the matrix, if `acts` has another `k` or is quantised while the weights are floats, or if an
+    /// output column is not `rows.len()` long.
+    pub fn mul_rows(&self, w: MatRef<'_>, rows: Range<usize>, acts: Acts<'_>, out: &mut dyn Output) {
+        let layout = acts.layout();
+        assert_eq!(w.k(), layout.k(), "elements of a weight row and of an activation column");
+        let Some(row_dots) = (self.matrix.row_dots)(w.ty(), layout.kind()) else {
+            panic!("{} weights with {:?} activations", w.ty(), layout.kind());
+        };
+        let args = |rows: Range<usize>, cols: Range<usize>| DotArgs {
+            w: w.rows_data(rows.clone()),
+            row_bytes: w.row_bytes(),
+            n_rows: rows.len(),
+            acts: acts.cols_data(cols.clone()),
+            layout,
+            n_cols: cols.len(),
+        };
+        let n_rows = rows.len();
+        if acts.n_cols() == 1 {
+            let column = out.column(0);
+            assert_eq!(column.len(), n_rows, "rows of an output column");
+            // SAFETY: holding a table proves the CPU's instructions; `rows_data` and `cols_data` give slices of the documented
+            // lengths, `k` is the same on both sides, and the output was just checked.
+            unsafe { row_dots(&args(rows, 0..1), column, n_rows) };
+            return;
+        }
+        let tile_rows = (TILE_BYTES / w.row_bytes()).clamp(4, TILE_ROWS) / 4 * 4;
+        let mut tile = [0.0f32; MAX_COLS * TILE_ROWS];
+        for first in (0..n_rows).step_by(tile_rows) {
+            let n = tile_rows.min(n_rows - first);
+            let tile_range = rows.start + first..rows.start + first + n;
+            for col in (0..acts.n_cols()).step_by(MAX_COLS) {
+                let cols = col..acts.n_cols().min(col + MAX_COLS);
+                // SAFETY: as above; the tile holds MAX_COLS columns of TILE_ROWS >= n rows.
+                unsafe { row_dots(&args(tile_range.clone(), cols.clone()), &mut tile, TILE_ROWS) };
+                for (products, c) in tile.chunks_exact(TILE_ROWS).zip(cols) {
+                    let column = out.column(c);
+                    assert_eq!(column.len(), n_rows, "rows of an output column");
+                    column[first..first + n].copy_from_slice(&products[..n]);
+                }
+            }
+        }
+    }
+
+    /// Writes the `k` elements of one weight row.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is not `w.k()` long.
+    pub fn dequantize_row(&self, w: MatRef<'_>, row: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), w.k(), "elements of a row");
+        let Some(dequantize) = (self.matrix.dequantize)(w.ty()) else { panic!("no kernels for {}", w.ty()) };
+        // SAFETY: holding a table proves the CPU's instructions; a row of `w` is exactly the bytes of `w.k()` elements.
+        unsafe { dequantize(w.rows_data(row..row + 1), out) }
+    }
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernels").field("isa", &self.isa).finish_non_exhaustive()
+    }
+}
