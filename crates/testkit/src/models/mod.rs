@@ -1,0 +1,177 @@
+//! Tiny random models: every architecture and every tensor type in files of at most 2 MB.
+//!
+//! A spec and its seed give the same bytes on every machine and in every version: goldens made from these files
+//! by llama.cpp carry the file's SHA-256, so a change here shows up as "run tools/tiny_goldens.py again".
+
+mod arch;
+mod blocks;
+mod vocab;
+
+pub use arch::{TinyTensor, TinyValue};
+pub use blocks::random_tensor;
+pub use vocab::{TINY_BOS, TINY_EOS, TINY_VOCAB, TinyToken, tiny_vocab};
+
+use modelembed_gguf::TensorType;
+
+/// The architectures that tiny models exist for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the architectures' own")]
+pub enum TinyArch {
+    Llama,
+    Qwen2,
+    Qwen3,
+    Gemma3,
+}
+
+/// How a tiny model's rotary embedding is scaled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TinyRope {
+    /// Not at all.
+    Plain,
+    /// Positions divided by this (`rope.scaling.type` = linear).
+    Linear(f32),
+    /// A divisor for each frequency in `rope_freqs.weight`, as Llama 3.1 has.
+    Factors,
+}
+
+/// Everything that a tiny model's bytes depend on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TinySpec {
+    /// Name of the model, unique in [`tiny_specs`]; also the file's stem.
+    pub name: &'static str,
+    /// Architecture.
+    pub arch: TinyArch,
+    /// Type of all matrices; vectors are F32.
+    pub ty: TensorType,
+    /// Seed of the weights.
+    pub seed: u64,
+    /// Layers.
+    pub n_layer: usize,
+    /// Width of the residual stream.
+    pub n_embd: usize,
+    /// Width of the feed-forward part.
+    pub n_ff: usize,
+    /// Query heads.
+    pub n_head: usize,
+    /// Key and value heads; divides `n_head`.
+    pub n_head_kv: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Leading elements of a head that are rotated.
+    pub rope_dims: usize,
+    /// Base of the rotary frequencies.
+    pub rope_freq_base: f32,
+    /// Scaling of the rotary embedding.
+    pub rope: TinyRope,
+    /// Whether the embedding matrix is the output matrix too.
+    pub tied: bool,
+    /// Positions that a local layer sees, for architectures with such layers.
+    pub sliding_window: Option<u32>,
+}
+
+impl TinySpec {
+    /// The plain model of an architecture in F32, which the variants of [`tiny_specs`] start from.
+    pub fn new(name: &'static str, arch: TinyArch) -> TinySpec {
+        let base = TinySpec {
+            name,
+            arch,
+            ty: TensorType::F32,
+            seed: 42,
+            n_layer: 3,
+            n_embd: 64,
+            n_ff: 128,
+            n_head: 4,
+            n_head_kv: 2,
+            head_dim: 16,
+            rope_dims: 16,
+            rope_freq_base: 10_000.0,
+            rope: TinyRope::Plain,
+            tied: false,
+            sliding_window: None,
+        };
+        match arch {
+            TinyArch::Llama => base,
+            TinyArch::Qwen2 => TinySpec { tied: true, rope_freq_base: 1e6, ..base },
+            TinyArch::Qwen3 => TinySpec { head_dim: 32, rope_dims: 32, rope_freq_base: 1e6, ..base },
+            // Layers 0-4 and 6 are local, layer 5 sees everything.
+            TinyArch::Gemma3 => TinySpec {
+                n_layer: 7,
+                n_head_kv: 1,
+                head_dim: 32,
+                rope_dims: 32,
+                rope_freq_base: 1e6,
+                tied: true,
+                sliding_window: Some(16),
+                ..base
+            },
+        }
+    }
+
+    /// A llama whose matrices have the type `ty`; rows are multiples of 256.
+    fn quantised(name: &'static str, ty: TensorType) -> TinySpec {
+        let wide = TinySpec {
+            ty,
+            n_layer: 2,
+            n_embd: 256,
+            n_ff: 512,
+            head_dim: 64,
+            rope_dims: 64,
+            ..TinySpec::new(name, TinyArch::Llama)
+        };
+        match ty {
+            TensorType::F16 | TensorType::BF16 => TinySpec { n_ff: 256, tied: true, ..wide },
+            _ => wide,
+        }
+    }
+}
+
+/// All tiny models that goldens exist for.
+pub fn tiny_specs() -> Vec<TinySpec> {
+    use TinyArch::{Gemma3, Llama, Qwen2, Qwen3};
+    let mut out = vec![
+        TinySpec::new("llama", Llama),
+        TinySpec { n_head_kv: 4, tied: true, ..TinySpec::new("llama-tied", Llama) },
+        TinySpec { rope: TinyRope::Linear(4.0), ..TinySpec::new("llama-rope-linear", Llama) },
+        TinySpec {
+            rope: TinyRope::Factors,
+            n_head_kv: 1,
+            head_dim: 32,
+            rope_dims: 32,
+            n_embd: 128,
+            rope_freq_base: 500_000.0,
+            ..TinySpec::new("llama-rope-factors", Llama)
+        },
+        TinySpec { n_head: 3, n_head_kv: 1, head_dim: 32, rope_dims: 32, ..TinySpec::new("llama-key-length", Llama) },
+        // Sizes that no vector width divides.
+        TinySpec { n_embd: 54, n_head: 3, n_head_kv: 3, head_dim: 18, rope_dims: 18, n_ff: 77, ..TinySpec::new("llama-odd", Llama) },
+        TinySpec::new("qwen2", Qwen2),
+        TinySpec { rope_dims: 8, ..TinySpec::new("qwen2-partial-rope", Qwen2) },
+        TinySpec::new("qwen3", Qwen3),
+        TinySpec::new("gemma3", Gemma3),
+        TinySpec { rope: TinyRope::Linear(8.0), n_layer: 8, ..TinySpec::new("gemma3-rope-linear", Gemma3) },
+    ];
+    let types = [
+        ("f16", TensorType::F16),
+        ("bf16", TensorType::BF16),
+        ("q4_0", TensorType::Q4_0),
+        ("q4_1", TensorType::Q4_1),
+        ("q5_0", TensorType::Q5_0),
+        ("q5_1", TensorType::Q5_1),
+        ("q8_0", TensorType::Q8_0),
+        ("q2_k", TensorType::Q2_K),
+        ("q3_k", TensorType::Q3_K),
+        ("q4_k", TensorType::Q4_K),
+        ("q5_k", TensorType::Q5_K),
+        ("q6_k", TensorType::Q6_K),
+    ];
+    out.extend(types.map(|(name, ty)| TinySpec::quantised(name, ty)));
+    out
+}
+
+/// The spec with this name.
+///
+/// # Panics
+/// When there is none.
+pub fn tiny_spec(name: &str) -> TinySpec {
+    tiny_specs().into_iter().find(|s| s.name == name).unwrap_or_else(|| panic!("no tiny model is named {name}"))
+}
