@@ -20,7 +20,11 @@ pub struct Diff {
 impl fmt::Display for Diff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (got, want) = self.values;
-        write!(f, "max |diff| {:.3e} at {} (got {got}, want {want}), rms {:.3e} of {:.3e}", self.max_abs, self.at, self.rms, self.scale)
+        write!(
+            f,
+            "max |diff| {:.3e} at {} (got {got}, want {want}), rms {:.3e} of {:.3e}",
+            self.max_abs, self.at, self.rms, self.scale
+        )
     }
 }
 

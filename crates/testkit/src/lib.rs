@@ -1,2 +1,15 @@
-//! Placeholder.
+//! For tests: tiny seeded models, float comparison, and a random generator with a fixed stream.
+//!
+//! [`tiny`] builds the GGUF file of a [`TinySpec`]; [`tiny_specs`] lists those that goldens exist for.
 #![forbid(unsafe_code)]
+
+mod float;
+mod models;
+mod rng;
+
+pub use float::{Diff, argmax, diff, first_bit_difference, log_prob};
+pub use models::{
+    TINY_BOS, TINY_EOS, TINY_VOCAB, TinyArch, TinyRope, TinySpec, TinyTensor, TinyToken, TinyValue, random_tensor,
+    sha256_hex, tiny, tiny_metadata, tiny_prompt, tiny_spec, tiny_specs, tiny_tensors, tiny_vocab,
+};
+pub use rng::Rng;

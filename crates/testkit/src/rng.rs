@@ -16,7 +16,8 @@ impl Rng {
     /// A generator for one named part, independent of how much the others draw.
     pub fn for_name(seed: u64, name: &str) -> Rng {
         // FNV-1a, 64 bits.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let hash =
+            name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash)
     }
 

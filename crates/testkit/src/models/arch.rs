@@ -75,7 +75,7 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, TinyValue)> {
         own("rope.scaling.factor", TinyValue::F32(factor));
     }
     if let Some(window) = spec.sliding_window {
-        own("attention.sliding_window", u32(window));
+        own("attention.sliding_window", TinyValue::U32(window));
     }
     out.extend(vocab_metadata());
     out
@@ -154,7 +154,12 @@ impl Draw<'_> {
         let n = self.spec.rope_dims / 2;
         let factor = |i: usize| if i < n / 2 { 1.0 } else { 1.0 + 7.0 * (i - n / 2 + 1) as f32 / (n - n / 2) as f32 };
         let data = (0..n).flat_map(|i| factor(i).to_le_bytes()).collect();
-        self.out.push(TinyTensor { name: "rope_freqs.weight".to_owned(), ty: TensorType::F32, dims: vec![n as u64], data });
+        self.out.push(TinyTensor {
+            name: "rope_freqs.weight".to_owned(),
+            ty: TensorType::F32,
+            dims: vec![n as u64],
+            data,
+        });
     }
 }
 

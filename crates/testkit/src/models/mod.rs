@@ -5,6 +5,7 @@
 
 mod arch;
 mod blocks;
+mod file;
 mod vocab;
 
 pub use arch::{TinyTensor, TinyValue};
@@ -12,6 +13,9 @@ pub use blocks::random_tensor;
 pub use vocab::{TINY_BOS, TINY_EOS, TINY_VOCAB, TinyToken, tiny_vocab};
 
 use modelembed_gguf::TensorType;
+use sha2::{Digest, Sha256};
+
+use crate::Rng;
 
 /// The architectures that tiny models exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -143,9 +147,16 @@ pub fn tiny_specs() -> Vec<TinySpec> {
         },
         TinySpec { n_head: 3, n_head_kv: 1, head_dim: 32, rope_dims: 32, ..TinySpec::new("llama-key-length", Llama) },
         // Sizes that no vector width divides.
-        TinySpec { n_embd: 54, n_head: 3, n_head_kv: 3, head_dim: 18, rope_dims: 18, n_ff: 77, ..TinySpec::new("llama-odd", Llama) },
+        TinySpec {
+            n_embd: 54,
+            n_head: 3,
+            n_head_kv: 3,
+            head_dim: 18,
+            rope_dims: 18,
+            n_ff: 77,
+            ..TinySpec::new("llama-odd", Llama)
+        },
         TinySpec::new("qwen2", Qwen2),
-        TinySpec { rope_dims: 8, ..TinySpec::new("qwen2-partial-rope", Qwen2) },
         TinySpec::new("qwen3", Qwen3),
         TinySpec::new("gemma3", Gemma3),
         TinySpec { rope: TinyRope::Linear(8.0), n_layer: 8, ..TinySpec::new("gemma3-rope-linear", Gemma3) },
@@ -174,4 +185,63 @@ pub fn tiny_specs() -> Vec<TinySpec> {
 /// When there is none.
 pub fn tiny_spec(name: &str) -> TinySpec {
     tiny_specs().into_iter().find(|s| s.name == name).unwrap_or_else(|| panic!("no tiny model is named {name}"))
+}
+
+/// The GGUF file of a tiny model.
+pub fn tiny(spec: &TinySpec) -> Vec<u8> {
+    file::layout(&tiny_metadata(spec), &tiny_tensors(spec))
+}
+
+/// The metadata of a tiny model, in file order: for tests that change some of it.
+pub fn tiny_metadata(spec: &TinySpec) -> Vec<(String, TinyValue)> {
+    arch::metadata(spec)
+}
+
+/// The tensors of a tiny model, in file order.
+pub fn tiny_tensors(spec: &TinySpec) -> Vec<TinyTensor> {
+    arch::tensors(spec)
+}
+
+/// `n` token ids for a test prompt: `<s>`, then ids drawn from the whole vocabulary but its three special tokens.
+pub fn tiny_prompt(n: usize) -> Vec<u32> {
+    let mut rng = Rng::new(1);
+    (0..n).map(|i| if i == 0 { TINY_BOS } else { 3 + rng.below(TINY_VOCAB - 3) as u32 }).collect()
+}
+
+/// SHA-256 of a file's bytes, in hexadecimal, as the goldens name their models.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specs_fit_together_and_files_stay_small() {
+        let mut failures = Vec::new();
+        for spec in tiny_specs() {
+            let bytes = tiny(&spec);
+            let sane = spec.n_head % spec.n_head_kv == 0 && spec.rope_dims <= spec.head_dim && spec.rope_dims % 2 == 0;
+            if !sane || bytes.len() > 2_200_000 || bytes != tiny(&spec) {
+                failures.push((spec.name, bytes.len()));
+            }
+        }
+        assert!(failures.is_empty(), "{failures:?}");
+    }
+
+    #[test]
+    fn names_are_unique_and_found() {
+        let specs = tiny_specs();
+        for spec in &specs {
+            assert_eq!(specs.iter().filter(|s| s.name == spec.name).count(), 1, "{}", spec.name);
+            assert_eq!(tiny_spec(spec.name), *spec);
+        }
+    }
+
+    #[test]
+    fn a_seed_changes_the_weights() {
+        let spec = tiny_spec("llama");
+        assert_ne!(tiny(&spec), tiny(&TinySpec { seed: 43, ..spec }));
+    }
 }
