@@ -142,9 +142,9 @@ impl Format for Q2_K {
     const SUB: usize = 16;
     fn decode(block: &[u8], out: &mut Decoded) {
         let (d, dmin) = (f16_at(block, 80), f16_at(block, 82));
-        for j in 0..16 {
-            out.scale[j] = d * f32::from(block[j] & 15);
-            out.offset[j] = -dmin * f32::from(block[j] >> 4);
+        for (j, &both) in block[..16].iter().enumerate() {
+            out.scale[j] = d * f32::from(both & 15);
+            out.offset[j] = -dmin * f32::from(both >> 4);
         }
         for (i, q) in out.q.iter_mut().enumerate() {
             let byte = block[16 + i / 128 * 32 + i % 32];

@@ -12,6 +12,9 @@
 //! Nothing here starts threads, allocates or logs. Bad *data* (any bytes in a weight block, NaN activations) gives bad
 //! numbers, never a panic; mismatched *shapes* are a caller's bug and panic.
 
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::needless_range_loop, reason = "kernels index several arrays of registers by row and column")]
+mod avx2;
 mod format;
 mod isa;
 mod matrix;

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use modelembed_gguf::TensorType;
 
+#[cfg(target_arch = "x86_64")]
+use crate::avx2;
 use crate::isa::Isa;
 use crate::matrix::{ActKind, ActLayout, Acts, MatRef, Output};
 use crate::scalar;
@@ -70,7 +72,11 @@ pub struct Kernels {
 }
 
 /// One table an instruction set, from the most general to the best.
-static TABLES: &[Kernels] = &[Kernels { isa: Isa::Scalar, matrix: &scalar::MATRIX, vector: &vector::SCALAR }];
+static TABLES: &[Kernels] = &[
+    Kernels { isa: Isa::Scalar, matrix: &scalar::MATRIX, vector: &vector::SCALAR },
+    #[cfg(target_arch = "x86_64")]
+    Kernels { isa: Isa::Avx2, matrix: &avx2::MATRIX, vector: &vector::SCALAR },
+];
 
 impl Kernels {
     /// The tables that this CPU can run, the best last.
