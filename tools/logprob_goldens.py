@@ -5,7 +5,8 @@
 
 For each model: llama.cpp runs an F32 copy (made in a temporary folder, up to 1.1 GB) with an F32 KV cache over
 tools/texts/score.txt and continues a few prompts greedily. Then llama.cpp's default run over the original file is
-compared with that, batched and token by token, as the yardstick. Writes crates/engine/tests/goldens/score-NAME.json.
+compared with that, batched and token by token, as the yardstick; tools/reference.py (numpy, f64, some minutes and
+5 GB) confirms that the exact run is exact. Writes crates/engine/tests/goldens/score-NAME.json.
 """
 import argparse
 import os
@@ -14,6 +15,7 @@ import tempfile
 import numpy as np
 
 import peer
+import reference
 
 MODELS = {
     "smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -37,23 +39,24 @@ PROMPTS = {
 GREEDY_TOKENS = 64
 
 
-def score(run, ids, batch):
+def judge(rows, ids):
     """Per position: log-probability of its token, arg-max id and lead of the arg-max, from what stands before it."""
-    run.clear()
     logprob, top1, lead = [None], [None], [None]
-    for at in range(0, len(ids) - 1, batch):
-        part = ids[at : at + batch]
-        logits = run.feed(part).astype(np.float64)
-        for j, row in enumerate(logits):
-            if at + j + 1 >= len(ids):
-                break
-            best = int(row.argmax())
-            m = row[best]
-            logprob.append(float(row[ids[at + j + 1]] - m - np.log(np.exp(row - m).sum())))
-            top1.append(best)
-            row[best] = -np.inf
-            lead.append(float(m - row.max()))
+    for row, following in zip(rows, ids[1:]):
+        best = int(row.argmax())
+        m = row[best]
+        logprob.append(float(row[following] - m - np.log(np.exp(row - m).sum())))
+        top1.append(best)
+        row[best] = -np.inf
+        lead.append(float(m - row.max()))
     return logprob, top1, lead
+
+
+def score(run, ids, batch):
+    """`judge` over a llama.cpp run that is fed `batch` tokens at a time."""
+    run.clear()
+    parts = (ids[at : at + batch] for at in range(0, len(ids) - 1, batch))
+    return judge((row for part in parts for row in run.feed(part).astype(np.float64)), ids)
 
 
 def distance(a, b):
@@ -103,11 +106,13 @@ def main():
             one_by_one = score(run, ids, 1)
             prompts = [greedy(run, q) for q in PROMPTS[name]]
             run.close()
+            truth = judge(reference.Model(f32).logits(ids), ids)
         run = peer.Runner(path, exact=False, threads=a.threads)
         batched = distance(score(run, ids, 128), exact)
         single = distance(score(run, ids, 1), exact)
         run.close()
-        print(name, len(ids), "tokens; llama.cpp batched", batched, "token by token", single, "exact against itself", distance(one_by_one, exact))
+        proof = {"token_by_token": distance(one_by_one, exact), "reference": distance(truth, exact)}
+        print(name, len(ids), "tokens; llama.cpp batched", batched, "token by token", single, "exact against", proof)
         rounded = lambda v: [None if x is None else round(x, 5) for x in v]
         peer.write_json(
             os.path.join(a.out, f"score-{name}.json"),
@@ -121,7 +126,7 @@ def main():
                 "logprob": rounded(exact[0]),
                 "top1": exact[1],
                 "lead": rounded(exact[2]),
-                "exact_spread": distance(one_by_one, exact),
+                "exact_run_against": proof,
                 "llama_cpp": {"batched": batched, "token_by_token": single},
                 "greedy": prompts,
             },

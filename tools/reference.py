@@ -49,15 +49,28 @@ class Model:
         self.head_dim = key("attention.key_length", self.n_embd // self.n_head)
         self.rope_dims = key("rope.dimension_count", self.head_dim)
         self.base, self.eps = key("rope.freq_base"), key("attention.layer_norm_rms_epsilon")
-        self.scale = 1 / key("rope.scaling.factor", 1.0)
+        self.scaling, self.factor = key("rope.scaling.type", "none"), key("rope.scaling.factor", 1.0)
+        self.original_ctx = key("rope.scaling.original_context_length")
         self.window = key("attention.sliding_window")
         self.uses_gelu = self.arch == "gemma3"
+
+    def yarn_share(self):
+        """How far each pair is interpolated, 0 to 1: none above 32 turns in the original context, all below 1."""
+        n = self.rope_dims
+        pair = lambda turns: n * np.log(self.original_ctx / (turns * 2 * np.pi)) / (2 * np.log(self.base))
+        low, high = max(0, np.floor(pair(32))), min(n - 1, np.ceil(pair(1)))
+        return np.clip((np.arange(n // 2) - low) / max(0.001, high - low), 0, 1)
 
     def rope(self, x, local):
         """Rotates pairs of the first rope_dims elements; x: (tokens, heads, head_dim)."""
         half = self.rope_dims // 2
-        base, scale = (10000.0, 1.0) if local else (self.base, self.scale)
-        freq = base ** (-np.arange(half) * 2 / self.rope_dims) * scale / self.w.get("rope_freqs.weight", 1.0)
+        freq = (10000.0 if local else self.base) ** (-np.arange(half) * 2 / self.rope_dims) / self.w.get("rope_freqs.weight", 1.0)
+        if self.scaling == "linear" and not local:
+            freq = freq / self.factor
+        if self.scaling == "yarn":
+            share = self.yarn_share()
+            freq = freq * (share / self.factor + 1 - share)
+            x = np.concatenate([x[..., : 2 * half] * (1 + 0.1 * np.log(self.factor)), x[..., 2 * half :]], -1)
         angle = np.arange(len(x))[:, None, None] * freq
         # llama pairs neighbours, the others pair the halves.
         a, b = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if self.arch == "llama" else (slice(0, half), slice(half, 2 * half))

@@ -70,9 +70,17 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, TinyValue)> {
     if spec.rope_dims != spec.head_dim || spec.arch != TinyArch::Gemma3 {
         own("rope.dimension_count", u32(spec.rope_dims));
     }
-    if let TinyRope::Linear(factor) = spec.rope {
-        own("rope.scaling.type", TinyValue::Str("linear".to_owned()));
+    let mut scaling = |kind: &str, factor: f32| {
+        own("rope.scaling.type", TinyValue::Str(kind.to_owned()));
         own("rope.scaling.factor", TinyValue::F32(factor));
+    };
+    match spec.rope {
+        TinyRope::Plain | TinyRope::Factors => {}
+        TinyRope::Linear(factor) => scaling("linear", factor),
+        TinyRope::Yarn(factor, original) => {
+            scaling("yarn", factor);
+            own("rope.scaling.original_context_length", TinyValue::U32(original));
+        }
     }
     if let Some(window) = spec.sliding_window {
         own("attention.sliding_window", TinyValue::U32(window));

@@ -36,6 +36,8 @@ pub enum TinyRope {
     Linear(f32),
     /// A divisor for each frequency in `rope_freqs.weight`, as Llama 3.1 has.
     Factors,
+    /// YaRN: this factor over an original context of this many tokens.
+    Yarn(f32, u32),
 }
 
 /// Everything that a tiny model's bytes depend on.
@@ -157,6 +159,8 @@ pub fn tiny_specs() -> Vec<TinySpec> {
             ..TinySpec::new("llama-odd", Llama)
         },
         TinySpec::new("qwen2", Qwen2),
+        // 40 tokens of prompt are past the original context of 32.
+        TinySpec { rope: TinyRope::Yarn(4.0, 32), rope_freq_base: 1e4, ..TinySpec::new("qwen2-yarn", Qwen2) },
         TinySpec::new("qwen3", Qwen3),
         TinySpec::new("gemma3", Gemma3),
         TinySpec { rope: TinyRope::Linear(8.0), n_layer: 8, ..TinySpec::new("gemma3-rope-linear", Gemma3) },
