@@ -67,7 +67,6 @@ pub(crate) struct MatrixFns {
 pub struct Kernels {
     isa: Isa,
     matrix: &'static MatrixFns,
-    #[allow(dead_code, reason = "filled by the vector section")]
     pub(crate) vector: &'static VectorFns,
 }
 
@@ -75,7 +74,9 @@ pub struct Kernels {
 static TABLES: &[Kernels] = &[
     Kernels { isa: Isa::Scalar, matrix: &scalar::MATRIX, vector: &vector::SCALAR },
     #[cfg(target_arch = "x86_64")]
-    Kernels { isa: Isa::Avx2, matrix: &avx2::MATRIX, vector: &vector::SCALAR },
+    Kernels { isa: Isa::Avx2, matrix: &avx2::MATRIX, vector: &vector::AVX2 },
+    #[cfg(target_arch = "x86_64")]
+    Kernels { isa: Isa::Avx512, matrix: &avx2::MATRIX, vector: &vector::AVX512 },
 ];
 
 impl Kernels {

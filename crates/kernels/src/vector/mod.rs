@@ -1,7 +1,222 @@
 //! f32 vector maths: the second section of each table.
+//!
+//! Every algorithm stands once, over [`lanes::Lanes`]; the `functions!` macro compiles all of them for one instruction set.
+
+mod attend;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod elementwise;
+mod exp;
+pub(crate) mod half;
+mod lanes;
+mod reduce;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+use crate::table::Kernels;
+pub use attend::{AttnInput, AttnPart, AttnState};
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::VECTOR as AVX2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::VECTOR as AVX512;
+pub(crate) use scalar::VECTOR as SCALAR;
+
+/// Which elements of a head a rotary embedding pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RopeStyle {
+    /// (0, 1), (2, 3), ...: llama's GGUF files.
+    Adjacent,
+    /// (0, n), (1, n + 1), ... for n pairs: NeoX; qwen, gemma.
+    Halves,
+}
 
 /// The vector functions of one instruction set.
-pub(crate) struct VectorFns {}
+///
+/// All are `unsafe`: the CPU must have it, and slices must have the lengths that the methods of [`Kernels`] check.
+pub(crate) struct VectorFns {
+    rms_norm: unsafe fn(&[f32], &[u8], f32, &mut [f32]),
+    add: unsafe fn(&mut [f32], &[f32]),
+    scale: unsafe fn(&mut [f32], f32),
+    soft_cap: unsafe fn(&mut [f32], f32),
+    silu_mul: unsafe fn(&mut [f32], &[f32]),
+    gelu_mul: unsafe fn(&mut [f32], &[f32]),
+    rope_adjacent: unsafe fn(&mut [f32], &[f32], &[f32]),
+    rope_halves: unsafe fn(&mut [f32], &[f32], &[f32]),
+    to_f16: unsafe fn(&[f32], &mut [u16]),
+    argmax: unsafe fn(&[f32]) -> usize,
+    log_sum_exp: unsafe fn(&[f32]) -> f32,
+    softmax: unsafe fn(&mut [f32]),
+    attend: unsafe fn(&AttnInput<'_>, &mut AttnState<'_>),
+    merge: unsafe fn(usize, &mut AttnState<'_>, &AttnPart<'_>),
+    finish: unsafe fn(usize, &[f32], &mut [f32]),
+}
 
-/// The reference.
-pub(crate) static SCALAR: VectorFns = VectorFns {};
+/// Defines `VECTOR`, the functions over `$lanes`, each compiled with the attribute.
+macro_rules! functions {
+    ($lanes:ty, #[$attribute:meta]) => {
+        $crate::vector::functions! { @ $lanes, #[$attribute],
+            elementwise::rms_norm(x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]);
+            elementwise::add(acc: &mut [f32], x: &[f32]);
+            elementwise::scale(x: &mut [f32], by: f32);
+            elementwise::soft_cap(x: &mut [f32], cap: f32);
+            elementwise::silu_mul(gate: &mut [f32], up: &[f32]);
+            elementwise::gelu_mul(gate: &mut [f32], up: &[f32]);
+            elementwise::rope_adjacent(x: &mut [f32], cos: &[f32], sin: &[f32]);
+            elementwise::rope_halves(x: &mut [f32], cos: &[f32], sin: &[f32]);
+            elementwise::to_f16(x: &[f32], out: &mut [u16]);
+            reduce::argmax(x: &[f32]) -> usize;
+            reduce::log_sum_exp(x: &[f32]) -> f32;
+            reduce::softmax(x: &mut [f32]);
+            attend::attend(input: &$crate::vector::AttnInput<'_>, state: &mut $crate::vector::AttnState<'_>);
+            attend::merge(head_dim: usize, into: &mut $crate::vector::AttnState<'_>, part: &$crate::vector::AttnPart<'_>);
+            attend::finish(head_dim: usize, sum: &[f32], acc: &mut [f32]);
+        }
+    };
+    (@ $lanes:ty, #[$attribute:meta], $($module:ident::$name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)?;)*) => {
+        $(
+            /// # Safety
+            /// The CPU has this module's features; the slices are as long as the generic function documents.
+            #[$attribute]
+            unsafe fn $name($($arg: $ty),*) $(-> $out)? {
+                // SAFETY: the caller's promise.
+                unsafe { $crate::vector::$module::$name::<$lanes>($($arg),*) }
+            }
+        )*
+
+        /// This instruction set's section of the table.
+        pub(crate) static VECTOR: $crate::vector::VectorFns = $crate::vector::VectorFns { $($name),* };
+    };
+}
+use functions;
+
+/// Vector maths. Slices may have any length and any alignment; bad numbers give bad numbers.
+///
+/// # Panics
+/// Every method panics if slices that belong together differ in length.
+// SAFETY (all unsafe blocks below): holding a table proves that the CPU has its instructions; each method checks the lengths.
+impl Kernels {
+    /// `out = x / sqrt(mean(x^2) + eps) * weight`. `weight` is f32, little endian, at any address.
+    pub fn rms_norm(&self, x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {
+        assert_eq!(weight.len(), x.len() * 4, "bytes of norm weights");
+        assert_eq!(out.len(), x.len(), "elements of the norm's output");
+        // SAFETY: see above.
+        unsafe { (self.vector.rms_norm)(x, weight, eps, out) }
+    }
+
+    /// `acc += x`.
+    pub fn add(&self, acc: &mut [f32], x: &[f32]) {
+        assert_eq!(acc.len(), x.len(), "elements of a sum");
+        // SAFETY: see above.
+        unsafe { (self.vector.add)(acc, x) }
+    }
+
+    /// `x *= by`.
+    pub fn scale(&self, x: &mut [f32], by: f32) {
+        // SAFETY: see above.
+        unsafe { (self.vector.scale)(x, by) }
+    }
+
+    /// `x = cap * tanh(x / cap)`: keeps logits within +-`cap`.
+    pub fn soft_cap(&self, x: &mut [f32], cap: f32) {
+        // SAFETY: see above.
+        unsafe { (self.vector.soft_cap)(x, cap) }
+    }
+
+    /// `gate = gate / (1 + exp(-gate)) * up`: SwiGLU's product.
+    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len(), "elements of gate and up");
+        // SAFETY: see above.
+        unsafe { (self.vector.silu_mul)(gate, up) }
+    }
+
+    /// `gate = gelu(gate) * up` with GELU's tanh form (Hendrycks and Gimpel, 2016).
+    pub fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len(), "elements of gate and up");
+        // SAFETY: see above.
+        unsafe { (self.vector.gelu_mul)(gate, up) }
+    }
+
+    /// Rotates the pairs of one head, as `style` pairs them, by the angles whose cosines and sines are given. The first
+    /// `2 * cos.len()` elements of `x` change.
+    pub fn rope(&self, x: &mut [f32], cos: &[f32], sin: &[f32], style: RopeStyle) {
+        assert_eq!(cos.len(), sin.len(), "cosines and sines");
+        assert!(2 * cos.len() <= x.len(), "{} pairs in a head of {}", cos.len(), x.len());
+        let rotate = match style {
+            RopeStyle::Adjacent => self.vector.rope_adjacent,
+            RopeStyle::Halves => self.vector.rope_halves,
+        };
+        // SAFETY: see above.
+        unsafe { rotate(x, cos, sin) }
+    }
+
+    /// Rounds to half precision, to nearest even; too large becomes infinity.
+    pub fn to_f16(&self, x: &[f32], out: &mut [u16]) {
+        assert_eq!(x.len(), out.len(), "elements to convert");
+        // SAFETY: see above.
+        unsafe { (self.vector.to_f16)(x, out) }
+    }
+
+    /// The index of the greatest element, the first of equals. A NaN never wins; 0 if there is nothing else, or nothing.
+    pub fn argmax(&self, x: &[f32]) -> usize {
+        // SAFETY: see above.
+        unsafe { (self.vector.argmax)(x) }
+    }
+
+    /// `ln(sum(exp(x)))`, without overflow; minus infinity for no elements.
+    pub fn log_sum_exp(&self, x: &[f32]) -> f32 {
+        // SAFETY: see above.
+        unsafe { (self.vector.log_sum_exp)(x) }
+    }
+
+    /// `x = exp(x) / sum(exp(x))`, without overflow. Minus infinities become 0, even if there is nothing else.
+    pub fn softmax(&self, x: &mut [f32]) {
+        // SAFETY: see above.
+        unsafe { (self.vector.softmax)(x) }
+    }
+
+    /// Takes a run of cached positions into the running softmax of some queries of one KV head.
+    ///
+    /// What becomes of a query depends, bit for bit, on its own row of `q`, its visible positions, where they lie in the run, and
+    /// its state; not on the other queries, nor on rows of K and V that it does not see. A query that sees nothing keeps its state.
+    /// Errors are of the order of f32 rounding: the exponentials are accurate to 1.5 units in the last place.
+    pub fn attend(&self, input: AttnInput<'_>, mut state: AttnState<'_>) {
+        let (n_q, head_dim) = (input.visible.len(), input.head_dim);
+        check_state(n_q, head_dim, state.max, state.sum, state.acc);
+        assert_eq!(input.q.len(), n_q * head_dim, "elements of the queries");
+        assert_eq!(input.k.len(), input.v.len(), "elements of K and V");
+        let n_pos = input.k.len() / head_dim;
+        assert_eq!(input.k.len(), n_pos * head_dim, "elements of K");
+        for range in input.visible {
+            assert!(range.end <= n_pos, "visible positions {range:?} of {n_pos}");
+        }
+        // SAFETY: see above.
+        unsafe { (self.vector.attend)(&input, &mut state) }
+    }
+
+    /// Merges the partial result `part` into `into`, as if `into` had seen `part`'s positions too. Results depend on the order of
+    /// merges only by rounding; callers that want the same bits merge in the same order.
+    pub fn merge_attn(&self, head_dim: usize, mut into: AttnState<'_>, part: AttnPart<'_>) {
+        check_state(part.max.len(), head_dim, into.max, into.sum, into.acc);
+        check_state(part.max.len(), head_dim, part.max, part.sum, part.acc);
+        // SAFETY: see above.
+        unsafe { (self.vector.merge)(head_dim, &mut into, &part) }
+    }
+
+    /// `acc /= sum` for each query: the attention's output, `(n_q, head_dim)`. A query that saw nothing gets zeros.
+    pub fn finish_attn(&self, head_dim: usize, sum: &[f32], acc: &mut [f32]) {
+        check_state(sum.len(), head_dim, sum, sum, acc);
+        // SAFETY: see above.
+        unsafe { (self.vector.finish)(head_dim, sum, acc) }
+    }
+}
+
+fn check_state(n_q: usize, head_dim: usize, max: &[f32], sum: &[f32], acc: &[f32]) {
+    assert!(head_dim > 0, "a head of no elements");
+    assert_eq!(max.len(), n_q, "maxima");
+    assert_eq!(sum.len(), n_q, "sums");
+    assert_eq!(acc.len(), n_q * head_dim, "elements of the accumulators");
+}

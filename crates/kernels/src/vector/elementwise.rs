@@ -1,0 +1,183 @@
+//! Norm, residual, gated activations, rotary embedding, conversions: everything that walks one vector.
+
+use super::exp::{exp, tanh};
+use super::lanes::{Lanes, for_each, load_n, store_n};
+
+/// Independent accumulators of a sum over a vector: enough to hide an addition's latency.
+const CHAINS: usize = 4;
+
+/// The sum of squares. Its order of additions depends on the length only.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn sum_of_squares<V: Lanes>(x: &[f32]) -> f32 {
+    // SAFETY: offsets stay below x.len().
+    unsafe {
+        let mut sums = [V::splat(0.0); CHAINS];
+        let mut chain = 0;
+        let strides = x.chunks_exact(CHAINS * V::N);
+        let tail = strides.remainder();
+        for stride in strides {
+            for (c, sum) in sums.iter_mut().enumerate() {
+                let v = V::load(stride.as_ptr().add(c * V::N));
+                *sum = v.fma(v, *sum);
+            }
+        }
+        for_each::<V>(tail.as_ptr(), tail.len(), |v, _, _| {
+            sums[chain] = v.fma(v, sums[chain]);
+            chain += 1;
+        });
+        sums[0].add(sums[1]).add(sums[2].add(sums[3])).sum()
+    }
+}
+
+/// # Safety
+/// As [`Lanes`]; `weight` holds 4 bytes an element of `x`, `out` is as long as `x`.
+#[inline(always)]
+pub(super) unsafe fn rms_norm<V: Lanes>(x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {
+    // SAFETY: offsets stay below x.len(), which is the length of the others.
+    unsafe {
+        let mean = sum_of_squares::<V>(x) / x.len() as f32;
+        let scale = V::splat(1.0 / (mean + eps).sqrt());
+        let weight = weight.as_ptr().cast::<f32>();
+        let out = out.as_mut_ptr();
+        for_each::<V>(x.as_ptr(), x.len(), |v, i, n| {
+            store_n(v.mul(scale).mul(load_n(weight.add(i), n)), out.add(i), n);
+        });
+    }
+}
+
+/// # Safety
+/// As [`Lanes`]; `x` is as long as `acc`.
+#[inline(always)]
+pub(super) unsafe fn add<V: Lanes>(acc: &mut [f32], x: &[f32]) {
+    // SAFETY: offsets stay below x.len().
+    unsafe {
+        let acc = acc.as_mut_ptr();
+        for_each::<V>(x.as_ptr(), x.len(), |v, i, n| store_n(load_n::<V>(acc.add(i), n).add(v), acc.add(i), n));
+    }
+}
+
+/// Replaces every lane of `x` by `f` of it.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn map<V: Lanes>(x: &mut [f32], f: impl Fn(V) -> V) {
+    let (x, len) = (x.as_mut_ptr(), x.len());
+    // SAFETY: offsets stay below len; a run is read before it is written.
+    unsafe { for_each::<V>(x, len, |v, i, n| store_n(f(v), x.add(i), n)) }
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+pub(super) unsafe fn scale<V: Lanes>(x: &mut [f32], by: f32) {
+    // SAFETY: the caller's promise.
+    unsafe { map::<V>(x, |v| v.mul(V::splat(by))) }
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+pub(super) unsafe fn soft_cap<V: Lanes>(x: &mut [f32], cap: f32) {
+    // SAFETY: the caller's promise.
+    unsafe { map::<V>(x, |v| tanh(v.div(V::splat(cap))).mul(V::splat(cap))) }
+}
+
+/// v / (1 + exp(-t)): v times the logistic function of t.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn times_logistic<V: Lanes>(v: V, t: V) -> V {
+    // SAFETY: no memory is touched.
+    unsafe { v.div(exp(V::splat(0.0).sub(t)).add(V::splat(1.0))) }
+}
+
+/// # Safety
+/// As [`Lanes`]; `up` is as long as `gate`.
+#[inline(always)]
+pub(super) unsafe fn silu_mul<V: Lanes>(gate: &mut [f32], up: &[f32]) {
+    // SAFETY: offsets stay below up.len().
+    unsafe {
+        let gate = gate.as_mut_ptr();
+        for_each::<V>(up.as_ptr(), up.len(), |u, i, n| {
+            let g = load_n::<V>(gate.add(i), n);
+            store_n(times_logistic(g, g).mul(u), gate.add(i), n);
+        });
+    }
+}
+
+/// sqrt(8 / pi): twice the factor inside the tanh form, since 0.5 * (1 + tanh(u)) is the logistic function of 2u.
+const GELU_OUTER: f32 = 1.595_769;
+const GELU_CUBIC: f32 = 0.044_715;
+
+/// # Safety
+/// As [`Lanes`]; `up` is as long as `gate`.
+#[inline(always)]
+pub(super) unsafe fn gelu_mul<V: Lanes>(gate: &mut [f32], up: &[f32]) {
+    // SAFETY: offsets stay below up.len().
+    unsafe {
+        let gate = gate.as_mut_ptr();
+        for_each::<V>(up.as_ptr(), up.len(), |u, i, n| {
+            let g = load_n::<V>(gate.add(i), n);
+            let inner = g.mul(g).fma(V::splat(GELU_CUBIC), V::splat(1.0)).mul(g).mul(V::splat(GELU_OUTER));
+            store_n(times_logistic(g, inner).mul(u), gate.add(i), n);
+        });
+    }
+}
+
+/// Rotates the pairs (x[i], x[i + n]), n = `cos.len()`.
+///
+/// # Safety
+/// As [`Lanes`]; `sin` is as long as `cos`, `x` at least twice as long.
+#[inline(always)]
+pub(super) unsafe fn rope_halves<V: Lanes>(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    // SAFETY: offsets stay below cos.len() in each half.
+    unsafe {
+        let (a, sin) = (x.as_mut_ptr(), sin.as_ptr());
+        let b = a.add(cos.len());
+        for_each::<V>(cos.as_ptr(), cos.len(), |c, i, n| {
+            let (s, u, v) = (load_n::<V>(sin.add(i), n), load_n::<V>(a.add(i), n), load_n::<V>(b.add(i), n));
+            store_n(u.mul(c).sub(v.mul(s)), a.add(i), n);
+            store_n(v.mul(c).add(u.mul(s)), b.add(i), n);
+        });
+    }
+}
+
+/// Rotates the pairs (x[2i], x[2i + 1]).
+///
+/// # Safety
+/// As [`Lanes`]; `sin` is as long as `cos`, `x` at least twice as long.
+#[inline(always)]
+pub(super) unsafe fn rope_adjacent<V: Lanes>(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let pairs = V::N / 2;
+    let full = cos.len() / pairs * pairs;
+    // SAFETY: whole registers of pairs below `full`.
+    unsafe {
+        for i in (0..full).step_by(pairs) {
+            let to = x.as_mut_ptr().add(2 * i);
+            let v = V::load(to);
+            let (c, s) = (V::load_twice(cos.as_ptr().add(i)), V::load_twice(sin.as_ptr().add(i)));
+            v.fma_sub_add(c, v.swap_pairs().mul(s)).store(to);
+        }
+    }
+    for ((pair, c), s) in x.chunks_exact_mut(2).zip(cos).zip(sin).skip(full) {
+        (pair[0], pair[1]) = (pair[0] * c - pair[1] * s, pair[1] * c + pair[0] * s);
+    }
+}
+
+/// # Safety
+/// As [`Lanes`]; `out` is as long as `x`.
+#[inline(always)]
+pub(super) unsafe fn to_f16<V: Lanes>(x: &[f32], out: &mut [u16]) {
+    // SAFETY: offsets stay below x.len().
+    unsafe {
+        let out = out.as_mut_ptr();
+        for_each::<V>(x.as_ptr(), x.len(), |v, i, n| {
+            if n == V::N { v.store_f16(out.add(i)) } else { v.store_f16_part(out.add(i), n) }
+        });
+    }
+}

@@ -1,0 +1,110 @@
+//! What the vector maths needs of an instruction set: one register of f32 lanes.
+//!
+//! The algorithms of this folder are written once over [`Lanes`]; `scalar`, `avx2` and `avx512` implement it and
+//! compile every algorithm inside a function that has the features switched on.
+
+/// One register of `N` f32 lanes.
+///
+/// # Safety
+/// Every method is `unsafe` for two reasons, and callers have these duties:
+/// - the CPU has the features that the implementing module names (holding its function table proves it);
+/// - pointers are valid for the `N` elements (or the `n` of a `_part` method) that are read or written; no alignment is needed.
+pub(crate) trait Lanes: Copy {
+    /// Lanes in a register.
+    const N: usize;
+    /// Queries that the attention kernels hold in registers at once (their tile is `QUERIES` x 4 accumulators).
+    const QUERIES: usize;
+
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    /// The first `n < N` lanes from memory, zero in the others.
+    unsafe fn load_part(from: *const f32, n: usize) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// Writes the first `n < N` lanes only.
+    unsafe fn store_part(self, to: *mut f32, n: usize);
+    /// `N` half-precision numbers, widened.
+    unsafe fn load_f16(from: *const u16) -> Self;
+    unsafe fn load_f16_part(from: *const u16, n: usize) -> Self;
+    /// Rounds to half precision, to nearest even.
+    unsafe fn store_f16(self, to: *mut u16);
+    unsafe fn store_f16_part(self, to: *mut u16, n: usize);
+    /// `N / 2` numbers from memory, each in two neighbouring lanes.
+    unsafe fn load_twice(from: *const f32) -> Self;
+
+    unsafe fn add(self, b: Self) -> Self;
+    unsafe fn sub(self, b: Self) -> Self;
+    unsafe fn mul(self, b: Self) -> Self;
+    unsafe fn div(self, b: Self) -> Self;
+    /// `self * b + c`; one rounding where the hardware has FMA.
+    unsafe fn fma(self, b: Self, c: Self) -> Self;
+    /// `self * b` minus `c` in even lanes, plus `c` in odd lanes.
+    unsafe fn fma_sub_add(self, b: Self, c: Self) -> Self;
+    /// The greater; `b` where either is NaN.
+    unsafe fn max(self, b: Self) -> Self;
+    /// The smaller; `b` where either is NaN.
+    unsafe fn min(self, b: Self) -> Self;
+    unsafe fn abs(self) -> Self;
+    /// The magnitude of `self` with the sign of `sign`.
+    unsafe fn with_sign_of(self, sign: Self) -> Self;
+    /// `below` in the lanes where `self < limit`, else `other`.
+    unsafe fn select_less(self, limit: Self, below: Self, other: Self) -> Self;
+    unsafe fn round(self) -> Self;
+    /// `self * 2^n` for integral `n` in -252..=254, with gradual underflow.
+    unsafe fn times_power_of_two(self, n: Self) -> Self;
+    /// Neighbouring lanes exchanged.
+    unsafe fn swap_pairs(self) -> Self;
+
+    unsafe fn sum(self) -> f32;
+    /// The greatest lane; lanes are assumed not to be NaN.
+    unsafe fn greatest(self) -> f32;
+    /// The sums of four registers, each in the same order of additions.
+    unsafe fn sum4(tile: [Self; 4]) -> [f32; 4];
+}
+
+/// Calls `body(register, offset, lanes)` for every run of lanes of `0..len`, the last one possibly partial.
+///
+/// # Safety
+/// As [`Lanes`]; `from` is valid for `len` elements.
+#[inline(always)]
+pub(crate) unsafe fn for_each<V: Lanes>(from: *const f32, len: usize, mut body: impl FnMut(V, usize, usize)) {
+    let mut i = 0;
+    while i + V::N <= len {
+        // SAFETY: i + N <= len.
+        body(unsafe { V::load(from.add(i)) }, i, V::N);
+        i += V::N;
+    }
+    if i < len {
+        // SAFETY: len - i elements are left, fewer than N.
+        body(unsafe { V::load_part(from.add(i), len - i) }, i, len - i);
+    }
+}
+
+/// Stores the first `n <= N` lanes.
+///
+/// # Safety
+/// As [`Lanes`]; `to` is valid for `n` elements.
+#[inline(always)]
+pub(crate) unsafe fn store_n<V: Lanes>(v: V, to: *mut f32, n: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { if n == V::N { v.store(to) } else { v.store_part(to, n) } }
+}
+
+/// Loads `n <= N` lanes.
+///
+/// # Safety
+/// As [`Lanes`]; `from` is valid for `n` elements.
+#[inline(always)]
+pub(crate) unsafe fn load_n<V: Lanes>(from: *const f32, n: usize) -> V {
+    // SAFETY: the caller's promise.
+    unsafe { if n == V::N { V::load(from) } else { V::load_part(from, n) } }
+}
+
+/// Loads `n <= N` halves.
+///
+/// # Safety
+/// As [`Lanes`]; `from` is valid for `n` elements.
+#[inline(always)]
+pub(crate) unsafe fn load_f16_n<V: Lanes>(from: *const u16, n: usize) -> V {
+    // SAFETY: the caller's promise.
+    unsafe { if n == V::N { V::load_f16(from) } else { V::load_f16_part(from, n) } }
+}
