@@ -1,6 +1,23 @@
 //! GGUF files: metadata, the tensor directory, and the table of tensor types.
+//!
+//! [`Gguf::parse`] walks a header once and checks every number in it; the bytes come from the caller. Scalars and
+//! strings are copied out, arrays stay in the file and are read on demand ([`StrArray`], [`NumArray`]) with their bounds
+//! checked each time, since a mapped file may change.
 #![forbid(unsafe_code)]
 
+mod error;
+mod identify;
+mod parse;
+mod reader;
+pub mod split;
 mod tensor_type;
+mod value;
 
+pub use error::{Error, Result};
+pub use identify::{FileKind, identify};
+pub use parse::{Gguf, TensorInfo};
 pub use tensor_type::TensorType;
+pub use value::{Array, NumArray, Number, StrArray, Value, ValueType};
+
+/// The bytes that a header was parsed from, kept alive by whoever reads arrays out of them.
+pub type SharedBytes = std::sync::Arc<dyn AsRef<[u8]> + Send + Sync>;
