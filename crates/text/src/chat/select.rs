@@ -1,0 +1,162 @@
+//! Which template a model gets.
+
+use super::builtin::{BUILTINS, Builtin, builtin};
+use super::{ChatTemplate, Message, SpecialTokens, TemplateError};
+use crate::printable::printable;
+
+/// Where a template comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// The model file.
+    Model,
+    /// The caller asked for it.
+    Override,
+    /// The model carries none: this built-in one (named) looks right. Such a model may be a base model, which completes
+    /// text and was never taught to chat.
+    Missing(&'static str),
+    /// The model's own template does not work: this built-in one (named) stands in.
+    Broken(&'static str),
+}
+
+/// The template for a model and how it was found.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Selection {
+    /// The template.
+    pub template: ChatTemplate,
+    /// Where it comes from.
+    pub source: Source,
+    /// What to tell the user: which fallback is in use and why.
+    pub warning: Option<String>,
+}
+
+/// What is known about a model when its template is chosen.
+pub struct Facts<'a> {
+    /// `tokenizer.chat_template`
+    pub own: Option<&'a str>,
+    /// `general.architecture`
+    pub architecture: &'a str,
+    /// `general.name`
+    pub name: &'a str,
+    /// Texts of the special tokens.
+    pub special: SpecialTokens,
+    /// Whether the vocabulary holds this text as one token.
+    pub has_token: &'a dyn Fn(&str) -> bool,
+}
+
+/// Picks the template: `wanted` (a built-in name or a Jinja source) if given, else the model's own if it works, else a
+/// built-in one.
+///
+/// # Errors
+/// Only for `wanted`: what was asked for explicitly must work.
+pub fn choose(facts: &Facts, wanted: Option<&str>) -> Result<Selection, TemplateError> {
+    if let Some(wanted) = wanted {
+        let template = if wanted.contains("{{") || wanted.contains("{%") {
+            ChatTemplate::new(wanted, facts.special.clone())?
+        } else {
+            builtin(wanted, facts.special.clone())?
+        };
+        return Ok(Selection { template, source: Source::Override, warning: None });
+    }
+    let problem = match facts.own.filter(|own| !own.trim().is_empty()) {
+        None => None,
+        Some(own) => match ChatTemplate::new(own, facts.special.clone()).and_then(try_out) {
+            Ok(template) => return Ok(Selection { template, source: Source::Model, warning: None }),
+            Err(error) => Some(error),
+        },
+    };
+    let (family, why) = fallback(facts);
+    let template = family.template(facts.special.clone())?;
+    let (source, problem) = match problem {
+        Some(error) => (Source::Broken(family.name), format!("the model's own chat template does not work: {error}")),
+        None => (Source::Missing(family.name), "the model has no chat template (it may be a base model)".to_string()),
+    };
+    let warning = format!("{problem}; the built-in template {:?} stands in, because {why}", family.name);
+    Ok(Selection { template, source, warning: Some(warning) })
+}
+
+/// Renders the smallest conversation: many mistakes show only when a template runs. A template that *refuses* it is sound.
+fn try_out(template: ChatTemplate) -> Result<ChatTemplate, TemplateError> {
+    match template.render(&[Message::new("user", "Hi")], true) {
+        Ok(_) | Err(TemplateError::Raised { .. }) => Ok(template),
+        Err(error) => Err(error),
+    }
+}
+
+/// The family whose tokens the vocabulary holds; else the one that the architecture or name speaks of; else ChatML, which
+/// more models have seen than any other.
+fn fallback(facts: &Facts) -> (&'static Builtin, String) {
+    let holds = |family: &&Builtin| !family.tokens.is_empty() && family.tokens.iter().all(|t| (facts.has_token)(t));
+    if let Some(family) = BUILTINS.iter().find(holds) {
+        return (family, format!("the vocabulary holds {}", family.tokens[0]));
+    }
+    for text in [facts.name, facts.architecture] {
+        let lower = text.to_ascii_lowercase();
+        if let Some(family) = BUILTINS.iter().find(|family| family.names.iter().any(|name| lower.contains(name))) {
+            return (family, format!("the model is called {:?}", printable(text)));
+        }
+    }
+    let chatml = BUILTINS.iter().find(|family| family.name == "chatml").unwrap_or(&BUILTINS[0]);
+    (chatml, "nothing in the model points to another".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts<'a>(
+        own: Option<&'a str>,
+        architecture: &'a str,
+        name: &'a str,
+        has: &'a dyn Fn(&str) -> bool,
+    ) -> Facts<'a> {
+        Facts { own, architecture, name, special: SpecialTokens::default(), has_token: has }
+    }
+
+    #[test]
+    fn the_fallback_follows_tokens_then_names() {
+        let rows: [(&[&str], &str, &str, &str); 8] = [
+            (&["<|im_start|>", "<|im_end|>"], "llama", "x", "chatml"),
+            (&["<|im_start|>", "<|im_end|>", "<|im_sep|>"], "phi3", "x", "phi4"),
+            (&["<start_of_turn>", "<end_of_turn>"], "gemma3", "x", "gemma"),
+            (&["<|user|>", "<|assistant|>", "<|end|>"], "phi3", "x", "phi3"),
+            (&["[INST]", "[/INST]"], "llama", "x", "mistral"),
+            (&[], "llama", "TinyLlama 1.1B", "zephyr"),
+            (&[], "gemma", "", "gemma"),
+            (&[], "llama", "\u{1b}[31m", "chatml"),
+        ];
+        for (tokens, architecture, name, wanted) in rows {
+            let has = |token: &str| tokens.contains(&token);
+            let selection = choose(&facts(None, architecture, name, &has), None).unwrap();
+            assert_eq!(selection.source, Source::Missing(wanted), "{tokens:?} {architecture} {name}");
+            assert!(selection.warning.unwrap().contains(wanted));
+        }
+    }
+
+    #[test]
+    fn a_broken_template_falls_back_and_names_its_line() {
+        let own = "{% for m in messages %}\n{{ m.content }}\n{% endfor %}\n{{ nope() }}";
+        let selection = choose(&facts(Some(own), "llama", "", &|_| false), None).unwrap();
+        assert_eq!(selection.source, Source::Broken("chatml"));
+        let warning = selection.warning.unwrap();
+        assert!(warning.contains("line 4") && warning.contains("nope"), "{warning}");
+    }
+
+    #[test]
+    fn a_template_that_refuses_a_conversation_is_not_broken() {
+        let own = "{{ raise_exception('a system message is needed') }}";
+        assert_eq!(choose(&facts(Some(own), "llama", "", &|_| false), None).unwrap().source, Source::Model);
+    }
+
+    #[test]
+    fn an_override_is_a_name_or_a_source_and_must_work() {
+        let none = |_: &str| false;
+        let facts = facts(Some("own {{ messages }}"), "llama", "", &none);
+        let render = |s: Selection| s.template.render(&[Message::new("user", "Hi")], false).unwrap();
+        assert_eq!(render(choose(&facts, Some("phi3")).unwrap()), "<|user|>\nHi<|end|>\n");
+        assert_eq!(render(choose(&facts, Some("{{ messages[0].role }}")).unwrap()), "user");
+        let error = choose(&facts, Some("nonsense")).unwrap_err().to_string();
+        assert!(error.contains("nonsense") && error.contains("chatml"), "{error}");
+    }
+}
