@@ -21,7 +21,8 @@
 use std::ops::Range;
 
 use super::exp::{exp, tanh};
-use super::lanes::{Lanes, load_f16_n, load_n, store_n};
+use super::kv::Element;
+use super::lanes::{Lanes, load_n, store_n};
 
 /// Positions whose scores are held at once: 64 rows of 64 halves are 8 KiB of K and 8 KiB of V.
 const BLOCK: usize = 64;
@@ -61,31 +62,51 @@ pub struct AttnPart<'a> {
 
 /// What queries attend to: one KV head's rows and who sees which of them.
 #[derive(Clone, Copy, Debug)]
-pub struct AttnInput<'a> {
+pub struct AttnInput<'a, T = u16> {
     /// `(n_q, head_dim)`, already scaled.
     pub q: &'a [f32],
     /// Elements of a head.
     pub head_dim: usize,
-    /// `(n_pos, head_dim)` in half precision.
-    pub k: &'a [u16],
-    /// `(n_pos, head_dim)` in half precision.
-    pub v: &'a [u16],
+    /// `(n_pos, head_dim)`, in half precision (bits in a `u16`) or f32.
+    pub k: &'a [T],
+    /// `(n_pos, head_dim)`.
+    pub v: &'a [T],
     /// For each query the positions that it sees, within `0..n_pos`.
     pub visible: &'a [Range<usize>],
     /// Scores become `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
 }
 
-impl AttnInput<'_> {
+impl<T> AttnInput<'_, T> {
     fn n_pos(&self) -> usize {
         self.k.len() / self.head_dim
     }
 }
 
+/// [`attend`] over a cache in half precision.
+///
+/// # Safety
+/// As [`attend`].
+#[inline(always)]
+pub(super) unsafe fn attend_f16<V: Lanes>(input: &AttnInput<'_, u16>, state: &mut AttnState<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { attend::<V, u16>(input, state) }
+}
+
+/// [`attend`] over a cache in f32.
+///
+/// # Safety
+/// As [`attend`].
+#[inline(always)]
+pub(super) unsafe fn attend_f32<V: Lanes>(input: &AttnInput<'_, f32>, state: &mut AttnState<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { attend::<V, f32>(input, state) }
+}
+
 /// # Safety
 /// As [`Lanes`]; all slices have the documented lengths, `head_dim` is positive, ranges end within `n_pos`.
 #[inline(always)]
-pub(super) unsafe fn attend<V: Lanes>(input: &AttnInput<'_>, state: &mut AttnState<'_>) {
+unsafe fn attend<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mut AttnState<'_>) {
     let n_q = input.visible.len();
     for first in (0..input.n_pos()).step_by(BLOCK) {
         let mut query = 0;
@@ -94,10 +115,10 @@ pub(super) unsafe fn attend<V: Lanes>(input: &AttnInput<'_>, state: &mut AttnSta
             // SAFETY: queries query..query + n exist; the rest is the caller's promise.
             unsafe {
                 match n {
-                    1 => attend_tile::<V, 1>(input, state, query, first),
-                    2 => attend_tile::<V, 2>(input, state, query, first),
-                    3 => attend_tile::<V, 3>(input, state, query, first),
-                    _ => attend_tile::<V, 4>(input, state, query, first),
+                    1 => attend_tile::<V, T, 1>(input, state, query, first),
+                    2 => attend_tile::<V, T, 2>(input, state, query, first),
+                    3 => attend_tile::<V, T, 3>(input, state, query, first),
+                    _ => attend_tile::<V, T, 4>(input, state, query, first),
                 }
             }
             query += n;
@@ -110,8 +131,8 @@ pub(super) unsafe fn attend<V: Lanes>(input: &AttnInput<'_>, state: &mut AttnSta
 /// # Safety
 /// As [`attend`]; `query + Q` queries exist.
 #[inline(always)]
-unsafe fn attend_tile<V: Lanes, const Q: usize>(
-    input: &AttnInput<'_>,
+unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
+    input: &AttnInput<'_, T>,
     state: &mut AttnState<'_>,
     query: usize,
     first: usize,
@@ -131,7 +152,7 @@ unsafe fn attend_tile<V: Lanes, const Q: usize>(
         let last = input.n_pos() - 1;
         for position in (start / POSITIONS * POSITIONS..end).step_by(POSITIONS) {
             let rows = std::array::from_fn(|p| input.k.as_ptr().add((first + position + p).min(last) * head_dim));
-            let tile = score_tile::<V, Q>(q, head_dim, rows);
+            let tile = score_tile::<V, T, Q>(q, head_dim, rows);
             for (row, tile) in scores.iter_mut().zip(tile) {
                 row[position..position + POSITIONS].copy_from_slice(&tile);
             }
@@ -146,7 +167,7 @@ unsafe fn attend_tile<V: Lanes, const Q: usize>(
         let v = input.v.as_ptr().add(first * head_dim);
         let shared = seen.iter().map(|r| r.start).max().unwrap_or(0)..seen.iter().map(|r| r.end).min().unwrap_or(0);
         let alone = |j: usize, range: Range<usize>| {
-            add_values::<V, 1>([&scores[j]], v, head_dim, range, acc.add(j * head_dim));
+            add_values::<V, T, 1>([&scores[j]], v, head_dim, range, acc.add(j * head_dim));
         };
         if Q == 1 || shared.is_empty() {
             for (j, seen) in seen.iter().enumerate() {
@@ -156,7 +177,7 @@ unsafe fn attend_tile<V: Lanes, const Q: usize>(
             for (j, seen) in seen.iter().enumerate() {
                 alone(j, seen.start..shared.start);
             }
-            add_values::<V, Q>(scores.each_ref(), v, head_dim, shared.clone(), acc);
+            add_values::<V, T, Q>(scores.each_ref(), v, head_dim, shared.clone(), acc);
             for (j, seen) in seen.iter().enumerate() {
                 alone(j, shared.end..seen.end);
             }
@@ -169,10 +190,10 @@ unsafe fn attend_tile<V: Lanes, const Q: usize>(
 /// # Safety
 /// As [`Lanes`]; `q` holds `(Q, head_dim)`, each row `head_dim` elements.
 #[inline(always)]
-unsafe fn score_tile<V: Lanes, const Q: usize>(
+unsafe fn score_tile<V: Lanes, T: Element, const Q: usize>(
     q: *const f32,
     head_dim: usize,
-    rows: [*const u16; POSITIONS],
+    rows: [*const T; POSITIONS],
 ) -> [[f32; POSITIONS]; Q] {
     // SAFETY: offsets stay below head_dim.
     unsafe {
@@ -180,7 +201,7 @@ unsafe fn score_tile<V: Lanes, const Q: usize>(
         let full = head_dim / V::N * V::N;
         let mut d = 0;
         while d < full {
-            let keys = rows.map(|row| V::load_f16(row.add(d)));
+            let keys = rows.map(|row| T::load::<V>(row.add(d), V::N));
             for (j, sums) in sums.iter_mut().enumerate() {
                 let q = V::load(q.add(j * head_dim + d));
                 for (sum, key) in sums.iter_mut().zip(keys) {
@@ -191,7 +212,7 @@ unsafe fn score_tile<V: Lanes, const Q: usize>(
         }
         if d < head_dim {
             let n = head_dim - d;
-            let keys = rows.map(|row| V::load_f16_part(row.add(d), n));
+            let keys = rows.map(|row| T::load::<V>(row.add(d), n));
             for (j, sums) in sums.iter_mut().enumerate() {
                 let q = V::load_part(q.add(j * head_dim + d), n);
                 for (sum, key) in sums.iter_mut().zip(keys) {
@@ -255,9 +276,9 @@ unsafe fn weigh<V: Lanes>(
 /// # Safety
 /// As [`Lanes`]; `range` is within the block, `v` holds its rows, `acc` `(Q, head_dim)`.
 #[inline(always)]
-unsafe fn add_values<V: Lanes, const Q: usize>(
+unsafe fn add_values<V: Lanes, T: Element, const Q: usize>(
     weights: [&[f32; BLOCK]; Q],
-    v: *const u16,
+    v: *const T,
     head_dim: usize,
     range: Range<usize>,
     acc: *mut f32,
@@ -269,12 +290,12 @@ unsafe fn add_values<V: Lanes, const Q: usize>(
     // SAFETY: offsets stay below head_dim.
     unsafe {
         while d + 4 * V::N <= head_dim {
-            add_value_columns::<V, Q, 4>(weights, v.add(d), head_dim, range.clone(), acc.add(d), V::N);
+            add_value_columns::<V, T, Q, 4>(weights, v.add(d), head_dim, range.clone(), acc.add(d), V::N);
             d += 4 * V::N;
         }
         while d < head_dim {
             let n = V::N.min(head_dim - d);
-            add_value_columns::<V, Q, 1>(weights, v.add(d), head_dim, range.clone(), acc.add(d), n);
+            add_value_columns::<V, T, Q, 1>(weights, v.add(d), head_dim, range.clone(), acc.add(d), n);
             d += n;
         }
     }
@@ -285,9 +306,9 @@ unsafe fn add_values<V: Lanes, const Q: usize>(
 /// # Safety
 /// As [`add_values`]; `(C - 1) * N + n` elements can be read and written at `v` and `acc` of each row.
 #[inline(always)]
-unsafe fn add_value_columns<V: Lanes, const Q: usize, const C: usize>(
+unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize>(
     weights: [&[f32; BLOCK]; Q],
-    v: *const u16,
+    v: *const T,
     head_dim: usize,
     range: Range<usize>,
     acc: *mut f32,
@@ -300,7 +321,7 @@ unsafe fn add_value_columns<V: Lanes, const Q: usize, const C: usize>(
             std::array::from_fn(|j| std::array::from_fn(|c| load_n(acc.add(j * head_dim + c * V::N), lanes(c))));
         for position in range {
             let row = v.add(position * head_dim);
-            let values: [V; C] = std::array::from_fn(|c| load_f16_n(row.add(c * V::N), lanes(c)));
+            let values: [V; C] = std::array::from_fn(|c| T::load(row.add(c * V::N), lanes(c)));
             for (sums, weights) in sums.iter_mut().zip(weights) {
                 let weight = V::splat(*weights.get_unchecked(position));
                 for (sum, value) in sums.iter_mut().zip(values) {

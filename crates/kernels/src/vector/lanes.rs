@@ -98,13 +98,3 @@ pub(crate) unsafe fn load_n<V: Lanes>(from: *const f32, n: usize) -> V {
     // SAFETY: the caller's promise.
     unsafe { if n == V::N { V::load(from) } else { V::load_part(from, n) } }
 }
-
-/// Loads `n <= N` halves.
-///
-/// # Safety
-/// As [`Lanes`]; `from` is valid for `n` elements.
-#[inline(always)]
-pub(crate) unsafe fn load_f16_n<V: Lanes>(from: *const u16, n: usize) -> V {
-    // SAFETY: the caller's promise.
-    unsafe { if n == V::N { V::load_f16(from) } else { V::load_f16_part(from, n) } }
-}

@@ -10,6 +10,7 @@ mod avx512;
 mod elementwise;
 mod exp;
 pub(crate) mod half;
+mod kv;
 mod lanes;
 mod reduce;
 mod scalar;
@@ -18,6 +19,7 @@ mod tests;
 
 use crate::table::Kernels;
 pub use attend::{AttnInput, AttnPart, AttnState};
+pub use kv::KvElement;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::VECTOR as AVX2;
@@ -50,7 +52,8 @@ pub(crate) struct VectorFns {
     argmax: unsafe fn(&[f32]) -> usize,
     log_sum_exp: unsafe fn(&[f32]) -> f32,
     softmax: unsafe fn(&mut [f32]),
-    attend: unsafe fn(&AttnInput<'_>, &mut AttnState<'_>),
+    attend_f16: kv::AttendFn<u16>,
+    attend_f32: kv::AttendFn<f32>,
     merge: unsafe fn(usize, &mut AttnState<'_>, &AttnPart<'_>),
     finish: unsafe fn(usize, &[f32], &mut [f32]),
 }
@@ -71,7 +74,8 @@ macro_rules! functions {
             reduce::argmax(x: &[f32]) -> usize;
             reduce::log_sum_exp(x: &[f32]) -> f32;
             reduce::softmax(x: &mut [f32]);
-            attend::attend(input: &$crate::vector::AttnInput<'_>, state: &mut $crate::vector::AttnState<'_>);
+            attend::attend_f16(input: &$crate::vector::AttnInput<'_, u16>, state: &mut $crate::vector::AttnState<'_>);
+            attend::attend_f32(input: &$crate::vector::AttnInput<'_, f32>, state: &mut $crate::vector::AttnState<'_>);
             attend::merge(head_dim: usize, into: &mut $crate::vector::AttnState<'_>, part: &$crate::vector::AttnPart<'_>);
             attend::finish(head_dim: usize, sum: &[f32], acc: &mut [f32]);
         }
@@ -183,7 +187,7 @@ impl Kernels {
     /// What becomes of a query depends, bit for bit, on its own row of `q`, its visible positions, where they lie in the run, and
     /// its state; not on the other queries, nor on rows of K and V that it does not see. A query that sees nothing keeps its state.
     /// Errors are of the order of f32 rounding: the exponentials are accurate to 1.5 units in the last place.
-    pub fn attend(&self, input: AttnInput<'_>, mut state: AttnState<'_>) {
+    pub fn attend<T: KvElement>(&self, input: AttnInput<'_, T>, mut state: AttnState<'_>) {
         let (n_q, head_dim) = (input.visible.len(), input.head_dim);
         check_state(n_q, head_dim, state.max, state.sum, state.acc);
         assert_eq!(input.q.len(), n_q * head_dim, "elements of the queries");
@@ -194,7 +198,7 @@ impl Kernels {
             assert!(range.end <= n_pos, "visible positions {range:?} of {n_pos}");
         }
         // SAFETY: see above.
-        unsafe { (self.vector.attend)(&input, &mut state) }
+        unsafe { T::attend(self.vector)(&input, &mut state) }
     }
 
     /// Merges the partial result `part` into `into`, as if `into` had seen `part`'s positions too. Results depend on the order of

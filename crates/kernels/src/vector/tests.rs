@@ -420,6 +420,26 @@ fn attention_matches_f64() {
 }
 
 #[test]
+fn a_cache_in_f32_gives_what_the_same_values_in_f16_give() {
+    let mut fail = Failures::default();
+    for kernels in Kernels::all() {
+        for case in cases() {
+            let widen = |m: &[u16]| -> Vec<f32> { m.iter().map(|&h| half::to_f32(h)).collect() };
+            let (k, v) = (widen(&case.k), widen(&case.v));
+            let mut state = State::new(case.visible.len(), case.head_dim);
+            let (q, visible) = (&case.q, &case.visible);
+            kernels.attend(
+                AttnInput { q, head_dim: case.head_dim, k: &k, v: &v, visible, soft_cap: case.soft_cap },
+                state.view(),
+            );
+            fail.check(state == case.all(kernels), || {
+                format!("{} head {} x {}", kernels.isa(), case.head_dim, case.n_pos())
+            });
+        }
+    }
+}
+
+#[test]
 fn a_query_does_not_feel_its_neighbours_nor_hidden_positions() {
     let mut fail = Failures::default();
     for kernels in Kernels::all() {
