@@ -77,9 +77,12 @@ fn main() {
         let x: Vec<f32> = (0..k).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
         for kernels in Kernels::all().filter(|t| options.isa.is_none_or(|want| want == t.isa())) {
             for cols in [1, 2, 4, 8, 64].into_iter().filter(|&c| options.cols.is_none_or(|want| want == c)) {
-                let mut acts = vec![0u8; cols * layout.col_bytes()];
+                // 64-byte aligned, as an engine's buffers are: misaligned 32-byte loads cross cache lines.
+                let mut acts = vec![0u8; cols * layout.col_bytes() + 63];
+                let start = acts.as_ptr().align_offset(64);
+                let acts = &mut acts[start..][..cols * layout.col_bytes()];
                 acts.chunks_exact_mut(layout.col_bytes()).for_each(|out| kernels.quantize(layout, &x, out));
-                let acts = Acts::new(layout, &acts, cols);
+                let acts = Acts::new(layout, acts, cols);
                 print!("{:8} {:8} {cols:5} ", ty.name(), kernels.isa().name());
                 for bytes in [256 << 10, big.len()] {
                     let slow = kernels.isa() == Isa::Scalar || cols == 64;

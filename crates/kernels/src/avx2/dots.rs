@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::group::{Group, RUN, RUNS, multiplier};
+use super::group::{Group, Head, RUN, RUNS, multiplier};
 use crate::table::DotArgs;
 
 /// How far ahead of the reads weights are requested. Hardware prefetchers stop at the ends of 4 KiB pages, which a row-dot
@@ -85,7 +85,8 @@ unsafe fn tile<G: Group, const NR: usize, const NC: usize>(args: &DotArgs<'_>, f
 ///
 /// # Safety
 /// As [`tile`]; each row and column has these runs.
-#[inline(always)]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
 unsafe fn group<G: Group, const NR: usize, const NC: usize, const FULL: bool>(
     w: [*const u8; NR],
     x: [*const u8; NC],
@@ -97,34 +98,37 @@ unsafe fn group<G: Group, const NR: usize, const NC: usize, const FULL: bool>(
     let layout = args.layout;
     // SAFETY: the caller vouches for AVX2, FMA, F16C and for the runs in rows and columns; prefetching any address is harmless.
     unsafe {
-        let w = w.map(|w| w.add(run / G::BLOCK_RUNS * G::BYTES));
-        let load8 = |p: *const u8, at: usize, n: usize| {
-            let p = p.add(at).cast::<f32>();
-            if FULL { _mm256_loadu_ps(p) } else { _mm256_maskload_ps(p, first_lanes(n)) }
-        };
-        let heads = w.map(|w| G::head(w, if FULL { RUNS } else { n }));
+        let mut heads = [Head::ZERO; NR];
+        let mut at = w;
+        for r in 0..NR {
+            at[r] = w[r].add(run / G::BLOCK_RUNS * G::BYTES);
+            heads[r] = G::head(at[r], if FULL { RUNS } else { n });
+        }
+        let w = at;
         // Products of weight and activation scales, eight runs each.
         let mut scales = [[[0.0f32; RUNS]; NC]; NR];
         for c in 0..NC {
-            let scale = load8(x[c], layout.scales_at() + run * 4, n);
+            let scale = load8::<FULL>(x[c], layout.scales_at() + run * 4, n);
             for r in 0..NR {
                 _mm256_storeu_ps(scales[r][c].as_mut_ptr(), _mm256_mul_ps(heads[r].scale, scale));
             }
             if G::OFFSET && G::SUB16 {
                 let at = layout.sums16_at() + run * 8;
                 for (i, at) in [at, at + 32].into_iter().enumerate() {
-                    let sums = load8(x[c], at, n);
+                    let sums = load8::<FULL>(x[c], at, n);
                     for r in 0..NR {
                         acc[r][c] = _mm256_fmadd_ps(heads[r].offset[i], sums, acc[r][c]);
                     }
                 }
             } else if G::OFFSET {
-                let sums = load8(x[c], layout.sums32_at() + run * 4, n);
+                let sums = load8::<FULL>(x[c], layout.sums32_at() + run * 4, n);
                 for r in 0..NR {
                     acc[r][c] = _mm256_fmadd_ps(heads[r].offset[0], sums, acc[r][c]);
                 }
             }
         }
+        // Keep the products in memory, from where a broadcast is one load: held in registers, each would cost two shuffles.
+        std::arch::asm!("/* {0} */", in(reg) scales.as_mut_ptr(), options(nostack, preserves_flags));
         if NC <= 4 {
             for w in w {
                 for line in 0..(G::BYTES * RUNS / G::BLOCK_RUNS).div_ceil(64) {
@@ -169,26 +173,32 @@ unsafe fn group<G: Group, const NR: usize, const NC: usize, const FULL: bool>(
     }
 }
 
-/// A mask of the first `n` of eight lanes.
+/// Eight f32, or the first `n` and zeros.
 ///
 /// # Safety
-/// AVX2.
-#[inline(always)]
-unsafe fn first_lanes(n: usize) -> __m256i {
-    // SAFETY: the caller vouches for AVX2.
-    unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+/// AVX2; 8 or `n` f32 can be read `at` bytes behind `p`.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn load8<const FULL: bool>(p: *const u8, at: usize, n: usize) -> __m256 {
+    // SAFETY: the caller vouches for the f32; masked lanes are not read.
+    unsafe {
+        let p = p.add(at).cast::<f32>();
+        if FULL { _mm256_loadu_ps(p) } else { _mm256_maskload_ps(p, first_lanes(n)) }
+    }
+}
+
+/// A mask of the first `n` of eight lanes.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn first_lanes(n: usize) -> __m256i {
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 }
 
 /// The sum of eight lanes, in a fixed order.
-///
-/// # Safety
-/// AVX2.
-#[inline(always)]
-pub(super) unsafe fn lane_sum(v: __m256) -> f32 {
-    // SAFETY: the caller vouches for AVX2.
-    unsafe {
-        let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-    }
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+pub(super) fn lane_sum(v: __m256) -> f32 {
+    let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
 }

@@ -25,12 +25,13 @@ pub(super) trait ReadF32 {
 pub(super) struct Blocks<G>(G);
 
 impl<G: Group> ReadF32 for Blocks<G> {
-    #[inline(always)]
+    #[inline]
     fn bytes(n: usize) -> usize {
         n / (RUN * G::BLOCK_RUNS) * G::BYTES
     }
 
-    #[inline(always)]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
     unsafe fn read(p: *const u8, n: usize, out: *mut f32) {
         // SAFETY: the caller vouches for the instruction set, for n / 32 runs at `p` and for room at `out`.
         unsafe {
@@ -61,11 +62,12 @@ macro_rules! float_format {
         /// A float format.
         pub(super) struct $name;
         impl ReadF32 for $name {
-            #[inline(always)]
+            #[inline]
             fn bytes(n: usize) -> usize {
                 n * $bytes
             }
-            #[inline(always)]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            #[inline]
             unsafe fn read(p: *const u8, n: usize, out: *mut f32) {
                 let mut i = 0;
                 // SAFETY: the caller vouches for the instruction set and for `n` elements on both sides.
@@ -169,7 +171,8 @@ unsafe fn rows<R: ReadF32, const NC: usize>(args: &DotArgs<'_>, out: &mut [f32],
 ///
 /// # Safety
 /// AVX2 and FMA; 256 f32 can be read at `x`, at any address.
-#[inline(always)]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
 unsafe fn dot_chunk(w: &[f32; CHUNK], x: *const f32) -> __m256d {
     // SAFETY: the caller vouches for both.
     unsafe {

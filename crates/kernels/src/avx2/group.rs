@@ -20,6 +20,11 @@ pub(super) struct Head {
     pub mult: __m256i,
 }
 
+impl Head {
+    // SAFETY: all bits of these vectors may be zero.
+    pub const ZERO: Head = unsafe { std::mem::zeroed() };
+}
+
 /// How to read a format group by group.
 ///
 /// # Safety
@@ -45,56 +50,42 @@ pub(super) unsafe trait Group {
 }
 
 /// A factor for `madd` in run `g`: ones, or the two integer scales of its halves.
-///
-/// # Safety
-/// AVX2.
-#[inline(always)]
-pub(super) unsafe fn multiplier<G: Group>(head: &Head, g: usize) -> __m256i {
-    // SAFETY: the caller vouches for AVX2.
-    unsafe {
-        if G::SUB16 {
-            // Element g of each 128-bit half, eight times.
-            let pick = _mm256_set1_epi16((2 * g + ((2 * g + 1) << 8)) as i16);
-            _mm256_shuffle_epi8(head.mult, pick)
-        } else {
-            _mm256_set1_epi16(1)
-        }
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+pub(super) fn multiplier<G: Group>(head: &Head, g: usize) -> __m256i {
+    if G::SUB16 {
+        // Element g of each 128-bit half, eight times.
+        let pick = _mm256_set1_epi16((2 * g + ((2 * g + 1) << 8)) as i16);
+        _mm256_shuffle_epi8(head.mult, pick)
+    } else {
+        _mm256_set1_epi16(1)
     }
 }
 
 /// The integer scales of 16 sub-blocks, as [`Head::mult`] wants them.
-///
-/// # Safety
-/// AVX2.
-#[inline(always)]
-pub(super) unsafe fn halves(scales: __m128i) -> __m256i {
-    // SAFETY: the caller vouches for AVX2.
-    unsafe {
-        let even_odd = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
-        _mm256_cvtepi8_epi16(_mm_shuffle_epi8(scales, even_odd))
-    }
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+pub(super) fn halves(scales: __m128i) -> __m256i {
+    let even_odd = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    _mm256_cvtepi8_epi16(_mm_shuffle_epi8(scales, even_odd))
 }
 
 /// 16 i8 times `factor`, in order.
-///
-/// # Safety
-/// AVX2.
-#[inline(always)]
-pub(super) unsafe fn scaled16(ints: __m128i, factor: f32) -> [__m256; 2] {
-    // SAFETY: the caller vouches for AVX2.
-    unsafe {
-        let factor = _mm256_set1_ps(factor);
-        let low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(ints));
-        let high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(ints, ints)));
-        [_mm256_mul_ps(low, factor), _mm256_mul_ps(high, factor)]
-    }
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+pub(super) fn scaled16(ints: __m128i, factor: f32) -> [__m256; 2] {
+    let factor = _mm256_set1_ps(factor);
+    let low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(ints));
+    let high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(ints, ints)));
+    [_mm256_mul_ps(low, factor), _mm256_mul_ps(high, factor)]
 }
 
 /// The f16 at `p`.
 ///
 /// # Safety
 /// F16C; two bytes can be read.
-#[inline(always)]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
 pub(super) unsafe fn f16_at(p: *const u8) -> f32 {
     // SAFETY: the caller vouches for the instruction set and the two bytes.
     unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(p.cast::<u16>().read_unaligned())))) }
@@ -104,7 +95,8 @@ pub(super) unsafe fn f16_at(p: *const u8) -> f32 {
 ///
 /// # Safety
 /// AVX2.
-#[inline(always)]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
 pub(super) unsafe fn sub_scales<G: Group>(head: &Head) -> ([f32; 16], [f32; 16]) {
     let (mut scale, mut offset) = ([0.0f32; 16], [0.0f32; 16]);
     let (mut scale8, mut offset8, mut mult) = ([0.0f32; 8], [0.0f32; 8], [0i16; 16]);

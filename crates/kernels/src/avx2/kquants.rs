@@ -6,36 +6,33 @@ use super::group::{Group, Head, RUNS, f16_at, halves, scaled16};
 
 /// # Safety
 /// AVX2; 32 bytes can be read.
-#[inline(always)]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
 unsafe fn load(p: *const u8) -> __m256i {
     // SAFETY: the caller vouches for both.
     unsafe { _mm256_loadu_si256(p.cast()) }
 }
 
 /// Bits `shift..shift + width` of each byte, moved down to bit `to`.
-///
-/// # Safety
-/// AVX2. `shift` is below 8.
-#[inline(always)]
-unsafe fn bits(v: __m256i, shift: usize, width: usize, to: usize) -> __m256i {
-    // SAFETY: the caller vouches for AVX2.
-    unsafe {
-        let mask = _mm256_set1_epi8((((1u32 << width) - 1) << to) as u8 as i8);
-        // Shifting 16-bit lanes drags neighbours' bits in, which the mask removes.
-        let moved = if shift >= to {
-            _mm256_srl_epi16(v, _mm_cvtsi32_si128((shift - to) as i32))
-        } else {
-            _mm256_sll_epi16(v, _mm_cvtsi32_si128((to - shift) as i32))
-        };
-        _mm256_and_si256(moved, mask)
-    }
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn bits(v: __m256i, shift: usize, width: usize, to: usize) -> __m256i {
+    let mask = _mm256_set1_epi8((((1u32 << width) - 1) << to) as u8 as i8);
+    // Shifting 16-bit lanes drags neighbours' bits in, which the mask removes.
+    let moved = if shift >= to {
+        _mm256_srl_epi16(v, _mm_cvtsi32_si128((shift - to) as i32))
+    } else {
+        _mm256_sll_epi16(v, _mm_cvtsi32_si128((to - shift) as i32))
+    };
+    _mm256_and_si256(moved, mask)
 }
 
 /// The head of Q4_K and Q5_K: f16 d, f16 dmin, 12 bytes with 8 scales and 8 minimums of 6 bits.
 ///
 /// # Safety
 /// AVX2 and F16C; 16 bytes can be read.
-#[inline(always)]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
 unsafe fn scales_and_mins(p: *const u8) -> Head {
     // SAFETY: the caller vouches for both.
     unsafe {
@@ -52,13 +49,10 @@ unsafe fn scales_and_mins(p: *const u8) -> Head {
 }
 
 /// A head for 16 integer scales, a common factor and the offsets.
-///
-/// # Safety
-/// AVX2.
-#[inline(always)]
-unsafe fn head16(d: f32, scales: __m128i, offset: [__m256; 2]) -> Head {
-    // SAFETY: the caller vouches for AVX2.
-    unsafe { Head { scale: _mm256_set1_ps(d), offset, mult: halves(scales) } }
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn head16(d: f32, scales: __m128i, offset: [__m256; 2]) -> Head {
+    Head { scale: _mm256_set1_ps(d), offset, mult: halves(scales) }
 }
 
 macro_rules! kquant {
@@ -71,12 +65,14 @@ macro_rules! kquant {
             const BYTES: usize = $bytes;
             const BLOCK_RUNS: usize = RUNS;
             const SUB16: bool = $sub16;
-            #[inline(always)]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            #[inline]
             unsafe fn head($p: *const u8, _n: usize) -> Head {
                 // SAFETY: the caller vouches for AVX2, F16C and the block.
                 unsafe { $head }
             }
-            #[inline(always)]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            #[inline]
             unsafe fn quants($q: *const u8, $g: usize) -> __m256i {
                 // SAFETY: the caller vouches for AVX2 and the block; `g` is below 8.
                 unsafe { $quants }

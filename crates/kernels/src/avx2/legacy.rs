@@ -8,7 +8,8 @@ use super::group::{Group, Head};
 ///
 /// # Safety
 /// AVX2 and F16C; `n` blocks can be read at `p`; `n` is at most 8.
-#[inline(always)]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
 unsafe fn f16x8(p: *const u8, bytes: usize, n: usize) -> __m256 {
     // SAFETY: the caller vouches for the instruction set and for `n` blocks; only the first two bytes of each are read.
     unsafe {
@@ -37,7 +38,8 @@ unsafe fn f16x8(p: *const u8, bytes: usize, n: usize) -> __m256 {
 ///
 /// # Safety
 /// AVX2 and F16C; `n` blocks can be read at `p`; `n` is at most 8.
-#[inline(always)]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
 unsafe fn f16x8_pairs(p: *const u8, bytes: usize, n: usize) -> [__m256; 2] {
     // SAFETY: the caller vouches for the instruction set and for `n` blocks; only the first four bytes of each are read.
     unsafe {
@@ -59,7 +61,8 @@ unsafe fn f16x8_pairs(p: *const u8, bytes: usize, n: usize) -> [__m256; 2] {
 ///
 /// # Safety
 /// AVX2; 16 bytes can be read.
-#[inline(always)]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
 unsafe fn nibbles(p: *const u8) -> __m256i {
     // SAFETY: the caller vouches for both.
     unsafe {
@@ -72,7 +75,8 @@ unsafe fn nibbles(p: *const u8) -> __m256i {
 ///
 /// # Safety
 /// AVX2; four bytes can be read.
-#[inline(always)]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
 unsafe fn fifth_bits(p: *const u8) -> __m256i {
     // SAFETY: the caller vouches for both.
     unsafe {
@@ -88,16 +92,11 @@ unsafe fn fifth_bits(p: *const u8) -> __m256i {
 }
 
 /// A head with offsets of `factor * scale`.
-///
-/// # Safety
-/// AVX2.
-#[inline(always)]
-unsafe fn head_with_factor(scale: __m256, factor: f32) -> Head {
-    // SAFETY: the caller vouches for AVX2.
-    unsafe {
-        let offset = _mm256_mul_ps(scale, _mm256_set1_ps(factor));
-        Head { scale, offset: [offset, _mm256_setzero_ps()], mult: _mm256_setzero_si256() }
-    }
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn head_with_factor(scale: __m256, factor: f32) -> Head {
+    let offset = _mm256_mul_ps(scale, _mm256_set1_ps(factor));
+    Head { scale, offset: [offset, _mm256_setzero_ps()], mult: _mm256_setzero_si256() }
 }
 
 macro_rules! legacy {
@@ -109,12 +108,14 @@ macro_rules! legacy {
             const BYTES: usize = $bytes;
             const BLOCK_RUNS: usize = 1;
             $($const)*
-            #[inline(always)]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            #[inline]
             unsafe fn head($p: *const u8, $n: usize) -> Head {
                 // SAFETY: the caller vouches for AVX2, F16C and `n` blocks.
                 unsafe { $head }
             }
-            #[inline(always)]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            #[inline]
             unsafe fn quants(p: *const u8, g: usize) -> __m256i {
                 // SAFETY: the caller vouches for AVX2 and for block `g`.
                 unsafe {
@@ -145,10 +146,8 @@ legacy!(
     |b| _mm256_loadu_si256(b.add(2).cast())
 );
 
-/// # Safety
-/// AVX2.
-#[inline(always)]
-unsafe fn head_with_offset([scale, offset]: [__m256; 2]) -> Head {
-    // SAFETY: the caller vouches for AVX2.
-    unsafe { Head { scale, offset: [offset, _mm256_setzero_ps()], mult: _mm256_setzero_si256() } }
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn head_with_offset([scale, offset]: [__m256; 2]) -> Head {
+    Head { scale, offset: [offset, _mm256_setzero_ps()], mult: _mm256_setzero_si256() }
 }

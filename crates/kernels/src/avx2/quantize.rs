@@ -12,15 +12,21 @@ pub(super) unsafe fn quantize(layout: ActLayout, x: &[f32], out: &mut [u8]) {
     let (ints, floats) = out.split_at_mut(layout.scales_at());
     let mut put = |at: usize, v: f32| floats[at - layout.scales_at()..][..4].copy_from_slice(&v.to_ne_bytes());
     for (b, (run, ints)) in x.as_chunks::<ACT_BLOCK>().0.iter().zip(ints.as_chunks_mut::<ACT_BLOCK>().0).enumerate() {
-        // SAFETY: `run` has four times eight f32.
-        let v: [__m256; 4] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(run.as_ptr().add(i * 8)) });
+        let mut v = [_mm256_setzero_ps(); 4];
+        for i in 0..4 {
+            // SAFETY: `run` has four times eight f32.
+            v[i] = unsafe { _mm256_loadu_ps(run.as_ptr().add(i * 8)) };
+        }
         let (scale, inverse) = act_scale(max_magnitude(v));
         let mut sums = [0, 0];
         if inverse == 0.0 {
             *ints = [0; ACT_BLOCK];
         } else {
             let factor = _mm256_set1_ps(inverse);
-            let q = v.map(|v| _mm256_cvtps_epi32(_mm256_mul_ps(v, factor)));
+            let mut q = [_mm256_setzero_si256(); 4];
+            for i in 0..4 {
+                q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], factor));
+            }
             let pairs = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
             // Packing works within 128-bit halves: put the runs of four back in order.
             let q = _mm256_permutevar8x32_epi32(pairs, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
@@ -41,8 +47,11 @@ pub(super) unsafe fn quantize(layout: ActLayout, x: &[f32], out: &mut [u8]) {
 #[inline]
 fn max_magnitude(v: [__m256; 4]) -> f32 {
     // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on top.
-    let v = v.map(|v| _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0x7fff_ffff)));
-    let eight = _mm256_max_epu32(_mm256_max_epu32(v[0], v[1]), _mm256_max_epu32(v[2], v[3]));
+    let mut eight = _mm256_setzero_si256();
+    for v in v {
+        let magnitudes = _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0x7fff_ffff));
+        eight = _mm256_max_epu32(eight, magnitudes);
+    }
     let four = _mm_max_epu32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256::<1>(eight));
     let two = _mm_max_epu32(four, _mm_unpackhi_epi64(four, four));
     let one = _mm_max_epu32(two, _mm_shuffle_epi32::<1>(two));
