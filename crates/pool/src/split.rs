@@ -1,0 +1,236 @@
+//! Dealing an output to chunks: each chunk gets a mutable part that no other chunk can reach.
+
+use std::{marker::PhantomData, ops::Range};
+
+mod sealed {
+    pub trait Sealed {}
+}
+use sealed::Sealed;
+
+/// Something mutable that falls apart into one part per chunk of items.
+///
+/// | type | item `i` is | a chunk's part is |
+/// |---|---|---|
+/// | `()` | nothing | `()` |
+/// | `&mut [T]` | element `i` | `&mut [T]` |
+/// | [`Blocks`] | `data[i * block..][..block]` | `&mut [T]` |
+/// | [`Rows`] | row `i` of every column | [`RowsPart`] |
+/// | tuples of up to four | the same item of each | a tuple of parts |
+///
+/// # Safety
+/// Parts of disjoint ranges must not overlap, and a part must stay inside of what was borrowed. Only this crate
+/// implements the trait.
+pub unsafe trait Split: Sealed {
+    /// What is left of the borrow while parts of it are out: pointers and lengths.
+    #[doc(hidden)]
+    type Raw: Send + Sync;
+
+    /// The share of one chunk.
+    type Part<'p>;
+
+    /// Gives the borrow up for a raw form, after checking that `n_items` items are there.
+    #[doc(hidden)]
+    fn into_raw(self, n_items: usize) -> Self::Raw;
+
+    /// # Safety
+    /// `items` lies within the `n_items` given to `into_raw`; no other part that is alive shares an item with it;
+    /// what `into_raw` consumed stays borrowed during `'p`.
+    #[doc(hidden)]
+    unsafe fn part<'p>(raw: &Self::Raw, items: Range<usize>) -> Self::Part<'p>;
+}
+
+/// A pointer that may travel to the thread that writes through it.
+#[doc(hidden)]
+pub struct RawSlice<T> {
+    start: *mut T,
+    /// Elements an item.
+    block: usize,
+}
+
+// SAFETY: it is dereferenced only in `Split::part`, which hands each element to one thread; that needs `T: Send`.
+unsafe impl<T: Send> Send for RawSlice<T> {}
+// SAFETY: as above; sharing the pointer itself gives access to nothing.
+unsafe impl<T: Send> Sync for RawSlice<T> {}
+
+impl<T> RawSlice<T> {
+    /// # Safety
+    /// As for [`Split::part`].
+    unsafe fn part<'p>(&self, items: Range<usize>) -> &'p mut [T] {
+        // SAFETY: `into_raw` proved that n_items * block elements stand at `start`, and `items` is within n_items.
+        // The caller keeps them borrowed and hands out no overlapping part.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(items.start * self.block), items.len() * self.block) }
+    }
+}
+
+impl Sealed for () {}
+// SAFETY: there is nothing to overlap.
+unsafe impl Split for () {
+    type Raw = ();
+    type Part<'p> = ();
+
+    fn into_raw(self, _n_items: usize) {}
+
+    unsafe fn part<'p>(_raw: &(), _items: Range<usize>) -> Self::Part<'p> {}
+}
+
+impl<T> Sealed for &mut [T] {}
+// SAFETY: a part is exactly the elements of its items.
+unsafe impl<T: Send + 'static> Split for &mut [T] {
+    type Raw = RawSlice<T>;
+    type Part<'p> = &'p mut [T];
+
+    fn into_raw(self, n_items: usize) -> RawSlice<T> {
+        Blocks { data: self, block: 1 }.into_raw(n_items)
+    }
+
+    unsafe fn part<'p>(raw: &RawSlice<T>, items: Range<usize>) -> &'p mut [T] {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { raw.part(items) }
+    }
+}
+
+/// A slice of equal blocks, one an item: item `i` is `data[i * block..][..block]`.
+#[derive(Debug)]
+pub struct Blocks<'a, T> {
+    /// Exactly `n_items * block` elements.
+    pub data: &'a mut [T],
+    /// Elements an item.
+    pub block: usize,
+}
+
+impl<T> Sealed for Blocks<'_, T> {}
+// SAFETY: a part is exactly the blocks of its items, and `into_raw` checks that all blocks lie within `data`.
+unsafe impl<T: Send + 'static> Split for Blocks<'_, T> {
+    type Raw = RawSlice<T>;
+    type Part<'p> = &'p mut [T];
+
+    fn into_raw(self, n_items: usize) -> RawSlice<T> {
+        let (len, block) = (self.data.len(), self.block);
+        let fits = n_items.checked_mul(block) == Some(len);
+        assert!(fits, "an output of {len} elements was given for {n_items} items of {block}");
+        RawSlice { start: self.data.as_mut_ptr(), block }
+    }
+
+    unsafe fn part<'p>(raw: &RawSlice<T>, items: Range<usize>) -> &'p mut [T] {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { raw.part(items) }
+    }
+}
+
+/// The rows of a column-major matrix: item `r` is `data[c * stride + r]` for every column `c`.
+///
+/// The product of a weight matrix with a batch of activations is written like this: a worker computes some rows for
+/// all columns.
+#[derive(Debug)]
+pub struct Rows<'a, T = f32> {
+    data: &'a mut [T],
+    stride: usize,
+    n_cols: usize,
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// `stride` is the distance between the starts of two columns, usually the number of rows. A loop may run over
+    /// fewer rows than that: to write the rows from `r0` on, pass `&mut data[r0..]`. The last column may end early,
+    /// after the loop's rows.
+    pub fn new(data: &'a mut [T], stride: usize, n_cols: usize) -> Rows<'a, T> {
+        Rows { data, stride, n_cols }
+    }
+}
+
+/// Some rows of all columns of a [`Rows`].
+#[derive(Debug)]
+pub struct RowsPart<'p, T = f32> {
+    /// The first row of column 0.
+    start: *mut T,
+    stride: usize,
+    n_rows: usize,
+    n_cols: usize,
+    _borrow: PhantomData<&'p mut [T]>,
+}
+
+// SAFETY: it is a set of `&mut [T]`, one a column.
+unsafe impl<T: Send> Send for RowsPart<'_, T> {}
+
+impl<T> RowsPart<'_, T> {
+    /// Columns of the matrix.
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// Rows of this part.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// This part's rows of column `c`.
+    ///
+    /// # Panics
+    /// If there is no such column.
+    pub fn column(&mut self, c: usize) -> &mut [T] {
+        assert!(c < self.n_cols, "column {c} of a matrix of {} columns", self.n_cols);
+        // SAFETY: `Rows::into_raw` proved that every row of every column lies within the matrix; the part owns its
+        // rows alone, and `&mut self` keeps a second column from being out at the same time.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(c * self.stride), self.n_rows) }
+    }
+}
+
+#[doc(hidden)]
+pub struct RawRows<T> {
+    start: *mut T,
+    stride: usize,
+    n_cols: usize,
+}
+
+// SAFETY: as for `RawSlice`.
+unsafe impl<T: Send> Send for RawRows<T> {}
+// SAFETY: as for `RawSlice`.
+unsafe impl<T: Send> Sync for RawRows<T> {}
+
+impl<T> Sealed for Rows<'_, T> {}
+// SAFETY: rows r..s of column c are elements c*stride+r..c*stride+s. With all rows below `stride` these are disjoint
+// for disjoint row ranges and different columns; `into_raw` checks that and that the last one lies within `data`.
+unsafe impl<T: Send + 'static> Split for Rows<'_, T> {
+    type Raw = RawRows<T>;
+    type Part<'p> = RowsPart<'p, T>;
+
+    fn into_raw(self, n_items: usize) -> RawRows<T> {
+        let Rows { data, stride, n_cols } = self;
+        assert!(n_items <= stride || n_cols <= 1, "{n_items} rows in columns that start every {stride} elements");
+        let end = n_cols.saturating_sub(1).checked_mul(stride).and_then(|last| last.checked_add(n_items));
+        let fits = n_cols == 0 || end.is_some_and(|end| end <= data.len());
+        assert!(fits, "{} elements for {n_cols} columns of {n_items} rows, every {stride} elements", data.len());
+        RawRows { start: data.as_mut_ptr(), stride, n_cols }
+    }
+
+    unsafe fn part<'p>(raw: &RawRows<T>, items: Range<usize>) -> RowsPart<'p, T> {
+        let n_rows = items.len();
+        // A matrix without columns may be an empty slice: there is nothing to point at.
+        let offset = if raw.n_cols == 0 { 0 } else { items.start };
+        // SAFETY: `items` lies within the rows that `into_raw` checked, so the first column holds this element.
+        let start = unsafe { raw.start.add(offset) };
+        RowsPart { start, stride: raw.stride, n_rows, n_cols: raw.n_cols, _borrow: PhantomData }
+    }
+}
+
+macro_rules! split_tuple {
+    ($($name:ident $index:tt),+) => {
+        impl<$($name: Split),+> Sealed for ($($name,)+) {}
+        // SAFETY: each member keeps the contract for its own output, and the members are different borrows.
+        unsafe impl<$($name: Split),+> Split for ($($name,)+) {
+            type Raw = ($($name::Raw,)+);
+            type Part<'p> = ($($name::Part<'p>,)+);
+
+            fn into_raw(self, n_items: usize) -> Self::Raw {
+                ($(self.$index.into_raw(n_items),)+)
+            }
+
+            unsafe fn part<'p>(raw: &Self::Raw, items: Range<usize>) -> Self::Part<'p> {
+                // SAFETY: the caller's promise holds for each member.
+                unsafe { ($($name::part(&raw.$index, items.clone()),)+) }
+            }
+        }
+    };
+}
+split_tuple!(A 0, B 1);
+split_tuple!(A 0, B 1, C 2);
+split_tuple!(A 0, B 1, C 2, D 3);
