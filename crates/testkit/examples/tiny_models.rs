@@ -12,6 +12,6 @@ fn main() -> io::Result<()> {
     for spec in tiny_specs() {
         fs::write(dir.join(format!("{}.gguf", spec.name)), tiny(&spec))?;
     }
-    let ids: Vec<String> = tiny_prompt(256).iter().map(u32::to_string).collect();
+    let ids: Vec<String> = tiny_prompt(600).iter().map(u32::to_string).collect();
     fs::write(dir.join("prompt.txt"), ids.join(" "))
 }

@@ -55,7 +55,7 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, TinyValue)> {
     let mut own = |key: &str, value: TinyValue| out.push((format!("{arch}.{key}"), value));
     let u32 = |v: usize| TinyValue::U32(v as u32);
     own("block_count", u32(spec.n_layer));
-    own("context_length", u32(256));
+    own("context_length", u32(1024));
     own("embedding_length", u32(spec.n_embd));
     own("feed_forward_length", u32(spec.n_ff));
     own("attention.head_count", u32(spec.n_head));
