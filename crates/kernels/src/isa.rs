@@ -10,7 +10,7 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C (Intel since 2013, AMD since 2017).
     Avx2,
-    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI (Intel since Ice Lake, AMD since Zen 4).
+    /// x86-64 with AVX-512 F, BW, DQ, VL, VNNI, VBMI and with GFNI (Intel since Ice Lake, AMD since Zen 4).
     Avx512,
 }
 
@@ -48,6 +48,8 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
+                    && is_x86_feature_detected!("avx512vbmi")
+                    && is_x86_feature_detected!("gfni")
             }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,

@@ -15,6 +15,9 @@
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::needless_range_loop, reason = "kernels index several arrays of registers by row and column")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::needless_range_loop, reason = "as for AVX2")]
+mod avx512;
 mod format;
 mod isa;
 mod matrix;

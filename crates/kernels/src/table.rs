@@ -6,6 +6,8 @@ use modelembed_gguf::TensorType;
 
 #[cfg(target_arch = "x86_64")]
 use crate::avx2;
+#[cfg(target_arch = "x86_64")]
+use crate::avx512;
 use crate::isa::Isa;
 use crate::matrix::{ActKind, ActLayout, Acts, MatRef, Output};
 use crate::scalar;
@@ -76,7 +78,7 @@ static TABLES: &[Kernels] = &[
     #[cfg(target_arch = "x86_64")]
     Kernels { isa: Isa::Avx2, matrix: &avx2::MATRIX, vector: &vector::AVX2 },
     #[cfg(target_arch = "x86_64")]
-    Kernels { isa: Isa::Avx512, matrix: &avx2::MATRIX, vector: &vector::AVX512 },
+    Kernels { isa: Isa::Avx512, matrix: &avx512::MATRIX, vector: &vector::AVX512 },
 ];
 
 impl Kernels {

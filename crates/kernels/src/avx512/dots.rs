@@ -1,0 +1,195 @@
+//! Row-dots of quantised weights with `Q8` activations.
+
+use std::arch::x86_64::*;
+
+use super::step::{Format, ROWS, RUN, RUNS};
+use crate::matrix::ActLayout;
+use crate::table::DotArgs;
+
+/// How far ahead of the reads weights are requested. Hardware prefetchers stop at the ends of 4 KiB pages, which a row-dot
+/// crosses every few hundred cycles.
+const PREFETCH_BYTES: usize = 4096;
+
+/// See [`crate::table::RowDots`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
+pub(super) unsafe fn row_dots<F: Format>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
+    // SAFETY: the caller's duties are handed on.
+    unsafe {
+        match args.n_cols {
+            1 => rows::<F, 1>(args, out, stride),
+            2 => rows::<F, 2>(args, out, stride),
+            3 => rows::<F, 3>(args, out, stride),
+            4 => rows::<F, 4>(args, out, stride),
+            5 => rows::<F, 5>(args, out, stride),
+            6 => rows::<F, 6>(args, out, stride),
+            7 => rows::<F, 7>(args, out, stride),
+            _ => rows::<F, 8>(args, out, stride),
+        }
+    }
+}
+
+/// All rows, four at a time.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
+unsafe fn rows<F: Format, const NC: usize>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
+    assert!(args.n_cols == NC && (args.n_rows == 0 || out.len() >= (NC - 1) * stride + args.n_rows));
+    for first in (0..args.n_rows).step_by(ROWS) {
+        // SAFETY: row `first` exists; the rest is the caller's duty.
+        let sums = unsafe { tile::<F, NC>(args, first) };
+        let n = ROWS.min(args.n_rows - first);
+        for (c, sums) in sums.iter().enumerate() {
+            let out = &mut out[c * stride + first..][..n];
+            // SAFETY: n elements are there; masked ones are not touched.
+            unsafe { _mm_mask_storeu_ps(out.as_mut_ptr(), (1 << n) - 1, *sums) };
+        }
+    }
+}
+
+/// The products of rows `first..first + 4` with all `NC` columns. Rows beyond the last repeat the last.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
+unsafe fn tile<F: Format, const NC: usize>(args: &DotArgs<'_>, first: usize) -> [__m128; NC] {
+    let layout = args.layout;
+    let last = args.n_rows - 1;
+    let mut w: [*const u8; ROWS] =
+        std::array::from_fn(|r| args.w[(first + r).min(last) * args.row_bytes..][..args.row_bytes].as_ptr());
+    let x: [*const u8; NC] =
+        std::array::from_fn(|c| args.acts[c * layout.col_bytes()..][..layout.col_bytes()].as_ptr());
+    let n_runs = layout.k() / RUN;
+    let mut acc = [_mm512_setzero_ps(); NC];
+    // SAFETY: a row is n_runs / BLOCK_RUNS whole blocks and a column n_runs runs with their scales and sums, as the caller vouches.
+    // Steps before the last have 4 runs; in the last one masks keep loads within `n` runs.
+    unsafe {
+        let mut run = 0;
+        if F::BLOCK_RUNS == 1 {
+            while run + RUNS <= n_runs {
+                let head = F::head::<false>(w, 0);
+                step::<F, NC, false>(w, &head, x, layout, run, 0, RUNS, &mut acc);
+                prefetch(w, F::BYTES * RUNS);
+                w = w.map(|w| w.add(F::BYTES * RUNS));
+                run += RUNS;
+            }
+            if run < n_runs {
+                let n = n_runs - run;
+                let head = F::head::<true>(w, n * F::BYTES);
+                step::<F, NC, true>(w, &head, x, layout, run, 0, n, &mut acc);
+            }
+        } else {
+            while run < n_runs {
+                let head = F::head::<false>(w, 0);
+                step::<F, NC, false>(w, &head, x, layout, run, 0, RUNS, &mut acc);
+                step::<F, NC, false>(w, &head, x, layout, run + RUNS, 1, RUNS, &mut acc);
+                prefetch(w, F::BYTES);
+                w = w.map(|w| w.add(F::BYTES));
+                run += 2 * RUNS;
+            }
+        }
+    }
+    acc.map(|acc| {
+        let halves = _mm256_add_ps(_mm512_castps512_ps256(acc), _mm512_extractf32x8_ps::<1>(acc));
+        _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves))
+    })
+}
+
+/// Requests the lines that lie `PREFETCH_BYTES` after the `n_bytes` being read.
+///
+/// # Safety
+/// None beyond the CPU's: prefetching any address is harmless.
+#[inline(always)]
+unsafe fn prefetch(rows: [*const u8; ROWS], n_bytes: usize) {
+    for row in rows {
+        for line in 0..n_bytes.div_ceil(64) {
+            // SAFETY: a hint.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(PREFETCH_BYTES + line * 64).cast()) };
+        }
+    }
+}
+
+/// Four numbers, each in all elements of its lane.
+static SPREAD: [i32; 16] = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3];
+/// Of eight numbers the even ones, each in all elements of a lane.
+static SPREAD_EVEN: [i32; 16] = [0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6];
+/// The odd ones.
+static SPREAD_ODD: [i32; 16] = [1, 1, 1, 1, 3, 3, 3, 3, 5, 5, 5, 5, 7, 7, 7, 7];
+
+/// Adds runs `run..run + n` to the accumulators; they are step `step` of their block. Without `TAIL`, `n` is 4.
+///
+/// # Safety
+/// As [`tile`]; each row and column has these runs.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "one caller; a struct would only name the same things again")]
+unsafe fn step<F: Format, const NC: usize, const TAIL: bool>(
+    w: [*const u8; ROWS],
+    head: &F::Head,
+    x: [*const u8; NC],
+    layout: ActLayout,
+    run: usize,
+    step: usize,
+    n: usize,
+    acc: &mut [__m512; NC],
+) {
+    // SAFETY: the caller vouches for the CPU and for the runs in rows and columns.
+    unsafe {
+        let scales = F::scales(head, step);
+        let q = w.map(|w| F::quants::<TAIL>(w, step, n * F::BYTES));
+        let mult = w.map(|w| F::multipliers(w, step));
+        let spread = |v: __m512, index: &[i32; 16]| _mm512_permutexvar_ps(_mm512_loadu_si512(index.as_ptr().cast()), v);
+        let four = |p: *const u8, at: usize| {
+            let p = p.add(at + run * 4).cast::<f32>();
+            let v = if TAIL { _mm_maskz_loadu_ps((1 << n) - 1, p) } else { _mm_loadu_ps(p) };
+            spread(_mm512_castps128_ps512(v), &SPREAD)
+        };
+        for c in 0..NC {
+            let load = |at: usize| super::step::load::<TAIL>(x[c].add(run * RUN), at, n * RUN);
+            let (low, high) = (load(0), load(64));
+            // Lane j: the first and the second half of run j.
+            let x0 = _mm512_shuffle_i64x2::<0b10_00_10_00>(low, high);
+            let x1 = _mm512_shuffle_i64x2::<0b11_01_11_01>(low, high);
+            let zero = _mm512_setzero_si512();
+            let (start0, start1) = if F::CENTRE == 0 {
+                (zero, zero)
+            } else {
+                let centre = _mm512_set1_epi8(F::CENTRE as i8);
+                let sum0 = _mm512_dpbusd_epi32(zero, centre, x0);
+                if F::SUB16 {
+                    (_mm512_sub_epi32(zero, sum0), _mm512_sub_epi32(zero, _mm512_dpbusd_epi32(zero, centre, x1)))
+                } else {
+                    (_mm512_sub_epi32(zero, _mm512_dpbusd_epi32(sum0, centre, x1)), zero)
+                }
+            };
+            let mut dots = [zero; ROWS];
+            for r in 0..ROWS {
+                let first = _mm512_dpbusd_epi32(start0, q[r][0], x0);
+                dots[r] = if F::SUB16 {
+                    let second = _mm512_dpbusd_epi32(start1, q[r][1], x1);
+                    _mm512_dpwssd_epi32(zero, _mm512_packs_epi32(first, second), mult[r])
+                } else {
+                    _mm512_dpbusd_epi32(first, q[r][1], x1)
+                };
+            }
+            let dots = _mm512_cvtepi32_ps(lane_sums(dots));
+            let scale = _mm512_mul_ps(scales.scale, four(x[c], layout.scales_at()));
+            acc[c] = _mm512_fmadd_ps(dots, scale, acc[c]);
+            if F::MINS == 1 {
+                acc[c] = _mm512_fmadd_ps(scales.min[0], four(x[c], layout.sums32_at()), acc[c]);
+            } else if F::MINS == 2 {
+                let p = x[c].add(layout.sums16_at() + run * 8).cast::<f32>();
+                let sums = _mm512_castps256_ps512(_mm256_loadu_ps(p));
+                acc[c] = _mm512_fmadd_ps(scales.min[0], spread(sums, &SPREAD_EVEN), acc[c]);
+                acc[c] = _mm512_fmadd_ps(scales.min[1], spread(sums, &SPREAD_ODD), acc[c]);
+            }
+        }
+    }
+}
+
+/// In lane `j`, dword `i`: the sum of the four dwords in lane `j` of register `i`.
+///
+/// # Safety
+/// AVX-512 F.
+#[inline(always)]
+unsafe fn lane_sums(v: [__m512i; 4]) -> __m512i {
+    // SAFETY: the caller vouches for it.
+    unsafe {
+        let pair = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let (ab, cd) = (pair(v[0], v[1]), pair(v[2], v[3]));
+        _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+    }
+}

@@ -1,0 +1,221 @@
+//! The formats of 32-element blocks: a step is four blocks of each row, at most 136 bytes, which two overlapping 64-byte loads cover
+//! (for Q8_0 two pairs of them).
+
+use std::arch::x86_64::*;
+
+use super::step::{Bytes, Format, ROWS, Scales, Words, bits, lanes, load, pick, widen};
+
+/// Low nibbles as they are.
+static LOW: Bytes = lanes([pick(4, 0, 0); 4]);
+/// High nibbles moved down.
+static HIGH: Bytes = lanes([pick(4, 4, 0); 4]);
+
+/// Where byte `at` of a step is in two loads, the second of which starts at `second`: an index for a two-source permutation of
+/// elements of `width` bytes.
+const fn source(at: usize, second: usize, width: usize) -> usize {
+    if at < 64 { at / width } else { (64 + at - second) / width }
+}
+
+/// The index that gathers 16 bytes from offset `at` of each block into its lane.
+const fn sixteen(bytes: usize, at: usize, second: usize) -> Bytes {
+    let mut out = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        out[i] = source(i / 16 * bytes + at + i % 16, second, 1) as u8;
+        i += 1;
+    }
+    Bytes(out)
+}
+
+/// The index that puts byte `at + h` of each block into byte 3 of qword `h` of its lane: as a GFNI matrix, that moves bits to bit 4.
+const fn fifth(bytes: usize, at: usize, second: usize) -> Bytes {
+    let mut out = [0; 64];
+    let mut q = 0;
+    while q < 8 {
+        out[q * 8 + 3] = source(q / 2 * bytes + at + q % 2, second, 1) as u8;
+        q += 1;
+    }
+    Bytes(out)
+}
+
+/// The index that gathers the f16 at offset 0 of block `l / 4` into word `l`, that at offset 2 into word `16 + l`. Each word is looked
+/// for in one load only: `source` modulo 32, the mask says in which.
+const fn header(bytes: usize, second: usize) -> Words {
+    let mut out = [0; 32];
+    let mut l = 0;
+    while l < 16 {
+        out[l] = (source(l / 4 * bytes, second, 2) % 32) as u16;
+        out[16 + l] = (source(l / 4 * bytes + 2, second, 2) % 32) as u16;
+        l += 1;
+    }
+    Words(out)
+}
+
+/// The f16 fields of four blocks of four rows: those at offset 0 and those at offset 2, in the order of [`Scales`].
+///
+/// # Safety
+/// As [`Format::head`].
+#[inline(always)]
+unsafe fn fields<const TAIL: bool>(
+    rows: [*const u8; ROWS],
+    bytes: usize,
+    second: usize,
+    index: &Words,
+    n_bytes: usize,
+) -> __m512i {
+    // How many blocks have their header in the first load.
+    let first_blocks = (1..=4).rev().find(|n| (n - 1) * bytes + 4 <= 64).unwrap_or(1);
+    let first_words = ((1u32 << (4 * first_blocks)) - 1) * 0x1_0001;
+    // SAFETY: the caller vouches for the CPU and the bytes.
+    unsafe {
+        let index = index.get();
+        let mut words = _mm512_setzero_si512();
+        for (i, row) in rows.into_iter().enumerate() {
+            let own = 0x1111_1111u32 << i;
+            let first = load::<TAIL>(row, 0, n_bytes);
+            words = _mm512_mask_permutexvar_epi16(words, own & first_words, index, first);
+            if first_blocks < 4 {
+                let rest = load::<TAIL>(row, second, n_bytes);
+                words = _mm512_mask_permutexvar_epi16(words, own & !first_words, index, rest);
+            }
+        }
+        words
+    }
+}
+
+/// Two sets of bytes that `index` names, of a step's two loads.
+///
+/// # Safety
+/// As [`Format::quants`].
+#[inline(always)]
+unsafe fn gather<const TAIL: bool>(row: *const u8, second: usize, index: &Bytes, n_bytes: usize) -> __m512i {
+    // SAFETY: the caller vouches for the CPU and the bytes.
+    unsafe {
+        let (a, b) = (load::<TAIL>(row, 0, n_bytes), load::<TAIL>(row, second, n_bytes));
+        _mm512_permutex2var_epi8(a, index.get(), b)
+    }
+}
+
+/// Bits 0..8 in turn.
+static EACH_BIT: Bytes = {
+    let mut out = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        out[i] = 1 << (i % 8);
+        i += 1;
+    }
+    Bytes(out)
+};
+
+/// The 64 bits of the bytes that `index` (from [`fifth`]) names, each as bit 4 of a byte.
+///
+/// # Safety
+/// As [`Format::quants`].
+#[inline(always)]
+unsafe fn fifth_bits<const TAIL: bool>(row: *const u8, second: usize, index: &Bytes, n_bytes: usize) -> __m512i {
+    // SAFETY: the caller vouches for the CPU and the bytes.
+    unsafe {
+        let (a, b) = (load::<TAIL>(row, 0, n_bytes), load::<TAIL>(row, second, n_bytes));
+        let matrices = _mm512_maskz_permutex2var_epi8(0x0808_0808_0808_0808, a, index.get(), b);
+        // Output byte n has bit 4 set if the matrix's byte 3 has bit n.
+        _mm512_gf2p8affine_epi64_epi8::<0>(EACH_BIT.get(), matrices)
+    }
+}
+
+macro_rules! block32 {
+    ($name:ident, $bytes:literal, second: $second:literal, centre: $centre:literal, mins: $mins:literal,
+     |$row:ident, $n:ident| $quants:expr) => {
+        #[doc = concat!("See the format's definition, `format::", stringify!($name), "`.")]
+        pub(super) struct $name;
+        // SAFETY: loads are within four blocks, masked to `n_bytes` in the tail.
+        unsafe impl Format for $name {
+            const BYTES: usize = $bytes;
+            const BLOCK_RUNS: usize = 1;
+            const CENTRE: u8 = $centre;
+            const MINS: usize = $mins;
+            type Head = Scales;
+
+            #[inline(always)]
+            unsafe fn head<const TAIL: bool>(rows: [*const u8; ROWS], n_bytes: usize) -> Scales {
+                static INDEX: Words = header($bytes, $second);
+                // SAFETY: the caller vouches for the CPU and the bytes.
+                unsafe {
+                    let words = fields::<TAIL>(rows, $bytes, $second, &INDEX, n_bytes);
+                    if $mins == 0 {
+                        let scale = _mm512_cvtph_ps(_mm512_castsi512_si256(words));
+                        Scales { scale, min: [_mm512_setzero_ps(); 2] }
+                    } else {
+                        let [scale, min] = widen(words);
+                        Scales { scale, min: [min; 2] }
+                    }
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn scales(head: &Scales, _step: usize) -> Scales {
+                *head
+            }
+
+            #[inline(always)]
+            unsafe fn quants<const TAIL: bool>($row: *const u8, _step: usize, $n: usize) -> [__m512i; 2] {
+                // SAFETY: the caller vouches for the CPU and the bytes.
+                unsafe { $quants }
+            }
+        }
+    };
+}
+
+block32!(Q4_0, 18, second: 8, centre: 8, mins: 0, |row, n| {
+    static INDEX: Bytes = sixteen(18, 2, 8);
+    let q = gather::<TAIL>(row, 8, &INDEX, n);
+    [bits(q, &LOW), bits(q, &HIGH)]
+});
+
+block32!(Q4_1, 20, second: 16, centre: 0, mins: 1, |row, n| {
+    static INDEX: Bytes = sixteen(20, 4, 16);
+    let q = gather::<TAIL>(row, 16, &INDEX, n);
+    [bits(q, &LOW), bits(q, &HIGH)]
+});
+
+block32!(Q5_0, 22, second: 24, centre: 16, mins: 0, |row, n| {
+    static INDEX: Bytes = sixteen(22, 6, 24);
+    static FIFTH: [Bytes; 2] = [fifth(22, 2, 24), fifth(22, 4, 24)];
+    let q = gather::<TAIL>(row, 24, &INDEX, n);
+    [
+        _mm512_or_si512(bits(q, &LOW), fifth_bits::<TAIL>(row, 24, &FIFTH[0], n)),
+        _mm512_or_si512(bits(q, &HIGH), fifth_bits::<TAIL>(row, 24, &FIFTH[1], n)),
+    ]
+});
+
+block32!(Q5_1, 24, second: 32, centre: 0, mins: 1, |row, n| {
+    static INDEX: Bytes = sixteen(24, 8, 32);
+    static FIFTH: [Bytes; 2] = [fifth(24, 4, 32), fifth(24, 6, 32)];
+    let q = gather::<TAIL>(row, 32, &INDEX, n);
+    [
+        _mm512_or_si512(bits(q, &LOW), fifth_bits::<TAIL>(row, 32, &FIFTH[0], n)),
+        _mm512_or_si512(bits(q, &HIGH), fifth_bits::<TAIL>(row, 32, &FIFTH[1], n)),
+    ]
+});
+
+/// The index into two loads 68 bytes apart of 16 bytes at offset `at` of each block.
+const fn sixteen_of_pairs(at: usize) -> Bytes {
+    let mut out = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        out[i] = (i / 32 * 64 + i / 16 % 2 * 34 + at + i % 16) as u8;
+        i += 1;
+    }
+    Bytes(out)
+}
+
+block32!(Q8_0, 34, second: 68, centre: 128, mins: 0, |row, n| {
+    // First halves lie within bytes 0..64 of a pair of blocks, second halves within 4..68.
+    static FIRST: Bytes = sixteen_of_pairs(2);
+    static SECOND: Bytes = sixteen_of_pairs(14);
+    let load = |at| load::<TAIL>(row, at, n);
+    let sign = _mm512_set1_epi8(-128);
+    [
+        _mm512_xor_si512(_mm512_permutex2var_epi8(load(0), FIRST.get(), load(68)), sign),
+        _mm512_xor_si512(_mm512_permutex2var_epi8(load(4), SECOND.get(), load(72)), sign),
+    ]
+});
