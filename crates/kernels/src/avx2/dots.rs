@@ -1,13 +1,21 @@
 //! Row-dots of quantised weights with `Q8` activations.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use super::group::{Group, Head, RUN, RUNS, multiplier};
+use crate::matrix::ActLayout;
 use crate::table::DotArgs;
 
-/// How far ahead of the reads weights are requested. Hardware prefetchers stop at the ends of 4 KiB pages, which a row-dot
-/// crosses every few hundred cycles.
-const PREFETCH_BYTES: usize = 4096;
+/// How far ahead of the reads weights are requested, in bytes, where `rows` rows are read at a time.
+///
+/// Hardware prefetchers stop at the ends of 4 KiB pages, which a row-dot crosses every few hundred cycles. The next rows of
+/// the matrix follow, so whole steps of rows, at least a page ahead; but where such a step would not stay in a first-level cache,
+/// further along in the same row.
+fn prefetch_distance(rows: usize, row_bytes: usize) -> usize {
+    let step = rows * row_bytes;
+    if step > 16 << 10 { 2048 } else { 4096usize.next_multiple_of(step) }
+}
 
 /// See [`crate::table::RowDots`].
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -59,17 +67,18 @@ unsafe fn tile<G: Group, const NR: usize, const NC: usize>(args: &DotArgs<'_>, f
     let w: [*const u8; NR] = std::array::from_fn(|r| args.w[(first + r) * args.row_bytes..].as_ptr());
     let x: [*const u8; NC] = std::array::from_fn(|c| args.acts[c * layout.col_bytes()..].as_ptr());
     let n_runs = layout.k() / RUN;
+    let ahead = prefetch_distance(NR, args.row_bytes);
     // SAFETY: a row is n_runs / BLOCK_RUNS whole blocks and a column n_runs runs with their scales and sums, as the caller
     // vouches. Groups before the last have 8 runs; in the last one masks keep loads within `n` runs.
     unsafe {
         let mut acc = [[_mm256_setzero_ps(); NC]; NR];
         let mut run = 0;
         while run + RUNS <= n_runs {
-            group::<G, NR, NC, true>(w, x, args, run, RUNS, &mut acc);
+            group::<G, NR, NC, true>(w, x, layout, ahead, run, RUNS, &mut acc);
             run += RUNS;
         }
         if G::BLOCK_RUNS == 1 && run < n_runs {
-            group::<G, NR, NC, false>(w, x, args, run, n_runs - run, &mut acc);
+            group::<G, NR, NC, false>(w, x, layout, ahead, run, n_runs - run, &mut acc);
         }
         let mut sums = [[0.0; NC]; NR];
         for r in 0..NR {
@@ -81,7 +90,7 @@ unsafe fn tile<G: Group, const NR: usize, const NC: usize>(args: &DotArgs<'_>, f
     }
 }
 
-/// Adds runs `run..run + n` to the accumulators. `FULL` means that `n` is 8.
+/// Adds runs `run..run + n` to the accumulators and requests weights `ahead` bytes further on. `FULL` means that `n` is 8.
 ///
 /// # Safety
 /// As [`tile`]; each row and column has these runs.
@@ -90,12 +99,12 @@ unsafe fn tile<G: Group, const NR: usize, const NC: usize>(args: &DotArgs<'_>, f
 unsafe fn group<G: Group, const NR: usize, const NC: usize, const FULL: bool>(
     w: [*const u8; NR],
     x: [*const u8; NC],
-    args: &DotArgs<'_>,
+    layout: ActLayout,
+    ahead: usize,
     run: usize,
     n: usize,
     acc: &mut [[__m256; NC]; NR],
 ) {
-    let layout = args.layout;
     // SAFETY: the caller vouches for AVX2, FMA, F16C and for the runs in rows and columns; prefetching any address is harmless.
     unsafe {
         let mut heads = [Head::ZERO; NR];
@@ -106,11 +115,11 @@ unsafe fn group<G: Group, const NR: usize, const NC: usize, const FULL: bool>(
         }
         let w = at;
         // Products of weight and activation scales, eight runs each.
-        let mut scales = [[[0.0f32; RUNS]; NC]; NR];
+        let mut scales = [[[MaybeUninit::<f32>::uninit(); RUNS]; NC]; NR];
         for c in 0..NC {
             let scale = load8::<FULL>(x[c], layout.scales_at() + run * 4, n);
             for r in 0..NR {
-                _mm256_storeu_ps(scales[r][c].as_mut_ptr(), _mm256_mul_ps(heads[r].scale, scale));
+                _mm256_storeu_ps(scales[r][c].as_mut_ptr().cast(), _mm256_mul_ps(heads[r].scale, scale));
             }
             if G::OFFSET && G::SUB16 {
                 let at = layout.sums16_at() + run * 8;
@@ -132,7 +141,7 @@ unsafe fn group<G: Group, const NR: usize, const NC: usize, const FULL: bool>(
         if NC <= 4 {
             for w in w {
                 for line in 0..(G::BYTES * RUNS / G::BLOCK_RUNS).div_ceil(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH_BYTES + line * 64).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(ahead + line * 64).cast());
                 }
             }
         }
@@ -149,7 +158,7 @@ unsafe fn group<G: Group, const NR: usize, const NC: usize, const FULL: bool>(
                             _mm256_maddubs_epi16(q, x)
                         };
                         let dots = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, mult));
-                        let scale = _mm256_broadcast_ss(&scales[r][c][$g]);
+                        let scale = _mm256_broadcast_ss(scales[r][c][$g].assume_init_ref());
                         acc[r][c] = _mm256_fmadd_ps(scale, dots, acc[r][c]);
                     }
                 }
