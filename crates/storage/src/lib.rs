@@ -1,1 +1,24 @@
-//! Placeholder.
+//! Where a model's bytes live, and what the operating system says about them.
+//!
+//! - [`Storage`] is one file in one of three [`LoadMode`]s: mapped (shared pages of the page cache, no private memory),
+//!   in one buffer, or one allocation a tensor. All three hand out the same bytes.
+//! - [`Reserved`] is memory that is asked for but not touched: pages come zeroed from the operating system when they are
+//!   first written.
+//! - [`process`] measures the process: page faults, resident, private and shared bytes.
+//! - [`CountingAllocator`] counts what the heap holds.
+//!
+//! A mapped file that another program truncates raises SIGBUS (an access violation on Windows) where its lost pages are
+//! read; [`LoadMode::Buffer`] avoids that at the price of a copy.
+
+mod alloc;
+mod error;
+mod os;
+pub mod process;
+mod read;
+mod region;
+mod storage;
+
+pub use alloc::CountingAllocator;
+pub use error::StorageError;
+pub use region::Reserved;
+pub use storage::{LoadMode, Progress, Residency, SharedBytes, Storage};

@@ -1,0 +1,31 @@
+//! One file an operating system, all with the same functions:
+//!
+//! - `read_at(file, out, offset)`: one read at an offset, as long as the system likes;
+//! - `irregular_kind(metadata)`: what a file is that is no regular file;
+//! - `resident_bytes(bytes)`: how much of mapped memory is in RAM;
+//! - `mapped_resident_bytes(start, len)`: how much of a mapping stands in this process's page tables;
+//! - `prefetch(bytes)`: bring mapped memory in;
+//! - `snapshot()`, `available_memory_bytes()`: see [`crate::process`].
+
+#[cfg(unix)]
+mod unix;
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+pub(crate) use linux::*;
+
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(target_os = "macos")]
+pub(crate) use macos::*;
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub(crate) use windows::*;
+
+#[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
+mod other;
+#[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
+pub(crate) use other::*;

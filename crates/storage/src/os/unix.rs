@@ -1,0 +1,68 @@
+//! What Linux, macOS and the BSDs share.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+
+pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.read_at(out, offset)
+}
+
+pub(crate) fn irregular_kind(metadata: &Metadata) -> &'static str {
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_fifo() => "a pipe (FIFO)",
+        () if kind.is_socket() => "a socket",
+        () if kind.is_char_device() => "a character device",
+        () if kind.is_block_device() => "a block device",
+        () => "something else",
+    }
+}
+
+pub(crate) fn page_bytes() -> usize {
+    // SAFETY: sysconf reads a constant of the system.
+    let n = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(n).unwrap_or(4096)
+}
+
+/// The whole pages that `bytes` lies in: (address, length).
+pub(crate) fn pages_of(bytes: &[u8]) -> (usize, usize) {
+    let page = page_bytes();
+    let start = bytes.as_ptr() as usize / page * page;
+    let end = (bytes.as_ptr() as usize + bytes.len()).next_multiple_of(page);
+    (start, end - start)
+}
+
+/// (minor, major) faults.
+pub(crate) fn faults() -> (Option<u64>, Option<u64>) {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: getrusage writes the structure it is given; zeroed memory is a valid one in any case.
+    let (ok, usage) = unsafe { (libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) == 0, usage.assume_init()) };
+    let count = |n: libc::c_long| ok.then_some(n as u64);
+    (count(usage.ru_minflt), count(usage.ru_majflt))
+}
+
+/// Asks mincore about `bytes`, a window at a time.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+pub(crate) fn resident_bytes(bytes: &[u8]) -> Option<u64> {
+    // Pages asked about at once: 64 KiB of answers cover 256 MB.
+    const WINDOW: usize = 64 << 10;
+    let page = page_bytes();
+    let (start, len) = pages_of(bytes);
+    let (first, end) = (bytes.as_ptr() as usize, bytes.as_ptr() as usize + bytes.len());
+    let mut answers = vec![0u8; WINDOW.min(len / page)];
+    let mut resident = 0;
+    for window in (start..start + len).step_by(WINDOW * page) {
+        let n_pages = (start + len - window).div_ceil(page).min(WINDOW);
+        // SAFETY: the pages are mapped, since `bytes` is borrowed; `answers` has a byte for each of them.
+        let result = unsafe { libc::mincore(window as *mut libc::c_void, n_pages * page, answers.as_mut_ptr().cast()) };
+        if result != 0 {
+            return None;
+        }
+        for (i, _) in answers[..n_pages].iter().enumerate().filter(|(_, a)| **a & 1 != 0) {
+            let at = window + i * page;
+            resident += (at + page).min(end) - at.max(first);
+        }
+    }
+    Some(resident as u64)
+}

@@ -1,0 +1,95 @@
+//! Windows.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::windows::fs::FileExt;
+
+use windows_sys::Win32::System::Memory::{PrefetchVirtualMemory, WIN32_MEMORY_RANGE_ENTRY};
+use windows_sys::Win32::System::ProcessStatus::{
+    GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS, PROCESS_MEMORY_COUNTERS_EX, PSAPI_WORKING_SET_EX_INFORMATION,
+    QueryWorkingSetEx,
+};
+use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
+use windows_sys::Win32::System::Threading::GetCurrentProcess;
+
+use crate::process::Snapshot;
+
+const PAGE_BYTES: usize = 4096;
+
+pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.seek_read(out, offset)
+}
+
+pub(crate) fn irregular_kind(_metadata: &Metadata) -> &'static str {
+    "a pipe or a device"
+}
+
+/// Pages of the mapping in this process's working set; Windows does not tell what else its cache holds.
+pub(crate) fn resident_bytes(bytes: &[u8]) -> Option<u64> {
+    const WINDOW: usize = 4096; // pages asked about at once
+    let (first, end) = (bytes.as_ptr() as usize, bytes.as_ptr() as usize + bytes.len());
+    let mut resident = 0;
+    let pages: Vec<usize> = (first / PAGE_BYTES * PAGE_BYTES..end).step_by(PAGE_BYTES).collect();
+    for window in pages.chunks(WINDOW) {
+        let mut entries: Vec<PSAPI_WORKING_SET_EX_INFORMATION> = window
+            .iter()
+            .map(|&at| {
+                // SAFETY: the structure consists of numbers and a pointer, for which zeros are valid.
+                let mut entry: PSAPI_WORKING_SET_EX_INFORMATION = unsafe { std::mem::zeroed() };
+                entry.VirtualAddress = at as *mut _;
+                entry
+            })
+            .collect();
+        let size = size_of_val(entries.as_slice()) as u32;
+        // SAFETY: the call fills the entries, whose size it is told.
+        if unsafe { QueryWorkingSetEx(GetCurrentProcess(), entries.as_mut_ptr().cast(), size) } == 0 {
+            return None;
+        }
+        for (entry, &at) in entries.iter().zip(window) {
+            // SAFETY: `Flags` is the plain number of the union; bit 0 says that the page is there.
+            if unsafe { entry.VirtualAttributes.Flags } & 1 != 0 {
+                resident += (at + PAGE_BYTES).min(end) - at.max(first);
+            }
+        }
+    }
+    Some(resident as u64)
+}
+
+pub(crate) fn mapped_resident_bytes(start: usize, len: usize) -> Option<u64> {
+    // SAFETY: called with the extent of a live mapping.
+    resident_bytes(unsafe { std::slice::from_raw_parts(start as *const u8, len) })
+}
+
+pub(crate) fn prefetch(bytes: &[u8]) {
+    let range = WIN32_MEMORY_RANGE_ENTRY { VirtualAddress: bytes.as_ptr() as *mut _, NumberOfBytes: bytes.len() };
+    // SAFETY: one entry is given, for memory that is mapped.
+    unsafe {
+        PrefetchVirtualMemory(GetCurrentProcess(), 1, &range, 0);
+    }
+}
+
+pub(crate) fn snapshot() -> Snapshot {
+    // SAFETY: a structure of numbers, for which zeros are valid.
+    let mut counters: PROCESS_MEMORY_COUNTERS_EX = unsafe { std::mem::zeroed() };
+    let size = size_of::<PROCESS_MEMORY_COUNTERS_EX>() as u32;
+    let pointer = (&raw mut counters).cast::<PROCESS_MEMORY_COUNTERS>();
+    // SAFETY: the call fills the structure, whose size it is told.
+    if unsafe { GetProcessMemoryInfo(GetCurrentProcess(), pointer, size) } == 0 {
+        return Snapshot::default();
+    }
+    Snapshot {
+        minor_faults: Some(counters.PageFaultCount.into()), // Windows counts both kinds together
+        resident_bytes: Some(counters.WorkingSetSize as u64),
+        private_bytes: Some(counters.PrivateUsage as u64),
+        shared_bytes: Some((counters.WorkingSetSize as u64).saturating_sub(counters.PrivateUsage as u64)),
+        ..Snapshot::default()
+    }
+}
+
+pub(crate) fn available_memory_bytes() -> Option<u64> {
+    // SAFETY: a structure of numbers, for which zeros are valid.
+    let mut status: MEMORYSTATUSEX = unsafe { std::mem::zeroed() };
+    status.dwLength = size_of::<MEMORYSTATUSEX>() as u32;
+    // SAFETY: the call fills the structure, whose size stands in it.
+    (unsafe { GlobalMemoryStatusEx(&mut status) } != 0).then_some(status.ullAvailPhys)
+}
