@@ -181,3 +181,15 @@ pub(super) unsafe fn to_f16<V: Lanes>(x: &[f32], out: &mut [u16]) {
         });
     }
 }
+
+/// # Safety
+/// As [`Lanes`]; `out` is as long as `x`.
+#[inline(always)]
+pub(super) unsafe fn from_f16<V: Lanes>(x: &[u16], out: &mut [f32]) {
+    let (from, to) = (x.as_ptr(), out.as_mut_ptr());
+    for i in (0..x.len()).step_by(V::N) {
+        let n = V::N.min(x.len() - i);
+        // SAFETY: offsets stay below x.len().
+        unsafe { store_n(<u16 as super::kv::Element>::load::<V>(from.add(i), n), to.add(i), n) }
+    }
+}

@@ -49,6 +49,7 @@ pub(crate) struct VectorFns {
     rope_adjacent: unsafe fn(&mut [f32], &[f32], &[f32]),
     rope_halves: unsafe fn(&mut [f32], &[f32], &[f32]),
     to_f16: unsafe fn(&[f32], &mut [u16]),
+    from_f16: unsafe fn(&[u16], &mut [f32]),
     argmax: unsafe fn(&[f32]) -> usize,
     log_sum_exp: unsafe fn(&[f32]) -> f32,
     softmax: unsafe fn(&mut [f32]),
@@ -71,6 +72,7 @@ macro_rules! functions {
             elementwise::rope_adjacent(x: &mut [f32], cos: &[f32], sin: &[f32]);
             elementwise::rope_halves(x: &mut [f32], cos: &[f32], sin: &[f32]);
             elementwise::to_f16(x: &[f32], out: &mut [u16]);
+            elementwise::from_f16(x: &[u16], out: &mut [f32]);
             reduce::argmax(x: &[f32]) -> usize;
             reduce::log_sum_exp(x: &[f32]) -> f32;
             reduce::softmax(x: &mut [f32]);
@@ -162,6 +164,13 @@ impl Kernels {
         assert_eq!(x.len(), out.len(), "elements to convert");
         // SAFETY: see above.
         unsafe { (self.vector.to_f16)(x, out) }
+    }
+
+    /// Widens half precision to f32.
+    pub fn from_f16(&self, x: &[u16], out: &mut [f32]) {
+        assert_eq!(x.len(), out.len(), "elements to convert");
+        // SAFETY: see above.
+        unsafe { (self.vector.from_f16)(x, out) }
     }
 
     /// The index of the greatest element, the first of equals. A NaN never wins; 0 if there is nothing else, or nothing.
