@@ -2,6 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod chat;
+mod error;
 mod printable;
+mod token;
 
+pub use error::TextError;
 pub use printable::printable;
+pub use token::TokenId;
