@@ -1,4 +1,4 @@
-//! For tests: tiny seeded models, float comparison, and a random generator with a fixed stream.
+//! For tests: a GGUF writer, tiny seeded models, float comparison, and a random generator with a fixed stream.
 //!
 //! [`tiny`] builds the GGUF file of a [`TinySpec`]; [`tiny_specs`] lists those that goldens exist for.
 #![forbid(unsafe_code)]
@@ -6,10 +6,12 @@
 mod float;
 mod models;
 mod rng;
+mod writer;
 
 pub use float::{Diff, argmax, diff, first_bit_difference, log_prob};
 pub use models::{
-    TINY_BOS, TINY_EOS, TINY_VOCAB, TinyArch, TinyRope, TinySpec, TinyTensor, TinyToken, TinyValue, random_tensor,
-    sha256_hex, tiny, tiny_metadata, tiny_prompt, tiny_spec, tiny_specs, tiny_tensors, tiny_vocab,
+    TINY_BOS, TINY_EOS, TINY_VOCAB, TinyArch, TinyRope, TinySpec, TinyTensor, TinyToken, random_tensor, sha256_hex,
+    tiny, tiny_metadata, tiny_prompt, tiny_spec, tiny_specs, tiny_tensors, tiny_vocab,
 };
 pub use rng::Rng;
+pub use writer::{GgufValue, GgufWriter};

@@ -5,20 +5,7 @@ use modelembed_gguf::TensorType;
 use super::blocks::random_tensor;
 use super::vocab::{TINY_BOS, TINY_EOS, TINY_VOCAB, tiny_vocab};
 use super::{TinyArch, TinyRope, TinySpec};
-use crate::Rng;
-
-/// A metadata value of a tiny model.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "one variant a GGUF type")]
-pub enum TinyValue {
-    U32(u32),
-    F32(f32),
-    Bool(bool),
-    Str(String),
-    Strs(Vec<String>),
-    F32s(Vec<f32>),
-    I32s(Vec<i32>),
-}
+use crate::{GgufValue, Rng};
 
 /// A tensor of a tiny model.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,22 +33,22 @@ impl TinyArch {
 }
 
 /// All metadata of the model, in file order.
-pub fn metadata(spec: &TinySpec) -> Vec<(String, TinyValue)> {
+pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
     let arch = spec.arch.name();
     let mut out = vec![
-        ("general.architecture".to_owned(), TinyValue::Str(arch.to_owned())),
-        ("general.name".to_owned(), TinyValue::Str(format!("tiny {}", spec.name))),
+        ("general.architecture".to_owned(), GgufValue::from(arch)),
+        ("general.name".to_owned(), GgufValue::from(format!("tiny {}", spec.name))),
     ];
-    let mut own = |key: &str, value: TinyValue| out.push((format!("{arch}.{key}"), value));
-    let u32 = |v: usize| TinyValue::U32(v as u32);
+    let mut own = |key: &str, value: GgufValue| out.push((format!("{arch}.{key}"), value));
+    let u32 = |v: usize| GgufValue::U32(v as u32);
     own("block_count", u32(spec.n_layer));
     own("context_length", u32(1024));
     own("embedding_length", u32(spec.n_embd));
     own("feed_forward_length", u32(spec.n_ff));
     own("attention.head_count", u32(spec.n_head));
     own("attention.head_count_kv", u32(spec.n_head_kv));
-    own("attention.layer_norm_rms_epsilon", TinyValue::F32(1e-5));
-    own("rope.freq_base", TinyValue::F32(spec.rope_freq_base));
+    own("attention.layer_norm_rms_epsilon", GgufValue::F32(1e-5));
+    own("rope.freq_base", GgufValue::F32(spec.rope_freq_base));
     if spec.head_dim * spec.n_head != spec.n_embd {
         own("attention.key_length", u32(spec.head_dim));
         own("attention.value_length", u32(spec.head_dim));
@@ -71,35 +58,35 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, TinyValue)> {
         own("rope.dimension_count", u32(spec.rope_dims));
     }
     let mut scaling = |kind: &str, factor: f32| {
-        own("rope.scaling.type", TinyValue::Str(kind.to_owned()));
-        own("rope.scaling.factor", TinyValue::F32(factor));
+        own("rope.scaling.type", GgufValue::from(kind));
+        own("rope.scaling.factor", GgufValue::F32(factor));
     };
     match spec.rope {
         TinyRope::Plain | TinyRope::Factors => {}
         TinyRope::Linear(factor) => scaling("linear", factor),
         TinyRope::Yarn(factor, original) => {
             scaling("yarn", factor);
-            own("rope.scaling.original_context_length", TinyValue::U32(original));
+            own("rope.scaling.original_context_length", GgufValue::U32(original));
         }
     }
     if let Some(window) = spec.sliding_window {
-        own("attention.sliding_window", TinyValue::U32(window));
+        own("attention.sliding_window", GgufValue::U32(window));
     }
     out.extend(vocab_metadata());
     out
 }
 
-fn vocab_metadata() -> Vec<(String, TinyValue)> {
+fn vocab_metadata() -> Vec<(String, GgufValue)> {
     let vocab = tiny_vocab();
     let entries = [
-        ("model", TinyValue::Str("llama".to_owned())),
-        ("tokens", TinyValue::Strs(vocab.iter().map(|t| t.text.clone()).collect())),
-        ("scores", TinyValue::F32s(vocab.iter().map(|t| t.score).collect())),
-        ("token_type", TinyValue::I32s(vocab.iter().map(|t| t.kind).collect())),
-        ("bos_token_id", TinyValue::U32(TINY_BOS)),
-        ("eos_token_id", TinyValue::U32(TINY_EOS)),
-        ("unknown_token_id", TinyValue::U32(0)),
-        ("add_bos_token", TinyValue::Bool(true)),
+        ("model", GgufValue::from("llama")),
+        ("tokens", GgufValue::from(vocab.iter().map(|t| t.text.clone()).collect::<Vec<_>>())),
+        ("scores", GgufValue::from(vocab.iter().map(|t| t.score).collect::<Vec<_>>())),
+        ("token_type", GgufValue::from(vocab.iter().map(|t| t.kind).collect::<Vec<_>>())),
+        ("bos_token_id", GgufValue::U32(TINY_BOS)),
+        ("eos_token_id", GgufValue::U32(TINY_EOS)),
+        ("unknown_token_id", GgufValue::U32(0)),
+        ("add_bos_token", GgufValue::Bool(true)),
     ];
     entries.map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).into()
 }

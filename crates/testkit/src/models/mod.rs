@@ -5,17 +5,16 @@
 
 mod arch;
 mod blocks;
-mod file;
 mod vocab;
 
-pub use arch::{TinyTensor, TinyValue};
+pub use arch::TinyTensor;
 pub use blocks::random_tensor;
 pub use vocab::{TINY_BOS, TINY_EOS, TINY_VOCAB, TinyToken, tiny_vocab};
 
 use modelembed_gguf::TensorType;
 use sha2::{Digest, Sha256};
 
-use crate::Rng;
+use crate::{GgufValue, GgufWriter, Rng};
 
 /// The architectures that tiny models exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -193,11 +192,12 @@ pub fn tiny_spec(name: &str) -> TinySpec {
 
 /// The GGUF file of a tiny model.
 pub fn tiny(spec: &TinySpec) -> Vec<u8> {
-    file::layout(&tiny_metadata(spec), &tiny_tensors(spec))
+    let writer = tiny_metadata(spec).into_iter().fold(GgufWriter::new(), |w, (key, value)| w.pair(&key, value));
+    tiny_tensors(spec).iter().fold(writer, |w, t| w.tensor(&t.name, t.ty, &t.dims, &t.data)).build()
 }
 
 /// The metadata of a tiny model, in file order: for tests that change some of it.
-pub fn tiny_metadata(spec: &TinySpec) -> Vec<(String, TinyValue)> {
+pub fn tiny_metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
     arch::metadata(spec)
 }
 
