@@ -1,0 +1,456 @@
+//! Choosing the next token from its logits.
+//!
+//! The steps and their order are llama.cpp's: repetition penalty, top-k, top-p, min-p, temperature, draw. (Top-p and
+//! min-p therefore see probabilities at temperature 1.) Nothing here sorts a vocabulary: each cut is found by
+//! selection, and only what it keeps is sorted.
+
+use std::{cmp::Ordering, collections::VecDeque};
+
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{Rng, SeedableRng},
+};
+
+use crate::TokenId;
+
+/// How the next token is chosen. The defaults are llama.cpp's, but for the seed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplerOptions {
+    /// Divides the logits; above 1 the text gets more surprising. 0 always takes the most likely token.
+    pub temp: f32,
+    /// Keeps the `top_k` most likely tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the fewest most likely tokens that together have at least this probability; 1 keeps all.
+    pub top_p: f32,
+    /// Keeps tokens at least this fraction as likely as the most likely one; 0 keeps all.
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of recent tokens; 1 changes nothing.
+    pub repeat_penalty: f32,
+    /// How many of the last accepted tokens count as recent.
+    pub repeat_last_n: usize,
+    /// Start of the random stream. The same seed gives the same stream on every machine.
+    pub seed: u64,
+}
+
+impl Default for SamplerOptions {
+    fn default() -> SamplerOptions {
+        SamplerOptions {
+            temp: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repeat_penalty: 1.0,
+            repeat_last_n: 64,
+            seed: 42,
+        }
+    }
+}
+
+/// An option of [`SamplerOptions`] has a value that it cannot have.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{option} is {seen}, wanted {wanted}")]
+pub struct InvalidSamplerOption {
+    /// The option's name.
+    pub option: &'static str,
+    /// The value it has.
+    pub seen: f32,
+    /// The values it can have.
+    pub wanted: &'static str,
+}
+
+impl SamplerOptions {
+    /// Checks that every number is one that the chain can work with.
+    pub fn validate(&self) -> Result<(), InvalidSamplerOption> {
+        let check = |option, seen: f32, ok: bool, wanted| match ok {
+            true => Ok(()),
+            false => Err(InvalidSamplerOption { option, seen, wanted }),
+        };
+        let fraction = |p: f32| (0.0..=1.0).contains(&p);
+        let Self { temp, top_p, min_p, repeat_penalty, .. } = *self;
+        check("temp", temp, temp.is_finite() && temp >= 0.0, "a finite number from 0")?;
+        check("top_p", top_p, fraction(top_p), "a number from 0 to 1")?;
+        check("min_p", min_p, fraction(min_p), "a number from 0 to 1")?;
+        let penalty_ok = repeat_penalty.is_finite() && repeat_penalty > 0.0;
+        check("repeat_penalty", repeat_penalty, penalty_ok, "a finite number above 0")
+    }
+}
+
+/// A token that the chain kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// The token.
+    pub id: TokenId,
+    /// Its probability among the kept ones.
+    pub p: f32,
+    /// Its logit after the repetition penalty, finite.
+    logit: f32,
+}
+
+/// The chain with its state: recent tokens, the random stream and buffers.
+///
+/// The stream is ChaCha8 with the seed as the first 8 bytes of its key (little-endian, the rest zero). Each draw takes
+/// 64 bits of it, also where one candidate is left, so that the stream's position tells how many tokens were drawn.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    options: SamplerOptions,
+    random: ChaCha8Rng,
+    /// The last accepted tokens, oldest first; stays empty without a penalty.
+    recent: VecDeque<TokenId>,
+    /// Recent tokens, each once.
+    distinct: Vec<TokenId>,
+    candidates: Vec<Candidate>,
+}
+
+impl Default for Sampler {
+    fn default() -> Sampler {
+        Sampler::with_valid(SamplerOptions::default())
+    }
+}
+
+impl Sampler {
+    /// A sampler at the start of its random stream.
+    pub fn new(options: SamplerOptions) -> Result<Sampler, InvalidSamplerOption> {
+        options.validate()?;
+        Ok(Sampler::with_valid(options))
+    }
+
+    fn with_valid(options: SamplerOptions) -> Sampler {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&options.seed.to_le_bytes());
+        // A window larger than any context costs memory only once so many tokens were accepted.
+        let window = if options.penalises() { options.repeat_last_n.min(1 << 16) } else { 0 };
+        Sampler {
+            options,
+            random: ChaCha8Rng::from_seed(key),
+            recent: VecDeque::with_capacity(window),
+            distinct: Vec::with_capacity(window),
+            candidates: Vec::new(),
+        }
+    }
+
+    /// The options it was made with.
+    pub fn options(&self) -> &SamplerOptions {
+        &self.options
+    }
+
+    /// Tells it that a token became part of the text, prompt or answer: the repetition penalty looks back at these.
+    pub fn accept(&mut self, id: TokenId) {
+        if !self.options.penalises() {
+            return;
+        }
+        if self.recent.len() >= self.options.repeat_last_n {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(id);
+    }
+
+    /// Forgets the accepted tokens. The random stream goes on.
+    pub fn reset(&mut self) {
+        self.recent.clear();
+    }
+
+    /// Chooses a token from the logits, one a token of the vocabulary; the penalty changes them in place.
+    ///
+    /// NaN and minus infinity are never chosen while another value is there, plus infinity is the largest number, and
+    /// of equal logits the lower id counts as more likely. If there is nothing to choose from the answer is token 0.
+    /// Allocates when the vocabulary is larger than any before, else not.
+    pub fn sample(&mut self, logits: &mut [f32]) -> TokenId {
+        if self.options.temp == 0.0 {
+            self.penalise(logits);
+            return TokenId(argmax(logits).unwrap_or(0) as u32);
+        }
+        self.distribution(logits);
+        let x = self.random.next_u64();
+        draw(&self.candidates, x).unwrap_or(TokenId(0))
+    }
+
+    /// The tokens that [`Sampler::sample`] chooses among, with their probabilities after the whole chain: most likely
+    /// first, or in order of id if the options cut nothing. Takes nothing from the random stream.
+    pub fn distribution(&mut self, logits: &mut [f32]) -> &[Candidate] {
+        self.penalise(logits);
+        self.candidates.clear();
+        let SamplerOptions { temp, top_p, min_p, .. } = self.options;
+        if temp == 0.0 {
+            self.candidates.extend(argmax(logits).map(|i| Candidate { p: 1.0, ..candidate(i, logits[i]) }));
+            return &self.candidates;
+        }
+        let (max, total) = self.select(logits);
+        if top_p < 1.0 {
+            cut_top_p(&mut self.candidates, max, total, top_p);
+        }
+        if min_p > 0.0 {
+            let n = self.candidates.partition_point(|c| exp(c.logit - max) >= min_p);
+            self.candidates.truncate(n);
+        }
+        let mut sum = 0f64;
+        for c in &mut self.candidates {
+            c.p = exp((c.logit - max) / temp);
+            sum += f64::from(c.p);
+        }
+        let scale = (1.0 / sum) as f32;
+        self.candidates.iter_mut().for_each(|c| c.p *= scale);
+        &self.candidates
+    }
+
+    /// Fills `candidates` with the top k, or with all tokens that later steps may keep. Returns the largest logit and,
+    /// for top-p, the sum of exp(logit - largest) over what is in question.
+    fn select(&mut self, logits: &[f32]) -> (f32, f64) {
+        let SamplerOptions { top_k, top_p, min_p, .. } = self.options;
+        let kept = &mut self.candidates;
+        if 0 < top_k && top_k < logits.len() {
+            select_top_k(logits, top_k, kept);
+            let max = kept.first().map_or(0.0, |best| best.logit);
+            return (max, kept.iter().map(|c| f64::from(exp(c.logit - max))).sum());
+        }
+        let max = argmax(logits).map_or(0.0, |i| finite(logits[i]));
+        let cut = if top_p < 1.0 { Nucleus::find(logits, max, top_p) } else { Nucleus::EVERYTHING };
+        kept.reserve(logits.len());
+        gather(logits, max, &cut, min_p, kept);
+        if top_p < 1.0 || min_p > 0.0 {
+            kept.sort_unstable_by(more_likely);
+        }
+        (max, cut.total)
+    }
+
+    fn penalise(&mut self, logits: &mut [f32]) {
+        self.distinct.clear();
+        self.distinct.extend(&self.recent);
+        self.distinct.sort_unstable();
+        self.distinct.dedup();
+        for id in &self.distinct {
+            let Some(logit) = logits.get_mut(id.0 as usize) else { continue };
+            if !logit.is_finite() {
+                continue;
+            }
+            // Dividing a negative logit would make the token more likely.
+            let penalty = self.options.repeat_penalty;
+            *logit = finite(if *logit <= 0.0 { *logit * penalty } else { *logit / penalty });
+        }
+    }
+}
+
+impl SamplerOptions {
+    fn penalises(&self) -> bool {
+        self.repeat_penalty != 1.0 && self.repeat_last_n > 0
+    }
+}
+
+/// The order of candidates: larger logit first, of equal ones the lower id.
+fn more_likely(a: &Candidate, b: &Candidate) -> Ordering {
+    // Candidates are finite, so the comparison always has an answer.
+    b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
+}
+
+/// Differences of finite numbers are no NaN. Only for logits above minus infinity.
+fn finite(logit: f32) -> f32 {
+    logit.clamp(f32::MIN, f32::MAX)
+}
+
+fn candidate(i: usize, logit: f32) -> Candidate {
+    Candidate { id: TokenId(i as u32), p: 0.0, logit: finite(logit) }
+}
+
+/// Logits that are looked at together: most stretches of a vocabulary hold nothing of interest.
+const STRETCH: usize = 256;
+
+/// Largest of some values; minus infinity if all are NaN. As many lanes as vector instructions need to hide latency.
+fn max_of(values: &[f32]) -> f32 {
+    const LANES: usize = 32;
+    let larger = |m: f32, x: f32| if x > m { x } else { m };
+    let (groups, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for group in groups {
+        for (lane, &x) in lanes.iter_mut().zip(group) {
+            *lane = larger(*lane, x);
+        }
+    }
+    let mut n = LANES;
+    while n > 1 {
+        n /= 2;
+        for i in 0..n {
+            lanes[i] = larger(lanes[i], lanes[i + n]);
+        }
+    }
+    rest.iter().copied().fold(lanes[0], larger)
+}
+
+/// Index of the largest logit, the first of equals; None if there is none above minus infinity.
+fn argmax(logits: &[f32]) -> Option<usize> {
+    let mut max = f32::NEG_INFINITY;
+    let mut start = None;
+    for (i, stretch) in logits.chunks(STRETCH).enumerate() {
+        let best = max_of(stretch);
+        if best > max {
+            (max, start) = (best, Some(i * STRETCH));
+        }
+    }
+    let start = start?;
+    logits[start..].iter().position(|&x| x == max).map(|i| start + i)
+}
+
+/// Fills `best` with the `k` most likely tokens in order.
+fn select_top_k(logits: &[f32], k: usize, best: &mut Vec<Candidate>) {
+    // Room beyond k makes a selection rare; a selection over 2k + 256 elements then costs a few steps an element.
+    const SLACK: usize = 256;
+    let room = (2 * k + SLACK).min(logits.len());
+    best.reserve(room);
+    // What a token must exceed. Equal is not enough: k tokens with lower ids have at least this logit.
+    let mut bar = f32::NEG_INFINITY;
+    for (stretch, values) in logits.chunks(STRETCH).enumerate() {
+        if max_of(values) <= bar {
+            continue;
+        }
+        for (i, &logit) in values.iter().enumerate() {
+            if logit > bar {
+                best.push(candidate(stretch * STRETCH + i, logit));
+                if best.len() == room {
+                    bar = keep_best(best, k);
+                }
+            }
+        }
+    }
+    keep_best(best, k);
+    best.sort_unstable_by(more_likely);
+}
+
+/// Keeps the `k` most likely candidates, in any order. Returns the smallest logit kept if there are that many.
+fn keep_best(best: &mut Vec<Candidate>, k: usize) -> f32 {
+    if best.len() < k {
+        return f32::NEG_INFINITY;
+    }
+    let last = best.select_nth_unstable_by(k - 1, more_likely).1.logit;
+    best.truncate(k);
+    last
+}
+
+/// Where a top-p cut of a whole vocabulary lies, to within one step of the logit.
+struct Nucleus {
+    /// Sum of exp(logit - max) over all tokens.
+    total: f64,
+    /// Tokens of later steps are not in the nucleus.
+    last_step: usize,
+}
+
+impl Nucleus {
+    const EVERYTHING: Nucleus = Nucleus { total: 0.0, last_step: usize::MAX };
+    /// Steps of 1/16 from the largest logit down to 32 below it, where the probability is 1e-14 of the best one's;
+    /// the last step also holds the rest.
+    const STEPS: usize = 512;
+
+    /// The step of a logit `below` under the largest one.
+    fn step(below: f32) -> usize {
+        // A conversion to an integer saturates.
+        ((below * 16.0) as usize).min(Nucleus::STEPS - 1)
+    }
+
+    fn find(logits: &[f32], max: f32, top_p: f32) -> Nucleus {
+        let mut mass = [0f64; Nucleus::STEPS];
+        for stretch in logits.chunks(STRETCH) {
+            let mut weights = [0f32; STRETCH];
+            for (weight, &logit) in weights.iter_mut().zip(stretch) {
+                *weight = exp(logit.min(f32::MAX) - max);
+            }
+            for (&logit, &weight) in stretch.iter().zip(&weights) {
+                if logit > f32::NEG_INFINITY {
+                    mass[Nucleus::step(max - finite(logit))] += f64::from(weight);
+                }
+            }
+        }
+        let total: f64 = mass.iter().sum();
+        let mut sum = 0.0;
+        let reached = mass.iter().position(|m| {
+            sum += m;
+            sum >= total * f64::from(top_p)
+        });
+        // One step more, because these sums and those of `cut_top_p` are rounded differently.
+        Nucleus { total, last_step: reached.map_or(usize::MAX, |step| step + 1) }
+    }
+}
+
+/// Collects all tokens that top-p and min-p may keep, in order of id.
+fn gather(logits: &[f32], max: f32, cut: &Nucleus, min_p: f32, kept: &mut Vec<Candidate>) {
+    // The exact test comes later; the margin is for the rounding of the logarithm.
+    let lowest = if min_p > 0.0 { max + min_p.ln() - 0.01 } else { f32::NEG_INFINITY };
+    for (i, &logit) in logits.iter().enumerate() {
+        if logit > f32::NEG_INFINITY && logit >= lowest && Nucleus::step(max - finite(logit)) <= cut.last_step {
+            kept.push(candidate(i, logit));
+        }
+    }
+}
+
+/// Keeps the shortest front part of sorted candidates whose weights reach `top_p` of `total`, at least one.
+fn cut_top_p(sorted: &mut Vec<Candidate>, max: f32, total: f64, top_p: f32) {
+    let wanted = total * f64::from(top_p);
+    let mut sum = 0.0;
+    let reached = sorted.iter().position(|c| {
+        sum += f64::from(exp(c.logit - max));
+        sum >= wanted
+    });
+    if let Some(last) = reached {
+        sorted.truncate(last + 1);
+    }
+}
+
+/// The candidate at a random place of the unit interval that the probabilities fill one after the other.
+fn draw(candidates: &[Candidate], random: u64) -> Option<TokenId> {
+    let total: f64 = candidates.iter().map(|c| f64::from(c.p)).sum();
+    // 53 bits make every multiple of 2^-53 below 1 equally likely.
+    let place = (random >> 11) as f64 / (1u64 << 53) as f64 * total;
+    let mut sum = 0.0;
+    let hit = candidates.iter().find(|c| {
+        sum += f64::from(c.p);
+        sum > place
+    });
+    // Rounding could leave the place at the very end: then it is the last one that has a probability at all.
+    hit.or_else(|| candidates.iter().rfind(|c| c.p > 0.0)).map(|c| c.id)
+}
+
+/// e to the power of `x` for `x <= 0`, to 1e-7 of the value; 0 below -87.
+///
+/// Not `f32::exp`, which differs between systems: a seed has to give the same text everywhere. Multiplications and
+/// additions alone are the same everywhere, and compile to vector instructions.
+fn exp(x: f32) -> f32 {
+    // 2^n * e^r with |r| <= ln(2)/2. Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits; shifted
+    // to the exponent's place they are n, and the rest falls off. No branch: loops over this are vectorised.
+    const ROUND: f32 = 12_582_912.0;
+    // ln(2) in two parts, the first with so few bits that n times it is exact.
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    let shifted = x.max(-88.0) * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * LN_2_HIGH - n * LN_2_LOW;
+    // Taylor's series: the first term left out is below 4e-9 for |r| <= 0.347.
+    let p = 1.0 / 720.0 + r * (1.0 / 5040.0);
+    let p = 1.0 / 24.0 + r * (1.0 / 120.0 + r * p);
+    let p = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * p)));
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    if x < -87.0 { 0.0 } else { p * power }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_close() {
+        let worst = (0..=870_000)
+            .map(|i| -(i as f32) / 10_000.0)
+            .map(|x| ((f64::from(exp(x)) / f64::from(x).exp() - 1.0).abs(), x))
+            .fold((0.0, 0.0), |a: (f64, f32), b| if b.0 > a.0 { b } else { a });
+        assert!(worst.0 < 2e-7, "{worst:?}");
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(f32::MIN), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities() {
+        let candidates: Vec<Candidate> =
+            [0.5, 0.0, 0.25, 0.25].iter().zip(0..).map(|(&p, i)| Candidate { id: TokenId(i), p, logit: 0.0 }).collect();
+        let at = |fraction: f64| draw(&candidates, (fraction * 2f64.powi(64)) as u64).map(|id| id.0);
+        let rows = [(0.0, 0), (0.49, 0), (0.5, 2), (0.74, 2), (0.76, 3), (1.0, 3)];
+        let wrong: Vec<_> = rows.iter().map(|&(x, want)| (x, at(x), want)).filter(|r| r.1 != Some(r.2)).collect();
+        assert!(wrong.is_empty(), "place, seen, wanted: {wrong:?}");
+        assert_eq!(draw(&[], 7), None);
+    }
+}
