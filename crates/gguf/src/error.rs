@@ -1,4 +1,6 @@
 /// Why bytes are no usable GGUF file. Offsets count from the start of the file.
+///
+/// Names out of the file are quoted with control characters escaped and long ones cut.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -26,13 +28,13 @@ pub enum Error {
     #[error("no GGUF file: it begins with {seen:02x?}, wanted \"GGUF\"")]
     Magic {
         /// The first bytes.
-        seen: [u8; 4],
+        seen: Vec<u8>,
     },
     /// A version that cannot be read, or one in the other byte order.
     #[error("GGUF version {0}; versions 2 and 3 in little-endian byte order can be read")]
     Version(String),
-    /// A count that the rest of the file cannot hold.
-    #[error("{what} is {seen} at byte {offset}, but the rest of the file holds at most {most}")]
+    /// A count that the rest of the file cannot hold, or that is beyond any real file.
+    #[error("{what} is {seen} (byte {offset}), more than the {most} that can be in this file")]
     Count {
         /// What is counted.
         what: String,

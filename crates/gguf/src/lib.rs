@@ -5,17 +5,22 @@
 //! checked each time, since a mapped file may change.
 #![forbid(unsafe_code)]
 
+mod directory;
 mod error;
+mod gguf;
 mod identify;
-mod parse;
+mod index;
+mod metadata;
+mod printable;
 mod reader;
 pub mod split;
 mod tensor_type;
 mod value;
 
+pub use directory::TensorInfo;
 pub use error::{Error, Result};
+pub use gguf::Gguf;
 pub use identify::{FileKind, identify};
-pub use parse::{Gguf, TensorInfo};
 pub use tensor_type::TensorType;
 pub use value::{Array, NumArray, Number, StrArray, Value, ValueType};
 

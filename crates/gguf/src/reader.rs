@@ -1,8 +1,10 @@
 //! A cursor over the header that never reads past the bytes it has, and says whose fault that is.
 
 use crate::error::{Error, Result};
+use crate::printable::printable;
 
 /// Reads little-endian fields off a prefix of a file.
+#[derive(Clone)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -18,6 +20,11 @@ impl<'a> Reader<'a> {
         self.at
     }
 
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// All bytes that were given, those already read too.
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -27,11 +34,16 @@ impl<'a> Reader<'a> {
         self.file_bytes - self.at as u64
     }
 
+    /// Bytes of those that are still to come, that were given.
+    pub(crate) fn at_hand(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
     /// The next `n` bytes. `what` names them in an error.
     pub(crate) fn take(&mut self, n: u64, what: &str) -> Result<&'a [u8]> {
         if n > self.remaining() {
             return Err(Error::Truncated {
-                what: what.to_owned(),
+                what: printable(what),
                 offset: self.at as u64,
                 wanted: n,
                 file_bytes: self.file_bytes,
@@ -74,7 +86,7 @@ impl<'a> Reader<'a> {
         let seen = self.u64(what)?;
         let most = self.remaining() / min_bytes;
         if seen > most {
-            return Err(Error::Count { what: what.to_owned(), seen, most, offset });
+            return Err(Error::Count { what: printable(what), seen, most, offset });
         }
         Ok(seen)
     }
@@ -83,5 +95,11 @@ impl<'a> Reader<'a> {
     pub(crate) fn string(&mut self, what: &str) -> Result<&'a [u8]> {
         let n = self.u64(what)?;
         self.take(n, what)
+    }
+
+    /// A string's bytes, unless its length is above `most_bytes`: then that length, and nothing is read or asked for.
+    pub(crate) fn string_up_to(&mut self, most_bytes: u64, what: &str) -> Result<Result<&'a [u8], u64>> {
+        let n = self.u64(what)?;
+        if n > most_bytes && n <= self.remaining() { Ok(Err(n)) } else { self.take(n, what).map(Ok) }
     }
 }

@@ -3,8 +3,9 @@
 //! Names count from 1 (`model-00001-of-00003.gguf`), the key `split.no` counts from 0; the first file holds the
 //! model's metadata, every file the directory of its own tensors.
 
+use crate::directory::TensorInfo;
 use crate::error::{Error, Result};
-use crate::parse::{Gguf, TensorInfo};
+use crate::gguf::Gguf;
 
 /// Files of one model at most: more than any real one, and what five digits and a `u16` hold.
 const MAX_FILES: u32 = 9_999;

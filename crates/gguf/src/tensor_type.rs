@@ -106,6 +106,21 @@ impl TensorType {
         TABLE.iter().find(|r| r.id == id).map(|r| r.ty)
     }
 
+    /// The name of a type that was once in the format: its files can be read by no current program.
+    pub(crate) fn removed_name(id: u32) -> Option<&'static str> {
+        Some(match id {
+            4 => "Q4_2",
+            5 => "Q4_3",
+            31 => "Q4_0_4_4",
+            32 => "Q4_0_4_8",
+            33 => "Q4_0_8_8",
+            36 => "IQ4_NL_4_4",
+            37 => "IQ4_NL_4_8",
+            38 => "IQ4_NL_8_8",
+            _ => return None,
+        })
+    }
+
     /// The type with this name, in any case.
     pub fn from_name(name: &str) -> Option<TensorType> {
         TABLE.iter().find(|r| r.name.eq_ignore_ascii_case(name)).map(|r| r.ty)
@@ -138,7 +153,7 @@ impl TensorType {
     /// Bytes of a row of `k` elements; `None` where `k` is not a whole number of blocks or the size overflows.
     pub fn row_bytes(self, k: usize) -> Option<usize> {
         let blocks = k / self.block_len();
-        (k % self.block_len() == 0).then(|| blocks.checked_mul(self.block_bytes())).flatten()
+        if k.is_multiple_of(self.block_len()) { blocks.checked_mul(self.block_bytes()) } else { None }
     }
 }
 

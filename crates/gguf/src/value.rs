@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::printable::printable;
+
 /// Type of a metadata value, by the format's ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -124,51 +126,73 @@ impl Value {
             _ => return None,
         })
     }
+
+    /// Type and, where it is short, value: for messages.
+    pub(crate) fn describe(&self) -> String {
+        let value = match self {
+            Value::Array(a) => return format!("an array of {} {}", a.len(), a.item().name()),
+            Value::String(s) => return format!("the string \"{}\"", printable(s)),
+            Value::F32(v) => v.to_string(),
+            Value::F64(v) => v.to_string(),
+            Value::Bool(v) => v.to_string(),
+            integer => integer.as_int().unwrap_or_default().to_string(),
+        };
+        format!("{value} of type {}", self.ty().name())
+    }
 }
 
 /// An array in the file: what its elements are and which bytes they take.
+// Boxed, so that a pair of the metadata stays small: see the bound on memory of `Gguf`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Array {
-    pub(crate) item: ValueType,
-    pub(crate) len: usize,
-    pub(crate) bytes: Range<usize>,
-    pub(crate) starts: Option<Arc<[u32]>>, // strings only: where each length field is, from bytes.start
+pub struct Array(Box<Extent>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Extent {
+    item: ValueType,
+    len: usize,
+    bytes: Range<usize>,
+    starts: Option<Arc<[u32]>>, // strings only: where each length field is, from bytes.start
 }
 
 impl Array {
+    pub(crate) fn of_numbers(item: ValueType, bytes: Range<usize>, len: usize) -> Array {
+        Array(Box::new(Extent { item, len, bytes, starts: None }))
+    }
+
+    pub(crate) fn of_strings(bytes: Range<usize>, starts: Arc<[u32]>) -> Array {
+        Array(Box::new(Extent { item: ValueType::String, len: starts.len(), bytes, starts: Some(starts) }))
+    }
+
     /// Type of the elements.
     pub fn item(&self) -> ValueType {
-        self.item
+        self.0.item
     }
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.len
+        self.0.len
     }
 
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.0.len == 0
     }
 
     /// The bytes of the file that the elements take.
     pub fn byte_range(&self) -> Range<usize> {
-        self.bytes.clone()
+        self.0.bytes.clone()
     }
 
     /// The elements as strings, if they are.
     pub fn strings(&self) -> Option<StrArray> {
-        let starts = Arc::clone(self.starts.as_ref()?);
-        Some(StrArray { base: self.bytes.start, end: self.bytes.end, starts })
+        let starts = Arc::clone(self.0.starts.as_ref()?);
+        Some(StrArray { base: self.0.bytes.start, end: self.0.bytes.end, starts })
     }
 
     /// The elements as numbers of type `T`, if they are.
     pub fn numbers<T: Number>(&self) -> Option<NumArray<T>> {
-        T::TYPES.contains(&self.item).then(|| NumArray {
-            start: self.bytes.start,
-            len: self.len,
-            item: std::marker::PhantomData,
-        })
+        let array = NumArray { start: self.0.bytes.start, len: self.0.len, item: std::marker::PhantomData };
+        T::TYPES.contains(&self.0.item).then_some(array)
     }
 }
 
@@ -230,7 +254,15 @@ macro_rules! number {
 number!(f32, F32);
 number!(i32, I32 | U32);
 number!(u32, U32 | I32);
-number!(u8, U8 | I8 | Bool);
+number!(u8, U8 | I8);
+
+impl Number for bool {
+    const TYPES: &'static [ValueType] = &[ValueType::Bool];
+    const SIZE: usize = 1;
+    fn read(bytes: &[u8]) -> Option<Self> {
+        Some(*bytes.first()? != 0)
+    }
+}
 
 /// Numbers of a file, read on demand.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 
 mod float;
 mod models;
+mod real;
 mod rng;
 mod writer;
 
@@ -13,5 +14,6 @@ pub use models::{
     TINY_BOS, TINY_EOS, TINY_VOCAB, TinyArch, TinyRope, TinySpec, TinyTensor, TinyToken, random_tensor, sha256_hex,
     tiny, tiny_metadata, tiny_prompt, tiny_spec, tiny_specs, tiny_tensors, tiny_vocab,
 };
+pub use real::{GEMMA3, SMOLLM2, real_model};
 pub use rng::Rng;
 pub use writer::{GgufValue, GgufWriter};
