@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::step::{Format, ROWS, RUN, RUNS};
+use super::step::{Format, ROWS, RUN, RUNS, load};
 use crate::matrix::ActLayout;
 use crate::table::DotArgs;
 
@@ -64,7 +64,9 @@ unsafe fn tile<F: Format, const NC: usize>(args: &DotArgs<'_>, first: usize) -> 
                 let head = F::head::<false>(w, 0);
                 step::<F, NC, false>(w, &head, x, layout, run, 0, RUNS, &mut acc);
                 prefetch(w, F::BYTES * RUNS);
-                w = w.map(|w| w.add(F::BYTES * RUNS));
+                for w in &mut w {
+                    *w = w.add(F::BYTES * RUNS);
+                }
                 run += RUNS;
             }
             if run < n_runs {
@@ -78,15 +80,19 @@ unsafe fn tile<F: Format, const NC: usize>(args: &DotArgs<'_>, first: usize) -> 
                 step::<F, NC, false>(w, &head, x, layout, run, 0, RUNS, &mut acc);
                 step::<F, NC, false>(w, &head, x, layout, run + RUNS, 1, RUNS, &mut acc);
                 prefetch(w, F::BYTES);
-                w = w.map(|w| w.add(F::BYTES));
+                for w in &mut w {
+                    *w = w.add(F::BYTES);
+                }
                 run += 2 * RUNS;
             }
         }
     }
-    acc.map(|acc| {
-        let halves = _mm256_add_ps(_mm512_castps512_ps256(acc), _mm512_extractf32x8_ps::<1>(acc));
-        _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves))
-    })
+    let mut sums = [_mm_setzero_ps(); NC];
+    for c in 0..NC {
+        let halves = _mm256_add_ps(_mm512_castps512_ps256(acc[c]), _mm512_extractf32x8_ps::<1>(acc[c]));
+        sums[c] = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
+    }
+    sums
 }
 
 /// Requests the lines that lie `PREFETCH_BYTES` after the `n_bytes` being read.
@@ -110,6 +116,30 @@ static SPREAD_EVEN: [i32; 16] = [0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6]
 /// The odd ones.
 static SPREAD_ODD: [i32; 16] = [1, 1, 1, 1, 3, 3, 3, 3, 5, 5, 5, 5, 7, 7, 7, 7];
 
+/// Each element of `v` that `index` names.
+///
+/// # Safety
+/// AVX-512 F.
+#[inline(always)]
+unsafe fn spread(v: __m512, index: &[i32; 16]) -> __m512 {
+    // SAFETY: the caller vouches for it.
+    unsafe { _mm512_permutexvar_ps(_mm512_loadu_si512(index.as_ptr().cast()), v) }
+}
+
+/// The four f32 at `at`, the first `n` of them with `TAIL` and zeros, each in its lane.
+///
+/// # Safety
+/// AVX-512 F and VL; these can be read.
+#[inline(always)]
+unsafe fn four<const TAIL: bool>(p: *const u8, at: usize, n: usize) -> __m512 {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let p = p.add(at).cast::<f32>();
+        let v = if TAIL { _mm_maskz_loadu_ps((1 << n) - 1, p) } else { _mm_loadu_ps(p) };
+        spread(_mm512_castps128_ps512(v), &SPREAD)
+    }
+}
+
 /// Adds runs `run..run + n` to the accumulators; they are step `step` of their block. Without `TAIL`, `n` is 4.
 ///
 /// # Safety
@@ -129,17 +159,15 @@ unsafe fn step<F: Format, const NC: usize, const TAIL: bool>(
     // SAFETY: the caller vouches for the CPU and for the runs in rows and columns.
     unsafe {
         let scales = F::scales(head, step);
-        let q = w.map(|w| F::quants::<TAIL>(w, step, n * F::BYTES));
-        let mult = w.map(|w| F::multipliers(w, step));
-        let spread = |v: __m512, index: &[i32; 16]| _mm512_permutexvar_ps(_mm512_loadu_si512(index.as_ptr().cast()), v);
-        let four = |p: *const u8, at: usize| {
-            let p = p.add(at + run * 4).cast::<f32>();
-            let v = if TAIL { _mm_maskz_loadu_ps((1 << n) - 1, p) } else { _mm_loadu_ps(p) };
-            spread(_mm512_castps128_ps512(v), &SPREAD)
-        };
+        let mut q = [[_mm512_setzero_si512(); 2]; ROWS];
+        let mut mult = [_mm512_setzero_si512(); ROWS];
+        for r in 0..ROWS {
+            q[r] = F::quants::<TAIL>(w[r], step, n * F::BYTES);
+            mult[r] = F::multipliers(w[r], step);
+        }
         for c in 0..NC {
-            let load = |at: usize| super::step::load::<TAIL>(x[c].add(run * RUN), at, n * RUN);
-            let (low, high) = (load(0), load(64));
+            let runs = x[c].add(run * RUN);
+            let (low, high) = (load::<TAIL>(runs, 0, n * RUN), load::<TAIL>(runs, 64, n * RUN));
             // Lane j: the first and the second half of run j.
             let x0 = _mm512_shuffle_i64x2::<0b10_00_10_00>(low, high);
             let x1 = _mm512_shuffle_i64x2::<0b11_01_11_01>(low, high);
@@ -166,10 +194,10 @@ unsafe fn step<F: Format, const NC: usize, const TAIL: bool>(
                 };
             }
             let dots = _mm512_cvtepi32_ps(lane_sums(dots));
-            let scale = _mm512_mul_ps(scales.scale, four(x[c], layout.scales_at()));
+            let scale = _mm512_mul_ps(scales.scale, four::<TAIL>(x[c], layout.scales_at() + run * 4, n));
             acc[c] = _mm512_fmadd_ps(dots, scale, acc[c]);
             if F::MINS == 1 {
-                acc[c] = _mm512_fmadd_ps(scales.min[0], four(x[c], layout.sums32_at()), acc[c]);
+                acc[c] = _mm512_fmadd_ps(scales.min[0], four::<TAIL>(x[c], layout.sums32_at() + run * 4, n), acc[c]);
             } else if F::MINS == 2 {
                 let p = x[c].add(layout.sums16_at() + run * 8).cast::<f32>();
                 let sums = _mm512_castps256_ps512(_mm256_loadu_ps(p));
@@ -188,8 +216,8 @@ unsafe fn step<F: Format, const NC: usize, const TAIL: bool>(
 unsafe fn lane_sums(v: [__m512i; 4]) -> __m512i {
     // SAFETY: the caller vouches for it.
     unsafe {
-        let pair = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-        let (ab, cd) = (pair(v[0], v[1]), pair(v[2], v[3]));
+        let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+        let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
         _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
     }
 }

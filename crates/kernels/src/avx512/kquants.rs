@@ -363,8 +363,9 @@ unsafe impl Format for Q2_K {
         static MINS: [[Bytes; 2]; 2] = [[run_bytes(0, 2), run_bytes(1, 2)], [run_bytes(8, 2), run_bytes(9, 2)]];
         // SAFETY: the caller vouches for the CPU.
         unsafe {
-            let min = |half: usize| _mm512_mul_ps(head.minus_dmin, byte_floats(head.mins, &MINS[step][half]));
-            Scales { scale: head.d, min: [min(0), min(1)] }
+            let first = _mm512_mul_ps(head.minus_dmin, byte_floats(head.mins, &MINS[step][0]));
+            let second = _mm512_mul_ps(head.minus_dmin, byte_floats(head.mins, &MINS[step][1]));
+            Scales { scale: head.d, min: [first, second] }
         }
     }
 

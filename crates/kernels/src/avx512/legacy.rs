@@ -64,7 +64,7 @@ unsafe fn fields<const TAIL: bool>(
     n_bytes: usize,
 ) -> __m512i {
     // How many blocks have their header in the first load.
-    let first_blocks = (1..=4).rev().find(|n| (n - 1) * bytes + 4 <= 64).unwrap_or(1);
+    let first_blocks = 4.min(60 / bytes + 1);
     let first_words = ((1u32 << (4 * first_blocks)) - 1) * 0x1_0001;
     // SAFETY: the caller vouches for the CPU and the bytes.
     unsafe {
@@ -212,10 +212,11 @@ block32!(Q8_0, 34, second: 68, centre: 128, mins: 0, |row, n| {
     // First halves lie within bytes 0..64 of a pair of blocks, second halves within 4..68.
     static FIRST: Bytes = sixteen_of_pairs(2);
     static SECOND: Bytes = sixteen_of_pairs(14);
-    let load = |at| load::<TAIL>(row, at, n);
+    let (a, b) = (load::<TAIL>(row, 0, n), load::<TAIL>(row, 68, n));
+    let (c, d) = (load::<TAIL>(row, 4, n), load::<TAIL>(row, 72, n));
     let sign = _mm512_set1_epi8(-128);
     [
-        _mm512_xor_si512(_mm512_permutex2var_epi8(load(0), FIRST.get(), load(68)), sign),
-        _mm512_xor_si512(_mm512_permutex2var_epi8(load(4), SECOND.get(), load(72)), sign),
+        _mm512_xor_si512(_mm512_permutex2var_epi8(a, FIRST.get(), b), sign),
+        _mm512_xor_si512(_mm512_permutex2var_epi8(c, SECOND.get(), d), sign),
     ]
 });

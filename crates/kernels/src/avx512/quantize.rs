@@ -13,9 +13,9 @@ pub(super) unsafe fn quantize(layout: ActLayout, x: &[f32], out: &mut [u8]) {
     let mut put = |at: usize, v: f32| floats[at - layout.scales_at()..][..4].copy_from_slice(&v.to_ne_bytes());
     for (b, (run, ints)) in x.as_chunks::<ACT_BLOCK>().0.iter().zip(ints.as_chunks_mut::<ACT_BLOCK>().0).enumerate() {
         // SAFETY: `run` has twice 16 f32.
-        let v: [__m512; 2] = std::array::from_fn(|i| unsafe { _mm512_loadu_ps(run.as_ptr().add(i * 16)) });
+        let v = unsafe { [_mm512_loadu_ps(run.as_ptr()), _mm512_loadu_ps(run.as_ptr().add(16))] };
         // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on top.
-        let magnitudes = v.map(|v| _mm512_castps_si512(_mm512_abs_ps(v)));
+        let magnitudes = [_mm512_castps_si512(_mm512_abs_ps(v[0])), _mm512_castps_si512(_mm512_abs_ps(v[1]))];
         let greatest = _mm512_reduce_max_epu32(_mm512_max_epu32(magnitudes[0], magnitudes[1]));
         let (scale, inverse) = act_scale(f32::from_bits(greatest));
         let mut sums = [0, 0];

@@ -153,11 +153,10 @@ pub(super) unsafe fn in_all_lanes(p: *const u8) -> __m512i {
 pub(super) unsafe fn row_in_lane(rows: [*const u8; ROWS]) -> __m512i {
     // SAFETY: the caller vouches for both.
     unsafe {
-        let at = |i: usize| _mm_loadu_si128(rows[i].cast());
-        let v = _mm512_castsi128_si512(at(0));
-        let v = _mm512_inserti32x4::<1>(v, at(1));
-        let v = _mm512_inserti32x4::<2>(v, at(2));
-        _mm512_inserti32x4::<3>(v, at(3))
+        let v = _mm512_castsi128_si512(_mm_loadu_si128(rows[0].cast()));
+        let v = _mm512_inserti32x4::<1>(v, _mm_loadu_si128(rows[1].cast()));
+        let v = _mm512_inserti32x4::<2>(v, _mm_loadu_si128(rows[2].cast()));
+        _mm512_inserti32x4::<3>(v, _mm_loadu_si128(rows[3].cast()))
     }
 }
 

@@ -22,7 +22,7 @@ use std::ops::Range;
 
 use super::exp::{exp, tanh};
 use super::kv::Element;
-use super::lanes::{Lanes, load_n, store_n};
+use super::lanes::{Lanes, for_lanes, load_n, store_n};
 
 /// Positions whose scores are held at once: 64 rows of 64 halves are 8 KiB of K and 8 KiB of V.
 const BLOCK: usize = 64;
@@ -151,7 +151,10 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
         let q = input.q.as_ptr().add(query * head_dim);
         let last = input.n_pos() - 1;
         for position in (start / POSITIONS * POSITIONS..end).step_by(POSITIONS) {
-            let rows = std::array::from_fn(|p| input.k.as_ptr().add((first + position + p).min(last) * head_dim));
+            let mut rows = [input.k.as_ptr(); POSITIONS];
+            for (p, row) in rows.iter_mut().enumerate() {
+                *row = row.add((first + position + p).min(last) * head_dim);
+            }
             let tile = score_tile::<V, T, Q>(q, head_dim, rows);
             for (row, tile) in scores.iter_mut().zip(tile) {
                 row[position..position + POSITIONS].copy_from_slice(&tile);
@@ -166,21 +169,16 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
         let acc = state.acc.as_mut_ptr().add(query * head_dim);
         let v = input.v.as_ptr().add(first * head_dim);
         let shared = seen.iter().map(|r| r.start).max().unwrap_or(0)..seen.iter().map(|r| r.end).min().unwrap_or(0);
-        let alone = |j: usize, range: Range<usize>| {
-            add_values::<V, T, 1>([&scores[j]], v, head_dim, range, acc.add(j * head_dim));
-        };
-        if Q == 1 || shared.is_empty() {
-            for (j, seen) in seen.iter().enumerate() {
-                alone(j, seen.clone());
-            }
-        } else {
-            for (j, seen) in seen.iter().enumerate() {
-                alone(j, seen.start..shared.start);
-            }
-            add_values::<V, T, Q>(scores.each_ref(), v, head_dim, shared.clone(), acc);
-            for (j, seen) in seen.iter().enumerate() {
-                alone(j, shared.end..seen.end);
-            }
+        // Without a shared part, everything is before it.
+        let shared = if shared.is_empty() { BLOCK..BLOCK } else { shared };
+        for (j, seen) in seen.iter().enumerate() {
+            let before = seen.start..seen.end.min(shared.start);
+            add_values::<V, T, 1>(&scores[j..], v, head_dim, before, acc.add(j * head_dim));
+        }
+        add_values::<V, T, Q>(&scores, v, head_dim, shared.clone(), acc);
+        for (j, seen) in seen.iter().enumerate() {
+            let after = seen.start.max(shared.end)..seen.end;
+            add_values::<V, T, 1>(&scores[j..], v, head_dim, after, acc.add(j * head_dim));
         }
     }
 }
@@ -201,7 +199,10 @@ unsafe fn score_tile<V: Lanes, T: Element, const Q: usize>(
         let full = head_dim / V::N * V::N;
         let mut d = 0;
         while d < full {
-            let keys = rows.map(|row| T::load::<V>(row.add(d), V::N));
+            let mut keys = [V::splat(0.0); POSITIONS];
+            for (key, row) in keys.iter_mut().zip(rows) {
+                *key = T::load(row.add(d), V::N);
+            }
             for (j, sums) in sums.iter_mut().enumerate() {
                 let q = V::load(q.add(j * head_dim + d));
                 for (sum, key) in sums.iter_mut().zip(keys) {
@@ -212,7 +213,10 @@ unsafe fn score_tile<V: Lanes, T: Element, const Q: usize>(
         }
         if d < head_dim {
             let n = head_dim - d;
-            let keys = rows.map(|row| T::load::<V>(row.add(d), n));
+            let mut keys = [V::splat(0.0); POSITIONS];
+            for (key, row) in keys.iter_mut().zip(rows) {
+                *key = T::load(row.add(d), n);
+            }
             for (j, sums) in sums.iter_mut().enumerate() {
                 let q = V::load_part(q.add(j * head_dim + d), n);
                 for (sum, key) in sums.iter_mut().zip(keys) {
@@ -220,7 +224,11 @@ unsafe fn score_tile<V: Lanes, T: Element, const Q: usize>(
                 }
             }
         }
-        sums.map(|four| V::sum4(four))
+        let mut scores = [[0.0; POSITIONS]; Q];
+        for (scores, sums) in scores.iter_mut().zip(sums) {
+            *scores = V::sum4(sums);
+        }
+        scores
     }
 }
 
@@ -255,7 +263,7 @@ unsafe fn weigh<V: Lanes>(
         if block_max > *max {
             let factor = exp(V::splat(*max).sub(V::splat(block_max)));
             let (to, len) = (acc.as_mut_ptr(), acc.len());
-            super::lanes::for_each::<V>(to, len, |v, i, n| store_n(v.mul(factor), to.add(i), n));
+            for_lanes!(V, to, len, |v, i, n| store_n(v.mul(factor), to.add(i), n));
             let mut sums = [0.0];
             V::splat(*sum).mul(factor).store_part(sums.as_mut_ptr(), 1);
             (*max, *sum) = (block_max, sums[0]);
@@ -271,13 +279,13 @@ unsafe fn weigh<V: Lanes>(
     }
 }
 
-/// Adds weight * value of the positions `range` to the accumulators of `Q` neighbouring queries.
+/// Adds weight * value of the positions `range` to the accumulators of `Q` neighbouring queries, whose weights come first.
 ///
 /// # Safety
 /// As [`Lanes`]; `range` is within the block, `v` holds its rows, `acc` `(Q, head_dim)`.
 #[inline(always)]
 unsafe fn add_values<V: Lanes, T: Element, const Q: usize>(
-    weights: [&[f32; BLOCK]; Q],
+    weights: &[[f32; BLOCK]],
     v: *const T,
     head_dim: usize,
     range: Range<usize>,
@@ -307,7 +315,7 @@ unsafe fn add_values<V: Lanes, T: Element, const Q: usize>(
 /// As [`add_values`]; `(C - 1) * N + n` elements can be read and written at `v` and `acc` of each row.
 #[inline(always)]
 unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize>(
-    weights: [&[f32; BLOCK]; Q],
+    weights: &[[f32; BLOCK]],
     v: *const T,
     head_dim: usize,
     range: Range<usize>,
@@ -317,13 +325,20 @@ unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize
     // SAFETY: only the last register of a row may be partial, and `lanes` says so.
     unsafe {
         let lanes = |c: usize| if c + 1 == C { n } else { V::N };
-        let mut sums: [[V; C]; Q] =
-            std::array::from_fn(|j| std::array::from_fn(|c| load_n(acc.add(j * head_dim + c * V::N), lanes(c))));
+        let mut sums = [[V::splat(0.0); C]; Q];
+        for (j, sums) in sums.iter_mut().enumerate() {
+            for (c, sum) in sums.iter_mut().enumerate() {
+                *sum = load_n(acc.add(j * head_dim + c * V::N), lanes(c));
+            }
+        }
         for position in range {
             let row = v.add(position * head_dim);
-            let values: [V; C] = std::array::from_fn(|c| T::load(row.add(c * V::N), lanes(c)));
+            let mut values = [V::splat(0.0); C];
+            for (c, value) in values.iter_mut().enumerate() {
+                *value = T::load(row.add(c * V::N), lanes(c));
+            }
             for (sums, weights) in sums.iter_mut().zip(weights) {
-                let weight = V::splat(*weights.get_unchecked(position));
+                let weight = V::splat(weights[position]);
                 for (sum, value) in sums.iter_mut().zip(values) {
                     *sum = weight.fma(value, *sum);
                 }
@@ -355,7 +370,7 @@ pub(super) unsafe fn merge<V: Lanes>(head_dim: usize, into: &mut AttnState<'_>, 
             (into.max[query], into.sum[query]) = (max, sum[0]);
             let to = into.acc[query * head_dim..][..head_dim].as_mut_ptr();
             let from = &part.acc[query * head_dim..][..head_dim];
-            super::lanes::for_each::<V>(from.as_ptr(), head_dim, |v, i, n| {
+            for_lanes!(V, from.as_ptr(), head_dim, |v, i, n| {
                 store_n(load_n::<V>(to.add(i), n).mul(fa).add(v.mul(fb)), to.add(i), n);
             });
         }
@@ -371,6 +386,6 @@ pub(super) unsafe fn finish<V: Lanes>(head_dim: usize, sum: &[f32], acc: &mut [f
         // A query that saw nothing has a zero accumulator, and keeps it.
         let sum = if sum == 0.0 { 1.0 } else { sum };
         // SAFETY: offsets stay below len.
-        unsafe { super::lanes::for_each::<V>(to, len, |v, i, n| store_n(v.div(V::splat(sum)), to.add(i), n)) }
+        unsafe { for_lanes!(V, to, len, |v, i, n| store_n(v.div(V::splat(sum)), to.add(i), n)) }
     }
 }

@@ -179,9 +179,11 @@ impl Lanes for Ymm {
         unsafe {
             let n = _mm256_cvtps_epi32(n.0);
             let first = _mm256_srai_epi32::<1>(n);
+            let second = _mm256_sub_epi32(n, first);
             let bias = _mm256_set1_epi32(127);
-            let power = |n| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, bias)));
-            Ymm(_mm256_mul_ps(_mm256_mul_ps(self.0, power(first)), power(_mm256_sub_epi32(n, first))))
+            let first = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(first, bias)));
+            let second = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(second, bias)));
+            Ymm(_mm256_mul_ps(_mm256_mul_ps(self.0, first), second))
         }
     }
 
@@ -216,9 +218,9 @@ impl Lanes for Ymm {
         // SAFETY: see above.
         unsafe {
             // In each 128-bit half: sums of lanes 0+2 and 1+3 of two registers, then of all four lanes of four.
-            let pair = |a: __m256, b: __m256| _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-            let ab = pair(tile[0].0, tile[1].0);
-            let cd = pair(tile[2].0, tile[3].0);
+            let [a, b, c, d] = tile;
+            let ab = _mm256_add_ps(_mm256_unpacklo_ps(a.0, b.0), _mm256_unpackhi_ps(a.0, b.0));
+            let cd = _mm256_add_ps(_mm256_unpacklo_ps(c.0, d.0), _mm256_unpackhi_ps(c.0, d.0));
             let lo = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
             let hi = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
             let half_sums = _mm256_add_ps(lo, hi);

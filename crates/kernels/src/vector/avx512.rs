@@ -189,9 +189,9 @@ impl Lanes for Zmm {
         // SAFETY: see above.
         unsafe {
             // In each 128-bit quarter: sums of lanes 0+2 and 1+3 of two registers, then of all four lanes of four.
-            let pair = |a: __m512, b: __m512| _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-            let ab = pair(tile[0].0, tile[1].0);
-            let cd = pair(tile[2].0, tile[3].0);
+            let [a, b, c, d] = tile;
+            let ab = _mm512_add_ps(_mm512_unpacklo_ps(a.0, b.0), _mm512_unpackhi_ps(a.0, b.0));
+            let cd = _mm512_add_ps(_mm512_unpacklo_ps(c.0, d.0), _mm512_unpackhi_ps(c.0, d.0));
             let lo = _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd);
             let hi = _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd);
             let quarters = _mm512_add_ps(lo, hi);

@@ -1,7 +1,7 @@
 //! Norm, residual, gated activations, rotary embedding, conversions: everything that walks one vector.
 
 use super::exp::{exp, tanh};
-use super::lanes::{Lanes, for_each, load_n, store_n};
+use super::lanes::{Lanes, for_lanes, load_n, store_n};
 
 /// Independent accumulators of a sum over a vector: enough to hide an addition's latency.
 const CHAINS: usize = 4;
@@ -15,7 +15,6 @@ unsafe fn sum_of_squares<V: Lanes>(x: &[f32]) -> f32 {
     // SAFETY: offsets stay below x.len().
     unsafe {
         let mut sums = [V::splat(0.0); CHAINS];
-        let mut chain = 0;
         let strides = x.chunks_exact(CHAINS * V::N);
         let tail = strides.remainder();
         for stride in strides {
@@ -24,9 +23,8 @@ unsafe fn sum_of_squares<V: Lanes>(x: &[f32]) -> f32 {
                 *sum = v.fma(v, *sum);
             }
         }
-        for_each::<V>(tail.as_ptr(), tail.len(), |v, _, _| {
-            sums[chain] = v.fma(v, sums[chain]);
-            chain += 1;
+        for_lanes!(V, tail.as_ptr(), tail.len(), |v, i, _n| {
+            sums[i / V::N] = v.fma(v, sums[i / V::N]);
         });
         sums[0].add(sums[1]).add(sums[2].add(sums[3])).sum()
     }
@@ -42,7 +40,7 @@ pub(super) unsafe fn rms_norm<V: Lanes>(x: &[f32], weight: &[u8], eps: f32, out:
         let scale = V::splat(1.0 / (mean + eps).sqrt());
         let weight = weight.as_ptr().cast::<f32>();
         let out = out.as_mut_ptr();
-        for_each::<V>(x.as_ptr(), x.len(), |v, i, n| {
+        for_lanes!(V, x.as_ptr(), x.len(), |v, i, n| {
             store_n(v.mul(scale).mul(load_n(weight.add(i), n)), out.add(i), n);
         });
     }
@@ -55,35 +53,29 @@ pub(super) unsafe fn add<V: Lanes>(acc: &mut [f32], x: &[f32]) {
     // SAFETY: offsets stay below x.len().
     unsafe {
         let acc = acc.as_mut_ptr();
-        for_each::<V>(x.as_ptr(), x.len(), |v, i, n| store_n(load_n::<V>(acc.add(i), n).add(v), acc.add(i), n));
+        for_lanes!(V, x.as_ptr(), x.len(), |v, i, n| store_n(load_n::<V>(acc.add(i), n).add(v), acc.add(i), n));
     }
-}
-
-/// Replaces every lane of `x` by `f` of it.
-///
-/// # Safety
-/// As [`Lanes`].
-#[inline(always)]
-unsafe fn map<V: Lanes>(x: &mut [f32], f: impl Fn(V) -> V) {
-    let (x, len) = (x.as_mut_ptr(), x.len());
-    // SAFETY: offsets stay below len; a run is read before it is written.
-    unsafe { for_each::<V>(x, len, |v, i, n| store_n(f(v), x.add(i), n)) }
 }
 
 /// # Safety
 /// As [`Lanes`].
 #[inline(always)]
 pub(super) unsafe fn scale<V: Lanes>(x: &mut [f32], by: f32) {
-    // SAFETY: the caller's promise.
-    unsafe { map::<V>(x, |v| v.mul(V::splat(by))) }
+    let (to, len) = (x.as_mut_ptr(), x.len());
+    // SAFETY: offsets stay below len; a run is read before it is written.
+    unsafe { for_lanes!(V, to, len, |v, i, n| store_n(v.mul(V::splat(by)), to.add(i), n)) }
 }
 
 /// # Safety
 /// As [`Lanes`].
 #[inline(always)]
 pub(super) unsafe fn soft_cap<V: Lanes>(x: &mut [f32], cap: f32) {
-    // SAFETY: the caller's promise.
-    unsafe { map::<V>(x, |v| tanh(v.div(V::splat(cap))).mul(V::splat(cap))) }
+    let (to, len) = (x.as_mut_ptr(), x.len());
+    // SAFETY: offsets stay below len; a run is read before it is written.
+    unsafe {
+        let cap = V::splat(cap);
+        for_lanes!(V, to, len, |v, i, n| store_n(tanh(v.div(cap)).mul(cap), to.add(i), n));
+    }
 }
 
 /// v / (1 + exp(-t)): v times the logistic function of t.
@@ -103,7 +95,7 @@ pub(super) unsafe fn silu_mul<V: Lanes>(gate: &mut [f32], up: &[f32]) {
     // SAFETY: offsets stay below up.len().
     unsafe {
         let gate = gate.as_mut_ptr();
-        for_each::<V>(up.as_ptr(), up.len(), |u, i, n| {
+        for_lanes!(V, up.as_ptr(), up.len(), |u, i, n| {
             let g = load_n::<V>(gate.add(i), n);
             store_n(times_logistic(g, g).mul(u), gate.add(i), n);
         });
@@ -121,7 +113,7 @@ pub(super) unsafe fn gelu_mul<V: Lanes>(gate: &mut [f32], up: &[f32]) {
     // SAFETY: offsets stay below up.len().
     unsafe {
         let gate = gate.as_mut_ptr();
-        for_each::<V>(up.as_ptr(), up.len(), |u, i, n| {
+        for_lanes!(V, up.as_ptr(), up.len(), |u, i, n| {
             let g = load_n::<V>(gate.add(i), n);
             let inner = g.mul(g).fma(V::splat(GELU_CUBIC), V::splat(1.0)).mul(g).mul(V::splat(GELU_OUTER));
             store_n(times_logistic(g, inner).mul(u), gate.add(i), n);
@@ -139,7 +131,7 @@ pub(super) unsafe fn rope_halves<V: Lanes>(x: &mut [f32], cos: &[f32], sin: &[f3
     unsafe {
         let (a, sin) = (x.as_mut_ptr(), sin.as_ptr());
         let b = a.add(cos.len());
-        for_each::<V>(cos.as_ptr(), cos.len(), |c, i, n| {
+        for_lanes!(V, cos.as_ptr(), cos.len(), |c, i, n| {
             let (s, u, v) = (load_n::<V>(sin.add(i), n), load_n::<V>(a.add(i), n), load_n::<V>(b.add(i), n));
             store_n(u.mul(c).sub(v.mul(s)), a.add(i), n);
             store_n(v.mul(c).add(u.mul(s)), b.add(i), n);
@@ -176,7 +168,7 @@ pub(super) unsafe fn to_f16<V: Lanes>(x: &[f32], out: &mut [u16]) {
     // SAFETY: offsets stay below x.len().
     unsafe {
         let out = out.as_mut_ptr();
-        for_each::<V>(x.as_ptr(), x.len(), |v, i, n| {
+        for_lanes!(V, x.as_ptr(), x.len(), |v, i, n| {
             if n == V::N { v.store_f16(out.add(i)) } else { v.store_f16_part(out.add(i), n) }
         });
     }

@@ -61,23 +61,32 @@ pub(crate) trait Lanes: Copy {
     unsafe fn sum4(tile: [Self; 4]) -> [f32; 4];
 }
 
-/// Calls `body(register, offset, lanes)` for every run of lanes of `0..len`, the last one possibly partial.
+/// Runs `body` for every run of lanes of `0..len` of the f32 at `from`, with the register, its offset and its number of lanes; the last
+/// run may be partial.
 ///
-/// # Safety
-/// As [`Lanes`]; `from` is valid for `len` elements.
-#[inline(always)]
-pub(crate) unsafe fn for_each<V: Lanes>(from: *const f32, len: usize, mut body: impl FnMut(V, usize, usize)) {
-    let mut i = 0;
-    while i + V::N <= len {
-        // SAFETY: i + N <= len.
-        body(unsafe { V::load(from.add(i)) }, i, V::N);
-        i += V::N;
-    }
-    if i < len {
-        // SAFETY: len - i elements are left, fewer than N.
-        body(unsafe { V::load_part(from.add(i), len - i) }, i, len - i);
-    }
+/// A macro, because a closure (like any function without the instruction set's features) is inlined only if the optimiser likes it,
+/// and one that is not calls every intrinsic as a function: a hundred times slower. For the same reason the algorithms here and in
+/// `avx512` have no closures, `map` or `from_fn` around intrinsics.
+///
+/// To be used in an `unsafe` block: the duties are those of [`Lanes`], `from` must be valid for `len` elements.
+macro_rules! for_lanes {
+    ($V:ty, $from:expr, $len:expr, |$v:ident, $i:ident, $n:ident| $body:expr) => {{
+        let (from, len): (*const f32, usize) = ($from, $len);
+        let mut $i = 0;
+        while $i + <$V>::N <= len {
+            let $v = <$V>::load(from.add($i));
+            let $n = <$V>::N;
+            $body;
+            $i += <$V>::N;
+        }
+        if $i < len {
+            let $n = len - $i;
+            let $v = <$V>::load_part(from.add($i), $n);
+            $body;
+        }
+    }};
 }
+pub(crate) use for_lanes;
 
 /// Stores the first `n <= N` lanes.
 ///

@@ -1,7 +1,7 @@
 //! Arg-max, log-sum-exp and softmax of long vectors (logits).
 
 use super::exp::exp;
-use super::lanes::{Lanes, for_each, store_n};
+use super::lanes::{Lanes, for_lanes, store_n};
 
 /// Elements whose exponentials are summed in f32 before they join the f64 total, and among which the arg-max is looked for in
 /// a second step: 4 KiB, which stays in the first-level cache.
@@ -114,6 +114,6 @@ pub(super) unsafe fn softmax<V: Lanes>(x: &mut [f32]) {
         let total = sum_exp::<V>(x, max);
         let (max, factor) = (V::splat(max), V::splat((1.0 / total) as f32));
         let (to, len) = (x.as_mut_ptr(), x.len());
-        for_each::<V>(to, len, |v, i, n| store_n(exp(v.sub(max)).mul(factor), to.add(i), n));
+        for_lanes!(V, to, len, |v, i, n| store_n(exp(v.sub(max)).mul(factor), to.add(i), n));
     }
 }
