@@ -1,10 +1,33 @@
 //! Run GGUF language models straight from a memory map.
 #![forbid(unsafe_code)]
 
+mod arch;
+mod attention;
+mod chat;
+mod config;
+mod error;
+mod forward;
+mod generate;
+mod kv;
+mod model;
+mod rope;
 mod sampler;
+mod scratch;
+mod session;
+mod weights;
 
+pub use arch::{ARCHITECTURES, Activation, Architecture};
+pub use chat::{Chat, Turn};
+pub use config::{Config, RopeConfig, WindowConfig};
+pub use error::{Error, Result};
+pub use generate::{GenerateOptions, GenerateStats, StopReason, generate};
+pub use model::{LoadOptions, LoadStats, Model};
+pub use modelembed_gguf as gguf;
+pub use modelembed_kernels::{Isa, Kernels};
+pub use modelembed_storage as storage;
+pub use modelembed_storage::LoadMode;
+pub use modelembed_text as text;
+pub use modelembed_text::TokenId;
+pub use rope::RopeScaling;
 pub use sampler::{Candidate, InvalidSamplerOption, Sampler, SamplerOptions};
-
-/// Index of a token in a model's vocabulary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TokenId(pub u32);
+pub use session::{Session, SessionOptions};

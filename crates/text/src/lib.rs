@@ -9,3 +9,6 @@ mod token;
 pub use error::TextError;
 pub use printable::printable;
 pub use token::TokenId;
+
+mod interim;
+pub use interim::{Detokenizer, EncodeOptions, Tokenizer};

@@ -1,0 +1,139 @@
+use std::path::PathBuf;
+
+use modelembed_gguf::TensorType;
+use modelembed_storage::StorageError;
+use modelembed_text::TextError;
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file could not be opened, mapped or read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+
+    /// The file is no usable GGUF file.
+    #[error("{}: {source}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: modelembed_gguf::Error,
+    },
+
+    /// The file is of another kind, recognised by its first bytes.
+    #[error("{} is not a GGUF file: {found}", path.display())]
+    NotGguf {
+        /// The file.
+        path: PathBuf,
+        /// What its first bytes say it is.
+        found: String,
+    },
+
+    /// A key of the metadata is missing, or its value cannot be used.
+    #[error("metadata {key}: {problem}")]
+    Metadata {
+        /// The GGUF key.
+        key: String,
+        /// What was seen and what was wanted.
+        problem: String,
+    },
+
+    /// The architecture is not among those that this library runs.
+    #[error("unknown architecture \"{name}\"; known are {known}")]
+    UnknownArchitecture {
+        /// The value of `general.architecture`.
+        name: String,
+        /// Names of all known architectures.
+        known: String,
+    },
+
+    /// The model asks for something that this library does not do.
+    #[error("unsupported: {0}")]
+    Unsupported(String),
+
+    /// A tensor that the architecture needs is not in the file.
+    #[error("tensor {name} is missing (architecture {arch})")]
+    MissingTensor {
+        /// Name in the GGUF directory.
+        name: String,
+        /// The architecture that needs it.
+        arch: &'static str,
+    },
+
+    /// A tensor has another shape than the metadata implies.
+    #[error("tensor {name} has shape {seen:?}, wanted {wanted:?} (row length first)")]
+    TensorShape {
+        /// Name in the GGUF directory.
+        name: String,
+        /// Dimensions in the file, innermost first.
+        seen: Vec<u64>,
+        /// Dimensions that the metadata implies, innermost first.
+        wanted: Vec<u64>,
+    },
+
+    /// A tensor has a type that cannot be computed with in its place.
+    #[error("tensor {name} has type {seen}; {wanted}")]
+    TensorType {
+        /// Name in the GGUF directory.
+        name: String,
+        /// The type in the file.
+        seen: TensorType,
+        /// What can be used.
+        wanted: String,
+    },
+
+    /// The file holds a tensor of a layer that the architecture does not have.
+    #[error(
+        "tensor {name} is no part of architecture {arch} as this library knows it; running without it would give wrong text"
+    )]
+    UnusedTensor {
+        /// Name in the GGUF directory.
+        name: String,
+        /// The architecture.
+        arch: &'static str,
+    },
+
+    /// The tokenizer could not be built, or a text could not be encoded.
+    #[error(transparent)]
+    Text(#[from] TextError),
+
+    /// A chat template failed.
+    #[error(transparent)]
+    Template(#[from] modelembed_text::chat::TemplateError),
+
+    /// More tokens than the context holds.
+    #[error("the context is full: {used} tokens are in it, {wanted} more were to be added, it holds {capacity}")]
+    ContextFull {
+        /// Tokens in the context.
+        used: usize,
+        /// Tokens that were to be added.
+        wanted: usize,
+        /// Size of the context.
+        capacity: usize,
+    },
+
+    /// A token id outside the vocabulary.
+    #[error("token {id} is outside the vocabulary of {n_vocab} tokens")]
+    TokenOutOfRange {
+        /// The id.
+        id: u32,
+        /// Tokens in the vocabulary.
+        n_vocab: usize,
+    },
+
+    /// An option has a value that cannot be used.
+    #[error("{0}")]
+    InvalidOption(String),
+
+    /// An option of the sampler has a value that cannot be used.
+    #[error(transparent)]
+    Sampler(#[from] crate::sampler::InvalidSamplerOption),
+
+    /// The caller's cancel flag was set.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,396 @@
+//! One pass of some tokens through the model, in the order of the picture: embedding, then for each block
+//! attention and feed-forward network, each joined to the residual stream, then norm and output head.
+//!
+//! Every step is one job of the pool over rows or columns; a job whose work is one chunk runs on the caller. A column's
+//! numbers depend neither on how many columns a chunk has nor on the number of workers.
+
+use std::ops::Range;
+
+use modelembed_kernels::{ActKind, ActLayout, Acts, MatRef, Output, Strided};
+use modelembed_pool::{Blocks, Rows, RowsPart, Worker};
+use modelembed_text::TokenId;
+
+use crate::arch::Activation;
+use crate::attention;
+use crate::error::{Error, Result};
+use crate::kv::{KeysValuesMut, KvCache};
+use crate::model::Model;
+use crate::rope::RopeTable;
+use crate::scratch::{Kinds, Scratch, WIDE_COLS, grain_rows};
+use crate::weights::{Layer, Tensor};
+
+/// Columns of per-token steps that a worker takes at a time.
+const GRAIN_COLS: usize = 4;
+/// Columns whose keys and values a worker stores at a time.
+const STORE_COLS: usize = 64;
+
+/// The pass of one chunk of tokens: columns of the scratch buffers are positions `pos..pos + n`.
+pub(crate) struct Pass<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) kv: &'a mut KvCache,
+    pub(crate) s: &'a mut Scratch,
+    /// Position of the first token.
+    pub(crate) pos: usize,
+    /// Tokens in the chunk.
+    pub(crate) n: usize,
+}
+
+impl Pass<'_> {
+    /// Runs the blocks over `tokens`; afterwards the last block's output is still to be joined by [`logits`](Self::logits).
+    pub(crate) fn blocks(&mut self, tokens: &[TokenId], is_cancelled: &dyn Fn() -> bool) -> Result<()> {
+        let model = self.model;
+        self.embed(tokens);
+        self.angles();
+        for (il, layer) in model.weights().layers.iter().enumerate() {
+            if is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let before = match il {
+                0 => None,
+                il => Some(Joined { norm: model.weights().layers[il - 1].post_ffn_norm }),
+            };
+            self.attention_block(il, layer, before);
+            self.feed_forward(layer);
+        }
+        Ok(())
+    }
+
+    /// x = embedding of each token.
+    fn embed(&mut self, tokens: &[TokenId]) {
+        let (model, n_embd) = (self.model, self.model.config().n_embd);
+        let table = model.matrix(&model.weights().token_embd);
+        let scale = (n_embd as f32).sqrt();
+        let out = Blocks { data: &mut self.s.x[..self.n * n_embd], block: n_embd };
+        model.pool().run(self.n, GRAIN_COLS, out, |cols, x, _| {
+            for (&id, column) in tokens[cols].iter().zip(x.chunks_exact_mut(n_embd)) {
+                model.kernels().dequantize_row(table, id.0 as usize, column);
+                if model.config().arch.scales_embedding {
+                    model.kernels().scale(column, scale);
+                }
+            }
+        });
+    }
+
+    /// Cosines and sines of every position of the chunk.
+    fn angles(&mut self) {
+        let fill = |table: &RopeTable, angles: &mut [f32]| {
+            let pairs = table.n_pairs();
+            for (c, column) in angles.chunks_exact_mut(2 * pairs).take(self.n).enumerate() {
+                let (cos, sin) = column.split_at_mut(pairs);
+                table.fill(self.pos + c, cos, sin);
+            }
+        };
+        fill(self.model.rope(), &mut self.s.angles);
+        if let Some(table) = self.model.rope_windowed() {
+            fill(table, &mut self.s.angles_windowed);
+        }
+    }
+
+    /// delta = Wo * attention(rope(Wq y), rope(Wk y), Wv y), where y = norm(x).
+    fn attention_block(&mut self, il: usize, l: &Layer, before: Option<Joined>) {
+        self.join_and_norm(before, &l.attn_norm, [l.wq.ty, l.wk.ty, l.wv.ty]);
+        let stack = [(l.wq, l.bq), (l.wk, l.bk), (l.wv, l.bv)];
+        self.project(&stack, Buffer::Qkv);
+        self.rope_heads(il, l);
+        self.store_kv(il);
+        attention::attend(self, il);
+        self.quantize_attention(&l.wo);
+        self.project(&[(l.wo, l.bo)], Buffer::Delta);
+    }
+
+    /// delta = Wdown * (act(Wgate y) * Wup y), where y = norm(x).
+    fn feed_forward(&mut self, l: &Layer) {
+        self.join_and_norm(Some(Joined { norm: l.post_attn_norm }), &l.ffn_norm, [l.gate.ty, l.up.ty]);
+        self.gate_and_up(l);
+        self.quantize_hidden(&l.down);
+        self.project(&[(l.down, l.down_bias)], Buffer::Delta);
+    }
+
+    /// x += delta (normalised where the architecture does), then the norm of x becomes the input of projections of `types`.
+    fn join_and_norm<const N: usize>(
+        &mut self,
+        before: Option<Joined>,
+        norm: &Tensor,
+        types: [modelembed_gguf::TensorType; N],
+    ) {
+        let (model, n_embd, eps) = (self.model, self.model.config().n_embd, self.model.config().rms_eps);
+        let (norm, kernels) = (model.bytes(norm), model.kernels());
+        let post_norm = before.and_then(|j| j.norm).map(|t| model.bytes(&t));
+        let targets = Targets::new(&Kinds::of(types, model.is_exact()), n_embd, self.n);
+        let Scratch { x, delta, acts, workers, .. } = &mut *self.s;
+        let (q8, f32) = targets.split(acts.both_mut());
+        let (delta, workers) = (&delta[..], &*workers);
+        let out = (Blocks { data: &mut x[..self.n * n_embd], block: n_embd }, q8, f32);
+        model.pool().run(self.n, GRAIN_COLS, out, |cols, (x, mut q8, mut f32), worker| {
+            let scratch = workers.get(worker);
+            let vector = &mut scratch.vector[..n_embd];
+            for (i, (c, x)) in cols.zip(x.chunks_exact_mut(n_embd)).enumerate() {
+                if before.is_some() {
+                    let delta = &delta[c * n_embd..][..n_embd];
+                    match post_norm {
+                        Some(weight) => {
+                            kernels.rms_norm(delta, weight, eps, vector);
+                            kernels.add(x, vector);
+                        }
+                        None => kernels.add(x, delta),
+                    }
+                }
+                kernels.rms_norm(x, norm, eps, vector);
+                targets.write(model, vector, i, &mut q8, &mut f32);
+            }
+        });
+    }
+
+    /// The rows of some matrices, one matrix after the other, times every column of the activations.
+    fn project<const N: usize>(&mut self, stack: &[(Tensor, Option<Tensor>); N], to: Buffer) {
+        let (model, n) = (self.model, self.n);
+        let rows: usize = stack.iter().map(|(w, _)| w.rows).sum();
+        let parts = stack.map(|(w, bias)| {
+            let mat = model.matrix(&w);
+            let kind = modelembed_kernels::Kernels::act_kind(w.ty, model.is_exact());
+            let acts = Acts::new(ActLayout::new(kind, w.k), self.s.acts.bytes(kind), n);
+            (mat, acts, bias.map(|b| model.bytes(&b)))
+        });
+        let out = match to {
+            Buffer::Qkv => &mut self.s.qkv[..n * rows],
+            Buffer::Delta => &mut self.s.delta[..n * rows],
+        };
+        let grain = grain_rows(rows, n, model.pool().threads());
+        model.pool().run(rows, grain, Rows::new(out, rows, n), |chunk, mut part, _| {
+            let mut first = 0; // of this matrix, among all rows
+            for &(w, acts, bias) in &parts {
+                let range = intersect(&chunk, first..first + w.rows());
+                if !range.is_empty() {
+                    let mut out = SubRows { part: &mut part, rows: range.start - chunk.start..range.end - chunk.start };
+                    let own = range.start - first..range.end - first;
+                    model.kernels().mul_rows(w, own.clone(), acts, &mut out);
+                    add_bias(bias, own, n, &mut out);
+                }
+                first += w.rows();
+            }
+        });
+    }
+
+    /// Norms queries and keys where the architecture does, and turns them by their positions.
+    fn rope_heads(&mut self, il: usize, l: &Layer) {
+        let (model, c) = (self.model, self.model.config());
+        let (hd, eps, style) = (c.head_dim, c.rms_eps, c.arch.rope_style);
+        let (n_q, n_qk) = (c.n_head, c.n_head + c.n_head_kv);
+        let stride = c.q_rows() + 2 * c.kv_rows();
+        let q_norm = l.q_norm.map(|t| model.bytes(&t));
+        let k_norm = l.k_norm.map(|t| model.bytes(&t));
+        let angles = if c.is_windowed(il) { &self.s.angles_windowed } else { &self.s.angles };
+        let pairs = c.rope.n_rot / 2;
+        let workers = &self.s.workers;
+        let out = Blocks { data: &mut self.s.qkv[..self.n * stride], block: stride };
+        model.pool().run(self.n, GRAIN_COLS, out, |cols, qkv, worker| {
+            let normed = &mut workers.get(worker).vector[..hd];
+            for (col, column) in cols.zip(qkv.chunks_exact_mut(stride)) {
+                let (cos, sin) = angles[col * 2 * pairs..][..2 * pairs].split_at(pairs);
+                for (h, head) in column.chunks_exact_mut(hd).take(n_qk).enumerate() {
+                    if let Some(weight) = if h < n_q { q_norm } else { k_norm } {
+                        model.kernels().rms_norm(head, weight, eps, normed);
+                        head.copy_from_slice(normed);
+                    }
+                    model.kernels().rope(head, cos, sin, style);
+                }
+            }
+        });
+    }
+
+    /// Puts the chunk's keys and values into the cache.
+    fn store_kv(&mut self, il: usize) {
+        let (model, c) = (self.model, self.model.config());
+        let hd = c.head_dim;
+        let stride = c.q_rows() + 2 * c.kv_rows();
+        let qkv = &self.s.qkv[..self.n * stride];
+        for h in 0..c.n_head_kv {
+            let k_at = c.q_rows() + h * hd;
+            let v_at = k_at + c.kv_rows();
+            let columns = |cols: Range<usize>| qkv.chunks_exact(stride).skip(cols.start).take(cols.len());
+            match self.kv.head_mut(il, h, self.pos..self.pos + self.n) {
+                KeysValuesMut::F16(k, v) => {
+                    let out = (Blocks { data: k, block: hd }, Blocks { data: v, block: hd });
+                    model.pool().run(self.n, STORE_COLS, out, |cols, (k, v), _| {
+                        let targets = k.chunks_exact_mut(hd).zip(v.chunks_exact_mut(hd));
+                        for (column, (k, v)) in columns(cols).zip(targets) {
+                            model.kernels().to_f16(&column[k_at..k_at + hd], k);
+                            model.kernels().to_f16(&column[v_at..v_at + hd], v);
+                        }
+                    });
+                }
+                KeysValuesMut::F32(k, v) => {
+                    let targets = k.chunks_exact_mut(hd).zip(v.chunks_exact_mut(hd));
+                    for (column, (k, v)) in columns(0..self.n).zip(targets) {
+                        k.copy_from_slice(&column[k_at..k_at + hd]);
+                        v.copy_from_slice(&column[v_at..v_at + hd]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Attention's output, gathered head by head, becomes the input of the output projection.
+    fn quantize_attention(&mut self, wo: &Tensor) {
+        let (model, n) = (self.model, self.n);
+        let share = model.config().group() * model.config().head_dim; // of one key head
+        let targets = Targets::new(&Kinds::of([wo.ty], model.is_exact()), wo.k, n);
+        let Scratch { attn, acts, workers, .. } = &mut *self.s;
+        let (attn, workers) = (&attn[..n * wo.k], &*workers);
+        model.pool().run(n, GRAIN_COLS, targets.split(acts.both_mut()), |cols, (mut q8, mut f32), worker| {
+            let vector = &mut workers.get(worker).vector[..wo.k];
+            for (i, c) in cols.enumerate() {
+                for (h, part) in vector.chunks_exact_mut(share).enumerate() {
+                    part.copy_from_slice(&attn[(h * n + c) * share..][..share]);
+                }
+                targets.write(model, vector, i, &mut q8, &mut f32);
+            }
+        });
+    }
+
+    /// hidden = act(Wgate y) * Wup y, both rows of a pair by the same worker.
+    fn gate_and_up(&mut self, l: &Layer) {
+        let (model, n, rows) = (self.model, self.n, l.gate.rows);
+        let (gate, up) = (model.matrix(&l.gate), model.matrix(&l.up));
+        let (gate_bias, up_bias) = (l.gate_bias.map(|t| model.bytes(&t)), l.up_bias.map(|t| model.bytes(&t)));
+        let Scratch { hidden, acts, workers, .. } = &mut *self.s;
+        let (workers, acts) = (&*workers, &*acts);
+        let acts_of = |w: MatRef<'_>| {
+            let kind = modelembed_kernels::Kernels::act_kind(w.ty(), model.is_exact());
+            Acts::new(ActLayout::new(kind, w.k()), acts.bytes(kind), n)
+        };
+        let (gate_acts, up_acts) = (acts_of(gate), acts_of(up));
+        let grain = grain_rows(rows, n, model.pool().threads());
+        let out = Rows::new(&mut hidden[..n * rows], rows, n);
+        model.pool().run(rows, grain, out, |chunk, mut part, worker: &mut Worker| {
+            let tile = &mut workers.get(worker).tile;
+            let mut ups = Strided { data: &mut tile[..n * chunk.len()], stride: chunk.len(), rows: chunk.len() };
+            let mut gates = SubRows { part: &mut part, rows: 0..chunk.len() };
+            model.kernels().mul_rows(gate, chunk.clone(), gate_acts, &mut gates);
+            model.kernels().mul_rows(up, chunk.clone(), up_acts, &mut ups);
+            add_bias(gate_bias, chunk.clone(), n, &mut gates);
+            add_bias(up_bias, chunk.clone(), n, &mut ups);
+            for c in 0..n {
+                match model.config().arch.activation {
+                    Activation::Silu => model.kernels().silu_mul(gates.column(c), ups.column(c)),
+                    Activation::Gelu => model.kernels().gelu_mul(gates.column(c), ups.column(c)),
+                }
+            }
+        });
+    }
+
+    /// The hidden state becomes the input of the down projection.
+    fn quantize_hidden(&mut self, down: &Tensor) {
+        let (model, n) = (self.model, self.n);
+        let targets = Targets::new(&Kinds::of([down.ty], model.is_exact()), down.k, n);
+        let Scratch { hidden, acts, .. } = &mut *self.s;
+        let hidden = &hidden[..n * down.k];
+        model.pool().run(n, GRAIN_COLS, targets.split(acts.both_mut()), |cols, (mut q8, mut f32), _| {
+            for (i, column) in hidden.chunks_exact(down.k).skip(cols.start).take(cols.len()).enumerate() {
+                targets.write(model, column, i, &mut q8, &mut f32);
+            }
+        });
+    }
+
+    /// Joins the last block to the residual and computes the logits of some columns, at most
+    /// [`LOGIT_COLS`](crate::scratch::LOGIT_COLS), into `logits`: (columns, n_vocab). Columns may be asked for once, in
+    /// ascending order: they are moved over those asked for before.
+    pub(crate) fn logits(&mut self, cols: Range<usize>) {
+        let (model, w) = (self.model, self.model.weights());
+        let (n_embd, n_vocab) = (model.config().n_embd, w.output.rows);
+        // The columns asked for move to the front, where the steps look for theirs.
+        self.s.x.copy_within(cols.start * n_embd..cols.end * n_embd, 0);
+        self.s.delta.copy_within(cols.start * n_embd..cols.end * n_embd, 0);
+        let n = cols.len();
+        let mut head = Pass { model, kv: self.kv, s: self.s, pos: self.pos, n };
+        let last = w.layers.last().map(|l| Joined { norm: l.post_ffn_norm });
+        head.join_and_norm(last, &w.output_norm, [w.output.ty]);
+        let kind = modelembed_kernels::Kernels::act_kind(w.output.ty, model.is_exact());
+        let acts = Acts::new(ActLayout::new(kind, n_embd), self.s.acts.bytes(kind), n);
+        let (output, bias) = (model.matrix(&w.output), w.output_bias.map(|t| model.bytes(&t)));
+        let out = Rows::new(&mut self.s.logits[..n * n_vocab], n_vocab, n);
+        let grain = grain_rows(n_vocab, n, model.pool().threads());
+        model.pool().run(n_vocab, grain, out, |chunk, mut part, _| {
+            let mut out = SubRows { part: &mut part, rows: 0..chunk.len() };
+            model.kernels().mul_rows(output, chunk.clone(), acts, &mut out);
+            add_bias(bias, chunk, n, &mut out);
+        });
+    }
+}
+
+/// What a block added, on its way into the residual stream.
+#[derive(Clone, Copy)]
+struct Joined {
+    /// RMS norm of the block's output, where the architecture has one.
+    norm: Option<Tensor>,
+}
+
+/// Where a projection's rows go.
+#[derive(Clone, Copy)]
+enum Buffer {
+    Qkv,
+    Delta,
+}
+
+/// Which kinds of activations are to be written, and their layouts. A kind that nobody wants has no bytes.
+struct Targets {
+    q8: Option<ActLayout>,
+    f32: Option<ActLayout>,
+    n: usize,
+}
+
+impl Targets {
+    fn new(kinds: &Kinds, k: usize, n: usize) -> Targets {
+        Targets {
+            q8: kinds.q8.then(|| ActLayout::new(ActKind::Q8, k)),
+            f32: kinds.f32.then(|| ActLayout::new(ActKind::F32, k)),
+            n,
+        }
+    }
+
+    fn split<'a>(&self, (q8, f32): (&'a mut [u8], &'a mut [u8])) -> (Blocks<'a, u8>, Blocks<'a, u8>) {
+        let blocks = |data: &'a mut [u8], layout: Option<ActLayout>| {
+            let block = layout.map_or(0, |l| l.col_bytes());
+            Blocks { data: &mut data[..self.n * block], block }
+        };
+        (blocks(q8, self.q8), blocks(f32, self.f32))
+    }
+
+    /// Writes `x` as the `i`-th column of a chunk's bytes.
+    fn write(&self, model: &Model, x: &[f32], i: usize, q8: &mut [u8], f32: &mut [u8]) {
+        for (layout, out) in [(self.q8, q8), (self.f32, f32)] {
+            if let Some(layout) = layout {
+                let bytes = layout.col_bytes();
+                model.kernels().quantize(layout, x, &mut out[i * bytes..][..bytes]);
+            }
+        }
+    }
+}
+
+/// Some of the rows of a chunk.
+struct SubRows<'a, 'b> {
+    part: &'a mut RowsPart<'b>,
+    rows: Range<usize>,
+}
+
+impl Output for SubRows<'_, '_> {
+    fn column(&mut self, c: usize) -> &mut [f32] {
+        &mut self.part.column(c)[self.rows.clone()]
+    }
+}
+
+fn intersect(a: &Range<usize>, b: Range<usize>) -> Range<usize> {
+    a.start.max(b.start)..a.end.min(b.end)
+}
+
+/// Adds elements `rows` of a bias, little-endian f32 at any address, to `n` columns.
+fn add_bias(bias: Option<&[u8]>, rows: Range<usize>, n: usize, out: &mut dyn Output) {
+    let Some(bias) = bias else { return };
+    for c in 0..n {
+        for (y, b) in out.column(c).iter_mut().zip(bias[rows.start * 4..rows.end * 4].chunks_exact(4)) {
+            *y += f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        }
+    }
+}
+
+const _: () = assert!(crate::scratch::LOGIT_COLS <= WIDE_COLS, "the output head is no wide chunk");

@@ -1,0 +1,174 @@
+//! A conversation with a model: what it has seen, and what it expects next.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use modelembed_text::TokenId;
+
+use crate::error::{Error, Result};
+use crate::forward::Pass;
+use crate::kv::{CacheType, KvCache};
+use crate::model::Model;
+use crate::scratch::{LOGIT_COLS, Scratch};
+
+/// How a [`Session`] is set up.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    /// Tokens that the context holds; `None` takes the length that the model was trained for.
+    pub ctx_tokens: Option<usize>,
+    /// When this is set, [`Session::eval`] stops at the next layer with [`Error::Cancelled`].
+    pub cancel: Option<Arc<AtomicBool>>,
+}
+
+/// A context of tokens over a shared model: KV cache and working memory. Everything that changes is here.
+pub struct Session {
+    model: Arc<Model>,
+    kv: KvCache,
+    scratch: Scratch,
+    tokens: Vec<TokenId>,
+    cancel: Option<Arc<AtomicBool>>,
+}
+
+impl Session {
+    /// Reserves the memory of a context; it is used as the context fills.
+    ///
+    /// # Errors
+    /// A context of 0 tokens or of more than memory can be addressed for, or the operating system's refusal.
+    pub fn new(model: &Arc<Model>, options: SessionOptions) -> Result<Session> {
+        let capacity = options.ctx_tokens.unwrap_or(model.config().n_ctx_train);
+        if capacity == 0 {
+            return Err(Error::InvalidOption("a context of 0 tokens holds nothing; wanted at least 1".into()));
+        }
+        let cache_type = if model.is_exact() { CacheType::F32 } else { CacheType::F16 };
+        Ok(Session {
+            kv: KvCache::new(model.config(), capacity, cache_type)?,
+            scratch: Scratch::new(model.config(), model.n_vocab(), capacity, model.pool())?,
+            tokens: Vec::with_capacity(capacity),
+            cancel: options.cancel,
+            model: Arc::clone(model),
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Tokens in the context, oldest first.
+    pub fn tokens(&self) -> &[TokenId] {
+        &self.tokens
+    }
+
+    /// Number of tokens in the context.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether the context is empty.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// Tokens that the context holds.
+    pub fn capacity(&self) -> usize {
+        self.kv.capacity()
+    }
+
+    /// Bytes of keys and values of the tokens in the context.
+    pub fn kv_bytes_used(&self) -> u64 {
+        self.kv.bytes_per_token() * self.len() as u64
+    }
+
+    /// Appends tokens and returns the logits of what follows the last one: (n_vocab), free for the caller to change.
+    ///
+    /// # Errors
+    /// No tokens, a full context, an id outside the vocabulary, or cancellation. The context then is as it was before.
+    pub fn eval(&mut self, tokens: &[TokenId]) -> Result<&mut [f32]> {
+        if tokens.is_empty() {
+            return Err(Error::InvalidOption("no tokens to evaluate".into()));
+        }
+        self.append(tokens, |pass, is_last| {
+            if is_last {
+                pass.logits(pass.n - 1..pass.n);
+            }
+        })?;
+        let n_vocab = self.model.n_vocab();
+        Ok(&mut self.scratch.logits[..n_vocab])
+    }
+
+    /// Appends tokens and calls `each` with the index and the logits (n_vocab) of every one of them, in order.
+    ///
+    /// # Errors
+    /// As [`eval`](Self::eval).
+    pub fn eval_each(&mut self, tokens: &[TokenId], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
+        let n_vocab = self.model.n_vocab();
+        let mut index = 0;
+        self.append(tokens, |pass, _| {
+            let n = pass.n;
+            for first in (0..n).step_by(LOGIT_COLS) {
+                let cols = first..n.min(first + LOGIT_COLS);
+                pass.logits(cols.clone());
+                for logits in pass.s.logits.chunks_exact(n_vocab).take(cols.len()) {
+                    each(index, logits);
+                    index += 1;
+                }
+            }
+        })
+    }
+
+    fn append(&mut self, tokens: &[TokenId], mut after_chunk: impl FnMut(&mut Pass<'_>, bool)) -> Result<()> {
+        self.check(tokens)?;
+        let Session { model, kv, scratch, cancel, .. } = self;
+        let is_cancelled = || cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));
+        let mut pos = self.tokens.len();
+        let end = pos + tokens.len();
+        for chunk in tokens.chunks(scratch.max_cols) {
+            let mut pass = Pass { model, kv, s: scratch, pos, n: chunk.len() };
+            pass.blocks(chunk, &is_cancelled)?;
+            pos += chunk.len();
+            after_chunk(&mut pass, pos == end);
+        }
+        self.tokens.extend_from_slice(tokens);
+        Ok(())
+    }
+
+    fn check(&self, tokens: &[TokenId]) -> Result<()> {
+        let n_vocab = self.model.n_vocab();
+        if let Some(id) = tokens.iter().find(|id| id.0 as usize >= n_vocab) {
+            return Err(Error::TokenOutOfRange { id: id.0, n_vocab });
+        }
+        if tokens.len() > self.capacity() - self.len() {
+            return Err(Error::ContextFull { used: self.len(), wanted: tokens.len(), capacity: self.capacity() });
+        }
+        Ok(())
+    }
+
+    /// Forgets all but the first `len` tokens; does nothing if there are fewer.
+    pub fn truncate(&mut self, len: usize) {
+        self.tokens.truncate(len);
+    }
+
+    /// Forgets the tokens `range` and moves the later ones down to close the gap. Their keys are turned to their new
+    /// positions; what they learnt from the forgotten tokens stays in them.
+    ///
+    /// # Panics
+    /// If the range ends beyond the context.
+    pub fn remove(&mut self, range: std::ops::Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.len(), "tokens {range:?} of {}", self.len());
+        let delta = -(range.len() as i64);
+        let config = self.model.config();
+        let pairs = config.rope.n_rot / 2;
+        let angles = |table: &crate::rope::RopeTable| {
+            let (mut cos, mut sin) = (vec![0.0; pairs], vec![0.0; pairs]);
+            table.fill_shift(delta, &mut cos, &mut sin);
+            (cos, sin)
+        };
+        let (global, windowed) = (angles(self.model.rope()), self.model.rope_windowed().map(angles));
+        let (kernels, style) = (self.model.kernels(), config.arch.rope_style);
+        self.kv.shift(range.end..self.tokens.len(), range.start, kernels, |il, key| {
+            let (cos, sin) = windowed.as_ref().filter(|_| config.is_windowed(il)).unwrap_or(&global);
+            kernels.rope(key, cos, sin, style);
+        });
+        self.tokens.drain(range);
+    }
+}
