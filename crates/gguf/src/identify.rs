@@ -6,6 +6,8 @@
 pub enum FileKind {
     /// Begins with `GGUF`.
     Gguf,
+    /// A GGUF file in big-endian byte order.
+    GgufBigEndian,
     /// No bytes at all.
     Empty,
     /// A pointer that git-lfs left in place of the file.
@@ -20,12 +22,18 @@ pub enum FileKind {
     Zip,
     /// A gzip, zstd, xz or bzip2 archive.
     Compressed,
+    /// HDF5, as Keras writes it.
+    Hdf5,
+    /// TensorFlow Lite.
+    TfLite,
     /// A Python pickle.
     Pickle,
     /// llama.cpp's formats before GGUF (ggml, ggmf, ggjt, ggla).
     OldGgml,
     /// An executable program.
     Executable,
+    /// Short lines of plain text, such as a server's "Entry not found".
+    Text,
     /// All bytes seen are zero, as in a download that never began.
     Zeros,
     /// None of these.
@@ -37,6 +45,7 @@ impl FileKind {
     pub fn description(self) -> &'static str {
         match self {
             FileKind::Gguf => "it is a GGUF file",
+            FileKind::GgufBigEndian => "it is in big-endian byte order; get the little-endian version of the model",
             FileKind::Empty => "it is empty; was the download interrupted?",
             FileKind::GitLfsPointer => "it is a git-lfs pointer; fetch the file itself with `git lfs pull`",
             FileKind::Html => "it is an HTML page; the download gave a web page in place of the file",
@@ -44,9 +53,12 @@ impl FileKind {
             FileKind::Safetensors => "it is a safetensors file; convert it to GGUF first",
             FileKind::Zip => "it is a zip archive (or a PyTorch checkpoint); unpack it or convert it to GGUF first",
             FileKind::Compressed => "it is a compressed archive; unpack it first",
+            FileKind::Hdf5 => "it is an HDF5 file; convert it to GGUF first",
+            FileKind::TfLite => "it is a TensorFlow Lite model; get a GGUF version of the model",
             FileKind::Pickle => "it is a Python pickle; convert it to GGUF first",
             FileKind::OldGgml => "it is in one of the ggml formats from before GGUF; get a GGUF version of the model",
             FileKind::Executable => "it is an executable program",
+            FileKind::Text => "it is plain text; did a download save an error message in place of the file?",
             FileKind::Zeros => "it begins with zeros only; was the download interrupted?",
             FileKind::Unknown => "its first bytes are those of no known format",
         }
@@ -60,6 +72,8 @@ pub fn identify(prefix: &[u8]) -> FileKind {
     let text_begins = |word: &[u8]| text.len() >= word.len() && text[..word.len()].eq_ignore_ascii_case(word);
     match prefix {
         [] => FileKind::Empty,
+        // The version follows as a small u32.
+        [b'G', b'G', b'U', b'F', 0, 0, _, 1..=255, ..] => FileKind::GgufBigEndian,
         _ if begins(b"GGUF") => FileKind::Gguf,
         _ if begins(b"version https://git-lfs") => FileKind::GitLfsPointer,
         _ if text_begins(b"<!doctype html") || text_begins(b"<html") || text_begins(b"<?xml") => FileKind::Html,
@@ -70,9 +84,12 @@ pub fn identify(prefix: &[u8]) -> FileKind {
         }
         _ if [&b"tjgg"[..], b"fmgg", b"lmgg", b"algg"].into_iter().any(begins) => FileKind::OldGgml,
         _ if [&b"\x7fELF"[..], b"MZ", b"\xcf\xfa\xed\xfe"].into_iter().any(begins) => FileKind::Executable,
+        _ if begins(b"\x89HDF\r\n\x1a\n") => FileKind::Hdf5,
+        [_, _, _, _, b'T', b'F', b'L', b'3', ..] => FileKind::TfLite,
         [0x80, 2..=5, ..] => FileKind::Pickle,
         _ if text_begins(b"{") || text_begins(b"[") => FileKind::Json,
         _ if prefix.len() >= 4 && prefix.iter().all(|&b| b == 0) => FileKind::Zeros,
+        _ if is_text(prefix) => FileKind::Text,
         _ => FileKind::Unknown,
     }
 }
@@ -83,13 +100,24 @@ fn is_safetensors(prefix: &[u8]) -> bool {
     (2..1 << 32).contains(&u64::from_le_bytes(*length)) && rest.first() == Some(&b'{')
 }
 
+/// Printable characters, as far as a cut at the end of the prefix lets one see.
+fn is_text(prefix: &[u8]) -> bool {
+    let start = &prefix[..prefix.len().min(256)];
+    let whole = match std::str::from_utf8(start) {
+        Ok(text) => text,
+        Err(e) if e.error_len().is_none() => std::str::from_utf8(&start[..e.valid_up_to()]).unwrap_or_default(),
+        Err(_) => return false,
+    };
+    !whole.is_empty() && whole.chars().all(|c| !c.is_control() || c.is_ascii_whitespace())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn kinds_by_their_first_bytes() {
-        let cases: [(&[u8], FileKind); 14] = [
+        let cases: &[(&[u8], FileKind)] = &[
             (b"", FileKind::Empty),
             (b"GGUF\x03\0\0\0", FileKind::Gguf),
             (b"version https://git-lfs.github.com/spec/v1\noid", FileKind::GitLfsPointer),
@@ -103,10 +131,18 @@ mod tests {
             (b"\x80\x04\x95", FileKind::Pickle),
             (b"{\"a\":1}", FileKind::Json),
             (b"\0\0\0\0\0\0", FileKind::Zeros),
-            (b"hello", FileKind::Unknown),
+            (b"GGUF\0\0\0\x03", FileKind::GgufBigEndian),
+            (b"GGUF", FileKind::Gguf),
+            (b"GGU", FileKind::Text),
+            (b"\x89HDF\r\n\x1a\n\0", FileKind::Hdf5),
+            (b"\x1c\0\0\0TFL3", FileKind::TfLite),
+            (b"Entry not found", FileKind::Text),
+            (b"caf\xc3", FileKind::Text),
+            (b"caf\xc3\x28", FileKind::Unknown),
+            (b"\0", FileKind::Unknown),
+            (b"ab\0\x01", FileKind::Unknown),
         ];
-        for (bytes, kind) in cases {
-            assert_eq!(identify(bytes), kind, "{bytes:?}");
-        }
+        let wrong: Vec<_> = cases.iter().filter(|(b, kind)| identify(b) != *kind).map(|c| (c, identify(c.0))).collect();
+        assert!(wrong.is_empty(), "(case, seen) {wrong:?}");
     }
 }

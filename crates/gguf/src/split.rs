@@ -6,6 +6,8 @@
 use crate::directory::TensorInfo;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
+use crate::index::NameIndex;
+use crate::printable::printable;
 
 /// Files of one model at most: more than any real one, and what five digits and a `u16` hold.
 const MAX_FILES: u32 = 9_999;
@@ -35,6 +37,10 @@ pub struct SplitName {
 impl SplitName {
     /// Reads a file name (without folders); `None` where it is no split file's name.
     pub fn parse(file_name: &str) -> Option<SplitName> {
+        // Names of siblings are made from this one: they must stay in its folder.
+        if file_name.contains(std::path::is_separator) {
+            return None;
+        }
         let (rest, count) = file_name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
         let (prefix, number) = rest.rsplit_once('-')?;
         let digits =
@@ -76,39 +82,52 @@ impl Gguf {
 /// Files that are missing, out of order or of another model, a tensor that stands in two files, or a total that is not the
 /// one that the metadata gives.
 pub fn merge_directories(files: &[&Gguf]) -> Result<Vec<TensorInfo>> {
-    let mut all = Vec::new();
-    let mut names = std::collections::HashSet::new();
-    let first = files.first().map(|f| f.split()).transpose()?.flatten();
-    for (index, file) in files.iter().enumerate() {
-        let split = file.split()?;
-        let counts = (split.map_or(1, |s| s.count) as usize, split.map_or(0, |s| s.index) as usize);
-        if counts != (files.len(), index) {
-            return Err(Error::Split(format!(
-                "file {} of {} says in its metadata that it is file {} of {}",
-                index + 1,
-                files.len(),
-                counts.1 + 1,
-                counts.0
-            )));
+    let n_files = files.len();
+    if n_files == 0 || n_files > MAX_FILES as usize {
+        return Err(Error::Split(format!("{n_files} files were given, wanted 1 to {MAX_FILES}")));
+    }
+    let mut wanted = None;
+    for (i, file) in files.iter().enumerate() {
+        let split = file.split()?.unwrap_or(SplitInfo { index: 0, count: 1, n_tensors: None });
+        if (split.count as usize, split.index as usize) != (n_files, i) {
+            let (number, count) = (split.index + 1, split.count);
+            let problem =
+                format!("file {} of {n_files} says in its metadata that it is file {number} of {count}", i + 1);
+            return Err(Error::Split(problem));
         }
-        if let (Some(a), Some(b)) = (first.and_then(|s| s.n_tensors), split.and_then(|s| s.n_tensors))
+        match (wanted, split.n_tensors) {
+            (Some(a), Some(b)) if a != b => {
+                let problem = format!("split.tensors.count is {b} in file {}, but {a} in a file before it", i + 1);
+                return Err(Error::Split(problem));
+            }
+            _ => wanted = wanted.or(split.n_tensors),
+        }
+        check_same_model(files[0], file, i + 1)?;
+    }
+    let n_tensors: usize = files.iter().map(|f| f.tensors().len()).sum();
+    if let Some(wanted) = wanted.filter(|w| *w != n_tensors as u64) {
+        return Err(Error::Split(format!("the files hold {n_tensors} tensors, but split.tensors.count is {wanted}")));
+    }
+    let shards = files.iter().zip(0u16..);
+    let all = shards.flat_map(|(f, shard)| f.tensors().iter().map(move |t| TensorInfo { shard, ..t.clone() }));
+    let all: Vec<TensorInfo> = all.collect();
+    match NameIndex::new(all.len(), |i| &all[i].name) {
+        Ok(_) => Ok(all),
+        Err(twice) => Err(Error::Split(format!("tensor {} stands in two files", printable(&all[twice].name)))),
+    }
+}
+
+/// Only the first file has to say what the model is, but the others must not contradict it.
+fn check_same_model(first: &Gguf, file: &Gguf, number: usize) -> Result<()> {
+    for key in ["general.architecture", "general.name", "general.uuid", "general.size_label"] {
+        if let (Some(a), Some(b)) = (first.get(key), file.get(key))
             && a != b
         {
-            return Err(Error::Split(format!("file 1 is of a model of {a} tensors, file {} of one of {b}", index + 1)));
-        }
-        for t in file.tensors() {
-            if !names.insert(t.name.clone()) {
-                return Err(Error::Split(format!("tensor {} stands in two files", t.name)));
-            }
-            all.push(TensorInfo { shard: index as u16, ..t.clone() });
+            let (a, b) = (a.describe(), b.describe());
+            return Err(Error::Split(format!("{key} is {b} in file {number}, but {a} in file 1")));
         }
     }
-    match first.and_then(|s| s.n_tensors) {
-        Some(wanted) if wanted != all.len() as u64 => {
-            Err(Error::Split(format!("the files hold {} tensors, split.tensors.count is {wanted}", all.len())))
-        }
-        _ => Ok(all),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -120,10 +139,23 @@ mod tests {
         let name = SplitName::parse("big-model-00002-of-00003.gguf").unwrap();
         assert_eq!((name.number, name.count), (2, 3));
         assert_eq!(name.sibling(1), "big-model-00001-of-00003.gguf");
-        for bad in
-            ["m.gguf", "m-2-of-3.gguf", "m-00004-of-00003.gguf", "m-00000-of-00003.gguf", "m-00001-of-0000x.gguf"]
-        {
-            assert_eq!(SplitName::parse(bad), None, "{bad}");
-        }
+        let bad = [
+            "",
+            ".gguf",
+            "-of-.gguf",
+            "m.gguf",
+            "m-2-of-3.gguf",
+            "m-00004-of-00003.gguf",
+            "m-00000-of-00003.gguf",
+            "m-00000-of-00000.gguf",
+            "m-00001-of-0000x.gguf",
+            "m-+0001-of-00002.gguf",
+            "m-000001-of-00002.gguf",
+            "m-00001-of-00002.gguf.part",
+            "m00001-of-00002.gguf",
+            "../m-00001-of-00002.gguf",
+        ];
+        let read: Vec<_> = bad.iter().filter(|b| SplitName::parse(b).is_some()).collect();
+        assert!(read.is_empty(), "{read:?}");
     }
 }
