@@ -126,7 +126,7 @@ impl Config {
 
     /// Whether layer `il` sees only the last tokens.
     pub fn is_windowed(&self, il: usize) -> bool {
-        self.window.is_some_and(|w| (il + 1) % w.period != 0)
+        self.window.is_some_and(|w| !(il + 1).is_multiple_of(w.period))
     }
 
     /// Rows of all query heads: `n_head * head_dim`.

@@ -121,7 +121,7 @@ impl Pass<'_> {
         let (q8, f32) = targets.split(acts.both_mut());
         let (delta, workers) = (&delta[..], &*workers);
         let out = (Blocks { data: &mut x[..self.n * n_embd], block: n_embd }, q8, f32);
-        model.pool().run(self.n, GRAIN_COLS, out, |cols, (x, mut q8, mut f32), worker| {
+        model.pool().run(self.n, GRAIN_COLS, out, |cols, (x, q8, f32), worker| {
             let scratch = workers.get(worker);
             let vector = &mut scratch.vector[..n_embd];
             for (i, (c, x)) in cols.zip(x.chunks_exact_mut(n_embd)).enumerate() {
@@ -136,7 +136,7 @@ impl Pass<'_> {
                     }
                 }
                 kernels.rms_norm(x, norm, eps, vector);
-                targets.write(model, vector, i, &mut q8, &mut f32);
+                targets.write(model, vector, i, q8, f32);
             }
         });
     }
@@ -237,13 +237,13 @@ impl Pass<'_> {
         let targets = Targets::new(&Kinds::of([wo.ty], model.is_exact()), wo.k, n);
         let Scratch { attn, acts, workers, .. } = &mut *self.s;
         let (attn, workers) = (&attn[..n * wo.k], &*workers);
-        model.pool().run(n, GRAIN_COLS, targets.split(acts.both_mut()), |cols, (mut q8, mut f32), worker| {
+        model.pool().run(n, GRAIN_COLS, targets.split(acts.both_mut()), |cols, (q8, f32), worker| {
             let vector = &mut workers.get(worker).vector[..wo.k];
             for (i, c) in cols.enumerate() {
                 for (h, part) in vector.chunks_exact_mut(share).enumerate() {
                     part.copy_from_slice(&attn[(h * n + c) * share..][..share]);
                 }
-                targets.write(model, vector, i, &mut q8, &mut f32);
+                targets.write(model, vector, i, q8, f32);
             }
         });
     }
@@ -285,9 +285,9 @@ impl Pass<'_> {
         let targets = Targets::new(&Kinds::of([down.ty], model.is_exact()), down.k, n);
         let Scratch { hidden, acts, .. } = &mut *self.s;
         let hidden = &hidden[..n * down.k];
-        model.pool().run(n, GRAIN_COLS, targets.split(acts.both_mut()), |cols, (mut q8, mut f32), _| {
+        model.pool().run(n, GRAIN_COLS, targets.split(acts.both_mut()), |cols, (q8, f32), _| {
             for (i, column) in hidden.chunks_exact(down.k).skip(cols.start).take(cols.len()).enumerate() {
-                targets.write(model, column, i, &mut q8, &mut f32);
+                targets.write(model, column, i, q8, f32);
             }
         });
     }
