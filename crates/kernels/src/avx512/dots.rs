@@ -13,18 +13,28 @@ const PREFETCH_BYTES: usize = 4096;
 /// See [`crate::table::RowDots`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
 pub(super) unsafe fn row_dots<F: Format>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
-    // SAFETY: the caller's duties are handed on.
-    unsafe {
-        match args.n_cols {
-            1 => rows::<F, 1>(args, out, stride),
-            2 => rows::<F, 2>(args, out, stride),
-            3 => rows::<F, 3>(args, out, stride),
-            4 => rows::<F, 4>(args, out, stride),
-            5 => rows::<F, 5>(args, out, stride),
-            6 => rows::<F, 6>(args, out, stride),
-            7 => rows::<F, 7>(args, out, stride),
-            _ => rows::<F, 8>(args, out, stride),
+    // Eight columns, or four, two, one: other numbers are their sums, because each costs compile time and code.
+    let mut done = 0;
+    while done < args.n_cols {
+        let n_cols = match args.n_cols - done {
+            8.. => 8,
+            4.. => 4,
+            2.. => 2,
+            _ => 1,
+        };
+        let acts = &args.acts[done * args.layout.col_bytes()..];
+        let part = DotArgs { acts, n_cols, ..*args };
+        let out = &mut out[done * stride..];
+        // SAFETY: the caller's duties are handed on, for columns done..done + n_cols.
+        unsafe {
+            match n_cols {
+                8 => rows::<F, 8>(&part, out, stride),
+                4 => rows::<F, 4>(&part, out, stride),
+                2 => rows::<F, 2>(&part, out, stride),
+                _ => rows::<F, 1>(&part, out, stride),
+            }
         }
+        done += n_cols;
     }
 }
 
