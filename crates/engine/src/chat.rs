@@ -6,7 +6,7 @@ use modelembed_text::chat::{ChatTemplate, Message};
 use modelembed_text::{EncodeOptions, TokenId, Tokenizer};
 
 use crate::error::Result;
-use crate::generate::{GenerateOptions, GenerateStats, generate_making_room};
+use crate::generate::{GenerateOptions, GenerateStats, StopReason, generate_making_room};
 use crate::sampler::Sampler;
 use crate::session::Session;
 
@@ -43,8 +43,9 @@ pub struct Chat {
 
 impl Chat {
     /// A chat in an empty session.
-    pub fn new(mut session: Session, sampler: Sampler, template: ChatTemplate, options: GenerateOptions) -> Chat {
+    pub fn new(mut session: Session, sampler: Sampler, template: ChatTemplate, mut options: GenerateOptions) -> Chat {
         session.truncate(0);
+        options.stop.extend_from_slice(template.stop());
         Chat {
             session,
             sampler,
@@ -121,6 +122,9 @@ impl Chat {
         if let Some(turn) = self.segments.last_mut() {
             turn.text.push_str(&answer);
             turn.n_tokens = self.session.len() - others;
+        }
+        if stats.stop == StopReason::StopText {
+            self.segments.clear(); // the context holds the stop text too: the next turn finds out what it can keep
         }
         Ok((answer, stats))
     }

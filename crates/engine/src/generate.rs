@@ -17,11 +17,13 @@ pub struct GenerateOptions {
     pub max_tokens: usize,
     /// Whether control tokens appear in the text.
     pub renders_special: bool,
+    /// Texts that end generation; they and what follows them are not handed out.
+    pub stop: Vec<String>,
 }
 
 impl Default for GenerateOptions {
     fn default() -> Self {
-        GenerateOptions { max_tokens: 512, renders_special: false }
+        GenerateOptions { max_tokens: 512, renders_special: false, stop: Vec::new() }
     }
 }
 
@@ -30,6 +32,8 @@ impl Default for GenerateOptions {
 pub enum StopReason {
     /// The model said that it is done.
     EndOfGeneration,
+    /// One of the texts that end generation appeared.
+    StopText,
     /// As many tokens as were asked for.
     MaxTokens,
     /// No room for another token.
@@ -103,6 +107,7 @@ pub(crate) fn generate_making_room(
     let model = Arc::clone(session.model());
     let tokenizer = model.tokenizer();
     let mut detokenizer = tokenizer.detokenizer();
+    let mut gate = StopGate::new(&options.stop);
     let start = Instant::now();
     for &id in prompt {
         sampler.accept(id);
@@ -131,19 +136,19 @@ pub(crate) fn generate_making_room(
         pending = Some(id);
         generated_tokens += 1;
         let text = detokenizer.push(id, options.renders_special);
-        let flow = if text.is_empty() { ControlFlow::Continue(()) } else { on_text(text) };
+        let flow = gate.pass(text, on_text);
         if generated_tokens == 1 {
             first_token_time = start.elapsed();
+        }
+        if gate.is_closed {
+            break StopReason::StopText;
         }
         if flow.is_break() {
             break StopReason::Callback;
         }
     };
-    if stop != StopReason::Callback {
-        let rest = detokenizer.finish();
-        if !rest.is_empty() {
-            let _ = on_text(rest); // generation has ended anyway
-        }
+    if !matches!(stop, StopReason::Callback | StopReason::StopText) {
+        gate.finish(detokenizer.finish(), on_text);
     }
     Ok(GenerateStats {
         prompt_tokens: prompt.len(),
@@ -155,4 +160,94 @@ pub(crate) fn generate_making_room(
         stop,
         pending,
     })
+}
+
+/// Lets text through up to the first stop text, and holds back what may be the beginning of one.
+struct StopGate<'a> {
+    stops: &'a [String],
+    held: String,
+    is_closed: bool,
+}
+
+impl<'a> StopGate<'a> {
+    fn new(stops: &'a [String]) -> Self {
+        StopGate { stops, held: String::new(), is_closed: false }
+    }
+
+    fn pass(&mut self, text: &str, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
+        if self.stops.is_empty() {
+            return hand_out(text, on_text);
+        }
+        self.held.push_str(text);
+        let found = self.stops.iter().filter(|s| !s.is_empty()).filter_map(|s| self.held.find(s.as_str())).min();
+        if let Some(at) = found {
+            self.is_closed = true;
+            return hand_out(&self.held[..at], on_text);
+        }
+        let sure = self.held.len() - self.held_back();
+        let flow = hand_out(&self.held[..sure], on_text);
+        self.held.drain(..sure);
+        flow
+    }
+
+    /// Bytes at the end that a stop text may begin with.
+    fn held_back(&self) -> usize {
+        let longest = |stop: &String| {
+            let starts = stop.char_indices().map(|(i, _)| i).skip(1);
+            starts.filter(|&n| self.held.ends_with(&stop[..n])).max().unwrap_or(0)
+        };
+        self.stops.iter().map(longest).max().unwrap_or(0)
+    }
+
+    /// Generation has ended: what was held back is text.
+    fn finish(&mut self, rest: &str, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) {
+        let _ = self.pass(rest, on_text);
+        if !self.is_closed {
+            let _ = hand_out(&self.held, on_text);
+        }
+    }
+}
+
+fn hand_out(text: &str, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
+    if text.is_empty() { ControlFlow::Continue(()) } else { on_text(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn through(stops: &[&str], pieces: &[&str]) -> (String, bool) {
+        let stops: Vec<String> = stops.iter().map(|s| s.to_string()).collect();
+        let mut gate = StopGate::new(&stops);
+        let mut out = String::new();
+        let mut on_text = |text: &str| {
+            out.push_str(text);
+            ControlFlow::Continue(())
+        };
+        for piece in pieces {
+            if !gate.is_closed {
+                let _ = gate.pass(piece, &mut on_text);
+            }
+        }
+        if !gate.is_closed {
+            gate.finish("", &mut on_text);
+        }
+        let is_closed = gate.is_closed;
+        (out, is_closed)
+    }
+
+    #[test]
+    fn stop_texts_end_generation_wherever_pieces_are_cut() {
+        let cases: [(&[&str], &[&str], &str, bool); 6] = [
+            (&[], &["a", "b"], "ab", false),
+            (&["<|user|>"], &["Hi <", "|us", "er|> more"], "Hi ", true),
+            (&["<|user|>"], &["Hi <", "|us", "ed"], "Hi <|used", false),
+            (&["END", "###"], &["a ##", "#", "END"], "a ", true),
+            (&["é!"], &["caf", "é", "?"], "café?", false),
+            (&["aab"], &["aa", "ab", "c"], "a", true),
+        ];
+        for (stops, pieces, text, closed) in cases {
+            assert_eq!(through(stops, pieces), (text.to_owned(), closed), "{stops:?} {pieces:?}");
+        }
+    }
 }
