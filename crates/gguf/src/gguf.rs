@@ -185,7 +185,8 @@ impl Gguf {
 
 fn version(r: &mut Reader<'_>) -> Result<u32> {
     const MAGIC: &[u8; 4] = b"GGUF";
-    let seen = &r.bytes()[..r.bytes().len().min(MAGIC.len())];
+    // Of a shorter file, what there is: it may be no GGUF file at all rather than one that was cut off.
+    let seen = r.clone().take(r.file_bytes().min(MAGIC.len() as u64), "the magic number")?;
     if !MAGIC.starts_with(seen) {
         return Err(Error::Magic { seen: seen.to_vec() });
     }
