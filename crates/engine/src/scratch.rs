@@ -108,7 +108,8 @@ impl Scratch {
             qkv: Reserved::zeroed(cols * (config.q_rows() + 2 * config.kv_rows()))?,
             attn: Reserved::zeroed(cols * config.q_rows())?,
             hidden: Reserved::zeroed(cols * config.n_ff)?,
-            acts: ActBuffers::new(cols, longest)?,
+            // The output head takes two columns for each of its own.
+            acts: ActBuffers::new(cols.max(2 * LOGIT_COLS), longest)?,
             angles: vec![0.0; cols * n_rot],
             angles_windowed: vec![0.0; if config.window.is_some() { cols * n_rot } else { 0 }],
             partials: Reserved::zeroed(attention::partials_len(config, capacity))?,

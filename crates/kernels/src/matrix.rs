@@ -124,6 +124,24 @@ impl ActLayout {
         used.next_multiple_of(64)
     }
 
+    /// Takes a quantised column from the elements that it was made of: what remains is what it lost.
+    ///
+    /// Quantised again this makes a second column; the sum of both products is as exact as activations of 15 bits.
+    ///
+    /// # Panics
+    /// If the layout is not `Q8`, or a length does not fit it.
+    pub fn subtract(&self, column: &[u8], x: &mut [f32]) {
+        assert_eq!(self.kind, ActKind::Q8, "only quantised activations lose anything");
+        assert_eq!(x.len(), self.k, "elements of a column");
+        let scales = column[self.scales_at()..self.sums32_at()].as_chunks().0.iter().map(|b| f32::from_ne_bytes(*b));
+        let runs = x.chunks_exact_mut(ACT_BLOCK).zip(column.chunks_exact(ACT_BLOCK));
+        for ((x, q), scale) in runs.zip(scales) {
+            for (x, q) in x.iter_mut().zip(q) {
+                *x -= scale * f32::from(*q as i8);
+            }
+        }
+    }
+
     /// Offset of the scales, one f32 for each 32 elements (`Q8`).
     pub(crate) fn scales_at(&self) -> usize {
         self.k
