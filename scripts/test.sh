@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Everything that must pass: format, lints, tests (with both real models), documentation, and the demo of the release build.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*" >&2; }
+die() { echo "test.sh: $*" >&2; exit 1; }
+
+step "tools"
+if ! command -v cargo >/dev/null; then
+    [ ! -f "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
+    command -v cargo >/dev/null || die "cargo not found: install a stable Rust toolchain"
+fi
+cargo --version
+python=${PYTHON:-python3}
+if ! "$python" -m pip --version >/dev/null 2>&1; then
+    # A bare machine: Python and pip by name from the system's packages.
+    if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+        apt-get -qq update && apt-get -qq install -y --no-install-recommends python3 python3-pip >/dev/null
+    fi
+    "$python" -m pip --version >/dev/null || die "$python with pip is needed to fetch the models"
+fi
+
+step "models"
+scripts/fetch-model.sh all
+export MODELEMBED_MODELS=$PWD/models MODELEMBED_REQUIRE_MODELS=1
+
+step "format"
+cargo fmt --all --check
+
+step "lints"
+cargo clippy --locked --workspace --all-targets -- -D warnings
+
+step "tests"
+if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --locked --workspace --no-fail-fast
+else
+    cargo test --locked --workspace --lib --bins --tests --examples --no-fail-fast
+fi
+cargo test --locked --workspace --doc
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+step "demo"
+answer=$(scripts/demo.sh)
+echo "$answer"
+grep -q Paris <<< "$answer" || die "the demo's answer does not name Paris"
+
+step "all passed"
