@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use modelembed_gguf::split::{self, SplitName};
 use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
 use modelembed_kernels::{Isa, Kernels, MatRef};
 use modelembed_pool::Pool;
@@ -15,6 +14,7 @@ use modelembed_text::Tokenizer;
 
 use crate::config::{Config, RopeConfig};
 use crate::error::{Error, Result};
+use crate::files::{ModelFiles, Shard};
 use crate::rope::RopeTable;
 use crate::weights::{Tensor, Weights};
 
@@ -38,12 +38,6 @@ pub struct LoadStats {
     pub load_time: Duration,
     /// Whatever a user should know, one sentence each.
     pub warnings: Vec<String>,
-}
-
-/// One file of a model with its directory.
-struct Shard {
-    storage: Storage,
-    gguf: Gguf,
 }
 
 /// A model that is ready to run. It never changes, and any number of sessions can share it.
@@ -87,8 +81,7 @@ impl Model {
         if threads == 0 {
             return Err(Error::InvalidOption("0 threads compute nothing; wanted at least 1".into()));
         }
-        let (mut shards, header) = open_shards(path, options.mode, progress)?;
-        let tensors = directory(&shards, path)?;
+        let ModelFiles { mut shards, header, tensors } = ModelFiles::open_with(path, options.mode, progress)?;
         let gguf = &shards[0].gguf;
         let config = Config::from_gguf(gguf)?;
         let weights = Weights::find(tensors.iter(), &config)?;
@@ -273,72 +266,6 @@ fn check_divisors(divisors: &[f32]) -> Result<()> {
             problem: format!("holds {d}, wanted numbers above 0"),
         }),
     }
-}
-
-/// Opens the named file and, where it is one of a split model, all the others.
-fn open_shards(
-    path: &Path,
-    mode: LoadMode,
-    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<(Vec<Shard>, SharedBytes)> {
-    let (named, header) = open_shard(path, mode, progress)?;
-    let gguf_error = |source| Error::Gguf { path: path.to_owned(), source };
-    let Some(split) = named.gguf.split().map_err(gguf_error)? else { return Ok((vec![named], header)) };
-    let name = path.file_name().and_then(|n| n.to_str()).and_then(SplitName::parse);
-    let Some(name) = name.filter(|n| n.count == split.count && n.number == split.index + 1) else {
-        let wanted = format!("...-{:05}-of-{:05}.gguf", split.index + 1, split.count);
-        let problem =
-            format!("it is file {} of {} by its metadata, wanted the name {wanted}", split.index + 1, split.count);
-        return Err(gguf_error(modelembed_gguf::Error::Split(problem)));
-    };
-    let mut named = Some((named, header));
-    let mut shards = Vec::new();
-    let mut first_header = None;
-    for number in 1..=name.count {
-        let (shard, header) = match (number == name.number, named.take()) {
-            (true, Some(opened)) => opened,
-            (_, kept) => {
-                named = kept;
-                open_shard(&path.with_file_name(name.sibling(number)), mode, progress)?
-            }
-        };
-        first_header.get_or_insert(header);
-        shards.push(shard);
-    }
-    let header = first_header.unwrap_or_else(|| unreachable!("a split model has at least two files"));
-    Ok((shards, header))
-}
-
-fn open_shard(
-    path: &Path,
-    mode: LoadMode,
-    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<(Shard, SharedBytes)> {
-    // Most headers fit; others say how much more they need.
-    const FIRST_BYTES: u64 = 1 << 20;
-    let storage = Storage::open(path, mode, progress)?;
-    let mut wanted = FIRST_BYTES;
-    loop {
-        let header = storage.header(wanted)?;
-        let bytes = (*header).as_ref();
-        match Gguf::parse(bytes, storage.len()) {
-            Ok(gguf) => return Ok((Shard { storage, gguf }, header)),
-            Err(modelembed_gguf::Error::HeaderTruncated { needed_bytes, .. }) => {
-                // Doubling keeps the number of tries low; growing past what is asked for is bounded by the file.
-                wanted = needed_bytes.max(2 * bytes.len() as u64).min(storage.len());
-            }
-            Err(modelembed_gguf::Error::Magic { .. }) => {
-                let found = modelembed_gguf::identify(bytes).description().to_owned();
-                return Err(Error::NotGguf { path: path.to_owned(), found });
-            }
-            Err(source) => return Err(Error::Gguf { path: path.to_owned(), source }),
-        }
-    }
-}
-
-fn directory(shards: &[Shard], path: &Path) -> Result<Vec<TensorInfo>> {
-    let files: Vec<&Gguf> = shards.iter().map(|s| &s.gguf).collect();
-    split::merge_directories(&files).map_err(|source| Error::Gguf { path: path.to_owned(), source })
 }
 
 /// Reads the tensors, where the load mode reads each on its own: in the order in which they lie in the files.
