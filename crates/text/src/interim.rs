@@ -25,6 +25,18 @@ impl Tokenizer {
     pub fn bos(&self) -> Option<TokenId> {
         None
     }
+    pub fn eos(&self) -> Option<TokenId> {
+        None
+    }
+    pub fn unk(&self) -> Option<TokenId> {
+        None
+    }
+    pub fn token_bytes(&self, id: TokenId) -> &[u8] {
+        self.pieces.get((*self.header).as_ref(), id.index()).unwrap_or_default()
+    }
+    pub fn piece(&self, id: TokenId, _: bool, out: &mut Vec<u8>) {
+        out.extend(self.token_bytes(id));
+    }
     pub fn adds_bos(&self) -> bool {
         false
     }

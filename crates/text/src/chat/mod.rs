@@ -6,7 +6,7 @@
 //!
 //! * [`ChatTemplate`]: one compiled template;
 //! * [`builtin`]: the table of templates of well-known model families;
-//! * [`choose`]: which template a model gets, and the warning to show if it is not its own.
+//! * [`for_model`]: which template a model gets, and the warning to show if it is not its own.
 
 mod builtin;
 mod environment;
@@ -18,7 +18,7 @@ mod select;
 
 pub use builtin::{BUILTINS, Builtin, builtin};
 pub use error::TemplateError;
-pub use select::{Facts, Selection, Source, choose};
+pub use select::{Facts, Selection, Source, choose, for_model};
 
 use environment::Clock;
 use minijinja::{Environment, Value};

@@ -3,6 +3,8 @@
 use super::builtin::{BUILTINS, Builtin, builtin};
 use super::{ChatTemplate, Message, SpecialTokens, TemplateError};
 use crate::printable::printable;
+use crate::{EncodeOptions, TokenId, Tokenizer};
+use modelembed_gguf::Gguf;
 
 /// Where a template comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,36 @@ pub struct Selection {
     pub source: Source,
     /// What to tell the user: which fallback is in use and why.
     pub warning: Option<String>,
+}
+
+/// The template for a model: `wanted` (a built-in name or a Jinja source) if given, else the model's own if it works, else
+/// the built-in one that its vocabulary or name points to, with a warning.
+///
+/// # Errors
+/// Only for `wanted`: what was asked for explicitly must work. A broken template in the file never makes a model unusable.
+pub fn for_model(gguf: &Gguf, tokenizer: &Tokenizer, wanted: Option<&str>) -> Result<Selection, TemplateError> {
+    let text = |key: &str| gguf.str(key).ok().flatten();
+    let token = |id: Option<TokenId>| id.map(|id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned());
+    let pad = gguf.u32("tokenizer.ggml.padding_token_id").ok().flatten().map(TokenId);
+    let facts = Facts {
+        own: text("tokenizer.chat_template"),
+        architecture: text("general.architecture").unwrap_or_default(),
+        name: text("general.name").unwrap_or_default(),
+        special: SpecialTokens {
+            bos: token(tokenizer.bos()),
+            eos: token(tokenizer.eos()),
+            unk: token(tokenizer.unk()),
+            pad: token(pad.filter(|id| id.index() < tokenizer.n_vocab())),
+        },
+        has_token: &|token| is_one_token(tokenizer, token),
+    };
+    choose(&facts, wanted)
+}
+
+/// Whether the vocabulary holds `text` as a special token: reading it as one gives a token that is exactly it.
+fn is_one_token(tokenizer: &Tokenizer, text: &str) -> bool {
+    let ids = tokenizer.encode(text.as_bytes(), EncodeOptions { add_special: false, parse_special: true });
+    ids.is_ok_and(|ids| ids.iter().any(|&id| tokenizer.token_bytes(id) == text.as_bytes()))
 }
 
 /// What is known about a model when its template is chosen.
