@@ -1,0 +1,227 @@
+//! The lines of a chat: typed with an editor on a terminal, or read from a pipe or file.
+
+use crate::terminal::Notes;
+use anyhow::{Context, Result};
+use rustyline::error::ReadlineError;
+use rustyline::history::FileHistory;
+use rustyline::{Config, Editor};
+use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
+
+/// What the user did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Finished a message or command.
+    Message(String),
+    /// Pressed Ctrl-C; what was typed is gone.
+    Interrupted,
+    /// Pressed Ctrl-D, or the pipe ended.
+    End,
+}
+
+/// Where messages come from.
+pub enum Source {
+    /// A terminal. The history file is absent where the system has no place for it.
+    Editor { editor: Box<Editor<(), FileHistory>>, history: Option<PathBuf> },
+    /// Anything else. The prompt is shown where somebody types without the editor.
+    Lines { prompts: Option<Notes> },
+}
+
+/// Messages kept between runs.
+const HISTORY_LEN: usize = 1000;
+
+impl Source {
+    /// The editor if both ends are a terminal.
+    pub fn open(notes: Notes) -> Result<Source> {
+        let typed = std::io::stdin().is_terminal();
+        if !typed || !std::io::stdout().is_terminal() {
+            return Ok(Source::Lines { prompts: typed.then_some(notes) });
+        }
+        let config = Config::builder()
+            .max_history_size(HISTORY_LEN)?
+            .history_ignore_space(true)
+            .auto_add_history(false)
+            .bracketed_paste(true)
+            .build();
+        let history = FileHistory::with_config(&config);
+        let mut editor = Editor::with_history(config, history).context("cannot open the terminal")?;
+        let history = history_path();
+        if let Some(path) = &history {
+            // Absent at the first start.
+            let _ = editor.load_history(path);
+        }
+        Ok(Source::Editor { editor: Box::new(editor), history })
+    }
+
+    /// Whether somebody types with the editor.
+    pub fn is_editor(&self) -> bool {
+        matches!(self, Source::Editor { .. })
+    }
+
+    /// The next message, which may span lines (see [`Assembler`]).
+    pub fn next(&mut self) -> Result<Input> {
+        let mut assembler = Assembler::default();
+        loop {
+            let prompt = if assembler.is_empty() { "> " } else { "... " };
+            let line = match self.line(prompt)? {
+                Input::Message(line) => line,
+                Input::Interrupted => return Ok(Input::Interrupted),
+                // What was begun is a message even if nobody ended it.
+                Input::End => match assembler.finish() {
+                    Some(message) => return Ok(Input::Message(message)),
+                    None => return Ok(Input::End),
+                },
+            };
+            if let Some(message) = assembler.push(&line) {
+                self.remember(&message);
+                return Ok(Input::Message(message));
+            }
+        }
+    }
+
+    fn line(&mut self, prompt: &str) -> Result<Input> {
+        match self {
+            Source::Editor { editor, .. } => match editor.readline(prompt) {
+                Ok(line) => Ok(Input::Message(line)),
+                Err(ReadlineError::Interrupted) => Ok(Input::Interrupted),
+                Err(ReadlineError::Eof) => Ok(Input::End),
+                Err(error) => Err(error).context("cannot read from the terminal"),
+            },
+            Source::Lines { prompts } => {
+                if let Some(notes) = prompts {
+                    notes.text(prompt);
+                }
+                let mut bytes = Vec::new();
+                let n = std::io::stdin().lock().read_until(b'\n', &mut bytes).context("cannot read standard input")?;
+                let line = String::from_utf8_lossy(&bytes);
+                let line = line.strip_suffix('\n').map_or(&*line, |line| line.strip_suffix('\r').unwrap_or(line));
+                Ok(if n == 0 { Input::End } else { Input::Message(line.to_string()) })
+            }
+        }
+    }
+
+    /// Keeps a message for later runs, at once: the program may be ended at any moment.
+    fn remember(&mut self, message: &str) {
+        let Source::Editor { editor, history } = self else { return };
+        if message.trim().is_empty() || !editor.add_history_entry(message).unwrap_or(false) {
+            return;
+        }
+        if let Some(path) = history
+            && let Some(folder) = path.parent()
+            && std::fs::create_dir_all(folder).is_ok()
+        {
+            // A history that cannot be kept is no reason to stop a chat.
+            let _ = editor.append_history(path);
+        }
+    }
+}
+
+fn history_path() -> Option<PathBuf> {
+    use etcetera::BaseStrategy;
+    let base = etcetera::choose_base_strategy().ok()?;
+    Some(base.data_dir().join("modelembed").join("history.txt"))
+}
+
+/// Joins lines to a message: a line that ends with a backslash goes on in the next one, and a block between lines of three
+/// double quotes may hold any lines.
+#[derive(Debug, Default)]
+struct Assembler {
+    text: String,
+    state: State,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Empty,
+    /// After a backslash.
+    Continued,
+    /// Between quotes.
+    Block,
+}
+
+const QUOTES: &str = "\"\"\"";
+
+impl Assembler {
+    fn is_empty(&self) -> bool {
+        self.state == State::Empty
+    }
+
+    /// Adds a line; returns the message if it is complete.
+    fn push(&mut self, line: &str) -> Option<String> {
+        let mut line = line;
+        if self.state == State::Empty
+            && let Some(rest) = line.trim_start().strip_prefix(QUOTES)
+        {
+            self.state = State::Block;
+            line = rest;
+            if line.is_empty() {
+                return None;
+            }
+        }
+        if self.state == State::Block {
+            let end = line.trim_end().strip_suffix(QUOTES);
+            self.text.push_str(end.unwrap_or(line));
+            if end.is_none() {
+                self.text.push('\n');
+                return None;
+            }
+            if end == Some("") && self.text.ends_with('\n') {
+                self.text.pop();
+            }
+        } else if let Some(begun) = line.strip_suffix('\\') {
+            self.text.push_str(begun);
+            self.text.push('\n');
+            self.state = State::Continued;
+            return None;
+        } else {
+            self.text.push_str(line);
+        }
+        self.finish_with(State::Empty)
+    }
+
+    /// The message so far, if one was begun.
+    fn finish(&mut self) -> Option<String> {
+        if self.is_empty() { None } else { self.finish_with(State::Empty) }
+    }
+
+    fn finish_with(&mut self, state: State) -> Option<String> {
+        self.state = state;
+        Some(std::mem::take(&mut self.text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_messages() {
+        let rows: [(&[&str], &[&str]); 9] = [
+            (&["one", "two"], &["one", "two"]),
+            (&["a\\", "b"], &["a\nb"]),
+            (&["a\\", "b\\", "", "c"], &["a\nb\n", "c"]),
+            (&["\"\"\"", "x", "  y\\", "\"\"\"", "z"], &["x\n  y\\", "z"]),
+            (&["\"\"\"first", "last\"\"\""], &["first\nlast"]),
+            (&["\"\"\"one line\"\"\""], &["one line"]),
+            (&["say \"\"\" now"], &["say \"\"\" now"]),
+            (&["", " "], &["", " "]),
+            (&["\"\"\"", "", "\"\"\""], &[""]),
+        ];
+        for (lines, wanted) in rows {
+            let mut assembler = Assembler::default();
+            let messages: Vec<_> = lines.iter().filter_map(|line| assembler.push(line)).collect();
+            assert_eq!(messages, wanted, "{lines:?}");
+            assert!(assembler.is_empty(), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_begun_is_kept_when_the_input_ends() {
+        let mut assembler = Assembler::default();
+        assert_eq!(assembler.finish(), None);
+        assert_eq!(assembler.push("\"\"\""), None);
+        assert_eq!(assembler.push("half"), None);
+        assert_eq!(assembler.finish().as_deref(), Some("half\n"));
+    }
+}

@@ -1,0 +1,160 @@
+//! The interactive chat.
+
+mod commands;
+mod input;
+
+use crate::interrupt::Interrupt;
+use crate::measure::{self, Speed};
+use crate::resolve::{Format, Setting, Talk};
+use crate::run::{self, Stream};
+use crate::setup;
+use crate::terminal::{Answer, Notes};
+use anyhow::{Context, Result};
+use commands::Line;
+use input::{Input, Source};
+use modelembed::{Chat, Error, Model};
+use serde_json::json;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Talks until Ctrl-D, `/exit` or the end of the input.
+pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
+    let notes = setting.notes();
+    let interrupt = Interrupt::install();
+    let model = setup::load_with_banner(setting, &interrupt)?;
+    let template = setup::template(&model, &talk, notes)?.context("a chat needs a chat template")?;
+    let session = setup::session(&model, setting.ctx_tokens, notes, &interrupt)?;
+    let mut chat = Chat::new(session, setup::sampler(&talk.sampling)?, template, run::generate_options(&talk));
+    chat.set_system(talk.system.clone());
+    let mut talker =
+        Talker { model, chat, system: talk.system, speed: Speed::default(), interrupt, notes, format: setting.format };
+    let mut source = Source::open(notes)?;
+    if source.is_editor() {
+        notes.line("Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands.\n");
+    }
+    if let Some(first) = talk.prompt {
+        notes.line(&format!("> {first}"));
+        talker.say(&first)?;
+    }
+    talker.converse(&mut source)?;
+    notes.line(&format!("\n{}", measure::statistics(&talker.model, &talker.speed).text().trim_end()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A chat with what surrounds it.
+struct Talker {
+    model: Arc<Model>,
+    chat: Chat,
+    system: Option<String>,
+    speed: Speed,
+    interrupt: Interrupt,
+    notes: Notes,
+    format: Format,
+}
+
+impl Talker {
+    fn converse(&mut self, source: &mut Source) -> Result<()> {
+        // Whether the next Ctrl-C leaves: one has just stopped an answer or been answered with a hint.
+        let mut leaves = false;
+        loop {
+            let input = source.next()?;
+            self.interrupt.clear();
+            let message = match input {
+                Input::Message(message) => message,
+                Input::End => return Ok(()),
+                Input::Interrupted if leaves => return Ok(()),
+                Input::Interrupted => {
+                    self.notes.line("(Ctrl-C again, or Ctrl-D, leaves)");
+                    leaves = true;
+                    continue;
+                }
+            };
+            leaves = false;
+            match commands::parse(&message) {
+                Line::Nothing => {}
+                Line::Say(text) => leaves = self.say(text)?,
+                Line::Exit => return Ok(()),
+                command => self.obey(command),
+            }
+        }
+    }
+
+    /// Sends a message and shows the answer. Returns whether Ctrl-C stopped it. What goes wrong with one message does not
+    /// end the chat, except that nobody reads the answers any more.
+    fn say(&mut self, text: &str) -> Result<bool> {
+        let mut stream = Stream::new(self.format, &self.interrupt);
+        let turn = self.chat.send(text, |piece| stream.piece(piece));
+        let response = stream.end()?;
+        let stopped = self.interrupt.is_set();
+        match turn {
+            Ok(turn) => {
+                self.speed.add(&turn.stats);
+                let stop = run::stop_words(Some(&turn.stats), &self.interrupt);
+                if self.format == Format::Json {
+                    let object = json!({"response": response, "stop": stop, "dropped_turns": turn.dropped_turns});
+                    Answer::new().piece(&format!("{object}\n"))?;
+                }
+                if turn.dropped_turns > 0 {
+                    let turns = if turn.dropped_turns == 1 { "turn was" } else { "turns were" };
+                    self.notes
+                        .line(&format!("(the context is full: the {} oldest {turns} forgotten)", turn.dropped_turns));
+                }
+                match stop {
+                    "interrupted" => self.notes.line("(stopped)"),
+                    "length" => self.notes.line("(cut: -n allows no more tokens)"),
+                    "context" => self.notes.line("(cut: the context is full)"),
+                    _ => {}
+                }
+            }
+            Err(Error::Cancelled) => self.notes.line("(stopped)"),
+            Err(error) => crate::terminal::eprint_line(&format!("error: {error}")),
+        }
+        self.interrupt.clear();
+        Ok(stopped)
+    }
+
+    fn obey(&mut self, command: Line) {
+        match command {
+            Line::Help => self.notes.line(&commands::help()),
+            Line::Reset => {
+                self.chat.reset();
+                self.notes.line("(the conversation is forgotten)");
+            }
+            Line::Stats => {
+                let session = self.chat.session();
+                self.notes.line(&format!("Context: {} of {} tokens", session.len(), session.capacity()));
+                self.notes.line(measure::statistics(&self.model, &self.speed).text().trim_end());
+            }
+            Line::System(None) => match &self.system {
+                Some(system) => self.notes.line(&format!("System message: {system}")),
+                None => self.notes.line("(no system message)"),
+            },
+            Line::System(Some(text)) => {
+                self.system = Some(text.to_string());
+                self.chat.set_system(self.system.clone());
+                self.notes.line("(a new conversation with this system message)");
+            }
+            Line::Save(path) => match self.save(path) {
+                Ok(count) => self.notes.line(&format!("({count} messages written to {path})")),
+                Err(error) => crate::terminal::eprint_line(&format!("error: {error:#}")),
+            },
+            Line::Unknown(line) => self.notes.line(&format!("unknown command {line:?}: /help lists all")),
+            Line::Say(_) | Line::Nothing | Line::Exit => {}
+        }
+    }
+
+    /// Writes the conversation as JSON, the form in which programs for chats exchange it. Never replaces a file.
+    fn save(&self, path: &str) -> Result<usize> {
+        let messages: Vec<_> = self
+            .chat
+            .messages()
+            .iter()
+            .map(|message| json!({"role": message.role, "content": message.content}))
+            .collect();
+        let text = format!("{:#}\n", json!(messages));
+        let mut file = std::fs::File::create_new(path).with_context(|| format!("cannot create {path}"))?;
+        file.write_all(text.as_bytes()).with_context(|| format!("cannot write {path}"))?;
+        Ok(messages.len())
+    }
+}

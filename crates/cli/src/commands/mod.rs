@@ -1,0 +1,6 @@
+//! One file a sub-command.
+
+pub mod bench;
+pub mod inspect;
+pub mod score;
+pub mod tokenize;

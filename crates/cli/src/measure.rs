@@ -1,0 +1,54 @@
+//! Collects what the statistics show.
+
+use crate::report::{Pace, Statistics};
+use modelembed::storage::{CountingAllocator, process};
+use modelembed::{GenerateStats, Model};
+
+/// Speeds of one or more answers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Speed {
+    prompt: Pace,
+    decode: Pace,
+    /// Of the first answer.
+    first_token_us: Option<u64>,
+}
+
+impl Speed {
+    /// Adds an answer.
+    pub fn add(&mut self, stats: &GenerateStats) {
+        let us = |time: std::time::Duration| time.as_micros() as u64;
+        self.prompt.tokens += stats.prompt_tokens;
+        self.prompt.elapsed_us += us(stats.prompt_time);
+        self.decode.tokens += stats.decode_steps;
+        self.decode.elapsed_us += us(stats.decode_time);
+        if stats.generated_tokens > 0 {
+            self.first_token_us.get_or_insert(us(stats.first_token_time));
+        }
+    }
+}
+
+/// The figures now.
+pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
+    let process = process::snapshot();
+    let residency: Option<u64> = model
+        .storages()
+        .map(|storage| storage.residency(0..storage.len()).map(|residency| residency.resident_bytes))
+        .sum();
+    // Pages of the map that this process has touched: they are the page cache's, not ours.
+    let mapped: u64 = model.storages().filter_map(|storage| storage.mapped_resident_bytes()).sum();
+    Statistics {
+        allocated_bytes: CountingAllocator::allocated_bytes(),
+        total_bytes: CountingAllocator::total_bytes(),
+        system_bytes: process.resident_bytes.map(|bytes| bytes.saturating_sub(mapped)),
+        minor_faults: process.minor_faults,
+        major_faults: process.major_faults,
+        resident_bytes: residency,
+        model_bytes: model.n_bytes(),
+        private_bytes: process.private_bytes,
+        load_us: model.load_stats().load_time.as_micros() as u64,
+        first_token_us: speed.first_token_us,
+        prompt: speed.prompt,
+        decode: speed.decode,
+        bytes_per_token: model.bytes_per_token(),
+    }
+}

@@ -1,0 +1,244 @@
+//! The banner before and the statistics after an answer.
+
+use crate::resolve::Mode;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::path::Path;
+
+/// Bytes in what the banner and statistics call MB.
+const MB: f64 = 1024.0 * 1024.0;
+
+impl Mode {
+    /// In the banner.
+    fn words(self) -> &'static str {
+        match self {
+            Mode::Map => "Memory-mapped file (efficient, no size limit)",
+            Mode::Buffer => "Memory buffer (whole file in private memory)",
+            Mode::File => "Standard file loading (tensor by tensor)",
+        }
+    }
+
+    /// While it loads.
+    pub fn loading(self) -> &'static str {
+        match self {
+            Mode::Map => "Loading model using memory-mapped file...",
+            Mode::Buffer => "Loading model into memory buffer...",
+            Mode::File => "Loading model using standard file loading...",
+        }
+    }
+}
+
+/// What is printed before the model is loaded.
+pub fn banner(model: &Path, ctx_tokens: usize, mode: Mode) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "=== Memory Loading Example ===\n\
+         System: {}/{}\n\
+         CPU cores: {cores}\n\
+         modelembed version: {} (rustc {})\n\
+         \n\
+         Configuration:\n\
+         \x20 Model: {}\n\
+         \x20 Context size: {ctx_tokens}\n\
+         \x20 GPU layers: 0\n\
+         \x20 Mode: {}\n\
+         \n\
+         {}",
+        std::env::consts::OS,
+        std::env::consts::ARCH,
+        env!("CARGO_PKG_VERSION"),
+        env!("MODELEMBED_RUSTC_VERSION"),
+        model.display(),
+        mode.words(),
+        mode.loading(),
+    )
+}
+
+/// What is printed once the model is there.
+pub fn loaded(mode: Mode, address: Option<usize>, len_bytes: u64) -> String {
+    let place = match (mode, address) {
+        (Mode::Map, Some(address)) => format!("✓ Model mapped at address: {address:#x}"),
+        (Mode::Buffer, Some(address)) => format!("✓ Model read into a buffer at address: {address:#x}"),
+        _ => "✓ Model read tensor by tensor".to_string(),
+    };
+    format!(
+        "{place}\n✓ Model size: {}\n\nModel loaded successfully!\n===============================\n",
+        megabytes(len_bytes)
+    )
+}
+
+/// Under the prompt.
+pub const RULE: &str = "-------------------------------";
+
+/// `637.54 MB`
+pub fn megabytes(bytes: u64) -> String {
+    format!("{:.2} MB", bytes as f64 / MB)
+}
+
+/// Tokens processed in some time.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pace {
+    pub tokens: usize,
+    pub elapsed_us: u64,
+}
+
+impl Pace {
+    /// Tokens a second; 0 if nothing was measured.
+    pub fn per_second(self) -> f64 {
+        if self.elapsed_us == 0 { 0.0 } else { self.tokens as f64 * 1e6 / self.elapsed_us as f64 }
+    }
+}
+
+/// Everything that is measured in a run. All of it comes from the counting allocator, the OS or a clock.
+#[derive(Debug, Clone, Default)]
+pub struct Statistics {
+    /// Heap and anonymous buffers in use.
+    pub allocated_bytes: u64,
+    /// Heap and buffers ever asked for.
+    pub total_bytes: u64,
+    /// Resident set of the process without the model's mapped pages.
+    pub system_bytes: Option<u64>,
+    pub minor_faults: Option<u64>,
+    pub major_faults: Option<u64>,
+    /// Bytes of the model in memory, as far as the OS tells.
+    pub resident_bytes: Option<u64>,
+    pub model_bytes: u64,
+    /// Memory that only this process uses.
+    pub private_bytes: Option<u64>,
+    pub load_us: u64,
+    pub first_token_us: Option<u64>,
+    pub prompt: Pace,
+    pub decode: Pace,
+    /// Bytes of weights that a decoded token reads.
+    pub bytes_per_token: u64,
+}
+
+impl Statistics {
+    /// Weight bytes read a second while decoding, in units of 10^9.
+    pub fn gb_per_second(&self) -> f64 {
+        self.decode.per_second() * self.bytes_per_token as f64 / 1e9
+    }
+
+    /// The lines after an answer.
+    pub fn text(&self) -> String {
+        let mut out = String::from("Memory Statistics:\n");
+        let mut line = |label: &str, value: String| {
+            let _ = writeln!(out, "  {label}: {value}");
+        };
+        line("Allocated", megabytes(self.allocated_bytes));
+        line("Total", megabytes(self.total_bytes));
+        if let Some(bytes) = self.system_bytes {
+            line("System", megabytes(bytes));
+        }
+        if let (Some(minor), Some(major)) = (self.minor_faults, self.major_faults) {
+            line("Page faults", format!("{minor} minor, {major} major"));
+        }
+        if let Some(bytes) = self.resident_bytes {
+            let share = 100.0 * bytes as f64 / self.model_bytes.max(1) as f64;
+            line(
+                "Resident",
+                format!("{} of {} of the model ({share:.0}%)", megabytes(bytes), megabytes(self.model_bytes)),
+            );
+        }
+        if let Some(bytes) = self.private_bytes {
+            line("Private", megabytes(bytes));
+        }
+        line("Load time", milliseconds(self.load_us));
+        if let Some(elapsed_us) = self.first_token_us {
+            line("Time to first token", milliseconds(elapsed_us));
+        }
+        if self.prompt.tokens > 0 {
+            line("Prompt", format!("{} tokens, {:.1} tokens/s", self.prompt.tokens, self.prompt.per_second()));
+        }
+        if self.decode.tokens > 0 {
+            let pace = self.decode.per_second();
+            line(
+                "Decode",
+                format!("{} tokens, {pace:.1} tokens/s, {:.2} GB/s", self.decode.tokens, self.gb_per_second()),
+            );
+        }
+        out
+    }
+
+    /// The same for programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "allocated_bytes": self.allocated_bytes,
+            "total_bytes": self.total_bytes,
+            "system_bytes": self.system_bytes,
+            "minor_faults": self.minor_faults,
+            "major_faults": self.major_faults,
+            "resident_bytes": self.resident_bytes,
+            "model_bytes": self.model_bytes,
+            "private_bytes": self.private_bytes,
+            "load_ms": self.load_us as f64 / 1e3,
+            "first_token_ms": self.first_token_us.map(|us| us as f64 / 1e3),
+            "prompt_tokens": self.prompt.tokens,
+            "prompt_tokens_per_second": self.prompt.per_second(),
+            "decode_tokens": self.decode.tokens,
+            "decode_tokens_per_second": self.decode.per_second(),
+            "gb_per_second": self.gb_per_second(),
+        })
+    }
+}
+
+fn milliseconds(elapsed_us: u64) -> String {
+    if elapsed_us < 10_000_000 {
+        format!("{:.1} ms", elapsed_us as f64 / 1e3)
+    } else {
+        format!("{:.1} s", elapsed_us as f64 / 1e6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_banner_says_what_will_be_done() {
+        let text = banner("models/x.gguf".as_ref(), 2048, Mode::Map);
+        for line in [
+            "=== Memory Loading Example ===",
+            "System: ",
+            "CPU cores: ",
+            "modelembed version: 0.",
+            "  Model: models/x.gguf\n  Context size: 2048\n  GPU layers: 0\n  Mode: Memory-mapped file (efficient, no size limit)\n",
+            "\nLoading model using memory-mapped file...",
+        ] {
+            assert!(text.contains(line), "{line:?} is not in\n{text}");
+        }
+        let text = loaded(Mode::Map, Some(0x12a000000), 668_509_143);
+        assert!(
+            text.starts_with("✓ Model mapped at address: 0x12a000000\n✓ Model size: 637.54 MB\n\nModel loaded"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn statistics_print_what_was_measured_and_nothing_else() {
+        let all = Statistics {
+            allocated_bytes: 13_054_771,
+            total_bytes: 15_969_812,
+            system_bytes: Some(51_045_728),
+            minor_faults: Some(12),
+            major_faults: Some(3),
+            resident_bytes: Some(1 << 20),
+            model_bytes: 4 << 20,
+            private_bytes: Some(2 << 20),
+            load_us: 1_500,
+            first_token_us: Some(12_345_678),
+            prompt: Pace { tokens: 10, elapsed_us: 100_000 },
+            decode: Pace { tokens: 5, elapsed_us: 500_000 },
+            bytes_per_token: 100_000_000,
+        };
+        assert_eq!(
+            all.text(),
+            "Memory Statistics:\n  Allocated: 12.45 MB\n  Total: 15.23 MB\n  System: 48.68 MB\n  Page faults: 12 minor, 3 major\n  \
+             Resident: 1.00 MB of 4.00 MB of the model (25%)\n  Private: 2.00 MB\n  Load time: 1.5 ms\n  \
+             Time to first token: 12.3 s\n  Prompt: 10 tokens, 100.0 tokens/s\n  Decode: 5 tokens, 10.0 tokens/s, 1.00 GB/s\n"
+        );
+        let none = Statistics::default().text();
+        assert!(!none.contains("System") && !none.contains("Decode") && !none.contains("first token"), "{none}");
+        assert_eq!(none.matches("NaN").count(), 0);
+    }
+}

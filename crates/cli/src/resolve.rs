@@ -1,0 +1,296 @@
+//! What the command line means: defaults filled in, conflicts refused, standard input read, the model found.
+
+pub use crate::args::Format;
+use crate::args::{self, Activations, LowArgs, Seed};
+use crate::model_path;
+use anyhow::{Context, Result};
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+
+/// A combination of options that makes no sense: exit code 2.
+#[derive(Debug)]
+pub struct UsageError(pub String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Where the model's bytes are to live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// In the page cache, mapped.
+    Map,
+    /// In one anonymous buffer.
+    Buffer,
+    /// In one allocation a tensor.
+    File,
+}
+
+/// What every task needs to know.
+#[derive(Debug)]
+pub struct Setting {
+    /// The model file; with its sisters if it is one of a split model.
+    pub model: PathBuf,
+    /// How the model was found if it is not the one asked for.
+    pub model_note: Option<String>,
+    pub mode: Mode,
+    pub ctx_tokens: usize,
+    pub threads: Option<usize>,
+    /// Activations are not quantised.
+    pub exact: bool,
+    pub isa: Option<String>,
+    pub quiet: bool,
+    pub verbose: bool,
+    pub format: Format,
+}
+
+/// A run or chat.
+#[derive(Debug)]
+pub struct Talk {
+    /// The prompt of a run; the first turn of a chat, if one was given.
+    pub prompt: Option<String>,
+    pub interactive: bool,
+    /// At most this many tokens an answer.
+    pub max_tokens: Option<usize>,
+    pub system: Option<String>,
+    /// Jinja source or name.
+    pub template: Option<String>,
+    pub raw: bool,
+    pub sampling: Sampling,
+}
+
+/// How tokens are drawn.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampling {
+    pub seed: u64,
+    pub temp: f32,
+    pub top_k: usize,
+    pub top_p: f32,
+    pub min_p: f32,
+    pub repeat_penalty: f32,
+}
+
+/// What a benchmark does.
+#[derive(Debug, Clone, Copy)]
+pub struct Bench {
+    pub prompt_tokens: usize,
+    pub gen_tokens: usize,
+    /// Runs, of which the median counts.
+    pub repeat: usize,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Task {
+    Talk(Talk),
+    Tokenize { text: Vec<u8>, special: bool },
+    Inspect,
+    Score { text: Vec<u8> },
+    Bench(Bench),
+    Completions(clap_complete::Shell),
+}
+
+/// The prompt of a run that was given none.
+const DEFAULT_PROMPT: &str = "Hello! How can I help you today?";
+
+/// Resolves everything but the setting of `completions`, which has none.
+pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
+    if let Some(args::Command::Completions(completions)) = low.command {
+        return Ok((Task::Completions(completions.shell), None));
+    }
+    let mode = mode(low.common.mmap, low.common.memory)?;
+    anyhow::ensure!(
+        low.common.ngl == 0,
+        "-ngl {}: this build has no GPU support; leave -ngl out to compute on the CPU",
+        low.common.ngl
+    );
+    let found = model_path::find(low.common.model.as_deref())?;
+    let setting = Setting {
+        model: found.path,
+        model_note: found.note,
+        mode,
+        ctx_tokens: low.common.ctx as usize,
+        threads: low.common.threads.map(usize::from),
+        exact: low.common.activations == Activations::F32,
+        isa: low.common.isa,
+        quiet: low.common.quiet,
+        verbose: low.common.verbose,
+        format: low.common.format,
+    };
+    let task = match low.command {
+        None => Task::Talk(talk(low.run)?),
+        Some(args::Command::Tokenize(tokenize)) => {
+            Task::Tokenize { text: text_of(&tokenize.prompt)?, special: !tokenize.no_special }
+        }
+        Some(args::Command::Inspect) => Task::Inspect,
+        Some(args::Command::Score(score)) => Task::Score { text: text_of(&score.prompt)? },
+        Some(args::Command::Bench(bench)) => Task::Bench(Bench {
+            prompt_tokens: bench.prompt_tokens as usize,
+            gen_tokens: bench.gen_tokens as usize,
+            repeat: bench.repeat as usize,
+        }),
+        Some(args::Command::Completions(completions)) => Task::Completions(completions.shell),
+    };
+    Ok((task, Some(setting)))
+}
+
+/// `-memory` alone chooses the buffer; an explicit `-mmap` beside it is a contradiction.
+fn mode(mmap: Option<bool>, memory: Option<bool>) -> Result<Mode> {
+    match (mmap, memory.unwrap_or(false)) {
+        (Some(true), true) => {
+            let message = "-mmap and -memory exclude one another: -mmap maps the file, -memory reads it into a buffer";
+            Err(UsageError(message.to_string()).into())
+        }
+        (_, true) => Ok(Mode::Buffer),
+        (Some(false), false) => Ok(Mode::File),
+        (_, false) => Ok(Mode::Map),
+    }
+}
+
+fn talk(run: args::RunArgs) -> Result<Talk> {
+    let contradictions = [
+        (run.raw && run.interactive, "-raw completes a text: it excludes -i"),
+        (run.raw && run.system.is_some(), "-raw uses no chat template: it excludes -system"),
+        (run.raw && run.template.is_some(), "-raw uses no chat template: it excludes -template"),
+        (
+            run.interactive && run.prompt.as_deref() == Some(OsStr::new("-")),
+            "-i reads the turns from standard input: it excludes -p -",
+        ),
+    ];
+    if let Some((_, message)) = contradictions.iter().find(|(holds, _)| *holds) {
+        return Err(UsageError(message.to_string()).into());
+    }
+    let typed = match run.prompt.as_deref() {
+        Some(prompt) => Some(line_of(text_of(prompt)?)),
+        // In a chat a pipe holds the turns.
+        None if run.interactive => None,
+        None => Some(piped_prompt()?.unwrap_or_else(|| DEFAULT_PROMPT.to_string())),
+    };
+    Ok(Talk {
+        prompt: typed,
+        interactive: run.interactive,
+        max_tokens: usize::try_from(run.n_predict).ok(),
+        system: run.system,
+        template: run.template.map(template_source).transpose()?,
+        raw: run.raw,
+        sampling: Sampling {
+            seed: match run.sampling.seed {
+                Seed::Fixed(seed) => seed,
+                Seed::Random => random_seed(),
+            },
+            temp: run.sampling.temp,
+            top_k: run.sampling.top_k as usize,
+            top_p: run.sampling.top_p,
+            min_p: run.sampling.min_p,
+            repeat_penalty: run.sampling.repeat_penalty,
+        },
+    })
+}
+
+/// The bytes of a text argument; `-` stands for standard input, byte for byte.
+fn text_of(argument: &OsStr) -> Result<Vec<u8>> {
+    if argument == "-" { read_stdin() } else { Ok(argument.as_encoded_bytes().to_vec()) }
+}
+
+fn read_stdin() -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut text).context("cannot read standard input")?;
+    Ok(text)
+}
+
+/// A prompt as people mean it: Unicode, and without the line end that `echo` adds.
+fn line_of(bytes: Vec<u8>) -> String {
+    let mut text = String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}
+
+/// What a pipe or a redirected file says. An empty one, a terminal or a device such as /dev/null says nothing.
+fn piped_prompt() -> Result<Option<String>> {
+    if std::io::stdin().is_terminal() || !stdin_is_pipe_or_file() {
+        return Ok(None);
+    }
+    Ok(Some(line_of(read_stdin()?)).filter(|text| !text.is_empty()))
+}
+
+#[cfg(unix)]
+fn stdin_is_pipe_or_file() -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let Ok(kind) = std::fs::metadata("/dev/stdin").map(|metadata| metadata.file_type()) else { return false };
+    kind.is_fifo() || kind.is_file()
+}
+
+#[cfg(not(unix))]
+fn stdin_is_pipe_or_file() -> bool {
+    // Without the type of the handle there is no telling a pipe from nothing at all: only `-p -` reads.
+    false
+}
+
+/// `-template`: the text of a file if there is one, else what was typed.
+fn template_source(template: String) -> Result<String> {
+    let is_source = template.contains("{{") || template.contains("{%");
+    let path = std::path::Path::new(&template);
+    if is_source || !(path.is_file() || template.contains('/') || path.extension().is_some()) {
+        return Ok(template);
+    }
+    std::fs::read_to_string(path).with_context(|| format!("cannot read the chat template {template:?}"))
+}
+
+fn random_seed() -> u64 {
+    // The standard library keys its hash maps with the system's randomness.
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn load_modes_follow_the_two_switches() {
+        let rows = [
+            (None, None, Some(Mode::Map)),
+            (Some(true), None, Some(Mode::Map)),
+            (Some(false), None, Some(Mode::File)),
+            (None, Some(true), Some(Mode::Buffer)),
+            (Some(false), Some(true), Some(Mode::Buffer)),
+            (Some(true), Some(false), Some(Mode::Map)),
+            (Some(false), Some(false), Some(Mode::File)),
+            (Some(true), Some(true), None),
+        ];
+        let failed: Vec<_> = rows.iter().filter(|&&(mmap, memory, wanted)| mode(mmap, memory).ok() != wanted).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+        let error = mode(Some(true), Some(true)).unwrap_err();
+        assert!(error.is::<UsageError>() && error.to_string().contains("-mmap and -memory"));
+    }
+
+    #[test]
+    fn one_line_end_is_taken_off_a_prompt() {
+        let rows: [(&[u8], &str); 5] =
+            [(b"a\n", "a"), (b"a\r\n", "a"), (b"a\n\n", "a\n"), (b"a", "a"), (b"\xff", "\u{fffd}")];
+        let failed: Vec<_> = rows.iter().filter(|(bytes, wanted)| line_of(bytes.to_vec()) != *wanted).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+    }
+
+    #[test]
+    fn a_template_is_text_a_name_or_a_file() {
+        assert_eq!(template_source("chatml".into()).unwrap(), "chatml");
+        assert_eq!(template_source("{{ a/b.c }}".into()).unwrap(), "{{ a/b.c }}");
+        let error = template_source("no/such.jinja".into()).unwrap_err().to_string();
+        assert!(error.contains("no/such.jinja"), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{{ 1 }}").unwrap();
+        assert_eq!(template_source(file.path().to_str().unwrap().into()).unwrap(), "{{ 1 }}");
+    }
+}

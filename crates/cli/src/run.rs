@@ -1,0 +1,126 @@
+//! One prompt, one answer.
+
+use crate::interrupt::{self, Interrupt};
+use crate::measure::{self, Speed};
+use crate::report::RULE;
+use crate::resolve::{Format, Setting, Talk};
+use crate::setup;
+use crate::terminal::Answer;
+use anyhow::Result;
+use modelembed::text::EncodeOptions;
+use modelembed::{Chat, Error, GenerateOptions, GenerateStats, StopReason, generate};
+use serde_json::json;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+
+/// Answers the prompt: text as it comes, or one JSON object at the end.
+pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
+    let notes = setting.notes();
+    let interrupt = Interrupt::install();
+    let model = setup::load_with_banner(setting, &interrupt)?;
+    let template = setup::template(&model, &talk, notes)?;
+    let mut session = setup::session(&model, setting.ctx_tokens, notes, &interrupt)?;
+    let mut sampler = setup::sampler(&talk.sampling)?;
+    let options = generate_options(&talk);
+    let prompt = talk.prompt.unwrap_or_default();
+
+    notes.line(&format!("Prompt: {prompt}\n{RULE}"));
+    notes.text("Response: ");
+    let mut stream = Stream::new(setting.format, &interrupt);
+    let result = match template {
+        Some(template) => {
+            let mut chat = Chat::new(session, sampler, template, options);
+            chat.set_system(talk.system);
+            chat.send(&prompt, |piece| stream.piece(piece)).map(|turn| turn.stats)
+        }
+        None => {
+            let encode = EncodeOptions { add_special: true, parse_special: true };
+            let tokens = model.tokenizer().encode(prompt.as_bytes(), encode)?;
+            generate(&mut session, &mut sampler, &tokens, &options, |piece| stream.piece(piece))
+        }
+    };
+    let response = stream.end()?;
+    let (stats, code) = match result {
+        Ok(stats) => (Some(stats), if interrupt.is_set() { interrupt::EXIT_CODE } else { 0 }),
+        Err(Error::Cancelled) => (None, interrupt::EXIT_CODE),
+        Err(error) => return Err(error.into()),
+    };
+    let mut speed = Speed::default();
+    stats.iter().for_each(|stats| speed.add(stats));
+    let statistics = measure::statistics(&model, &speed);
+    let stop = stop_words(stats.as_ref(), &interrupt);
+    if stop == "context" {
+        notes.line(&format!(
+            "\nThe context of {} tokens is full: the answer ends here (-ctx N makes it larger).",
+            setting.ctx_tokens
+        ));
+    }
+    notes.line(&format!("\n{}", statistics.text().trim_end()));
+    if setting.format == Format::Json {
+        let object = json!({
+            "model": setting.model.to_string_lossy(),
+            "prompt": prompt,
+            "response": response,
+            "stop": stop,
+            "statistics": statistics.json(),
+        });
+        Answer::new().piece(&format!("{object}\n"))?;
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// When an answer ends.
+pub fn generate_options(talk: &Talk) -> GenerateOptions {
+    GenerateOptions { max_tokens: talk.max_tokens.unwrap_or(usize::MAX), ..Default::default() }
+}
+
+/// Why an answer ended, in a word: `end`, `length`, `context` or `interrupted`.
+pub fn stop_words(stats: Option<&GenerateStats>, interrupt: &Interrupt) -> &'static str {
+    match stats.map(|stats| stats.stop) {
+        _ if interrupt.is_set() => "interrupted",
+        Some(StopReason::MaxTokens) => "length",
+        Some(StopReason::ContextFull) => "context",
+        Some(StopReason::Callback) | None => "interrupted",
+        Some(_) => "end",
+    }
+}
+
+/// Takes the pieces of an answer: shows them as they come (text) or keeps them (JSON).
+pub struct Stream<'a> {
+    answer: Option<Answer>,
+    text: String,
+    failure: Option<std::io::Error>,
+    interrupt: &'a Interrupt,
+}
+
+impl<'a> Stream<'a> {
+    pub fn new(format: Format, interrupt: &'a Interrupt) -> Stream<'a> {
+        let answer = (format == Format::Text).then(Answer::new);
+        Stream { answer, text: String::new(), failure: None, interrupt }
+    }
+
+    /// Takes a piece; asks to stop after Ctrl-C or when nobody reads any more.
+    pub fn piece(&mut self, piece: &str) -> ControlFlow<()> {
+        match &mut self.answer {
+            None => self.text.push_str(piece),
+            Some(answer) => {
+                if let Err(error) = answer.piece(piece) {
+                    self.failure = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        if self.interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Ends the line; returns the text that was kept.
+    pub fn end(mut self) -> Result<String> {
+        if let Some(error) = self.failure.take() {
+            return Err(error.into());
+        }
+        if let Some(answer) = &mut self.answer {
+            answer.end_line()?;
+        }
+        Ok(self.text)
+    }
+}

@@ -1,0 +1,138 @@
+//! From settings to a loaded model, a sampler and a template, with the banner and warnings that belong to it.
+
+use crate::interrupt::Interrupt;
+use crate::report;
+use crate::resolve::{Mode, Sampling, Setting, Talk};
+use crate::terminal::Notes;
+use anyhow::{Result, anyhow};
+use modelembed::text::chat::{self, ChatTemplate, Source};
+use modelembed::{Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions};
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+impl Setting {
+    /// Where notes go.
+    pub fn notes(&self) -> Notes {
+        Notes { quiet: self.quiet, verbose: self.verbose }
+    }
+}
+
+impl Mode {
+    /// The engine's word for it.
+    pub fn load_mode(self) -> LoadMode {
+        match self {
+            Mode::Map => LoadMode::Map,
+            Mode::Buffer => LoadMode::Buffer,
+            Mode::File => LoadMode::File,
+        }
+    }
+}
+
+/// Loads the model without a word but progress and warnings. Ctrl-C ends it.
+pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
+    let notes = setting.notes();
+    if let Some(note) = &setting.model_note {
+        notes.line(note);
+    }
+    let isa = match &setting.isa {
+        None => None,
+        Some(name) => Some(Isa::from_name(name).ok_or_else(|| {
+            let known: Vec<&str> = modelembed::Kernels::all().map(|kernels| kernels.isa().name()).collect();
+            anyhow!("-isa {name}: no such instruction set; this CPU has {}", known.join(", "))
+        })?),
+    };
+    let options = LoadOptions { mode: setting.mode.load_mode(), threads: setting.threads, isa, exact: setting.exact };
+    let mut bar = ProgressBar::new(notes);
+    let loaded = Model::load(&setting.model, &options, &mut |progress| {
+        bar.show(progress.done_bytes, progress.total_bytes);
+        if interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    bar.end();
+    let model = loaded?;
+    for warning in &model.load_stats().warnings {
+        notes.warning(warning);
+    }
+    notes.detail(&format!("kernels: {}, threads: {}", model.kernels().isa().name(), model.threads()));
+    Ok(model)
+}
+
+/// Loads the model between the banner and the line that says that it is there.
+pub fn load_with_banner(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
+    let notes = setting.notes();
+    notes.line(&report::banner(&setting.model, setting.ctx_tokens, setting.mode));
+    let model = load(setting, interrupt)?;
+    let address = model.storages().next().and_then(|storage| storage.base_address());
+    notes.line(&report::loaded(setting.mode, address, model.n_bytes()));
+    Ok(model)
+}
+
+/// A context of the wanted size; Ctrl-C ends an evaluation in it.
+pub fn session(model: &Arc<Model>, ctx_tokens: usize, notes: Notes, interrupt: &Interrupt) -> Result<Session> {
+    let trained = model.config().n_ctx_train;
+    if ctx_tokens > trained {
+        notes.warning(&format!(
+            "the model was trained on {trained} tokens at most: beyond that, -ctx {ctx_tokens} makes answers worse"
+        ));
+    }
+    let options = SessionOptions { ctx_tokens: Some(ctx_tokens), cancel: Some(interrupt.flag()) };
+    Ok(Session::new(model, options)?)
+}
+
+/// The sampler that the flags describe.
+pub fn sampler(sampling: &Sampling) -> Result<Sampler> {
+    Ok(Sampler::new(SamplerOptions {
+        seed: sampling.seed,
+        temp: sampling.temp,
+        top_k: sampling.top_k,
+        top_p: sampling.top_p,
+        min_p: sampling.min_p,
+        repeat_penalty: sampling.repeat_penalty,
+        ..Default::default()
+    })?)
+}
+
+/// The chat template to use, or none for plain completion: with `-raw`, and for a model that carries none, unless a chat
+/// (which cannot do without) or `-template` wants one.
+pub fn template(model: &Model, talk: &Talk, notes: Notes) -> Result<Option<ChatTemplate>> {
+    if talk.raw {
+        return Ok(None);
+    }
+    let selection = chat::for_model(model.gguf(), model.tokenizer(), talk.template.as_deref())?;
+    if let (Source::Missing(_), false) = (&selection.source, talk.interactive || talk.system.is_some()) {
+        notes.warning("the model has no chat template (it may be a base model): the prompt's text is completed; -template NAME uses one");
+        return Ok(None);
+    }
+    if let Some(warning) = &selection.warning {
+        notes.warning(warning);
+    }
+    notes.detail(&format!("chat template: {:?}", selection.source));
+    Ok(Some(selection.template))
+}
+
+/// How far loading is, on a terminal only.
+struct ProgressBar {
+    shown_percent: Option<u64>,
+    notes: Notes,
+}
+
+impl ProgressBar {
+    fn new(notes: Notes) -> ProgressBar {
+        let quiet = notes.quiet || !std::io::stderr().is_terminal();
+        ProgressBar { shown_percent: None, notes: Notes { quiet, ..notes } }
+    }
+
+    fn show(&mut self, done_bytes: u64, total_bytes: u64) {
+        let percent = (u128::from(done_bytes) * 100 / u128::from(total_bytes.max(1))) as u64;
+        if self.shown_percent != Some(percent) {
+            self.shown_percent = Some(percent);
+            self.notes.redraw(&format!("  {percent}% of {}", report::megabytes(total_bytes)));
+        }
+    }
+
+    fn end(&self) {
+        if self.shown_percent.is_some() {
+            self.notes.redraw("");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Standard output for the answer, standard error for everything else.
+
+use modelembed::text::printable;
+use std::io::{self, BufWriter, IsTerminal, Write};
+
+/// Standard output. On a terminal, control characters of the model's text are left out.
+pub struct Answer {
+    out: BufWriter<io::Stdout>,
+    is_terminal: bool,
+    ends_line: bool,
+}
+
+impl Answer {
+    pub fn new() -> Answer {
+        Answer { out: BufWriter::new(io::stdout()), is_terminal: io::stdout().is_terminal(), ends_line: true }
+    }
+
+    /// Writes a piece of text and shows it at once.
+    pub fn piece(&mut self, text: &str) -> io::Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.ends_line = text.ends_with('\n');
+        if self.is_terminal {
+            self.out.write_all(printable(text).as_bytes())?;
+        } else {
+            self.out.write_all(text.as_bytes())?;
+        }
+        self.out.flush()
+    }
+
+    /// Ends the last line if it is not ended yet.
+    pub fn end_line(&mut self) -> io::Result<()> {
+        if self.ends_line { Ok(()) } else { self.piece("\n") }
+    }
+
+    /// Writes without flushing: for long listings.
+    pub fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)
+    }
+
+    /// Shows what was written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Standard error, unless `-quiet`. Nobody can be told that it does not work, so failures are ignored.
+#[derive(Clone, Copy)]
+pub struct Notes {
+    pub quiet: bool,
+    pub verbose: bool,
+}
+
+impl Notes {
+    /// A line, stripped of control characters: it may quote the model file.
+    pub fn line(&self, text: &str) {
+        if !self.quiet {
+            eprint_line(text);
+        }
+    }
+
+    /// Text without a line end.
+    pub fn text(&self, text: &str) {
+        if !self.quiet {
+            let mut err = io::stderr().lock();
+            let _ = err.write_all(printable(text).as_bytes()).and_then(|()| err.flush());
+        }
+    }
+
+    /// Shows `text` in place of the line that the cursor is on: for progress, on a terminal.
+    pub fn redraw(&self, text: &str) {
+        if !self.quiet {
+            let mut err = io::stderr().lock();
+            let _ = write!(err, "\r{text:<40}\r{text}").and_then(|()| err.flush());
+        }
+    }
+
+    /// A line that only `-verbose` shows.
+    pub fn detail(&self, text: &str) {
+        if self.verbose {
+            self.line(text);
+        }
+    }
+
+    /// A warning.
+    pub fn warning(&self, text: &str) {
+        self.line(&format!("warning: {text}"));
+    }
+}
+
+/// A line on standard error, whatever `-quiet` says: errors.
+pub fn eprint_line(text: &str) {
+    let mut err = io::stderr().lock();
+    let _ = writeln!(err, "{}", printable(text));
+}
+
+/// Whether an error says that the reader of our output has gone.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+}
