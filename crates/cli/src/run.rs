@@ -8,6 +8,7 @@ use crate::setup;
 use crate::terminal::Answer;
 use anyhow::Result;
 use modelembed::text::EncodeOptions;
+use modelembed::text::chat::ChatTemplate;
 use modelembed::{Chat, Error, GenerateOptions, GenerateStats, StopReason, generate};
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -21,7 +22,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let template = setup::template(&model, &talk, notes)?;
     let mut session = setup::session(&model, setting.ctx_tokens, notes, &interrupt)?;
     let mut sampler = setup::sampler(&talk.sampling)?;
-    let options = generate_options(&talk);
+    let options = generate_options(&talk, template.as_ref());
     let prompt = talk.prompt.unwrap_or_default();
 
     notes.line(&format!("Prompt: {prompt}\n{RULE}"));
@@ -69,9 +70,13 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// When an answer ends.
-pub fn generate_options(talk: &Talk) -> GenerateOptions {
-    GenerateOptions { max_tokens: talk.max_tokens.unwrap_or(usize::MAX), ..Default::default() }
+/// When an answer ends. A built-in template knows texts that end one in a vocabulary that lacks the template's end token.
+pub fn generate_options(talk: &Talk, template: Option<&ChatTemplate>) -> GenerateOptions {
+    GenerateOptions {
+        max_tokens: talk.max_tokens.unwrap_or(usize::MAX),
+        stop: template.map(|template| template.stop().to_vec()).unwrap_or_default(),
+        ..Default::default()
+    }
 }
 
 /// Why an answer ended, in a word: `end`, `length`, `context` or `interrupted`.

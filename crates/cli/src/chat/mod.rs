@@ -25,7 +25,8 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let model = setup::load_with_banner(setting, &interrupt)?;
     let template = setup::template(&model, &talk, notes)?.context("a chat needs a chat template")?;
     let session = setup::session(&model, setting.ctx_tokens, notes, &interrupt)?;
-    let mut chat = Chat::new(session, setup::sampler(&talk.sampling)?, template, run::generate_options(&talk));
+    let options = run::generate_options(&talk, Some(&template));
+    let mut chat = Chat::new(session, setup::sampler(&talk.sampling)?, template, options);
     chat.set_system(talk.system.clone());
     let mut talker =
         Talker { model, chat, system: talk.system, speed: Speed::default(), interrupt, notes, format: setting.format };
