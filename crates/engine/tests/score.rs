@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{golden_json, ids, load, real_model, session};
+use common::{golden_json, ids, load, session};
 use modelembed::{LoadOptions, Model, TokenId};
-use modelembed_testkit::{argmax, log_prob};
+use modelembed_testkit::{argmax, log_prob, real_model};
 use serde_json::Value;
 use std::sync::Arc;
 

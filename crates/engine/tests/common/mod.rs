@@ -121,18 +121,3 @@ pub fn known(golden: &TinyGolden, logits: &[f32]) -> Vec<f32> {
     let n_vocab = golden.logits.len() / golden.positions.len();
     golden.positions.iter().flat_map(|&p| &logits[p * n_vocab..][..n_vocab]).copied().collect()
 }
-
-/// A real model by its file name, from `MODELEMBED_MODELS` or the workspace's `models`.
-///
-/// `None`, with the reason on standard error, where it is not there and `MODELEMBED_REQUIRE_MODELS` does not ask for it.
-pub fn real_model(file: &str) -> Option<PathBuf> {
-    let dir = std::env::var_os("MODELEMBED_MODELS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models"), PathBuf::from);
-    let path = dir.join(file);
-    if path.is_file() {
-        return Some(path);
-    }
-    assert!(std::env::var_os("MODELEMBED_REQUIRE_MODELS").is_none(), "{} is not there", path.display());
-    eprintln!("skipped: {} is not there (scripts/fetch-model.sh fetches it)", path.display());
-    None
-}
