@@ -29,17 +29,15 @@ impl Speed {
 
 /// The figures now.
 pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
-    let process = process::snapshot();
+    let (process, system_bytes) = process_figures(model);
     let residency: Option<u64> = model
         .storages()
         .map(|storage| storage.residency(0..storage.len()).map(|residency| residency.resident_bytes))
         .sum();
-    // Pages of the map that this process has touched: they are the page cache's, not ours.
-    let mapped: u64 = model.storages().filter_map(|storage| storage.mapped_resident_bytes()).sum();
     Statistics {
         allocated_bytes: CountingAllocator::allocated_bytes(),
         total_bytes: CountingAllocator::total_bytes(),
-        system_bytes: process.resident_bytes.map(|bytes| bytes.saturating_sub(mapped)),
+        system_bytes,
         minor_faults: process.minor_faults,
         major_faults: process.major_faults,
         resident_bytes: residency,
@@ -51,4 +49,21 @@ pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
         decode: speed.decode,
         bytes_per_token: model.bytes_per_token(),
     }
+}
+
+/// The process's figures, and its resident set without the pages of the map: those are the page cache's, not ours.
+fn process_figures(model: &Model) -> (process::Snapshot, Option<u64>) {
+    let mapped = || -> u64 { model.storages().filter_map(|storage| storage.mapped_resident_bytes()).sum() };
+    let (mut before, mut figures) = (mapped(), process::snapshot());
+    // The prefetching thread may map more between two readings. It ends soon; then they agree.
+    for _ in 0..20 {
+        let after = mapped();
+        if before == after {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        (before, figures) = (mapped(), process::snapshot());
+    }
+    let private = figures.private_bytes.unwrap_or(0);
+    (figures, figures.resident_bytes.map(|bytes| bytes.saturating_sub(before).max(private)))
 }

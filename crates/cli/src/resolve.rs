@@ -110,6 +110,9 @@ pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
         "-ngl {}: this build has no GPU support; leave -ngl out to compute on the CPU",
         low.common.ngl
     );
+    if low.command.is_none() {
+        refuse_contradictions(&low.run)?;
+    }
     let found = model_path::find(low.common.model.as_deref())?;
     let setting = Setting {
         model: found.path,
@@ -153,7 +156,7 @@ fn mode(mmap: Option<bool>, memory: Option<bool>) -> Result<Mode> {
     }
 }
 
-fn talk(run: args::RunArgs) -> Result<Talk> {
+fn refuse_contradictions(run: &args::RunArgs) -> Result<()> {
     let contradictions = [
         (run.raw && run.interactive, "-raw completes a text: it excludes -i"),
         (run.raw && run.system.is_some(), "-raw uses no chat template: it excludes -system"),
@@ -163,9 +166,13 @@ fn talk(run: args::RunArgs) -> Result<Talk> {
             "-i reads the turns from standard input: it excludes -p -",
         ),
     ];
-    if let Some((_, message)) = contradictions.iter().find(|(holds, _)| *holds) {
-        return Err(UsageError(message.to_string()).into());
+    match contradictions.iter().find(|(holds, _)| *holds) {
+        Some((_, message)) => Err(UsageError(message.to_string()).into()),
+        None => Ok(()),
     }
+}
+
+fn talk(run: args::RunArgs) -> Result<Talk> {
     let typed = match run.prompt.as_deref() {
         Some(prompt) => Some(line_of(text_of(prompt)?)),
         // In a chat a pipe holds the turns.
