@@ -1,8 +1,8 @@
 //! Headers written field by field, for files that no writer should write.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 /// Ids of value types.
 pub mod types {
-    #![allow(dead_code, reason = "each test binary uses its part")]
     pub const U8: u32 = 0;
     pub const U32: u32 = 4;
     pub const F32: u32 = 6;
