@@ -60,6 +60,11 @@ fn sets_that_do_not_belong_together() {
         (vec![first(), GgufWriter::new()], "file 2 of 2 says in its metadata that it is file 1 of 1"),
         (vec![first(), file(1, 2, 9, &["b"])], "split.tensors.count is 9 in file 2, but 2 in a file before it"),
         (vec![file(0, 2, 3, &["a"]), file(1, 2, 3, &["b"])], "the files hold 2 tensors, but split.tensors.count is 3"),
+        // The second file does not say the total; the first one's holds.
+        (
+            vec![file(0, 2, 3, &["a"]), GgufWriter::new().pair("split.no", 1u16).pair("split.count", 2u16)],
+            "the files hold 1 tensors, but split.tensors.count is 3",
+        ),
         (vec![first(), file(1, 2, 2, &["a"])], "tensor a stands in two files"),
         (
             renamed("general.name", "one", "other\u{1b}[2J").into(),
