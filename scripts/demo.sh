@@ -6,4 +6,4 @@ cd "$(dirname "$0")/.."
 scripts/build.sh
 scripts/fetch-model.sh smollm2
 build/bin/modelembed -model models/SmolLM2-135M-Instruct.Q4_1.gguf \
-    -p "What is the capital of France?" -temp 0 -n 64 "$@"
+    -system "You are a helpful AI assistant." -p "What is the capital of France?" -temp 0 -n 64 "$@"

@@ -41,6 +41,8 @@ pub struct Setting {
     pub model_note: Option<String>,
     pub mode: Mode,
     pub ctx_tokens: usize,
+    /// The context size was asked for.
+    pub ctx_is_explicit: bool,
     pub threads: Option<usize>,
     /// Activations are not quantised.
     pub exact: bool,
@@ -96,6 +98,8 @@ pub enum Task {
     Completions(clap_complete::Shell),
 }
 
+/// The context size of a run that was given none.
+const DEFAULT_CTX_TOKENS: usize = 2048;
 /// The prompt of a run that was given none.
 const DEFAULT_PROMPT: &str = "Hello! How can I help you today?";
 
@@ -118,7 +122,8 @@ pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
         model: found.path,
         model_note: found.note,
         mode,
-        ctx_tokens: low.common.ctx as usize,
+        ctx_tokens: low.common.ctx.map_or(DEFAULT_CTX_TOKENS, |tokens| tokens as usize),
+        ctx_is_explicit: low.common.ctx.is_some(),
         threads: low.common.threads.map(usize::from),
         exact: low.common.activations == Activations::F32,
         isa: low.common.isa,

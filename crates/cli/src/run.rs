@@ -20,7 +20,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let interrupt = Interrupt::install();
     let model = setup::load_with_banner(setting, &interrupt)?;
     let template = setup::template(&model, &talk, notes)?;
-    let mut session = setup::session(&model, setting.ctx_tokens, notes, &interrupt)?;
+    let mut session = setup::session(&model, setting, setting.ctx_tokens, &interrupt)?;
     let mut sampler = setup::sampler(&talk.sampling)?;
     let options = generate_options(&talk, template.as_ref());
     let prompt = talk.prompt.unwrap_or_default();

@@ -67,13 +67,12 @@ pub fn load_with_banner(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<
     Ok(model)
 }
 
-/// A context of the wanted size; Ctrl-C ends an evaluation in it.
-pub fn session(model: &Arc<Model>, ctx_tokens: usize, notes: Notes, interrupt: &Interrupt) -> Result<Session> {
+/// A context of `ctx_tokens`; Ctrl-C ends an evaluation in it.
+pub fn session(model: &Arc<Model>, setting: &Setting, ctx_tokens: usize, interrupt: &Interrupt) -> Result<Session> {
     let trained = model.config().n_ctx_train;
     if ctx_tokens > trained {
-        notes.warning(&format!(
-            "the model was trained on {trained} tokens at most: beyond that, -ctx {ctx_tokens} makes answers worse"
-        ));
+        let text = format!("the model was trained on {trained} tokens at most: answers get worse beyond them");
+        if setting.ctx_is_explicit { setting.notes().warning(&text) } else { setting.notes().detail(&text) }
     }
     let options = SessionOptions { ctx_tokens: Some(ctx_tokens), cancel: Some(interrupt.flag()) };
     Ok(Session::new(model, options)?)

@@ -46,9 +46,9 @@ pub struct CommonArgs {
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_parser = clap::builder::BoolishValueParser::new())]
     pub memory: Option<bool>,
-    /// Context size in tokens
-    #[arg(long, global = true, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
-    pub ctx: u32,
+    /// Context size in tokens [default: 2048]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub ctx: Option<u32>,
     /// Layers on the GPU (this build has no GPU support: only 0)
     #[arg(long, global = true, value_name = "LAYERS", default_value_t = 0)]
     pub ngl: i64,

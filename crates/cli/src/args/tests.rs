@@ -19,7 +19,7 @@ fn options_take_one_dash_or_two_and_a_blank_or_an_equals_sign() {
     ] {
         let low = parse_words(words).unwrap_or_else(|refusal| panic!("{words:?}: {}", refusal.text));
         assert_eq!(low.run.prompt.as_deref(), Some("hi".as_ref()), "{words:?}");
-        assert_eq!((low.run.n_predict, low.common.ctx, low.common.mmap), (7, 99, Some(false)), "{words:?}");
+        assert_eq!((low.run.n_predict, low.common.ctx, low.common.mmap), (7, Some(99), Some(false)), "{words:?}");
         assert_eq!((low.run.sampling.top_k, low.run.interactive), (5, true), "{words:?}");
     }
 }
@@ -50,7 +50,7 @@ fn switches_the_last_word_wins_and_defaults() {
     assert_eq!((low.common.mmap, low.common.memory, low.common.quiet), (Some(true), Some(false), false));
     assert_eq!((low.run.n_predict, low.run.sampling.temp, low.run.sampling.seed), (2, 0.0, Seed::Random));
     let low = parse_words(&[]).unwrap();
-    assert_eq!((low.common.mmap, low.common.memory, low.common.ctx, low.common.ngl), (None, None, 2048, 0));
+    assert_eq!((low.common.mmap, low.common.memory, low.common.ctx, low.common.ngl), (None, None, None, 0));
     assert_eq!((low.run.n_predict, low.run.sampling.seed), (512, Seed::Fixed(42)));
 }
 

@@ -24,7 +24,7 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let interrupt = Interrupt::install();
     let model = setup::load_with_banner(setting, &interrupt)?;
     let template = setup::template(&model, &talk, notes)?.context("a chat needs a chat template")?;
-    let session = setup::session(&model, setting.ctx_tokens, notes, &interrupt)?;
+    let session = setup::session(&model, setting, setting.ctx_tokens, &interrupt)?;
     let options = run::generate_options(&talk, Some(&template));
     let mut chat = Chat::new(session, setup::sampler(&talk.sampling)?, template, options);
     chat.set_system(talk.system.clone());

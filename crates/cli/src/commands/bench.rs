@@ -24,7 +24,7 @@ pub fn bench(setting: &Setting, bench: Bench) -> Result<ExitCode> {
     let interrupt = Interrupt::install();
     let model = setup::load(setting, &interrupt)?;
     let wanted = bench.prompt_tokens + bench.gen_tokens;
-    let mut session = setup::session(&model, setting.ctx_tokens.max(wanted), notes, &interrupt)?;
+    let mut session = setup::session(&model, setting, setting.ctx_tokens.max(wanted), &interrupt)?;
     let tokens = tokens(wanted, model.n_vocab());
     let mut laps = Vec::with_capacity(bench.repeat);
     for i in 0..bench.repeat {

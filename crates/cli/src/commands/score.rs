@@ -22,7 +22,7 @@ pub fn score(setting: &Setting, text: &[u8]) -> Result<ExitCode> {
         n <= ctx_tokens,
         "the text has {n} tokens, but the context holds {ctx_tokens}: give -ctx {n} or a shorter text"
     );
-    let mut session = setup::session(&model, ctx_tokens, notes, &interrupt)?;
+    let mut session = setup::session(&model, setting, ctx_tokens, &interrupt)?;
     let mut out = Answer::new();
     out.bytes(line(0, ids[0], None, None).as_bytes())?;
     let (mut failure, mut sum) = (None, 0.0);

@@ -1,0 +1,104 @@
+//! Everything that must end with a message and an exit code.
+
+use crate::util::*;
+use modelembed_testkit::{tiny, tiny_spec};
+
+#[test]
+fn contradictions_and_mistakes_end_with_2() {
+    let rows: [(&[&str], &str); 9] = [
+        (&["-mmap", "-memory"], "-mmap and -memory"),
+        (&["-raw", "-i"], "-raw"),
+        (&["-raw", "-system", "x"], "-system"),
+        (&["-raw", "-template", "chatml"], "-template"),
+        (&["-i", "-p", "-"], "-p -"),
+        (&["-modle", "x"], "-model"),
+        (&["-n", "x"], "-n"),
+        (&["tokenize"], "-p"),
+        (&["completions", "nosuchshell"], "nosuchshell"),
+    ];
+    for (args, wanted) in rows {
+        let run = run(args);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(wanted), "{args:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn requests_that_cannot_be_met_end_with_1() {
+    let tiny = tiny_model();
+    let rows: [(&[&str], &str); 3] = [
+        (&["-ngl", "3"], "no GPU support"),
+        (&["-isa", "nosuch"], "nosuch"),
+        (&["-ctx", "4", "-p", "the cat sat on the mat and was very happy"], "context"),
+    ];
+    for (args, wanted) in rows {
+        let run = run(&[&["-model", &tiny.model], args].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(wanted), "{args:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn files_that_are_no_models_are_named_for_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = tiny(&tiny_spec("llama"));
+    let mut safetensors = 20u64.to_le_bytes().to_vec();
+    safetensors.extend(b"{\"__metadata__\":{} }");
+    let mut big_endian = whole.clone();
+    big_endian[4..8].reverse();
+    let files: [(&str, &[u8], &str); 9] = [
+        ("empty.gguf", b"", "empty"),
+        ("page.gguf", b"<!DOCTYPE html><html><body>404</body></html>", "HTML"),
+        ("pointer.gguf", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git"),
+        ("archive.gguf", b"PK\x03\x04 and more bytes", "zip"),
+        ("weights.gguf", &safetensors, "safetensors"),
+        ("noise.gguf", b"some bytes that are nothing at all", "not a GGUF"),
+        ("big.gguf", &big_endian, "big-endian"),
+        ("header.gguf", &whole[..100], "header.gguf"),
+        ("half.gguf", &whole[..whole.len() / 2], "half.gguf"),
+    ];
+    for (name, bytes, wanted) in files {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        for command in [
+            &["-p", "x"][..],
+            &["inspect"],
+            &["tokenize", "-p", "x"],
+            &["-mmap=false", "-p", "x"],
+            &["-memory", "-p", "x"],
+        ] {
+            let run = run(&[&["-model", path.to_str().unwrap()], command].concat());
+            assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{name} {command:?}: {}", run.stderr);
+            let error = run.stderr.lines().filter(|line| line.starts_with("error: ")).collect::<Vec<_>>().join("\n");
+            assert!(error.to_lowercase().contains(&wanted.to_lowercase()), "{name} {command:?}: {}", run.stderr);
+        }
+    }
+}
+
+#[test]
+fn missing_files_and_folders_say_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("folder.gguf")).unwrap();
+    let missing = run_in(folder.path(), &["-model", "no/such.gguf", "-p", "x"], None);
+    assert_eq!(missing.code, 1);
+    assert!(missing.stderr.contains("Model file not found: no/such.gguf"), "{}", missing.stderr);
+    assert!(missing.stderr.contains("fetch-model.sh"), "{}", missing.stderr);
+    let directory = run_in(folder.path(), &["-model", "folder.gguf", "-p", "x"], None);
+    assert_eq!(directory.code, 1);
+    assert!(directory.stderr.contains("directory"), "{}", directory.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_may_not_be_read_is_named_as_such() {
+    use std::os::unix::fs::PermissionsExt;
+    let tiny = tiny_model();
+    std::fs::set_permissions(&tiny.model, std::fs::Permissions::from_mode(0o000)).unwrap();
+    if std::fs::read(&tiny.model).is_ok() {
+        eprintln!("skipped: the superuser may read everything");
+        return;
+    }
+    let run = run(&["-model", &tiny.model, "-p", "x"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.to_lowercase().contains("permission"), "{}", run.stderr);
+}

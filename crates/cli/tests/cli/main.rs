@@ -1,0 +1,10 @@
+//! The real binary with real flags: on tiny models made here, and on real ones where they are at hand.
+
+mod chat;
+mod errors;
+mod flags;
+mod real;
+mod subcommands;
+#[cfg(unix)]
+mod terminal;
+mod util;

@@ -1,0 +1,115 @@
+//! tokenize, inspect, score, bench, completions.
+
+use crate::util::*;
+use modelembed_testkit::{GgufWriter, tiny_metadata, tiny_spec};
+use serde_json::Value;
+
+fn ids(run: &Run) -> Vec<u64> {
+    run.json()["tokens"].as_array().unwrap().iter().map(|token| token["id"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn tokenize_gives_ids_and_pieces() {
+    let tiny = tiny_model();
+    let command = ["tokenize", "-model", &tiny.model, "-format", "json"];
+    let json = run(&[&command[..], &["-p", "the cat"]].concat()).ok();
+    let pieces: String =
+        json.json()["tokens"].as_array().unwrap().iter().map(|token| token["piece"].as_str().unwrap()).collect();
+    assert!(pieces.replace("<s>", "").trim_start() == "the cat", "{}", json.stdout);
+    assert_eq!(ids(&json)[0], 1);
+    assert_eq!(json.stderr, "");
+    // Special tokens: added and read, or not.
+    let special = run(&[&command[..], &["-p", "a</s>"]].concat()).ok();
+    let plain = run(&[&command[..], &["-p", "a</s>", "-no-special"]].concat()).ok();
+    assert!(ids(&special).starts_with(&[1]) && ids(&special).contains(&2), "{}", special.stdout);
+    assert!(!ids(&plain).contains(&1) && !ids(&plain).contains(&2), "{}", plain.stdout);
+    // One line a token for people.
+    let text = run(&["tokenize", "-model", &tiny.model, "-p", "the cat"]).ok();
+    assert_eq!(text.stdout.lines().count(), ids(&json).len());
+}
+
+#[test]
+fn tokenize_reads_standard_input_byte_for_byte() {
+    let tiny = tiny_model();
+    let command = ["tokenize", "-model", &tiny.model, "-format", "json", "-p"];
+    let tokens = |input: &[u8]| ids(&run_in(tiny.folder.path(), &[&command[..], &["-"]].concat(), Some(input)).ok());
+    assert_eq!(tokens(b"the cat"), ids(&run(&[&command[..], &["the cat"]].concat()).ok()));
+    let with_line_end = tokens(b"the cat\n");
+    assert_eq!(with_line_end.len(), tokens(b"the cat").len() + 1);
+    assert!(tokens(b"\xff\xfe\x00").len() >= 3);
+    assert!(tokens(b"").len() <= 1);
+}
+
+#[test]
+fn a_file_with_a_vocabulary_only_is_enough_to_tokenize_and_inspect() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer =
+        tiny_metadata(&tiny_spec("llama")).into_iter().fold(GgufWriter::new(), |w, (key, value)| w.pair(&key, value));
+    std::fs::write(folder.path().join("vocab.gguf"), writer.build()).unwrap();
+    let tokens = run_in(folder.path(), &["tokenize", "-model", "vocab.gguf", "-p", "the", "-format=json"], None).ok();
+    assert!(ids(&tokens).len() >= 2);
+    let inspected = run_in(folder.path(), &["inspect", "-model", "vocab.gguf"], None).ok();
+    assert!(inspected.stdout.contains("Tensors: 0"), "{}", inspected.stdout);
+    let run = run_in(folder.path(), &["-model", "vocab.gguf", "-p", "the"], None);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("token_embd.weight"), "{}", run.stderr);
+}
+
+#[test]
+fn inspect_shows_metadata_tensors_and_types() {
+    let tiny = tiny_model();
+    let text = run(&["inspect", "-model", &tiny.model]).ok();
+    for part in ["GGUF v3", "general.architecture", "\"llama\"", "token_embd.weight", "F32", "Parameters: "] {
+        assert!(text.stdout.contains(part), "{part}: {}", text.stdout);
+    }
+    let json = run(&["inspect", "-model", &tiny.model, "-format", "json"]).ok();
+    let object: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(object["metadata"]["general.architecture"], "llama");
+    assert_eq!(object["bytes"].as_u64().unwrap(), std::fs::metadata(&tiny.model).unwrap().len());
+    let tensors = object["tensors"].as_array().unwrap();
+    let of_types: u64 = object["types"].as_object().unwrap().values().map(|ty| ty["tensors"].as_u64().unwrap()).sum();
+    assert_eq!(of_types, tensors.len() as u64);
+    assert_eq!(object["metadata"]["tokenizer.ggml.tokens"]["length"], 320);
+}
+
+#[test]
+fn score_judges_every_token_after_the_first() {
+    let tiny = tiny_model();
+    let score = run(&["score", "-model", &tiny.model, "-p", "the cat sat"]).ok();
+    let lines: Vec<Value> = score.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let tokens = run(&["tokenize", "-model", &tiny.model, "-p", "the cat sat", "-format", "json"]).ok();
+    let scored: Vec<u64> = lines.iter().map(|line| line["id"].as_u64().unwrap()).collect();
+    assert_eq!(scored, ids(&tokens));
+    assert!(lines[0]["logprob"].is_null() && lines[0]["top1"].is_null());
+    for (i, line) in lines.iter().enumerate() {
+        assert_eq!(line["pos"], i);
+        let logprob = line["logprob"].as_f64();
+        assert!(i == 0 || logprob.is_some_and(|p| p < 0.0 && p > -100.0), "{line}");
+        assert!(i == 0 || line["top1"].as_u64().is_some_and(|id| id < 320), "{line}");
+    }
+    let empty = run_in(tiny.folder.path(), &["score", "-ctx", "3", "-p", "the cat sat on the mat"], None);
+    assert_eq!(empty.code, 1);
+    assert!(empty.stderr.contains("-ctx"), "{}", empty.stderr);
+}
+
+#[test]
+fn bench_reports_speed() {
+    let tiny = tiny_model();
+    let command =
+        ["bench", "-model", &tiny.model, "-prompt-tokens", "32", "-gen-tokens", "8", "-repeat", "2", "-threads", "2"];
+    let object = run(&[&command[..], &["-format", "json"]].concat()).ok().json();
+    let keys = ["prompt_tokens_per_second", "decode_tokens_per_second", "gb_per_second", "load_ms", "first_token_ms"];
+    for key in keys {
+        assert!(object[key].as_f64().is_some_and(|x| x > 0.0), "{key}: {object}");
+    }
+    assert!(object["private_bytes"].is_u64() || !cfg!(target_os = "linux"), "{object}");
+    assert_eq!((&object["prompt_tokens"], &object["threads"]), (&32.into(), &2.into()));
+    assert!(run(&command).ok().stdout.contains("tokens/s"));
+}
+
+#[test]
+fn completions_are_scripts() {
+    for (shell, part) in [("bash", "complete"), ("zsh", "#compdef modelembed"), ("fish", "complete -c modelembed")] {
+        assert!(run(&["completions", shell]).ok().stdout.contains(part), "{shell}");
+    }
+}

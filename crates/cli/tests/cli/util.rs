@@ -1,0 +1,96 @@
+//! Starts the binary and checks what holds for every run of it.
+
+use modelembed_testkit::{tiny, tiny_spec};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What a run printed.
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    /// Panics unless the run succeeded.
+    pub fn ok(self) -> Run {
+        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The last line of standard output as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        let line = self.stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}\nstderr: {}", self.stderr))
+    }
+}
+
+/// The binary, with a home of its own.
+pub fn binary(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modelembed"));
+    command.env("XDG_DATA_HOME", home).env("HOME", home).env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    command
+}
+
+/// Runs with these arguments and nothing on standard input.
+pub fn run(args: &[&str]) -> Run {
+    run_in(Path::new("."), args, None)
+}
+
+/// Runs in a folder, with `input` through a pipe on standard input.
+pub fn run_in(folder: &Path, args: &[&str], input: Option<&[u8]>) -> Run {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = binary(home.path());
+    command.current_dir(folder).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().unwrap();
+    if let Some(input) = input {
+        // A program that ends early closes the pipe.
+        let _ = child.stdin.take().unwrap().write_all(input);
+    }
+    let output = child.wait_with_output().unwrap();
+    let run = Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    };
+    for text in [&run.stdout, &run.stderr] {
+        // Neither end is a terminal. (A random model may well say U+001B itself: see `answers_are_untouched`.)
+        assert!(!text.contains("\u{1b}["), "escape codes: {text:?}");
+    }
+    assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+    run
+}
+
+/// A folder that holds the tiny llama as `models/tiny.gguf`.
+pub struct Tiny {
+    pub folder: tempfile::TempDir,
+    pub model: String,
+}
+
+pub fn tiny_model() -> Tiny {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("models")).unwrap();
+    let path = folder.path().join("models/tiny.gguf");
+    std::fs::write(&path, tiny(&tiny_spec("llama"))).unwrap();
+    Tiny { model: path.to_str().unwrap().to_string(), folder }
+}
+
+pub const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+pub const GEMMA3: &str = "gemma-3-270m-q4_k_m.gguf";
+
+/// A real model, from $MODELEMBED_MODELS or models/. Where it is absent the test ends early and says so, unless
+/// $MODELEMBED_REQUIRE_MODELS is set.
+pub fn real_model(name: &str) -> Option<String> {
+    let folder = std::env::var_os("MODELEMBED_MODELS").map(PathBuf::from);
+    let path = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models")).join(name);
+    if path.exists() {
+        return Some(path.canonicalize().unwrap().to_str().unwrap().to_string());
+    }
+    assert!(std::env::var_os("MODELEMBED_REQUIRE_MODELS").is_none(), "{} is missing", path.display());
+    eprintln!("skipped: {} is missing (scripts/fetch-model.sh all fetches it)", path.display());
+    None
+}
