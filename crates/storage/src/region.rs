@@ -87,6 +87,7 @@ pub(crate) struct Buffer(Reserved<u8>);
 impl Buffer {
     pub(crate) fn new(len: usize) -> Result<Buffer, StorageError> {
         let memory = Reserved::zeroed(len)?;
+        crate::os::advise_huge_pages(&memory);
         alloc::add(len);
         Ok(Buffer(memory))
     }

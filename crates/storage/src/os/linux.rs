@@ -57,6 +57,18 @@ pub(crate) fn prefetch(bytes: &[u8]) {
     }
 }
 
+pub(crate) fn advise_huge_pages(bytes: &[u8]) {
+    let page = super::unix::page_bytes();
+    let start = (bytes.as_ptr() as usize).next_multiple_of(page);
+    let end = (bytes.as_ptr() as usize + bytes.len()) / page * page;
+    if start < end {
+        // SAFETY: the pages are mapped, since `bytes` is borrowed, and the advice does not change what they hold.
+        unsafe {
+            libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE);
+        }
+    }
+}
+
 pub(crate) fn available_memory_bytes() -> Option<u64> {
     let machine = read_to_string("/proc/meminfo").ok().and_then(|m| kib_line(&m, "MemAvailable"));
     let groups = read_to_string("/proc/self/cgroup").unwrap_or_default();

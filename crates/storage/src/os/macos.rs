@@ -38,6 +38,8 @@ pub(crate) fn prefetch(bytes: &[u8]) {
     }
 }
 
+pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
+
 pub(crate) fn available_memory_bytes() -> Option<u64> {
     let mut bytes = 0u64;
     let mut size = size_of::<u64>();

@@ -5,6 +5,7 @@
 //! - `resident_bytes(bytes)`: how much of mapped memory is in RAM;
 //! - `mapped_resident_bytes(start, len)`: how much of a mapping stands in this process's page tables;
 //! - `prefetch(bytes)`: bring mapped memory in;
+//! - `advise_huge_pages(bytes)`: larger pages serve this memory better, if the system has them;
 //! - `snapshot()`, `available_memory_bytes()`: see [`crate::process`].
 
 #[cfg(unix)]

@@ -19,6 +19,8 @@ pub(crate) fn snapshot() -> Snapshot {
     Snapshot::default()
 }
 
+pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
+
 pub(crate) fn available_memory_bytes() -> Option<u64> {
     None
 }

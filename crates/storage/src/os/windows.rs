@@ -86,6 +86,8 @@ pub(crate) fn snapshot() -> Snapshot {
     }
 }
 
+pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
+
 pub(crate) fn available_memory_bytes() -> Option<u64> {
     // SAFETY: a structure of numbers, for which zeros are valid.
     let mut status: MEMORYSTATUSEX = unsafe { std::mem::zeroed() };
