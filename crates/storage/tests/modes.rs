@@ -129,3 +129,17 @@ fn a_file_just_written_is_resident() {
     assert!(storage.mapped_resident_bytes().unwrap() >= 1 << 20);
     assert_eq!(open(&path, LoadMode::Buffer).unwrap().residency(0..10), None);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_mapped_file_that_was_just_written_is_not_private() {
+    const MB: u64 = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model");
+    std::fs::write(&path, content(64 << 20)).unwrap();
+    let storage = open(&path, LoadMode::Map).unwrap();
+    storage.prefetch(0..64 * MB);
+    let mapped = modelembed_storage::process::snapshot();
+    assert!(storage.mapped_resident_bytes().unwrap() >= 64 * MB);
+    assert!(mapped.private_bytes.unwrap() + 64 * MB <= mapped.resident_bytes.unwrap(), "{mapped:?}");
+}

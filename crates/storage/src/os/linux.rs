@@ -23,8 +23,9 @@ pub(crate) fn snapshot() -> Snapshot {
         minor_faults,
         major_faults,
         resident_bytes: field("Rss").or_else(|| kib_line(&status, "VmRSS")),
-        // Anonymous pages and written private copies of file pages; clean private file pages are the cache's.
-        private_bytes: field("Private_Dirty").or_else(|| kib_line(&status, "RssAnon")),
+        // Anonymous pages, written copies of file pages among them. Not `Private_Dirty`: that counts the pages of a shared
+        // mapping too while a file that was just written waits for its way to the disk.
+        private_bytes: field("Anonymous").or_else(|| kib_line(&status, "RssAnon")),
         shared_bytes: sum(field("Shared_Clean"), field("Shared_Dirty")),
         read_bytes: io.lines().find_map(|l| l.strip_prefix("read_bytes: ")?.parse().ok()),
     }
