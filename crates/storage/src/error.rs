@@ -8,8 +8,16 @@ pub enum StorageError {
     /// No file of this name.
     #[error("Model file not found: {}\n  check the path, or name another file with -model", .0.display())]
     NotFound(PathBuf),
+    /// A link whose target does not exist.
+    #[error("Model file not found: {}\n  it is a link to {}, which does not exist", path.display(), target.display())]
+    DanglingLink {
+        /// The link.
+        path: PathBuf,
+        /// What it points to, as the link says it.
+        target: PathBuf,
+    },
     /// The file may not be read.
-    #[error("permission denied: {}\n  make the file readable for this user (chmod +r)", .0.display())]
+    #[error("permission denied: {}\n  make the file readable for this user (chmod +r), and its folders searchable (chmod +x)", .0.display())]
     PermissionDenied(PathBuf),
     /// A folder, not a file.
     #[error("{} is a directory; name a .gguf file in it", .0.display())]
@@ -34,7 +42,7 @@ pub enum StorageError {
         source: io::Error,
     },
     /// The file ended before all of its bytes were read.
-    #[error("{} ended at byte {at} while it was read; it had {wanted} bytes when it was opened", path.display())]
+    #[error("{} ended at byte {at} while it was read; it had {wanted} bytes when it was opened\n  wait until nothing writes to it, then try again", path.display())]
     Shrunk {
         /// The path.
         path: PathBuf,
@@ -51,15 +59,43 @@ pub enum StorageError {
         /// The system's reason.
         source: io::Error,
     },
-    /// More memory was wanted than there is.
-    #[error("not enough memory for {what}: {wanted_bytes} bytes wanted, {available_bytes} available")]
+    /// A range that was to be loaded does not lie within the file.
+    #[error("bytes {start}..{end} of {} do not exist: the file has {file_bytes} bytes", path.display())]
+    OutOfRange {
+        /// The path.
+        path: PathBuf,
+        /// Where the range begins.
+        start: u64,
+        /// Where it ends.
+        end: u64,
+        /// Length of the file.
+        file_bytes: u64,
+    },
+    /// A private copy wants more memory than there is. Nothing was allocated.
+    #[error(
+        "not enough memory for a private copy of {}: {wanted_bytes} bytes wanted, {available_bytes} available\n  \
+         try -mmap, which needs no copy", path.display()
+    )]
     OutOfMemory {
-        /// What the memory was for.
-        what: String,
+        /// The path.
+        path: PathBuf,
         /// Bytes asked for.
         wanted_bytes: u64,
         /// Bytes that could be had.
         available_bytes: u64,
+    },
+    /// The operating system refused memory for a private copy, a resource limit (`ulimit -v`, `-d`) for example.
+    #[error(
+        "cannot get {wanted_bytes} bytes of memory for a private copy of {}: {source}\n  \
+         try -mmap, which needs no copy", path.display()
+    )]
+    CopyRefused {
+        /// The path.
+        path: PathBuf,
+        /// Bytes asked for.
+        wanted_bytes: u64,
+        /// The system's reason.
+        source: io::Error,
     },
     /// The operating system refused to reserve memory.
     #[error("cannot reserve {wanted_bytes} bytes of memory: {source}")]
@@ -78,7 +114,12 @@ impl StorageError {
     /// The error for a failed operation on `path`, named as precisely as the system's answer allows.
     pub(crate) fn io(path: &Path, source: io::Error) -> StorageError {
         match source.kind() {
-            io::ErrorKind::NotFound => StorageError::NotFound(path.to_owned()),
+            io::ErrorKind::NotFound => match std::fs::read_link(path) {
+                Ok(target) => StorageError::DanglingLink { path: path.to_owned(), target },
+                Err(_) => StorageError::NotFound(path.to_owned()),
+            },
+            // A part of the path is a file where a folder is wanted.
+            io::ErrorKind::NotADirectory => StorageError::NotFound(path.to_owned()),
             io::ErrorKind::PermissionDenied => StorageError::PermissionDenied(path.to_owned()),
             _ => StorageError::Io { path: path.to_owned(), source },
         }

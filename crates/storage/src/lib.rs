@@ -20,5 +20,5 @@ mod storage;
 
 pub use alloc::CountingAllocator;
 pub use error::StorageError;
-pub use region::Reserved;
-pub use storage::{LoadMode, Progress, Residency, SharedBytes, Storage};
+pub use region::{Plain, Reserved};
+pub use storage::{Advice, LoadMode, Progress, Residency, SharedBytes, Storage};

@@ -5,15 +5,16 @@ use crate::os;
 /// Figures of this process. `None` where the system does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Page faults that were served from memory, since the start.
+    /// Page faults that were served from memory, since the start. On Windows all faults.
     pub minor_faults: Option<u64>,
     /// Page faults that had to read from a disk, since the start.
     pub major_faults: Option<u64>,
     /// Bytes of all pages in memory, shared ones included.
     pub resident_bytes: Option<u64>,
-    /// Bytes of pages that belong to this process alone: they would be free without it. Clean pages of files do not count.
+    /// Bytes of pages that no file stands behind, which no other process can use: heap, stacks, buffers. On Windows all of
+    /// the memory that is committed to this process.
     pub private_bytes: Option<u64>,
-    /// Bytes of pages that other processes use or may use as well.
+    /// Bytes of the other resident pages: those of files (a mapped model's, programs') and shared memory.
     pub shared_bytes: Option<u64>,
     /// Bytes read from disks, since the start.
     pub read_bytes: Option<u64>,
@@ -24,7 +25,8 @@ pub fn snapshot() -> Snapshot {
     os::snapshot()
 }
 
-/// Bytes that this process may still allocate: the machine's available memory, or less where a control group limits it.
+/// Bytes that this process may still allocate: the machine's available memory, the page cache that it would give up included,
+/// or less where a control group (version 1 or 2) limits it. `None` where the system does not tell.
 pub fn available_memory_bytes() -> Option<u64> {
     os::available_memory_bytes()
 }

@@ -1,5 +1,6 @@
 //! Anonymous memory: for buffers that are filled at once, and for memory that is used bit by bit.
 
+use std::io;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
@@ -7,12 +8,15 @@ use memmap2::{MmapMut, MmapOptions};
 
 use crate::alloc;
 use crate::error::StorageError;
+use crate::os;
 
 mod sealed {
     pub trait Sealed {}
     impl Sealed for u8 {}
     impl Sealed for i8 {}
     impl Sealed for u16 {}
+    impl Sealed for i32 {}
+    impl Sealed for u32 {}
     impl Sealed for f32 {}
 }
 
@@ -33,21 +37,28 @@ impl<T: Plain> Reserved<T> {
     /// # Errors
     /// A length that overflows, or the operating system's refusal.
     pub fn zeroed(len: usize) -> Result<Self, StorageError> {
-        let refuse = |source| StorageError::Reserve { wanted_bytes: len.saturating_mul(size_of::<T>()) as u64, source };
+        Self::map(len)
+            .map_err(|source| StorageError::Reserve { wanted_bytes: len.saturating_mul(size_of::<T>()) as u64, source })
+    }
+
+    fn map(len: usize) -> io::Result<Self> {
         if len == 0 {
             return Ok(Self::empty());
         }
-        let bytes = len
-            .checked_mul(size_of::<T>())
-            .filter(|b| *b <= isize::MAX as usize)
-            .ok_or_else(|| refuse(std::io::Error::from(std::io::ErrorKind::OutOfMemory)))?;
-        let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon().map_err(refuse)?;
+        let bytes = len.checked_mul(size_of::<T>()).filter(|b| *b <= isize::MAX as usize);
+        let bytes = bytes.ok_or(io::ErrorKind::OutOfMemory)?;
+        let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
         Ok(Reserved { map: Some(map), len, element: PhantomData })
     }
 
     /// No elements.
     pub fn empty() -> Self {
         Reserved { map: None, len: 0, element: PhantomData }
+    }
+
+    /// Bytes of the pages that cost memory by now, since they were touched. `None` where the system does not tell.
+    pub fn committed_bytes(&self) -> Option<u64> {
+        self.map.as_deref().map_or(Some(0), os::resident_bytes)
     }
 }
 
@@ -85,9 +96,9 @@ impl<T> std::fmt::Debug for Reserved<T> {
 pub(crate) struct Buffer(Reserved<u8>);
 
 impl Buffer {
-    pub(crate) fn new(len: usize) -> Result<Buffer, StorageError> {
-        let memory = Reserved::zeroed(len)?;
-        crate::os::advise_huge_pages(&memory);
+    pub(crate) fn new(len: usize) -> io::Result<Buffer> {
+        let memory = Reserved::map(len)?;
+        os::advise_huge_pages(&memory);
         alloc::add(len);
         Ok(Buffer(memory))
     }
@@ -124,6 +135,18 @@ mod tests {
         memory[99_999] = 1.5;
         assert_eq!(memory[99_999], 1.5);
         assert!(Reserved::<u16>::zeroed(0).unwrap().is_empty());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_touched_pages_are_committed() {
+        let mut memory = Reserved::<u8>::zeroed(64 << 20).unwrap();
+        assert_eq!(memory.committed_bytes(), Some(0));
+        memory[40 << 20] = 1;
+        // One page: a small one, or a huge one where the system always gives those.
+        let committed = memory.committed_bytes().unwrap();
+        assert!((4096..=4 << 20).contains(&committed), "{committed}");
+        assert_eq!(Reserved::<u8>::empty().committed_bytes(), Some(0));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One file of a model, in one of three ways.
 
+use std::cmp::Reverse;
 use std::fs::{File, Metadata};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use memmap2::Mmap;
 
 use crate::error::StorageError;
 use crate::os;
-use crate::read::{read_exact_at, read_parallel};
+use crate::read::Source;
 use crate::region::Buffer;
 
 /// Where the bytes of a file live.
@@ -42,6 +43,22 @@ pub struct Residency {
     pub total_bytes: u64,
 }
 
+/// How pages will be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Advice {
+    /// In no special way: the system reads ahead around each page that is touched.
+    Normal,
+    /// From front to back: the system reads ahead more, and gives up what lies behind sooner.
+    Sequential,
+    /// Here and there: the system reads nothing ahead. Makes reading in bulk several times slower.
+    Random,
+    /// Not soon: the system gives these pages up before others.
+    Cold,
+    /// Not any more by this process: they leave its page tables and resident set, and stay in the page cache.
+    Release,
+}
+
 /// Bytes that outlive the call that handed them out.
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
@@ -53,16 +70,18 @@ pub struct Storage {
 }
 
 enum Bytes {
-    Map(Arc<Mmap>),
+    Map { map: Arc<Mmap>, tells_residency: bool },
     Buffer(Arc<Buffer>),
     File { file: File, ranges: Vec<(Range<u64>, Buffer)> }, // sorted by start
 }
 
 impl Storage {
-    /// Opens a file: maps it, reads it whole with `progress`, or only opens it, as `mode` says.
+    /// Opens a file: maps it, reads it whole with `progress`, or only opens it, as `mode` says. `progress` is called on this
+    /// thread and ends the loading by breaking.
     ///
     /// # Errors
-    /// No such file, no permission, no regular file, an empty file, no memory, or the callback's wish to end.
+    /// No such file, no permission, no regular file, an empty file, no memory for a copy (found out before it is made), a file
+    /// that shrinks while it is read, or the callback's wish to end.
     pub fn open(
         path: &Path,
         mode: LoadMode,
@@ -74,15 +93,20 @@ impl Storage {
         let file = File::open(path).map_err(|e| StorageError::io(path, e))?;
         let metadata = file.metadata().map_err(|e| StorageError::io(path, e))?;
         check_kind(path, &metadata)?;
-        let len = metadata.len();
+        let mut len = metadata.len();
         if len == 0 {
             return Err(StorageError::Empty(path.to_owned()));
         }
         let bytes = match mode {
-            LoadMode::Map => Bytes::Map(Arc::new(map(path, &file)?)),
+            LoadMode::Map => {
+                let map = map(path, &file)?;
+                len = map.len() as u64; // If it changed since, the mapping knows better.
+                Bytes::Map { map: Arc::new(map), tells_residency: os::tells_residency(&file, &metadata) }
+            }
             LoadMode::Buffer => {
+                check_memory(len, path)?;
                 let mut buffer = private(len, path)?;
-                read_parallel((&file, path, len), &mut buffer, 0, 0, len, progress)?;
+                Source { file: &file, path, len }.fill_parts(vec![(0, &mut buffer)], progress)?;
                 Bytes::Buffer(Arc::new(buffer))
             }
             LoadMode::File => Bytes::File { file, ranges: Vec::new() },
@@ -104,7 +128,7 @@ impl Storage {
     /// Where the bytes live.
     pub fn mode(&self) -> LoadMode {
         match self.bytes {
-            Bytes::Map(_) => LoadMode::Map,
+            Bytes::Map { .. } => LoadMode::Map,
             Bytes::Buffer(_) => LoadMode::Buffer,
             Bytes::File { .. } => LoadMode::File,
         }
@@ -117,93 +141,103 @@ impl Storage {
     /// A read that fails.
     pub fn header(&self, at_least: u64) -> Result<SharedBytes, StorageError> {
         match &self.bytes {
-            Bytes::Map(map) => Ok(Arc::new(Header(Arc::clone(map)))),
+            Bytes::Map { map, .. } => Ok(Arc::new(Header(Arc::clone(map)))),
             Bytes::Buffer(buffer) => Ok(Arc::new(Header(Arc::clone(buffer)))),
             Bytes::File { file, .. } => {
-                let mut bytes = private(at_least.min(self.len), &self.path)?;
-                read_exact_at(file, &self.path, &mut bytes, 0, self.len)?;
+                let wanted = at_least.min(self.len);
+                check_memory(wanted, &self.path)?;
+                let mut bytes = private(wanted, &self.path)?;
+                Source { file, path: &self.path, len: self.len }.fill(&mut bytes, 0)?;
                 Ok(Arc::new(Header(Arc::new(bytes))))
             }
         }
     }
 
-    /// Reads byte ranges into memory of their own, in the given order, where the mode is [`LoadMode::File`]; nothing is to be done
-    /// in the other modes.
+    /// Reads byte ranges into memory of their own, each at a page boundary, in the given order, where the mode is
+    /// [`LoadMode::File`]; nothing is to be done in the other modes. What is loaded already is not read again; ranges that
+    /// overlap in part are read twice. After an error nothing of this call is kept.
     ///
     /// # Errors
-    /// A range beyond the file's end, no memory, a read that fails, or the callback's wish to end.
+    /// A range beyond the file's end, no memory (found out before any is taken), a read that fails, or the callback's wish to
+    /// end.
     pub fn load(
         &mut self,
         wanted: &[Range<u64>],
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
         let Bytes::File { file, ranges } = &mut self.bytes else { return Ok(()) };
-        let (path, len) = (&self.path, self.len);
-        let total_bytes: u64 = wanted.iter().map(|r| r.end.saturating_sub(r.start)).sum();
-        check_memory(total_bytes, path)?;
-        let mut done = 0;
-        for range in wanted {
-            if range.start > range.end || range.end > len {
-                return Err(StorageError::Shrunk { path: path.clone(), at: len, wanted: range.end });
-            }
-            let n = range.end - range.start;
-            let mut bytes = private(n, path)?;
-            read_parallel((file, path, len), &mut bytes, range.start, done, total_bytes, progress)?;
-            done += n;
-            ranges.push((range.clone(), bytes));
+        let (path, len) = (self.path.as_path(), self.len);
+        if let Some(&Range { start, end }) = wanted.iter().find(|r| r.start > r.end || r.end > len) {
+            return Err(StorageError::OutOfRange { path: path.to_owned(), start, end, file_bytes: len });
         }
-        ranges.sort_by_key(|(r, _)| r.start);
+        let missing: Vec<_> = wanted.iter().filter(|r| loaded(ranges, r).is_none()).collect();
+        check_memory(missing.iter().map(|r| r.end - r.start).sum(), path)?;
+        let new: Result<Vec<_>, _> =
+            missing.into_iter().map(|r| Ok((r.clone(), private(r.end - r.start, path)?))).collect();
+        let mut new = new?;
+        let parts = new.iter_mut().map(|(r, bytes)| (r.start, &mut bytes[..])).collect();
+        Source { file, path, len }.fill_parts(parts, progress)?;
+        ranges.append(&mut new);
+        // Without those that lie within another, the last one to begin before a place is the one that reaches furthest.
+        ranges.sort_by_key(|(r, _)| (r.start, Reverse(r.end)));
+        ranges.dedup_by(|(later, _), (earlier, _)| later.end <= earlier.end);
         Ok(())
     }
 
-    /// The bytes of a range, where they live. `None` beyond the file's end, or where the range was not [loaded](Self::load).
+    /// The bytes of a range, where they live. `None` beyond the file's end, or where the range does not lie within one that was
+    /// [loaded](Self::load).
+    ///
+    /// The bytes of a map are those of the file *now*: another program that writes to it changes them, one that truncates it
+    /// ends this process with SIGBUS when they are read. Whatever decides about memory is to be copied out and checked.
     pub fn bytes(&self, range: Range<u64>) -> Option<&[u8]> {
-        let (whole, first): (&[u8], u64) = match &self.bytes {
-            Bytes::Map(map) => (map, 0),
-            Bytes::Buffer(buffer) => (buffer, 0),
-            Bytes::File { ranges, .. } => {
-                let after = ranges.partition_point(|(r, _)| r.start <= range.start);
-                let (loaded, bytes) = ranges.get(after.checked_sub(1)?)?;
-                (bytes, loaded.start)
-            }
-        };
-        let at = |offset: u64| usize::try_from(offset.checked_sub(first)?).ok();
-        whole.get(at(range.start)?..at(range.end)?)
+        match &self.bytes {
+            Bytes::Map { map, .. } => within(map, 0, &range),
+            Bytes::Buffer(buffer) => within(buffer, 0, &range),
+            Bytes::File { ranges, .. } => loaded(ranges, &range),
+        }
     }
 
     /// Address of the file's first byte in memory; `None` where it lies in pieces.
     pub fn base_address(&self) -> Option<usize> {
         match &self.bytes {
-            Bytes::Map(map) => Some(map.as_ptr() as usize),
+            Bytes::Map { map, .. } => Some(map.as_ptr() as usize),
             Bytes::Buffer(buffer) => Some(buffer.as_ptr() as usize),
             Bytes::File { .. } => None,
         }
     }
 
-    /// Which part of a range of a mapped file the page cache holds, whoever brought it there. `None` for other modes, and where
-    /// the system does not tell.
+    /// A range of a mapped file, for questions to the system about its pages.
+    fn mapped(&self, range: &Range<u64>) -> Option<&[u8]> {
+        let Bytes::Map { map, .. } = &self.bytes else { return None };
+        within(map, 0, range)
+    }
+
+    /// Which part of a range of a mapped file the page cache holds, whoever brought it there. `None` for other modes, beyond the
+    /// end, and where the system does not tell: Linux tells only those who own the file or may write to it.
     pub fn residency(&self, range: Range<u64>) -> Option<Residency> {
-        let Bytes::Map(map) = &self.bytes else { return None };
-        let bytes = map.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)?;
-        let resident_bytes = os::resident_bytes(bytes)?;
-        Some(Residency { resident_bytes, total_bytes: bytes.len() as u64 })
+        let Bytes::Map { tells_residency: true, .. } = self.bytes else { return None };
+        let bytes = self.mapped(&range)?;
+        Some(Residency { resident_bytes: os::resident_bytes(bytes)?, total_bytes: bytes.len() as u64 })
     }
 
     /// Bytes of the mapping that this process has in its page tables: they count as its resident set although they are
     /// shared. `None` where the file is not mapped or the system does not tell.
     pub fn mapped_resident_bytes(&self) -> Option<u64> {
-        let Bytes::Map(map) = &self.bytes else { return None };
-        os::mapped_resident_bytes(map.as_ptr() as usize, map.len())
+        os::mapped_resident_bytes(self.mapped(&(0..self.len))?)
     }
 
-    /// Asks for the pages of a range of a mapped file and makes them accessible without faults, where the system can; blocks
-    /// until they are read. Does nothing in other modes.
+    /// Asks for the pages of a range of a mapped file and makes them accessible without faults, where the system can; may block
+    /// until they are read. Does nothing in other modes, and is silent where the system refuses: pages come when touched.
     pub fn prefetch(&self, range: Range<u64>) {
-        if let (Bytes::Map(map), Ok(start), Ok(end)) = (&self.bytes, range.start.try_into(), range.end.try_into())
-            && let Some(bytes) = map.get::<Range<usize>>(start..end)
-        {
+        if let Some(bytes) = self.mapped(&range).filter(|bytes| !bytes.is_empty()) {
             os::prefetch(bytes);
         }
+    }
+
+    /// Tells the system how the pages that a range of a mapped file touches will be used. Changes no byte. False where that had
+    /// no effect: in other modes, beyond the end, and on systems without such advice.
+    pub fn advise(&self, range: Range<u64>, advice: Advice) -> bool {
+        self.mapped(&range).is_some_and(|bytes| !bytes.is_empty() && os::advise(bytes, advice))
     }
 }
 
@@ -234,6 +268,9 @@ fn map(path: &Path, file: &File) -> Result<Mmap, StorageError> {
     // valid, and are never taken twice for a decision about memory; a lost page ends the process with SIGBUS, which the
     // crate's documentation says and which is no memory unsafety.
     let map = unsafe { Mmap::map(file) }.map_err(|source| StorageError::MapFailed { path: path.to_owned(), source })?;
+    if map.is_empty() {
+        return Err(StorageError::Empty(path.to_owned()));
+    }
     // A file that is read from disk now can come in pages of 2 MB, which spare the CPU most of its address translation. Where
     // memory is short they would make every miss read 2 MB.
     if crate::process::available_memory_bytes().is_some_and(|available| available / 2 > map.len() as u64) {
@@ -242,17 +279,33 @@ fn map(path: &Path, file: &File) -> Result<Mmap, StorageError> {
     Ok(map)
 }
 
-/// Memory for `len` bytes of the file, if there is as much.
-fn private(len: u64, path: &Path) -> Result<Buffer, StorageError> {
-    check_memory(len, path)?;
-    Buffer::new(usize::try_from(len).unwrap_or(usize::MAX))
+/// A range of the file, of whose bytes `whole` has those from `first` on.
+fn within<'a>(whole: &'a [u8], first: u64, range: &Range<u64>) -> Option<&'a [u8]> {
+    let at = |offset: u64| usize::try_from(offset.checked_sub(first)?).ok();
+    whole.get(at(range.start)?..at(range.end)?)
 }
 
+/// A range of the file, if it lies within one of `ranges`, which are sorted and of which none lies within another.
+fn loaded<'a>(ranges: &'a [(Range<u64>, Buffer)], range: &Range<u64>) -> Option<&'a [u8]> {
+    let after = ranges.partition_point(|(r, _)| r.start <= range.start);
+    let (whole, bytes) = ranges.get(after.checked_sub(1)?)?;
+    within(bytes, whole.start, range)
+}
+
+/// Memory for `len` bytes of the file.
+fn private(len: u64, path: &Path) -> Result<Buffer, StorageError> {
+    Buffer::new(usize::try_from(len).unwrap_or(usize::MAX)).map_err(|source| StorageError::CopyRefused {
+        path: path.to_owned(),
+        wanted_bytes: len,
+        source,
+    })
+}
+
+/// Refuses what cannot succeed before anything is allocated: afterwards it would be the system that ends a process.
 fn check_memory(wanted_bytes: u64, path: &Path) -> Result<(), StorageError> {
     match crate::process::available_memory_bytes() {
         Some(available_bytes) if available_bytes < wanted_bytes => {
-            let what = format!("a private copy of {} (-mmap needs none)", path.display());
-            Err(StorageError::OutOfMemory { what, wanted_bytes, available_bytes })
+            Err(StorageError::OutOfMemory { path: path.to_owned(), wanted_bytes, available_bytes })
         }
         _ => Ok(()),
     }

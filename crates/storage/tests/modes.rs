@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use modelembed_storage::{LoadMode, Progress, Storage, StorageError};
+use modelembed_storage::{Advice, LoadMode, Progress, Storage, StorageError};
 
 const MODES: [LoadMode; 3] = [LoadMode::Map, LoadMode::Buffer, LoadMode::File];
 
@@ -53,8 +53,53 @@ fn bytes_that_were_not_loaded_are_not_there() {
     assert!(storage.bytes(150..200).is_some());
     assert_eq!(storage.bytes(150..201), None);
     assert_eq!(storage.bytes(50..60), None);
-    let beyond = storage.load(std::slice::from_ref(&(900..1001)), &mut |_| ControlFlow::Continue(()));
-    assert!(matches!(beyond, Err(StorageError::Shrunk { .. })), "{beyond:?}");
+    #[allow(clippy::reversed_empty_ranges, reason = "a caller's mistake")]
+    for bad in [900..1001, u64::MAX - 1..u64::MAX, 10..5] {
+        let beyond = storage.load(std::slice::from_ref(&bad), &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(beyond, Err(StorageError::OutOfRange { .. })), "{bad:?}: {beyond:?}");
+    }
+}
+
+#[test]
+fn ranges_may_lie_in_any_order_and_within_one_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model");
+    let bytes = content(1000);
+    std::fs::write(&path, &bytes).unwrap();
+    let mut storage = open(&path, LoadMode::File).unwrap();
+    let mut total_bytes = Vec::new();
+    for ranges in [&[500..600u64, 20..30, 20..20, 25..27][..], &[0..100, 500..550, 20..30], &[90..200, 500..600]] {
+        storage
+            .load(ranges, &mut |p| {
+                total_bytes.push(p.total_bytes);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+    }
+    total_bytes.dedup();
+    // What was loaded before (500..550, 20..30, 500..600) is not read again.
+    assert_eq!(total_bytes, [112, 100, 110]);
+    for r in [0..100usize, 20..30, 22..90, 90..200, 95..99, 150..200, 500..600, 510..511, 600..600] {
+        assert_eq!(storage.bytes(r.start as u64..r.end as u64), Some(&bytes[r.clone()]), "{r:?}");
+    }
+    for r in [80..150, 200..201, 499..501, 600..601] {
+        assert_eq!(storage.bytes(r.clone()), None, "{r:?}");
+    }
+}
+
+#[test]
+fn each_tensor_begins_at_a_cache_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model");
+    std::fs::write(&path, content(10_000)).unwrap();
+    for mode in [LoadMode::Buffer, LoadMode::File] {
+        let mut storage = open(&path, mode).unwrap();
+        storage.load(&[0..3, 64..99, 192..9999], &mut |_| ControlFlow::Continue(())).unwrap();
+        for start in [0, 64, 192] {
+            let at = storage.bytes(start..start + 2).unwrap().as_ptr() as usize;
+            assert_eq!(at % 64, 0, "{mode:?} {start}");
+        }
+    }
 }
 
 #[test]
@@ -72,6 +117,56 @@ fn progress_reaches_the_end_and_can_cancel() {
     assert_eq!(last, Progress { done_bytes: 5 << 20, total_bytes: 5 << 20 });
     let cancelled = Storage::open(&path, LoadMode::Buffer, &mut |_| ControlFlow::Break(()));
     assert!(matches!(cancelled, Err(StorageError::Cancelled)), "{cancelled:?}");
+
+    let mut storage = open(&path, LoadMode::File).unwrap();
+    let ranges = [0..10u64, 10..5 << 20];
+    let cancelled = storage.load(&ranges, &mut |_| ControlFlow::Break(()));
+    assert!(matches!(cancelled, Err(StorageError::Cancelled)), "{cancelled:?}");
+    assert_eq!(storage.bytes(0..1), None, "nothing is kept");
+    last = Progress { done_bytes: 0, total_bytes: 0 };
+    storage
+        .load(&ranges, &mut |p| {
+            assert!(p.done_bytes >= last.done_bytes && p.done_bytes <= p.total_bytes);
+            last = p;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(last, Progress { done_bytes: 5 << 20, total_bytes: 5 << 20 });
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_read_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model");
+    std::fs::write(&path, content(100_000)).unwrap();
+    let mut storage = open(&path, LoadMode::File).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(30_000).unwrap();
+    let result = storage.load(&[0..100, 20_000..50_000], &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(result, Err(StorageError::Shrunk { at: 30_000, wanted: 100_000, .. })), "{result:?}");
+    let result = storage.header(90_000).map(|_| ());
+    assert!(matches!(result, Err(StorageError::Shrunk { .. })), "{result:?}");
+    // A map made before the file shrank must not be touched beyond its end; a new one knows the new length.
+    assert_eq!(open(&path, LoadMode::Map).unwrap().len(), 30_000);
+}
+
+// Other systems' file systems may not have sparse files.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_copy_that_does_not_fit_is_refused_before_it_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("huge-model");
+    let len = 1u64 << 42;
+    std::fs::File::create(&path).unwrap().set_len(len).unwrap();
+    let refused = open(&path, LoadMode::Buffer).unwrap_err();
+    assert!(matches!(refused, StorageError::OutOfMemory { wanted_bytes, .. } if wanted_bytes == len), "{refused:?}");
+    let message = refused.to_string();
+    assert!(message.contains("huge-model") && message.contains("-mmap"), "{message}");
+    let mut storage = open(&path, LoadMode::File).unwrap();
+    let ranges = [0..10, 10..len / 2, len / 2..len];
+    let refused = storage.load(&ranges, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(refused, StorageError::OutOfMemory { wanted_bytes, .. } if wanted_bytes == len), "{refused:?}");
+    // The map has no such limit.
+    assert_eq!(open(&path, LoadMode::Map).unwrap().bytes(len - 3..len), Some(&[0; 3][..]));
 }
 
 #[test]
@@ -84,6 +179,27 @@ fn what_is_no_model_file_is_named() {
         assert!(message(&dir.path().join("none")).starts_with("Model file not found: "), "{mode:?}");
         assert!(message(dir.path()).contains("is a directory"), "{mode:?}");
         assert!(message(&empty).contains("is empty"), "{mode:?}");
+        assert!(message(&empty.join("model")).starts_with("Model file not found: "), "{mode:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_and_dangling_ones_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (link, target) = (dir.path().join("link"), dir.path().join("target"));
+    std::os::unix::fs::symlink("target", &link).unwrap();
+    let message = open(&link, LoadMode::Map).unwrap_err().to_string();
+    assert!(message.starts_with("Model file not found: ") && message.contains("link to target"), "{message}");
+    std::fs::write(&target, b"bytes").unwrap();
+    assert_eq!(open(&link, LoadMode::Map).unwrap().bytes(0..5), Some(&b"bytes"[..]));
+    // A name that is no UTF-8.
+    use std::os::unix::ffi::OsStrExt;
+    let odd = dir.path().join(std::ffi::OsStr::from_bytes(b"od\xff d"));
+    if std::fs::rename(&target, &odd).is_ok() {
+        let storage = open(&odd, LoadMode::Map).unwrap();
+        assert_eq!(storage.bytes(1..3), Some(&b"yt"[..]));
+        assert_eq!(storage.mapped_resident_bytes().is_some(), cfg!(target_os = "linux"));
     }
 }
 
@@ -105,9 +221,10 @@ fn opening_and_closing_leaks_no_descriptor_and_no_mapping() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("leak-test-model");
     std::fs::write(&path, content(10_000)).unwrap();
-    for _ in 0..70 {
+    for _ in 0..200 {
         for mode in MODES {
-            drop(open(&path, mode).unwrap());
+            let mut storage = open(&path, mode).unwrap();
+            storage.load(&[10..20, 5000..9000], &mut |_| ControlFlow::Continue(())).unwrap();
         }
     }
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
@@ -127,7 +244,37 @@ fn a_file_just_written_is_resident() {
     let all = storage.residency(100..(1 << 20) - 7).unwrap();
     assert_eq!((all.resident_bytes, all.total_bytes), ((1 << 20) - 107, (1 << 20) - 107));
     assert!(storage.mapped_resident_bytes().unwrap() >= 1 << 20);
-    assert_eq!(open(&path, LoadMode::Buffer).unwrap().residency(0..10), None);
+    assert_eq!(storage.residency(0..(1 << 20) + 1), None);
+    let buffer = open(&path, LoadMode::Buffer).unwrap();
+    assert_eq!((buffer.residency(0..10), buffer.mapped_resident_bytes()), (None, None));
+    assert!(!buffer.advise(0..10, Advice::Random));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn advice_changes_no_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("advised-model");
+    let bytes = content((1 << 20) + 77);
+    std::fs::write(&path, &bytes).unwrap();
+    let storage = open(&path, LoadMode::Map).unwrap();
+    let whole = 0..storage.len();
+    for advice in [Advice::Sequential, Advice::Random, Advice::Normal] {
+        assert!(storage.advise(whole.clone(), advice), "{advice:?}");
+        assert!(storage.bytes(whole.clone()) == Some(&bytes), "{advice:?}");
+    }
+    storage.advise(5000..9000, Advice::Cold); // Linux 5.4 and later
+    storage.prefetch(whole.clone());
+    assert!(storage.mapped_resident_bytes().unwrap() >= storage.len());
+    assert!(storage.advise(whole.clone(), Advice::Release));
+    // The pages leave the process, not the page cache.
+    assert_eq!(storage.mapped_resident_bytes(), Some(0));
+    assert_eq!(storage.residency(whole.clone()).unwrap().resident_bytes, storage.len());
+    assert!(storage.bytes(whole) == Some(&bytes));
+    assert!(!storage.advise(0..storage.len() + 1, Advice::Normal), "beyond the end");
+    assert!(!storage.advise(7..7, Advice::Normal), "no bytes");
+    storage.prefetch(7..7);
+    storage.prefetch(0..u64::MAX);
 }
 
 #[cfg(target_os = "linux")]

@@ -1,10 +1,14 @@
 //! Linux: /proc, control groups, madvise.
 
-use std::fs::read_to_string;
+use std::fs::{File, Metadata, read_to_string};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
-use super::unix::{faults, pages_of};
+use super::unix::{advise_pages, faults};
 pub(crate) use super::unix::{irregular_kind, read_at, resident_bytes};
 use crate::process::Snapshot;
+use crate::storage::Advice;
 
 /// A line `Key:   123 kB` of a /proc file, in bytes.
 fn kib_line(text: &str, key: &str) -> Option<u64> {
@@ -14,32 +18,36 @@ fn kib_line(text: &str, key: &str) -> Option<u64> {
 
 pub(crate) fn snapshot() -> Snapshot {
     let (minor_faults, major_faults) = faults();
-    let smaps = read_to_string("/proc/self/smaps_rollup").ok();
-    let field = |key| smaps.as_deref().and_then(|s| kib_line(s, key));
-    let sum = |a: Option<u64>, b: Option<u64>| Some(a? + b?);
-    let status = read_to_string("/proc/self/status").unwrap_or_default();
-    let io = read_to_string("/proc/self/io").unwrap_or_default();
+    let read = |path| read_to_string(path).unwrap_or_default();
+    let (smaps, status, io) = (read("/proc/self/smaps_rollup"), read("/proc/self/status"), read("/proc/self/io"));
+    let resident_bytes = kib_line(&smaps, "Rss").or_else(|| kib_line(&status, "VmRSS"));
+    // Not Private_Dirty: that has the pages of a mapped file, too, as long as they wait to be written to the disk.
+    let private_bytes = kib_line(&smaps, "Anonymous").or_else(|| kib_line(&status, "RssAnon"));
     Snapshot {
         minor_faults,
         major_faults,
-        resident_bytes: field("Rss").or_else(|| kib_line(&status, "VmRSS")),
-        // Anonymous pages, written copies of file pages among them. Not `Private_Dirty`: that counts the pages of a shared
-        // mapping too while a file that was just written waits for its way to the disk.
-        private_bytes: field("Anonymous").or_else(|| kib_line(&status, "RssAnon")),
-        shared_bytes: sum(field("Shared_Clean"), field("Shared_Dirty")),
+        resident_bytes,
+        private_bytes,
+        shared_bytes: resident_bytes.zip(private_bytes).map(|(all, own)| all.saturating_sub(own)),
         read_bytes: io.lines().find_map(|l| l.strip_prefix("read_bytes: ")?.parse().ok()),
     }
 }
 
-pub(crate) fn mapped_resident_bytes(start: usize, len: usize) -> Option<u64> {
-    let smaps = read_to_string("/proc/self/smaps").ok()?;
+pub(crate) fn mapped_resident_bytes(bytes: &[u8]) -> Option<u64> {
+    // The names of mapped files need not be UTF-8.
+    let smaps = std::fs::read("/proc/self/smaps").ok()?;
+    rss_within(&String::from_utf8_lossy(&smaps), bytes.as_ptr() as usize, bytes.len())
+}
+
+/// The sum of `Rss` over the mappings of an `smaps` text that meet a range of addresses.
+fn rss_within(smaps: &str, start: usize, len: usize) -> Option<u64> {
     let mut inside = false;
     let mut total = 0;
     for line in smaps.lines() {
         let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
         let address = |text: &str| usize::from_str_radix(text, 16).ok();
-        if let Some((Some(a), Some(b))) = range.map(|(a, b)| (address(a), address(b))) {
-            inside = a < start + len && b > start;
+        if let Some((Some(first), Some(end))) = range.map(|(a, b)| (address(a), address(b))) {
+            inside = first < start + len && end > start;
         } else if inside && line.starts_with("Rss:") {
             total += kib_line(line, "Rss")?;
         }
@@ -47,55 +55,77 @@ pub(crate) fn mapped_resident_bytes(start: usize, len: usize) -> Option<u64> {
     Some(total)
 }
 
-pub(crate) fn prefetch(bytes: &[u8]) {
-    let (start, len) = pages_of(bytes);
-    // SAFETY: the pages are mapped, since `bytes` is borrowed, and neither advice changes what they hold.
+/// Since Linux 5.2 mincore calls every page of a file resident for those who neither own it nor may write to it.
+pub(crate) fn tells_residency(file: &File, metadata: &Metadata) -> bool {
+    let Ok(opened) = std::ffi::CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())) else { return false };
+    // SAFETY: the calls take nothing but a string that ends with a zero and lives until they return.
     unsafe {
-        // Linux 5.14 and later read and map the pages; before, only reading ahead can be asked for.
-        if libc::madvise(start as *mut libc::c_void, len, libc::MADV_POPULATE_READ) != 0 {
-            libc::madvise(start as *mut libc::c_void, len, libc::MADV_WILLNEED);
-        }
+        let user = libc::geteuid();
+        user == 0
+            || user == metadata.uid()
+            || libc::faccessat(libc::AT_FDCWD, opened.as_ptr(), libc::W_OK, libc::AT_EACCESS) == 0
     }
 }
 
+pub(crate) fn prefetch(bytes: &[u8]) {
+    // Linux 5.14 and later read and map the pages; before, only reading ahead can be asked for. Asking for both, the second
+    // first, was measured to be slower than the first alone (a virtual disk, 253 MB: 205 ms against 123 ms).
+    if !advise_pages(bytes, libc::MADV_POPULATE_READ) {
+        advise_pages(bytes, libc::MADV_WILLNEED);
+    }
+}
+
+pub(crate) fn advise(bytes: &[u8], advice: Advice) -> bool {
+    let advice = match advice {
+        Advice::Normal => libc::MADV_NORMAL,
+        Advice::Sequential => libc::MADV_SEQUENTIAL,
+        Advice::Random => libc::MADV_RANDOM,
+        Advice::Cold => libc::MADV_COLD,
+        Advice::Release => libc::MADV_DONTNEED,
+    };
+    advise_pages(bytes, advice)
+}
+
+/// Fewer faults while a buffer is filled (253 MB from the page cache: 110 ms instead of 290 ms on a 2-core virtual machine), fewer
+/// misses of the address cache while memory is used.
 pub(crate) fn advise_huge_pages(bytes: &[u8]) {
-    let page = super::unix::page_bytes();
-    let start = (bytes.as_ptr() as usize).next_multiple_of(page);
-    let end = (bytes.as_ptr() as usize + bytes.len()) / page * page;
-    if start < end {
-        // SAFETY: the pages are mapped, since `bytes` is borrowed, and the advice does not change what they hold.
-        unsafe {
-            libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE);
-        }
+    const HUGE_PAGE_BYTES: usize = 2 << 20;
+    if bytes.len() >= HUGE_PAGE_BYTES {
+        advise_pages(bytes, libc::MADV_HUGEPAGE);
     }
 }
 
 pub(crate) fn available_memory_bytes() -> Option<u64> {
     let machine = read_to_string("/proc/meminfo").ok().and_then(|m| kib_line(&m, "MemAvailable"));
     let groups = read_to_string("/proc/self/cgroup").unwrap_or_default();
-    groups.lines().filter_map(group_available).chain(machine).min()
+    groups.lines().filter_map(|line| group_available(Path::new("/sys/fs/cgroup"), line)).chain(machine).min()
 }
 
-/// What one line of /proc/self/cgroup leaves: `0::/path` is version 2, `9:memory:/path` version 1.
-fn group_available(line: &str) -> Option<u64> {
+/// What one line of /proc/self/cgroup leaves: `0::/path` is version 2, `9:memory:/path` version 1. The groups' files lie in
+/// `mounted`.
+fn group_available(mounted: &Path, line: &str) -> Option<u64> {
     let mut fields = line.splitn(3, ':');
     let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
     let (root, limit, usage, cache) = match controllers {
-        "" => ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        "" => (mounted.to_owned(), "memory.max", "memory.current", ["inactive_file", "active_file"]),
         c if c.split(',').any(|c| c == "memory") => {
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            let cache = ["total_inactive_file", "total_active_file"];
+            (mounted.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", cache)
         }
         _ => return None,
     };
     // Every ancestor limits too. Inside a container the path may not exist: then its root is the container's own group.
     let mut least: Option<u64> = None;
-    let mut folder = std::path::PathBuf::from(format!("{root}/{}", path.trim_start_matches('/')));
-    while folder.starts_with(root) {
+    let mut folder: PathBuf = root.join(path.trim_start_matches('/'));
+    while folder.starts_with(&root) {
         let number = |name: &str| read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+        // No limit reads "max" in version 2 and a huge number in version 1.
         if let (Some(limit), Some(usage)) = (number(limit), number(usage)) {
-            // The page cache that the group would give up first counts as used, but can be had.
+            // The page cache counts as used, but the group gives it up when memory is wanted.
             let stat = read_to_string(folder.join("memory.stat")).unwrap_or_default();
-            let cached = stat.lines().find_map(|l| l.strip_prefix(cache)?.trim().parse::<u64>().ok()).unwrap_or(0);
+            let line =
+                |key: &str| stat.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.parse::<u64>().ok());
+            let cached: u64 = cache.iter().filter_map(|key| line(key)).sum();
             let left = limit.saturating_sub(usage.saturating_sub(cached));
             least = Some(least.map_or(left, |l| l.min(left)));
         }
@@ -119,10 +149,55 @@ mod tests {
     }
 
     #[test]
+    fn resident_parts_of_mappings() {
+        let smaps = "1000-3000 r--s 00000000 fe:00 7 /a-b c\nSize: 8 kB\nRss: 4 kB\nVmFlags: rd mr\n\
+                     3000-4000 r--s 00002000 fe:00 7 /a-b c\nRss: 2 kB\n5000-6000 rw-p 00000000 00:00 0 \nRss: 1 kB\n";
+        let rows = [(0x1000, 0x3000, 6), (0x1000, 0x2000, 4), (0x2fff, 2, 6), (0x4000, 0x1000, 0), (0x4fff, 2, 1)];
+        for (start, len, kib) in rows {
+            assert_eq!(rss_within(smaps, start, len), Some(kib << 10), "{start:#x} {len:#x}");
+        }
+    }
+
+    #[test]
+    fn control_groups_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = |path: &str, files: &[(&str, &str)]| {
+            let folder = dir.path().join(path);
+            std::fs::create_dir_all(&folder).unwrap();
+            files.iter().for_each(|(name, text)| std::fs::write(folder.join(name), text).unwrap());
+        };
+        let stat = "anon 5\ninactive_file 100\nactive_file 20\ninactive_file_other 7\n";
+        group("a", &[("memory.max", "5000\n"), ("memory.current", "4900\n"), ("memory.stat", stat)]);
+        group("a/b", &[("memory.max", "max\n"), ("memory.current", "10\n")]);
+        group("a/c", &[("memory.max", "50\n"), ("memory.current", "60\n")]);
+        let unlimited = [("memory.limit_in_bytes", "9223372036854771712\n"), ("memory.usage_in_bytes", "1\n")];
+        group("memory", &unlimited);
+        let stat = "inactive_file 1\ntotal_inactive_file 200\ntotal_active_file 0\n";
+        let files = [("memory.limit_in_bytes", "1000"), ("memory.usage_in_bytes", "900"), ("memory.stat", stat)];
+        group("memory/x", &files);
+        let rows = [
+            ("0::/a", Some(220)),
+            ("0::/a/b", Some(220)), // the parent's limit
+            ("0::/a/c", Some(0)),   // over its limit
+            ("0::/", None),
+            ("0::/../../outside", None),
+            ("4:memory:/x", Some(300)),
+            ("4:cpu,memory:/x/not-here:1", Some(300)),
+            ("4:memory:/", Some(9223372036854771711)),
+            ("3:cpu:/x", None),
+            ("nonsense", None),
+        ];
+        for (line, wanted) in rows {
+            assert_eq!(group_available(dir.path(), line), wanted, "{line}");
+        }
+    }
+
+    #[test]
     fn the_system_tells() {
         let s = snapshot();
         assert!(s.minor_faults.unwrap() > 0);
         assert!(s.resident_bytes.unwrap() > 100_000, "{s:?}");
+        assert!(s.private_bytes.unwrap() < s.resident_bytes.unwrap(), "{s:?}");
         assert!(available_memory_bytes().unwrap() > 1_000_000);
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! - `read_at(file, out, offset)`: one read at an offset, as long as the system likes;
 //! - `irregular_kind(metadata)`: what a file is that is no regular file;
-//! - `resident_bytes(bytes)`: how much of mapped memory is in RAM;
-//! - `mapped_resident_bytes(start, len)`: how much of a mapping stands in this process's page tables;
+//! - `tells_residency(file, metadata)`: whether `resident_bytes` of a mapping of the file can be believed;
+//! - `resident_bytes(bytes)`: how much of mapped or reserved memory is in RAM;
+//! - `mapped_resident_bytes(bytes)`: how much of a mapping stands in this process's page tables;
 //! - `prefetch(bytes)`: bring mapped memory in;
+//! - `advise(bytes, advice)`: say how the pages of a mapped file will be used;
 //! - `advise_huge_pages(bytes)`: larger pages serve this memory better, if the system has them;
 //! - `snapshot()`, `available_memory_bytes()`: see [`crate::process`].
 
 #[cfg(unix)]
+#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code, reason = "`other` asks for little"))]
 mod unix;
 
 #[cfg(target_os = "linux")]

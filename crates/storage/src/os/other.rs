@@ -1,25 +1,51 @@
-//! Systems that this crate knows nothing special about.
+//! Systems that this crate knows nothing special about: everything loads, and what the system would tell is unknown.
 
-use crate::process::Snapshot;
+use std::fs::{File, Metadata};
 
 #[cfg(unix)]
 pub(crate) use super::unix::{irregular_kind, read_at};
+use crate::process::Snapshot;
+use crate::storage::Advice;
+
+/// The file's place moves, so reads take turns.
+#[cfg(not(unix))]
+pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    use std::io::{Read, Seek, SeekFrom};
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(|p| p.into_inner());
+    let mut file = file;
+    file.seek(SeekFrom::Start(offset))?;
+    file.read(out)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn irregular_kind(_metadata: &Metadata) -> &'static str {
+    "a pipe or a device"
+}
+
+pub(crate) fn tells_residency(_file: &File, _metadata: &Metadata) -> bool {
+    false
+}
 
 pub(crate) fn resident_bytes(_bytes: &[u8]) -> Option<u64> {
     None
 }
 
-pub(crate) fn mapped_resident_bytes(_start: usize, _len: usize) -> Option<u64> {
+pub(crate) fn mapped_resident_bytes(_bytes: &[u8]) -> Option<u64> {
     None
 }
 
 pub(crate) fn prefetch(_bytes: &[u8]) {}
 
-pub(crate) fn snapshot() -> Snapshot {
-    Snapshot::default()
+pub(crate) fn advise(_bytes: &[u8], _advice: Advice) -> bool {
+    false
 }
 
 pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
+
+pub(crate) fn snapshot() -> Snapshot {
+    Snapshot::default()
+}
 
 pub(crate) fn available_memory_bytes() -> Option<u64> {
     None

@@ -1,4 +1,4 @@
-//! What Linux, macOS and the BSDs share.
+//! What Linux, macOS and their relatives share.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -19,14 +19,22 @@ pub(crate) fn irregular_kind(metadata: &Metadata) -> &'static str {
     }
 }
 
-pub(crate) fn page_bytes() -> usize {
+fn page_bytes() -> usize {
     // SAFETY: sysconf reads a constant of the system.
     let n = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(n).unwrap_or(4096)
 }
 
+/// Gives the pages that `bytes` lies in an advice that changes nothing that can be read there. False where it was refused.
+pub(crate) fn advise_pages(bytes: &[u8], advice: libc::c_int) -> bool {
+    let (start, len) = pages_of(bytes);
+    // SAFETY: the pages are mapped, since `bytes` is borrowed, and hold a file's bytes (which come back when they are touched)
+    // or memory about which callers give advice only that keeps what it holds.
+    unsafe { libc::madvise(start as *mut libc::c_void, len, advice) == 0 }
+}
+
 /// The whole pages that `bytes` lies in: (address, length).
-pub(crate) fn pages_of(bytes: &[u8]) -> (usize, usize) {
+fn pages_of(bytes: &[u8]) -> (usize, usize) {
     let page = page_bytes();
     let start = bytes.as_ptr() as usize / page * page;
     let end = (bytes.as_ptr() as usize + bytes.len()).next_multiple_of(page);

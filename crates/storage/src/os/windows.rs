@@ -13,6 +13,7 @@ use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORY
 use windows_sys::Win32::System::Threading::GetCurrentProcess;
 
 use crate::process::Snapshot;
+use crate::storage::Advice;
 
 const PAGE_BYTES: usize = 4096;
 
@@ -28,12 +29,13 @@ pub(crate) fn irregular_kind(_metadata: &Metadata) -> &'static str {
 pub(crate) fn resident_bytes(bytes: &[u8]) -> Option<u64> {
     const WINDOW: usize = 4096; // pages asked about at once
     let (first, end) = (bytes.as_ptr() as usize, bytes.as_ptr() as usize + bytes.len());
+    let start = first / PAGE_BYTES * PAGE_BYTES;
     let mut resident = 0;
-    let pages: Vec<usize> = (first / PAGE_BYTES * PAGE_BYTES..end).step_by(PAGE_BYTES).collect();
-    for window in pages.chunks(WINDOW) {
-        let mut entries: Vec<PSAPI_WORKING_SET_EX_INFORMATION> = window
-            .iter()
-            .map(|&at| {
+    for window in (start..end).step_by(WINDOW * PAGE_BYTES) {
+        let pages = (window..end.min(window + WINDOW * PAGE_BYTES)).step_by(PAGE_BYTES);
+        let mut entries: Vec<PSAPI_WORKING_SET_EX_INFORMATION> = pages
+            .clone()
+            .map(|at| {
                 // SAFETY: the structure consists of numbers and a pointer, for which zeros are valid.
                 let mut entry: PSAPI_WORKING_SET_EX_INFORMATION = unsafe { std::mem::zeroed() };
                 entry.VirtualAddress = at as *mut _;
@@ -45,7 +47,7 @@ pub(crate) fn resident_bytes(bytes: &[u8]) -> Option<u64> {
         if unsafe { QueryWorkingSetEx(GetCurrentProcess(), entries.as_mut_ptr().cast(), size) } == 0 {
             return None;
         }
-        for (entry, &at) in entries.iter().zip(window) {
+        for (entry, at) in entries.iter().zip(pages) {
             // SAFETY: `Flags` is the plain number of the union; bit 0 says that the page is there.
             if unsafe { entry.VirtualAttributes.Flags } & 1 != 0 {
                 resident += (at + PAGE_BYTES).min(end) - at.max(first);
@@ -55,10 +57,21 @@ pub(crate) fn resident_bytes(bytes: &[u8]) -> Option<u64> {
     Some(resident as u64)
 }
 
-pub(crate) fn mapped_resident_bytes(start: usize, len: usize) -> Option<u64> {
-    // SAFETY: called with the extent of a live mapping.
-    resident_bytes(unsafe { std::slice::from_raw_parts(start as *const u8, len) })
+pub(crate) fn mapped_resident_bytes(bytes: &[u8]) -> Option<u64> {
+    resident_bytes(bytes)
 }
+
+pub(crate) fn tells_residency(_file: &File, _metadata: &Metadata) -> bool {
+    true
+}
+
+/// Windows takes no advice about the pages of a mapped file.
+pub(crate) fn advise(_bytes: &[u8], _advice: Advice) -> bool {
+    false
+}
+
+/// Large pages need a privilege that users do not have.
+pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
 
 pub(crate) fn prefetch(bytes: &[u8]) {
     let range = WIN32_MEMORY_RANGE_ENTRY { VirtualAddress: bytes.as_ptr() as *mut _, NumberOfBytes: bytes.len() };
@@ -80,13 +93,10 @@ pub(crate) fn snapshot() -> Snapshot {
     Snapshot {
         minor_faults: Some(counters.PageFaultCount.into()), // Windows counts both kinds together
         resident_bytes: Some(counters.WorkingSetSize as u64),
-        private_bytes: Some(counters.PrivateUsage as u64),
-        shared_bytes: Some((counters.WorkingSetSize as u64).saturating_sub(counters.PrivateUsage as u64)),
+        private_bytes: Some(counters.PrivateUsage as u64), // with what was swapped out or never touched
         ..Snapshot::default()
     }
 }
-
-pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
 
 pub(crate) fn available_memory_bytes() -> Option<u64> {
     // SAFETY: a structure of numbers, for which zeros are valid.
