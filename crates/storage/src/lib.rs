@@ -8,10 +8,11 @@
 //! - [`CountingAllocator`] counts what the heap holds.
 //!
 //! A mapped file that another program truncates raises SIGBUS (an access violation on Windows) where its lost pages are
-//! read; [`LoadMode::Buffer`] avoids that at the price of a copy.
+//! read; [`LoadMode::Buffer`] avoids that at the price of a copy, and [`report_lost_pages`] turns it into a message.
 
 mod alloc;
 mod error;
+mod lost_pages;
 mod os;
 pub mod process;
 mod read;
@@ -20,5 +21,6 @@ mod storage;
 
 pub use alloc::CountingAllocator;
 pub use error::StorageError;
+pub use lost_pages::report_lost_pages;
 pub use region::{Plain, Reserved};
 pub use storage::{Advice, LoadMode, Progress, Residency, SharedBytes, Storage};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use memmap2::Mmap;
 
 use crate::error::StorageError;
+use crate::lost_pages::Named;
 use crate::os;
 use crate::read::Source;
 use crate::region::Buffer;
@@ -70,7 +71,7 @@ pub struct Storage {
 }
 
 enum Bytes {
-    Map { map: Arc<Mmap>, tells_residency: bool },
+    Map { map: Arc<Map>, tells_residency: bool },
     Buffer(Arc<Buffer>),
     File { file: File, ranges: Vec<(Range<u64>, Buffer)> }, // sorted by start
 }
@@ -247,6 +248,21 @@ impl std::fmt::Debug for Storage {
     }
 }
 
+/// A mapped file, known by name as long as it is mapped.
+struct Map {
+    // Dropped in this order: no name without its mapping.
+    _named: Named,
+    map: Mmap,
+}
+
+impl std::ops::Deref for Map {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
 struct Header<T>(Arc<T>);
 
 impl<T: std::ops::Deref<Target = [u8]>> AsRef<[u8]> for Header<T> {
@@ -263,7 +279,7 @@ fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), StorageError> {
     }
 }
 
-fn map(path: &Path, file: &File) -> Result<Mmap, StorageError> {
+fn map(path: &Path, file: &File) -> Result<Map, StorageError> {
     // SAFETY: a mapped file can change or shrink underneath. The bytes are handed out as `&[u8]` only, for which any content is
     // valid, and are never taken twice for a decision about memory; a lost page ends the process with SIGBUS, which the
     // crate's documentation says and which is no memory unsafety.
@@ -276,7 +292,7 @@ fn map(path: &Path, file: &File) -> Result<Mmap, StorageError> {
     if crate::process::available_memory_bytes().is_some_and(|available| available / 2 > map.len() as u64) {
         os::advise_huge_pages(&map);
     }
-    Ok(map)
+    Ok(Map { _named: Named::new(&map, path), map })
 }
 
 /// A range of the file, of whose bytes `whole` has those from `first` on.

@@ -8,6 +8,7 @@
 //! - `prefetch(bytes)`: bring mapped memory in;
 //! - `advise(bytes, advice)`: say how the pages of a mapped file will be used;
 //! - `advise_huge_pages(bytes)`: larger pages serve this memory better, if the system has them;
+//! - `handle_lost_pages()`: see [`crate::report_lost_pages`];
 //! - `snapshot()`, `available_memory_bytes()`: see [`crate::process`].
 
 #[cfg(unix)]

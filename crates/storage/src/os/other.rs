@@ -43,6 +43,11 @@ pub(crate) fn advise(_bytes: &[u8], _advice: Advice) -> bool {
 
 pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
 
+/// No signal tells of them here.
+pub(crate) fn handle_lost_pages() -> bool {
+    false
+}
+
 pub(crate) fn snapshot() -> Snapshot {
     Snapshot::default()
 }

@@ -74,3 +74,52 @@ pub(crate) fn resident_bytes(bytes: &[u8]) -> Option<u64> {
     }
     Some(resident as u64)
 }
+
+/// The handler that stood before ours.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+static FORMER: std::sync::OnceLock<libc::sigaction> = std::sync::OnceLock::new();
+
+/// Sets the handler of SIGBUS, once.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+pub(crate) fn handle_lost_pages() -> bool {
+    static SET: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *SET.get_or_init(|| {
+        // SAFETY: zeros are a valid `sigaction` (no flags, an empty mask, the default action), which the first call overwrites
+        // with what stands; the handler has the signature that SA_SIGINFO asks for and does only what a handler may do.
+        unsafe {
+            let mut former: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut former) != 0 {
+                return false;
+            }
+            // Known before the handler can run, so that the handler never waits for it.
+            let _ = FORMER.set(former);
+            let mut ours: libc::sigaction = std::mem::zeroed();
+            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_lost_page;
+            ours.sa_sigaction = handler as usize;
+            // On the stack that the thread keeps for signals: Rust's own handler of stack overflows may come after this one.
+            ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            libc::sigaction(libc::SIGBUS, &raw const ours, std::ptr::null_mut()) == 0
+        }
+    })
+}
+
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+extern "C" fn on_lost_page(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the system passes a valid structure; for SIGBUS it holds an address. `write` takes the piece's own extent.
+    // `_exit` ends the process without running anything else.
+    unsafe {
+        let address = (*info).si_addr() as usize;
+        let write = |piece: &[u8]| {
+            // If the message cannot be written, the exit code still tells.
+            let _ = libc::write(libc::STDERR_FILENO, piece.as_ptr().cast(), piece.len());
+        };
+        if let Some(exit_code) = crate::lost_pages::message_for(address, write) {
+            libc::_exit(exit_code);
+        }
+    }
+    // Another cause: the instruction is tried again under the former handler.
+    if let Some(former) = FORMER.get() {
+        // SAFETY: this is the structure that the system gave.
+        unsafe { libc::sigaction(libc::SIGBUS, former, std::ptr::null_mut()) };
+    }
+}

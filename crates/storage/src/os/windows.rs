@@ -81,6 +81,11 @@ pub(crate) fn prefetch(bytes: &[u8]) {
     }
 }
 
+/// No signal tells of them here.
+pub(crate) fn handle_lost_pages() -> bool {
+    false
+}
+
 pub(crate) fn snapshot() -> Snapshot {
     // SAFETY: a structure of numbers, for which zeros are valid.
     let mut counters: PROCESS_MEMORY_COUNTERS_EX = unsafe { std::mem::zeroed() };
