@@ -5,7 +5,6 @@ use std::sync::OnceLock;
 use modelembed_gguf::StrArray;
 
 use crate::bytemap;
-use crate::error::TextError;
 use crate::merge::Merger;
 use crate::split::{Plain, PreTokenizer, Scratch, Splitter, char_len, repair};
 use crate::table::{Hash, IdTable, Keep};
@@ -23,7 +22,7 @@ pub(crate) struct Bpe {
 }
 
 /// From a pair of neighbours to its rank, which is its position among the merges.
-struct Ranks {
+pub(crate) struct Ranks {
     hash: Hash,
     table: IdTable,
     longest_bytes: usize,
@@ -47,9 +46,14 @@ impl Bpe {
         self.pre.plain
     }
 
+    /// Builds the table of ranks, unless it is there.
+    pub(crate) fn prepare(&self, vocab: &Vocab) -> &Ranks {
+        self.ranks.get_or_init(|| self.build_ranks(vocab.bytes()))
+    }
+
     /// Appends the ids of `text` to `out`.
-    pub(crate) fn encode(&self, vocab: &Vocab, text: &[u8], out: &mut Vec<u32>) -> Result<(), TextError> {
-        let ranks = self.ranks.get_or_init(|| self.build_ranks(vocab.bytes()));
+    pub(crate) fn encode(&self, vocab: &Vocab, text: &[u8], out: &mut Vec<u32>) {
+        let ranks = self.prepare(vocab);
         let escaped;
         let text = if self.pre.plain.is_some_and(|plain| plain.escape_spaces) {
             escaped = escape_spaces(text);
@@ -60,8 +64,7 @@ impl Bpe {
         let mut work = Work::default();
         self.splitter.split(&repair(text), &mut Scratch::default(), |word| {
             self.encode_word(vocab, ranks, word, &mut work, out);
-            Ok(())
-        })
+        });
     }
 
     fn encode_word(&self, vocab: &Vocab, ranks: &Ranks, text: &[u8], work: &mut Work, out: &mut Vec<u32>) {

@@ -41,12 +41,6 @@ pub enum TextError {
         /// Tokens.
         wanted: usize,
     },
-    /// A byte of the text has no token, and the vocabulary has no token for the unknown.
-    #[error("the vocabulary has neither a token for byte 0x{byte:02X} nor an unknown token")]
-    NoByteToken {
-        /// The byte.
-        byte: u8,
-    },
     /// A text is longer than positions in it can be counted.
     #[error("the text has {seen} bytes, wanted at most {most}")]
     TextTooLong {

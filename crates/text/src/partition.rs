@@ -44,29 +44,30 @@ impl Partition {
     /// Which tokens occur in `text`, by their position in the list; with some that may only begin like a part of it.
     fn occurring<'v>(&self, text: &[u8], token: &impl Fn(usize) -> &'v [u8]) -> Vec<u32> {
         let mut seen = vec![false; self.sorted.len()];
+        let mut unseen: Vec<u32> = self.by_first.iter().map(|range| range.end - range.start).collect();
         let mut found = Vec::new();
         for at in 0..text.len() {
-            let range = &self.by_first[usize::from(text[at])];
+            let first = usize::from(text[at]);
+            if unseen[first] == 0 {
+                continue;
+            }
+            let range = &self.by_first[first];
             let mut candidates = &self.sorted[range.start as usize..range.end as usize];
             // Among tokens that share the first `depth` bytes with the text, those that end there come first.
             let mut depth = 1;
-            while !candidates.is_empty() {
-                let ending = match depth {
-                    ..PROBE_BYTES => candidates.partition_point(|&i| token(i as usize).len() == depth),
-                    _ => candidates.len(),
-                };
-                for &i in &candidates[..ending] {
-                    if !std::mem::replace(&mut seen[i as usize], true) {
-                        found.push(i);
+            while let [i, rest @ ..] = candidates {
+                if depth >= PROBE_BYTES || token(*i as usize).len() == depth {
+                    if !std::mem::replace(&mut seen[*i as usize], true) {
+                        found.push(*i);
+                        unseen[first] -= 1;
                     }
+                    candidates = rest;
+                } else if let Some(&byte) = text.get(at + depth) {
+                    candidates = with_byte(candidates, depth, byte, token);
+                    depth += 1;
+                } else {
+                    break;
                 }
-                candidates = &candidates[ending..];
-                let Some(&byte) = text.get(at + depth) else { break };
-                let next = |i: &u32| token(*i as usize).get(depth).copied();
-                let low = candidates.partition_point(|i| next(i) < Some(byte));
-                let len = candidates[low..].partition_point(|i| next(i) == Some(byte));
-                candidates = &candidates[low..low + len];
-                depth += 1;
             }
         }
         found.sort_unstable();
@@ -93,6 +94,18 @@ impl Partition {
         }
         taken.fragments(text.len())
     }
+}
+
+/// Of tokens in order that agree up to `depth`, those that have `byte` there.
+fn with_byte<'s, 'v>(sorted: &'s [u32], depth: usize, byte: u8, token: &impl Fn(usize) -> &'v [u8]) -> &'s [u32] {
+    let next = |i: &u32| token(*i as usize).get(depth).copied();
+    // Often all of them: tokens of one repeated character.
+    if sorted.first().and_then(next) == Some(byte) && sorted.last().and_then(next) == Some(byte) {
+        return sorted;
+    }
+    let low = sorted.partition_point(|i| next(i) < Some(byte));
+    let len = sorted[low..].partition_point(|i| next(i) == Some(byte));
+    &sorted[low..low + len]
 }
 
 /// Parts of a text that tokens have taken.

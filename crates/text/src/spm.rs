@@ -1,20 +1,13 @@
 //! SentencePiece's byte-pair encoding (Llama 1 and 2, Gemma): merges whatever neighbours are a token, best score first.
 
 use crate::bpe::escape_spaces_to;
-use crate::error::TextError;
 use crate::merge::Merger;
 use crate::vocab::{Vocab, byte_token};
 
 /// Appends the ids of `text` to `out`. With `prefix`, a space is put before it.
 ///
 /// Characters without a token become the tokens of their bytes, and those the unknown token.
-pub(crate) fn encode(
-    vocab: &Vocab,
-    unk: Option<u32>,
-    text: &[u8],
-    prefix: bool,
-    out: &mut Vec<u32>,
-) -> Result<(), TextError> {
+pub(crate) fn encode(vocab: &Vocab, unk: u32, text: &[u8], prefix: bool, out: &mut Vec<u32>) {
     let mut escaped = Vec::with_capacity(text.len() + text.len() / 2);
     if prefix {
         escape_spaces_to(b" ", &mut escaped);
@@ -37,13 +30,12 @@ pub(crate) fn encode(
             Some(id) => out.push(id),
             None => {
                 for &byte in symbol {
-                    let id = vocab.find(&byte_token(byte)).or_else(|| vocab.find(&[byte])).or(unk);
-                    out.push(id.ok_or(TextError::NoByteToken { byte })?);
+                    let id = vocab.find(&byte_token(byte)).or_else(|| vocab.find(&[byte]));
+                    out.push(id.unwrap_or(unk));
                 }
             }
         }
     }
-    Ok(())
 }
 
 /// Bytes of the character that `lead` begins, by its upper bits alone: text need not be valid UTF-8.

@@ -23,25 +23,39 @@ impl Hash {
 
     /// Hash of one string.
     pub(crate) fn of(&self, bytes: &[u8]) -> u64 {
-        let mut hash = self.seed ^ bytes.len() as u64;
-        let mut chunks = bytes.chunks_exact(8);
-        for chunk in &mut chunks {
-            let word = chunk.try_into().map_or(0, u64::from_le_bytes);
-            hash = fold(hash ^ word, self.factor);
+        let start = self.seed ^ (bytes.len() as u64).wrapping_mul(self.factor);
+        // Nearly all tokens are short: two reads that may overlap cover them, and the length says how they do.
+        let (low, high) = match bytes {
+            [] => (0, 0),
+            [a] => (u64::from(*a), 0),
+            [a, b, ..] if bytes.len() < 4 => (u64::from(*a) | u64::from(*b) << 8, u64::from(bytes[bytes.len() - 1])),
+            _ if bytes.len() <= 8 => (word32(bytes.first_chunk()), word32(bytes.last_chunk())),
+            _ if bytes.len() <= 16 => (word64(bytes.first_chunk()), word64(bytes.last_chunk())),
+            _ => return self.of_long(start, bytes),
+        };
+        fold(fold(start ^ low, self.factor) ^ high, self.factor)
+    }
+
+    fn of_long(&self, start: u64, bytes: &[u8]) -> u64 {
+        let mut hash = start;
+        for chunk in bytes.chunks_exact(8) {
+            hash = fold(hash ^ word64(chunk.first_chunk()), self.factor);
         }
-        let rest = chunks.remainder();
-        if !rest.is_empty() {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            hash = fold(hash ^ u64::from_le_bytes(last), self.factor);
-        }
-        fold(hash, self.factor ^ self.seed.rotate_left(17))
+        fold(hash ^ word64(bytes.last_chunk()), self.factor)
     }
 
     /// Hash of an ordered pair of strings.
     pub(crate) fn of_pair(&self, left: &[u8], right: &[u8]) -> u64 {
         fold(self.of(left).rotate_left(23) ^ self.of(right), self.factor)
     }
+}
+
+fn word32(bytes: Option<&[u8; 4]>) -> u64 {
+    bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes).into())
+}
+
+fn word64(bytes: Option<&[u8; 8]>) -> u64 {
+    bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 fn fold(a: u64, b: u64) -> u64 {
@@ -101,6 +115,12 @@ impl IdTable {
     /// The number of the string with this hash for which `same` holds.
     pub(crate) fn find(&self, hash: u64, same: impl FnMut(u32) -> bool) -> Option<u32> {
         self.probe(hash, same).1
+    }
+
+    /// Reads the slots of hashes that will be entered next, so that the memory is asked for all of them at once.
+    pub(crate) fn touch(&self, hashes: &[u64]) {
+        let mask = self.slots.len() - 1;
+        std::hint::black_box(hashes.iter().fold(0, |all, &hash| all | self.slots[hash as usize & mask]));
     }
 
     /// Enters number `id`; each number once.

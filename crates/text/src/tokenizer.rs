@@ -224,7 +224,7 @@ impl Tokenizer {
     /// Token ids of a text, which need not be valid UTF-8.
     ///
     /// # Errors
-    /// If the text is longer than 1 GiB, or holds a byte that an incomplete vocabulary has no token for.
+    /// If the text is longer than 1 GiB.
     pub fn encode(&self, text: &[u8], options: EncodeOptions) -> Result<Vec<TokenId>, TextError> {
         if text.len() > MOST_TEXT_BYTES {
             return Err(TextError::TextTooLong { seen: text.len(), most: MOST_TEXT_BYTES });
@@ -237,10 +237,11 @@ impl Tokenizer {
             match fragment {
                 Fragment::Token(id) => ids.push(id),
                 Fragment::Text(range) => match &self.model {
-                    Model::Bpe(bpe) => bpe.encode(&self.vocab, &text[range], &mut ids)?,
+                    Model::Bpe(bpe) => bpe.encode(&self.vocab, &text[range], &mut ids),
                     Model::Spm => {
-                        let unk = self.unk.map(|id| id.0);
-                        spm::encode(&self.vocab, unk, &text[range], self.add_space_prefix && after_special, &mut ids)?;
+                        // There is always one: where the file names none it is token 0.
+                        let unk = self.unk.map_or(0, |id| id.0);
+                        spm::encode(&self.vocab, unk, &text[range], self.add_space_prefix && after_special, &mut ids);
                         after_special = false;
                         continue;
                     }
@@ -250,6 +251,15 @@ impl Tokenizer {
         }
         ids.extend(wrap(self.add_eos, self.eos));
         Ok(ids.into_iter().map(TokenId).collect())
+    }
+
+    /// Builds the look-up tables that the first text would build: a few milliseconds, which a caller with something else to
+    /// do meanwhile can spend on another thread.
+    pub fn prepare(&self) {
+        self.special();
+        if let Model::Bpe(bpe) = &self.model {
+            bpe.prepare(&self.vocab);
+        }
     }
 
     fn partition(&self, text: &[u8], parse_special: bool) -> Vec<Fragment> {

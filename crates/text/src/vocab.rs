@@ -25,6 +25,9 @@ const SCORES: &str = "tokenizer.ggml.scores";
 /// Ids stay below this, which leaves [`IdTable`] at least one bit of the hash.
 const MOST_TOKENS: usize = 1 << 30;
 
+/// Tokens that are entered together when the index is built: enough to hide the memory's latency.
+const BATCH: u32 = 32;
+
 enum Scores {
     None,
     F32(NumArray<f32>),
@@ -87,7 +90,11 @@ impl Vocab {
 
     /// The token's bytes as stored; empty for an id that is none.
     pub(crate) fn token(&self, id: u32) -> &[u8] {
-        self.tokens.get(self.bytes(), id as usize).unwrap_or_default()
+        self.token_in(self.bytes(), id)
+    }
+
+    fn token_in<'b>(&self, header: &'b [u8], id: u32) -> &'b [u8] {
+        self.tokens.get(header, id as usize).unwrap_or_default()
     }
 
     /// What the file says about the token's kind, in bits of [`attr`]. A file without kinds has normal tokens only.
@@ -126,10 +133,20 @@ impl Vocab {
         let (hash, header) = (Hash::new(), self.bytes());
         let mut ids = IdTable::new(self.len());
         let mut longest_bytes = 0;
-        for (id, token) in self.tokens.iter(header).enumerate().filter(|(_, token)| !token.is_empty()) {
-            longest_bytes = longest_bytes.max(token.len());
-            let same = |other: u32| self.tokens.get(header, other as usize) == Some(token);
-            ids.insert(hash.of(token), id as u32, Keep::Last, same);
+        let n = self.len() as u32;
+        let mut hashes = Vec::with_capacity(BATCH as usize);
+        for start in (0..n).step_by(BATCH as usize) {
+            let batch = start..n.min(start + BATCH);
+            hashes.clear();
+            hashes.extend(batch.clone().map(|id| hash.of(self.token_in(header, id))));
+            ids.touch(&hashes);
+            for (id, &hash) in batch.zip(&hashes) {
+                let token = self.token_in(header, id);
+                longest_bytes = longest_bytes.max(token.len());
+                if !token.is_empty() {
+                    ids.insert(hash, id, Keep::Last, |other| self.token_in(header, other) == token);
+                }
+            }
         }
         Index { hash, ids, longest_bytes }
     }

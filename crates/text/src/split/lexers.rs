@@ -79,7 +79,7 @@ fn llama3_word(text: &[u8], family: Llama3) -> usize {
         return run(text, in_word);
     }
     if is_number(first) {
-        return run(text, is_number).min(family.digits);
+        return run(&text[..text.len().min(family.digits)], is_number);
     }
     if !newline(first) && second.is_some_and(in_word) {
         return 1 + run(&text[1..], in_word);
@@ -161,7 +161,7 @@ fn kimi_word(text: &[u8], chars: &[u32]) -> usize {
         return end + contraction(&text[end..], true);
     }
     if is_number(first) {
-        return run(text, is_number).min(3);
+        return run(&text[..text.len().min(3)], is_number);
     }
     let prefix = usize::from(first == b' ');
     let rest = &text[prefix..];

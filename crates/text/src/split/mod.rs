@@ -34,12 +34,7 @@ impl Splitter {
     }
 
     /// Calls `word` with each word of `text`, in order; together they are the text. `text` must be repaired.
-    pub(crate) fn split<'t, E>(
-        &self,
-        text: &'t [u8],
-        scratch: &mut Scratch,
-        mut word: impl FnMut(&'t [u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub(crate) fn split<'t>(&self, text: &'t [u8], scratch: &mut Scratch, mut word: impl FnMut(&'t [u8])) {
         let with_chars = self.pre.steps.iter().any(needs_chars);
         scratch.text.read(text, with_chars);
         scratch.ends.clear();
@@ -62,11 +57,10 @@ impl Splitter {
             let bytes = rest.iter().enumerate().filter(|(_, b)| **b & 0xc0 != 0x80).map(|(i, _)| i).nth(end - chars);
             let (now, later) = rest.split_at(bytes.unwrap_or(rest.len()));
             if !now.is_empty() {
-                word(now)?;
+                word(now);
             }
             (rest, chars) = (later, end);
         }
-        Ok(())
     }
 }
 
@@ -154,3 +148,6 @@ fn holds(set: Ranges, char: u32) -> bool {
     let at = set.partition_point(|&(_, last)| last < char);
     set.get(at).is_some_and(|&(first, _)| first <= char)
 }
+
+#[cfg(test)]
+mod tests;
