@@ -65,6 +65,9 @@ fn found() -> Vec<(AdapterInfo, wgpu::Adapter)> {
     descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
     // No debug markers and no validation layer: both are for whoever debugs this crate.
     descriptor.flags = wgpu::InstanceFlags::empty();
+    // Beyond what the driver calls free, memory would be the host's, at a tenth of the speed.
+    descriptor.memory_budget_thresholds =
+        wgpu::MemoryBudgetThresholds { for_resource_creation: Some(95), for_device_loss: None };
     let instance = wgpu::Instance::new(descriptor);
     let all = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
     all.into_iter()
@@ -98,9 +101,9 @@ fn choose(choice: &Choice, infos: &[AdapterInfo]) -> Option<usize> {
     // One device shows up once an interface; Direct3D is the one whose compiler has no subgroups.
     let rank = |info: &AdapterInfo| (info.kind, info.backend == "Dx12", info.index);
     match choice {
-        Choice::Best => (0..infos.len())
-            .filter(|&i| infos[i].kind != AdapterKind::Software)
-            .min_by_key(|&i| rank(&infos[i])),
+        Choice::Best => {
+            (0..infos.len()).filter(|&i| infos[i].kind != AdapterKind::Software).min_by_key(|&i| rank(&infos[i]))
+        }
         Choice::Named(name) => {
             let by_index = name.parse().ok().filter(|&i: &usize| i < infos.len());
             by_index.or_else(|| {
@@ -120,7 +123,9 @@ fn nothing(choice: &Choice, infos: &[AdapterInfo]) -> String {
     let list = infos.iter().map(|i| format!("\n  {i}")).collect::<String>();
     match choice {
         Choice::Best => {
-            format!("{looked} and found only software on the CPU, which is slower than CPU layers (-device takes it all the same):{list}")
+            format!(
+                "{looked} and found only software on the CPU, which is slower than CPU layers (-device takes it all the same):{list}"
+            )
         }
         Choice::Named(name) => format!("{looked} and found none that \"{name}\" names:{list}"),
     }

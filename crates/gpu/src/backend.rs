@@ -161,4 +161,20 @@ pub trait Backend {
     /// # Errors
     /// Whatever the device refused.
     fn read(&self, buffer: &Self::Buffer, offset: u64, bytes: &mut [u8]) -> Result<()>;
+
+    /// Copies numbers into a buffer, from element `first` on.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    fn write_f32(&self, buffer: &Self::Buffer, first: usize, x: &[f32]) -> Result<()> {
+        self.write(buffer, first as u64 * 4, bytemuck::cast_slice(x))
+    }
+
+    /// Waits for all steps, then copies numbers out of a buffer, from element `first` on.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn read_f32(&self, buffer: &Self::Buffer, first: usize, x: &mut [f32]) -> Result<()> {
+        self.read(buffer, first as u64 * 4, bytemuck::cast_slice_mut(x))
+    }
 }

@@ -122,8 +122,7 @@ impl Gpu {
             ..Default::default()
         };
         let opened = pollster::block_on(adapter.request_device(&descriptor));
-        let (device, queue) =
-            opened.map_err(|e| Error::Open { adapter: info.to_string(), problem: e.to_string() })?;
+        let (device, queue) = opened.map_err(|e| Error::Open { adapter: info.to_string(), problem: e.to_string() })?;
         let fault = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&fault);
         device.on_uncaptured_error(Arc::new(move |error| {

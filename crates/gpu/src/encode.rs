@@ -49,11 +49,7 @@ struct Encoder<'a, B> {
     steps: Vec<Step<'a, B>>,
 }
 
-pub(crate) fn encode<'a, B>(
-    ops: &'a [Op<B>],
-    limits: &'a Limits,
-    len_of: fn(&B) -> u64,
-) -> Result<Vec<Step<'a, B>>> {
+pub(crate) fn encode<'a, B>(ops: &'a [Op<B>], limits: &'a Limits, len_of: fn(&B) -> u64) -> Result<Vec<Step<'a, B>>> {
     let mut encoder = Encoder { limits, len_of, steps: Vec::with_capacity(ops.len()) };
     ops.iter().try_for_each(|op| encoder.op(op))?;
     Ok(encoder.steps)
@@ -121,9 +117,8 @@ impl<'a, B> Encoder<'a, B> {
             Op::Attend { q, k, v, y, heads, pos, window, scale, n_cols } => {
                 let half_dim = half_dim(k)?;
                 let group = heads / k.heads;
-                let mut p = params([
-                    *n_cols, group, half_dim, k.capacity, *pos, *window, q.first, q.stride, y.first, y.stride,
-                ]);
+                let mut p =
+                    params([*n_cols, group, half_dim, k.capacity, *pos, *window, q.first, q.stride, y.first, y.stride]);
                 p[10] = scale.to_bits();
                 let kernel = Kernel::Attend { ty: k.ty, pairs: half_dim.div_ceil(GROUP) as u32 };
                 let groups = [*heads as u32, *n_cols as u32, 1];

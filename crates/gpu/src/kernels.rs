@@ -18,16 +18,28 @@ use Access::{Read, ReadWrite};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
     /// `lanes` threads a row.
-    MatVec { ty: TensorType, cols: u32, lanes: u32 },
-    MatVecSubgroup { ty: TensorType, cols: u32 },
-    Gemm { ty: TensorType },
+    MatVec {
+        ty: TensorType,
+        cols: u32,
+        lanes: u32,
+    },
+    MatVecSubgroup {
+        ty: TensorType,
+        cols: u32,
+    },
+    Gemm {
+        ty: TensorType,
+    },
     RmsNorm,
     Add,
     ActMul(Activation),
     Rope,
     Store(CacheType),
     /// `pairs` of the output a thread.
-    Attend { ty: CacheType, pairs: u32 },
+    Attend {
+        ty: CacheType,
+        pairs: u32,
+    },
     Shift(CacheType),
     ArgMax,
 }

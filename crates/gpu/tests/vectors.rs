@@ -42,8 +42,15 @@ fn norms_equal_f64_arithmetic_also_in_place() {
         for in_place in [false, true] {
             let out = if in_place { buffer.clone() } else { upload(&gpu, &bytes_of(&x)) };
             let x = Vectors { columns: columns(&buffer, 0, stride), per_col };
-            gpu.run(&[Op::RmsNorm { x, y: columns(&out, 0, stride), weight: weight.clone(), len, eps: 1e-5, n_cols: n }])
-                .expect("runs");
+            gpu.run(&[Op::RmsNorm {
+                x,
+                y: columns(&out, 0, stride),
+                weight: weight.clone(),
+                len,
+                eps: 1e-5,
+                n_cols: n,
+            }])
+            .expect("runs");
             close(&format!("{len} x {per_col} x {n}"), &floats(&gpu, &out, want.len()), &want, 4e-6, &mut failures);
         }
     }
@@ -127,14 +134,27 @@ fn rotary_embedding_turns_both_kinds_of_pairs() {
             let (buffer, angles) = (upload(&gpu, &bytes_of(&x)), upload(&gpu, &bytes_of(&angles)));
             let x = columns(&buffer, 2, stride);
             gpu.run(&[Op::Rope { x, angles, heads, head_dim: hd, pairs, style, n_cols: n }]).expect("runs");
-            close(&format!("{style:?} {heads} {hd} {pairs} {n}"), &floats(&gpu, &buffer, want.len()), &want, 1e-6, &mut failures);
+            close(
+                &format!("{style:?} {heads} {hd} {pairs} {n}"),
+                &floats(&gpu, &buffer, want.len()),
+                &want,
+                1e-6,
+                &mut failures,
+            );
         }
     }
     report(failures);
 }
 
 /// A cache filled with columns (n, heads, head_dim) from position 0 on, and what a reader finds in it.
-fn filled(gpu: &Gpu, ty: CacheType, heads: usize, hd: usize, capacity: usize, x: &[f32]) -> (KvCache<modelembed_gpu::Buffer>, Vec<f32>) {
+fn filled(
+    gpu: &Gpu,
+    ty: CacheType,
+    heads: usize,
+    hd: usize,
+    capacity: usize,
+    x: &[f32],
+) -> (KvCache<modelembed_gpu::Buffer>, Vec<f32>) {
     let n = x.len() / (heads * hd);
     let len = (heads * capacity * hd) as u64 * ty.size_bytes();
     let cache = KvCache { buffer: gpu.alloc("cache", len).expect("memory"), ty, heads, capacity, head_dim: hd };
@@ -196,7 +216,10 @@ fn attention_equals_f64_arithmetic() {
                     let seen = (pos + c + 1).saturating_sub(window)..pos + c + 1;
                     let scores: Vec<f64> = seen
                         .clone()
-                        .map(|p| row(&k_seen, p).iter().zip(query).map(|(k, q)| k * f64::from(*q)).sum::<f64>() * f64::from(scale))
+                        .map(|p| {
+                            row(&k_seen, p).iter().zip(query).map(|(k, q)| k * f64::from(*q)).sum::<f64>()
+                                * f64::from(scale)
+                        })
                         .collect();
                     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                     let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
@@ -211,7 +234,13 @@ fn attention_equals_f64_arithmetic() {
             let (q, y) = (upload(&gpu, &bytes_of(&q)), upload(&gpu, &vec![0; n * rows * 4]));
             let (q, y_cols) = (columns(&q, 0, rows), columns(&y, 0, rows));
             gpu.run(&[Op::Attend { q, k, v, y: y_cols, heads, pos, window, scale, n_cols: n }]).expect("runs");
-            close(&format!("{ty:?} {heads}/{kv} heads of {hd}, {n} at {pos}, window {window}"), &floats(&gpu, &y, want.len()), &want, 2e-5, &mut failures);
+            close(
+                &format!("{ty:?} {heads}/{kv} heads of {hd}, {n} at {pos}, window {window}"),
+                &floats(&gpu, &y, want.len()),
+                &want,
+                2e-5,
+                &mut failures,
+            );
         }
     }
     report(failures);

@@ -27,9 +27,12 @@ pub fn variants() -> Vec<(&'static str, Gpu)> {
     [
         ("default", GpuOptions { subgroups: None, ..plain.clone() }),
         ("plain, 16 lanes", GpuOptions { lanes: Some(16), ..plain.clone() }),
-        ("plain, 64 lanes, 16 MiB bindings", GpuOptions { lanes: Some(64), max_binding_bytes: Some(16 << 20), ..plain.clone() }),
+        (
+            "plain, 64 lanes, 16 MiB bindings",
+            GpuOptions { lanes: Some(64), max_binding_bytes: Some(16 << 20), ..plain.clone() },
+        ),
         ("subgroups", GpuOptions { subgroups: Some(true), ..plain.clone() }),
-        ("plain, 64 KiB bindings", GpuOptions { max_binding_bytes: Some(64 << 10), ..plain }),
+        ("plain, 256 KiB bindings", GpuOptions { max_binding_bytes: Some(256 << 10), ..plain }),
     ]
     .into_iter()
     .map(|(name, options)| (name, Gpu::open(&options).unwrap_or_else(|e| panic!("{name}: {e}"))))
