@@ -130,6 +130,10 @@ pub enum Error {
     #[error(transparent)]
     Sampler(#[from] crate::sampler::InvalidSamplerOption),
 
+    /// No usable graphics processor, or one that could not do what was asked.
+    #[error("{0}")]
+    Gpu(String),
+
     /// The caller's cancel flag was set.
     #[error("cancelled")]
     Cancelled,

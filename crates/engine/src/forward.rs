@@ -13,6 +13,7 @@ use modelembed_text::TokenId;
 use crate::arch::Activation;
 use crate::attention;
 use crate::error::{Error, Result};
+use crate::gpu::GpuSession;
 use crate::kv::{KeysValuesMut, KvCache};
 use crate::model::Model;
 use crate::rope::RopeTable;
@@ -29,6 +30,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) model: &'a Model,
     pub(crate) kv: &'a mut KvCache,
     pub(crate) s: &'a mut Scratch,
+    /// Where the last layers are computed, if not here.
+    pub(crate) gpu: Option<&'a mut GpuSession>,
     /// Position of the first token.
     pub(crate) pos: usize,
     /// Tokens in the chunk.
@@ -44,6 +47,9 @@ impl Pass<'_> {
         for (il, layer) in model.weights().layers.iter().enumerate() {
             if is_cancelled() {
                 return Err(Error::Cancelled);
+            }
+            if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.first_layer() == il) {
+                return gpu.blocks(model, self.s, self.pos, self.n, is_cancelled);
             }
             let before = match il {
                 0 => None,
@@ -291,15 +297,18 @@ impl Pass<'_> {
     /// Joins the last block to the residual and computes the logits of some columns, at most
     /// [`LOGIT_COLS`](crate::scratch::LOGIT_COLS), into `logits`: (columns, n_vocab). Columns may be asked for once, in
     /// ascending order: they are moved over those asked for before.
-    pub(crate) fn logits(&mut self, cols: Range<usize>) {
+    pub(crate) fn logits(&mut self, cols: Range<usize>) -> Result<()> {
         let (model, w) = (self.model, self.model.weights());
+        if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head()) {
+            return gpu.logits(model, cols, &mut self.s.logits);
+        }
         let (n_embd, n_vocab) = (model.config().n_embd, w.output.rows);
         // The columns asked for move to the front, where the steps look for theirs.
         self.s.x.copy_within(cols.start * n_embd..cols.end * n_embd, 0);
         self.s.delta.copy_within(cols.start * n_embd..cols.end * n_embd, 0);
         let n = cols.len();
         let last = w.layers.last().map(|l| Joined { norm: l.post_ffn_norm });
-        let mut head = Pass { model, kv: self.kv, s: self.s, pos: self.pos, n };
+        let mut head = Pass { model, kv: self.kv, s: self.s, gpu: None, pos: self.pos, n };
         let kinds = Kinds::of([w.output.ty], model.is_exact());
         head.join_and_norm(last, &w.output_norm, Kinds { f32: true, ..kinds });
         let kind = modelembed_kernels::Kernels::act_kind(w.output.ty, model.is_exact());
@@ -323,6 +332,7 @@ impl Pass<'_> {
             }
             add_bias(bias, chunk, n, &mut out.first);
         });
+        Ok(())
     }
 
     /// Puts behind the `n` quantised columns `n` more, of what quantising them lost; returns their number.

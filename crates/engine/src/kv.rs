@@ -54,12 +54,12 @@ enum Data {
 }
 
 impl KvCache {
-    /// Reserves room for `capacity` tokens.
+    /// Reserves room for `capacity` tokens in each of the first `n_layer` layers.
     ///
     /// # Errors
     /// Sizes that overflow, or the operating system's refusal.
-    pub(crate) fn new(config: &Config, capacity: usize, ty: CacheType) -> Result<KvCache> {
-        let n = [config.n_layer, config.n_head_kv, capacity, config.head_dim]
+    pub(crate) fn new(config: &Config, n_layer: usize, capacity: usize, ty: CacheType) -> Result<KvCache> {
+        let n = [n_layer, config.n_head_kv, capacity, config.head_dim]
             .into_iter()
             .try_fold(1usize, usize::checked_mul)
             .filter(|n| *n <= isize::MAX as usize / 8)
@@ -68,7 +68,7 @@ impl KvCache {
             CacheType::F16 => Data::F16 { k: Reserved::zeroed(n)?, v: Reserved::zeroed(n)? },
             CacheType::F32 => Data::F32 { k: Reserved::zeroed(n)?, v: Reserved::zeroed(n)? },
         };
-        let (n_layer, n_head_kv, head_dim) = (config.n_layer, config.n_head_kv, config.head_dim);
+        let (n_head_kv, head_dim) = (config.n_head_kv, config.head_dim);
         Ok(KvCache { data, n_layer, n_head_kv, head_dim, capacity })
     }
 

@@ -15,6 +15,7 @@ use modelembed_text::Tokenizer;
 use crate::config::{Config, RopeConfig};
 use crate::error::{Error, Result};
 use crate::files::{ModelFiles, Shard};
+use crate::gpu::{GpuLayers, GpuModel, GpuPlacement};
 use crate::rope::RopeTable;
 use crate::weights::{Tensor, Weights};
 
@@ -29,6 +30,13 @@ pub struct LoadOptions {
     pub isa: Option<Isa>,
     /// Activations stay f32 and weights are dequantised on the fly: exact and slower.
     pub exact: bool,
+    /// How many of the last layers a graphics processor computes.
+    pub gpu_layers: GpuLayers,
+    /// Which graphics processor: its index in [`gpu_adapters`](crate::gpu_adapters) or a part of its name; `None` takes the
+    /// best that is no software.
+    pub gpu_device: Option<String>,
+    /// Bytes of its memory that may be used; `None` leaves it to the driver.
+    pub gpu_memory_bytes: Option<u64>,
 }
 
 /// What loading did.
@@ -52,6 +60,7 @@ pub struct Model {
     pool: Pool,
     rope: RopeTable,
     rope_windowed: Option<RopeTable>,
+    gpu: Option<Arc<GpuModel>>,
     exact: bool,
     stats: LoadStats,
     stop_prefetch: Arc<AtomicBool>,
@@ -97,6 +106,8 @@ impl Model {
             });
         }
         load_tensors(&mut shards, &weights, progress)?;
+        let mut warnings = tokenizer.warnings().to_vec();
+        let gpu = GpuModel::load(&config, &weights, &shards, options, &mut warnings, progress)?;
         let mut model = Model {
             rope: RopeTable::new(config.rope.n_rot, config.rope.base, config.rope.scaling, None),
             rope_windowed: config.window.map(|w| plain_table(&w.rope)),
@@ -107,8 +118,9 @@ impl Model {
             weights,
             kernels,
             pool: Pool::new(threads),
+            gpu,
             exact: options.exact,
-            stats: LoadStats { load_time: Duration::ZERO, warnings: tokenizer.warnings().to_vec() },
+            stats: LoadStats { load_time: Duration::ZERO, warnings },
             tokenizer,
             stop_prefetch: Arc::new(AtomicBool::new(false)),
         };
@@ -184,6 +196,15 @@ impl Model {
         &self.stats
     }
 
+    /// What a graphics processor computes of it, if anything.
+    pub fn gpu_placement(&self) -> Option<&GpuPlacement> {
+        self.gpu.as_deref().map(GpuModel::placement)
+    }
+
+    pub(crate) fn gpu(&self) -> Option<&Arc<GpuModel>> {
+        self.gpu.as_ref()
+    }
+
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -223,7 +244,9 @@ impl Model {
     fn start_prefetch(&self) {
         const STEP_BYTES: u64 = 8 << 20;
         let (shards, stop) = (Arc::clone(&self.shards), Arc::clone(&self.stop_prefetch));
-        let ranges: Vec<_> = self.weights.in_use_order().map(|t| (t.shard, t.offset, t.offset + t.n_bytes)).collect();
+        let is_here = |t: &Tensor| self.gpu.as_ref().is_none_or(|gpu| !gpu.holds(t));
+        let ranges: Vec<_> =
+            self.weights.in_use_order().filter(is_here).map(|t| (t.shard, t.offset, t.offset + t.n_bytes)).collect();
         let run = move || {
             for (shard, start, end) in ranges {
                 let mut at = start;

@@ -7,6 +7,7 @@ use modelembed_text::TokenId;
 
 use crate::error::{Error, Result};
 use crate::forward::Pass;
+use crate::gpu::GpuSession;
 use crate::kv::{CacheType, KvCache};
 use crate::model::Model;
 use crate::scratch::{LOGIT_COLS, Scratch};
@@ -25,6 +26,7 @@ pub struct Session {
     model: Arc<Model>,
     kv: KvCache,
     scratch: Scratch,
+    gpu: Option<GpuSession>,
     tokens: Vec<TokenId>,
     cancel: Option<Arc<AtomicBool>>,
 }
@@ -40,9 +42,14 @@ impl Session {
             return Err(Error::InvalidOption("a context of 0 tokens holds nothing; wanted at least 1".into()));
         }
         let cache_type = if model.is_exact() { CacheType::F32 } else { CacheType::F16 };
+        let scratch = Scratch::new(model.config(), model.n_vocab(), capacity, model.pool())?;
+        let gpu = model.gpu().map(|gpu| GpuSession::new(gpu, model, capacity, scratch.max_cols)).transpose()?;
+        // A layer's keys and values live where the layer lives.
+        let n_layer = gpu.as_ref().map_or(model.config().n_layer, GpuSession::first_layer);
         Ok(Session {
-            kv: KvCache::new(model.config(), capacity, cache_type)?,
-            scratch: Scratch::new(model.config(), model.n_vocab(), capacity, model.pool())?,
+            kv: KvCache::new(model.config(), n_layer, capacity, cache_type)?,
+            scratch,
+            gpu,
             tokens: Vec::with_capacity(capacity),
             cancel: options.cancel,
             model: Arc::clone(model),
@@ -76,7 +83,8 @@ impl Session {
 
     /// Bytes of keys and values of the tokens in the context.
     pub fn kv_bytes_used(&self) -> u64 {
-        self.kv.bytes_per_token() * self.len() as u64
+        let on_gpu = self.gpu.as_ref().map_or(0, GpuSession::kv_bytes_per_token);
+        (self.kv.bytes_per_token() + on_gpu) * self.len() as u64
     }
 
     /// Appends tokens and returns the logits of what follows the last one: (n_vocab), free for the caller to change.
@@ -87,11 +95,7 @@ impl Session {
         if tokens.is_empty() {
             return Err(Error::InvalidOption("no tokens to evaluate".into()));
         }
-        self.append(tokens, |pass, is_last| {
-            if is_last {
-                pass.logits(pass.n - 1..pass.n);
-            }
-        })?;
+        self.append(tokens, |pass, is_last| if is_last { pass.logits(pass.n - 1..pass.n) } else { Ok(()) })?;
         let n_vocab = self.model.n_vocab();
         Ok(&mut self.scratch.logits[..n_vocab])
     }
@@ -107,26 +111,31 @@ impl Session {
             let n = pass.n;
             for first in (0..n).step_by(LOGIT_COLS) {
                 let cols = first..n.min(first + LOGIT_COLS);
-                pass.logits(cols.clone());
+                pass.logits(cols.clone())?;
                 for logits in pass.s.logits.chunks_exact(n_vocab).take(cols.len()) {
                     each(index, logits);
                     index += 1;
                 }
             }
+            Ok(())
         })
     }
 
-    fn append(&mut self, tokens: &[TokenId], mut after_chunk: impl FnMut(&mut Pass<'_>, bool)) -> Result<()> {
+    fn append(
+        &mut self,
+        tokens: &[TokenId],
+        mut after_chunk: impl FnMut(&mut Pass<'_>, bool) -> Result<()>,
+    ) -> Result<()> {
         self.check(tokens)?;
-        let Session { model, kv, scratch, cancel, .. } = self;
+        let Session { model, kv, scratch, gpu, cancel, .. } = self;
         let is_cancelled = || cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));
         let mut pos = self.tokens.len();
         let end = pos + tokens.len();
         for chunk in tokens.chunks(scratch.max_cols) {
-            let mut pass = Pass { model, kv, s: scratch, pos, n: chunk.len() };
+            let mut pass = Pass { model, kv, s: scratch, gpu: gpu.as_mut(), pos, n: chunk.len() };
             pass.blocks(chunk, &is_cancelled)?;
             pos += chunk.len();
-            after_chunk(&mut pass, pos == end);
+            after_chunk(&mut pass, pos == end)?;
         }
         self.tokens.extend_from_slice(tokens);
         Ok(())
@@ -163,6 +172,9 @@ impl Session {
             table.fill_shift(delta, &mut cos, &mut sin);
             (cos, sin)
         };
+        if let Some(gpu) = &mut self.gpu {
+            gpu.shift(&self.model, range.end..self.tokens.len(), range.start, &angles);
+        }
         let (global, windowed) = (angles(self.model.rope()), self.model.rope_windowed().map(angles));
         let (kernels, style) = (self.model.kernels(), config.arch.rope_style);
         self.kv.shift(range.end..self.tokens.len(), range.start, kernels, |il, key| {

@@ -1,0 +1,61 @@
+//! Layers on a graphics processor: how many, what was placed where, and (with the feature `gpu`) their weights and forward pass.
+
+#[cfg(feature = "gpu")]
+mod forward;
+#[cfg(not(feature = "gpu"))]
+mod none;
+#[cfg(feature = "gpu")]
+mod weights;
+
+#[cfg(feature = "gpu")]
+pub(crate) use forward::GpuSession;
+#[cfg(not(feature = "gpu"))]
+pub use none::gpu_adapters;
+#[cfg(not(feature = "gpu"))]
+pub(crate) use none::{GpuModel, GpuSession};
+#[cfg(feature = "gpu")]
+pub(crate) use weights::GpuModel;
+#[cfg(feature = "gpu")]
+pub use weights::gpu_adapters;
+
+/// Cosines and sines of a turn, one for each pair, by a table of RoPE.
+pub(crate) type AnglesOf<'a> = dyn Fn(&crate::rope::RopeTable) -> (Vec<f32>, Vec<f32>) + 'a;
+
+/// How many of a model's layers a graphics processor computes: the last ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuLayers {
+    /// This many; more than the model has takes the output head too.
+    Count(usize),
+    /// Every layer and the output head.
+    All,
+    /// As many as the memory of the graphics processor takes, none where there is no usable one.
+    Auto,
+}
+
+impl Default for GpuLayers {
+    fn default() -> GpuLayers {
+        GpuLayers::Count(0)
+    }
+}
+
+/// Which graphics processor computes what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuPlacement {
+    /// The driver's name for the device.
+    pub adapter: String,
+    /// The interface that it is reached by: Vulkan, Metal, Dx12.
+    pub backend: String,
+    /// Layers that it computes: the model's last ones.
+    pub n_layers: usize,
+    /// Whether it computes the output head.
+    pub has_head: bool,
+    /// Bytes of weights in its memory.
+    pub weight_bytes: u64,
+}
+
+#[cfg(feature = "gpu")]
+impl From<modelembed_gpu::Error> for crate::error::Error {
+    fn from(e: modelembed_gpu::Error) -> Self {
+        crate::error::Error::Gpu(e.to_string())
+    }
+}
