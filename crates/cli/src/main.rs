@@ -41,6 +41,7 @@ fn work(low: args::LowArgs) -> anyhow::Result<ExitCode> {
         (Task::Inspect, Some(setting)) => commands::inspect::inspect(&setting),
         (Task::Score { text }, Some(setting)) => commands::score::score(&setting, &text),
         (Task::Bench(bench), Some(setting)) => commands::bench::bench(&setting, bench),
+        (Task::Devices, _) => print(&commands::devices()),
         (Task::Completions(shell), _) => print(&String::from_utf8_lossy(&args::completions(shell))),
         (_, None) => anyhow::bail!("this task needs a model"),
     }

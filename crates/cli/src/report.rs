@@ -1,6 +1,7 @@
 //! The banner before and the statistics after an answer.
 
 use crate::resolve::Mode;
+use modelembed::{GpuLayers, GpuPlacement};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
@@ -29,7 +30,12 @@ impl Mode {
 }
 
 /// What is printed before the model is loaded.
-pub fn banner(model: &Path, ctx_tokens: usize, mode: Mode) -> String {
+pub fn banner(model: &Path, ctx_tokens: usize, gpu_layers: GpuLayers, mode: Mode) -> String {
+    let gpu_layers = match gpu_layers {
+        GpuLayers::Count(n) => n.to_string(),
+        GpuLayers::All => "all".to_string(),
+        GpuLayers::Auto => "auto".to_string(),
+    };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
         "=== Memory Loading Example ===\n\
@@ -40,7 +46,7 @@ pub fn banner(model: &Path, ctx_tokens: usize, mode: Mode) -> String {
          Configuration:\n\
          \x20 Model: {}\n\
          \x20 Context size: {ctx_tokens}\n\
-         \x20 GPU layers: 0\n\
+         \x20 GPU layers: {gpu_layers}\n\
          \x20 Mode: {}\n\
          \n\
          {}",
@@ -51,6 +57,19 @@ pub fn banner(model: &Path, ctx_tokens: usize, mode: Mode) -> String {
         model.display(),
         mode.words(),
         mode.loading(),
+    )
+}
+
+/// What a GPU computes of a model of `n_layer` layers, and what is left to the CPU, in weights that a token reads.
+pub fn placed(gpu: &GpuPlacement, n_layer: usize, bytes_per_token: u64) -> String {
+    let head = if gpu.has_head { " and the output head" } else { "" };
+    format!(
+        "✓ GPU layers: {} of {n_layer}{head} on {} ({}), {}; on the CPU {}",
+        gpu.n_layers,
+        gpu.adapter,
+        gpu.backend,
+        megabytes(gpu.weight_bytes),
+        megabytes(bytes_per_token.saturating_sub(gpu.weight_bytes)),
     )
 }
 
@@ -196,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_banner_says_what_will_be_done() {
-        let text = banner("models/x.gguf".as_ref(), 2048, Mode::Map);
+        let text = banner("models/x.gguf".as_ref(), 2048, GpuLayers::Count(0), Mode::Map);
         for line in [
             "=== Memory Loading Example ===",
             "System: ",

@@ -4,6 +4,7 @@ pub use crate::args::Format;
 use crate::args::{self, Activations, LowArgs, Seed};
 use crate::model_path;
 use anyhow::{Context, Result};
+use modelembed::GpuLayers;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{IsTerminal, Read};
@@ -47,6 +48,9 @@ pub struct Setting {
     /// Activations are not quantised.
     pub exact: bool,
     pub isa: Option<String>,
+    pub gpu_layers: GpuLayers,
+    /// Index or part of the name of the GPU.
+    pub gpu_device: Option<String>,
     pub quiet: bool,
     pub verbose: bool,
     pub format: Format,
@@ -91,11 +95,18 @@ pub struct Bench {
 #[derive(Debug)]
 pub enum Task {
     Talk(Talk),
-    Tokenize { text: Vec<u8>, special: bool },
+    Tokenize {
+        text: Vec<u8>,
+        special: bool,
+    },
     Inspect,
-    Score { text: Vec<u8> },
+    Score {
+        text: Vec<u8>,
+    },
     Bench(Bench),
     Completions(clap_complete::Shell),
+    /// Show the GPUs that there are.
+    Devices,
 }
 
 /// The context size of a run that was given none.
@@ -108,12 +119,10 @@ pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
     if let Some(args::Command::Completions(completions)) = low.command {
         return Ok((Task::Completions(completions.shell), None));
     }
+    if low.common.device.as_deref() == Some("list") {
+        return Ok((Task::Devices, None));
+    }
     let mode = mode(low.common.mmap, low.common.memory)?;
-    anyhow::ensure!(
-        low.common.ngl == 0,
-        "-ngl {}: this build has no GPU support; leave -ngl out to compute on the CPU",
-        low.common.ngl
-    );
     if low.command.is_none() {
         refuse_contradictions(&low.run)?;
     }
@@ -127,6 +136,8 @@ pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
         threads: low.common.threads.map(usize::from),
         exact: low.common.activations == Activations::F32,
         isa: low.common.isa,
+        gpu_layers: low.common.ngl,
+        gpu_device: low.common.device,
         quiet: low.common.quiet,
         verbose: low.common.verbose,
         format: low.common.format,

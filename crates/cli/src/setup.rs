@@ -42,7 +42,15 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
             anyhow!("-isa {name}: no such instruction set; this CPU has {}", known.join(", "))
         })?),
     };
-    let options = LoadOptions { mode: setting.mode.load_mode(), threads: setting.threads, isa, exact: setting.exact };
+    let options = LoadOptions {
+        mode: setting.mode.load_mode(),
+        threads: setting.threads,
+        isa,
+        exact: setting.exact,
+        gpu_layers: setting.gpu_layers,
+        gpu_device: setting.gpu_device.clone(),
+        ..LoadOptions::default()
+    };
     let mut bar = ProgressBar::new(notes);
     let loaded = Model::load(&setting.model, &options, &mut |progress| {
         bar.show(progress.done_bytes, progress.total_bytes);
@@ -60,9 +68,12 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
 /// Loads the model between the banner and the line that says that it is there.
 pub fn load_with_banner(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
     let notes = setting.notes();
-    notes.line(&report::banner(&setting.model, setting.ctx_tokens, setting.mode));
+    notes.line(&report::banner(&setting.model, setting.ctx_tokens, setting.gpu_layers, setting.mode));
     let model = load(setting, interrupt)?;
     let address = model.storages().next().and_then(|storage| storage.base_address());
+    if let Some(placement) = model.gpu_placement() {
+        notes.line(&report::placed(placement, model.config().n_layer, model.bytes_per_token()));
+    }
     notes.line(&report::loaded(setting.mode, address, model.n_bytes()));
     Ok(model)
 }

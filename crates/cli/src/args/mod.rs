@@ -4,6 +4,7 @@ mod expand;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use modelembed::GpuLayers;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -49,9 +50,12 @@ pub struct CommonArgs {
     /// Context size in tokens [default: 2048]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
-    /// Layers on the GPU (this build has no GPU support: only 0)
-    #[arg(long, global = true, value_name = "LAYERS", default_value_t = 0)]
-    pub ngl: i64,
+    /// Layers on the GPU, the last ones first; more than the model has: the output head too; or all, or auto
+    #[arg(long, global = true, value_name = "LAYERS", default_value = "0", value_parser = gpu_layers)]
+    pub ngl: GpuLayers,
+    /// The GPU: its number, or a part of its name; "list" shows what there is [default: the best that is no software]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub device: Option<String>,
     /// Worker threads [default: the physical cores that this process may use]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -73,6 +77,16 @@ pub struct CommonArgs {
     /// Format of standard output
     #[arg(long, global = true, value_name = "FORMAT", value_enum, help_heading = "Output", default_value_t = Format::Text)]
     pub format: Format,
+}
+
+fn gpu_layers(typed: &str) -> Result<GpuLayers, String> {
+    match typed {
+        "all" => Ok(GpuLayers::All),
+        "auto" => Ok(GpuLayers::Auto),
+        number => {
+            number.parse().map(GpuLayers::Count).map_err(|_| "wanted a number of layers, all or auto".to_string())
+        }
+    }
 }
 
 /// Options of a run or chat: what is said and how answers are drawn.

@@ -27,7 +27,7 @@ fn contradictions_and_mistakes_end_with_2() {
 fn requests_that_cannot_be_met_end_with_1() {
     let tiny = tiny_model();
     let rows: [(&[&str], &str); 3] = [
-        (&["-ngl", "3"], "no GPU support"),
+        (&["-ngl", "3", "-device", "no such device"], "GPU"),
         (&["-isa", "nosuch"], "nosuch"),
         (&["-ctx", "4", "-p", "the cat sat on the mat and was very happy"], "context"),
     ];

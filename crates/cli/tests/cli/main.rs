@@ -3,6 +3,7 @@
 mod chat;
 mod errors;
 mod flags;
+mod gpu;
 mod real;
 mod subcommands;
 #[cfg(unix)]
