@@ -25,6 +25,20 @@ step "models"
 scripts/fetch-model.sh all
 export MODELEMBED_MODELS=$PWD/models MODELEMBED_REQUIRE_MODELS=1
 
+step "software GPU"
+# A GPU made of software, for the tests of GPU layers; where it can be had a test that does not find it fails.
+export NODEVICE_SELECT=1
+if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    if apt-get -qq install -y --no-install-recommends mesa-vulkan-drivers libvulkan1 >/dev/null ||
+        { apt-get -qq update && apt-get -qq install -y --no-install-recommends mesa-vulkan-drivers libvulkan1 >/dev/null; }; then
+        export MODELEMBED_REQUIRE_GPU=1
+    else
+        echo "mesa-vulkan-drivers cannot be installed: tests of GPU layers are skipped" >&2
+    fi
+else
+    echo "neither root nor apt-get: tests of GPU layers are skipped unless a GPU is found" >&2
+fi
+
 step "format"
 cargo fmt --all --check
 
