@@ -41,6 +41,10 @@ fn work(low: args::LowArgs) -> anyhow::Result<ExitCode> {
         (Task::Inspect, Some(setting)) => commands::inspect::inspect(&setting),
         (Task::Score { text }, Some(setting)) => commands::score::score(&setting, &text),
         (Task::Bench(bench), Some(setting)) => commands::bench::bench(&setting, bench),
+        (Task::Status, Some(setting)) => commands::status::status(&setting),
+        (Task::Warm { layers, force }, Some(setting)) => commands::warm::warm(&setting, layers.as_deref(), force),
+        (Task::Evict { layers }, Some(setting)) => commands::warm::evict(&setting, layers.as_deref()),
+        (Task::Verify { with_tensors }, Some(setting)) => commands::verify::verify(&setting, with_tensors),
         (Task::Completions(shell), _) => print(&String::from_utf8_lossy(&args::completions(shell))),
         (_, None) => anyhow::bail!("this task needs a model"),
     }

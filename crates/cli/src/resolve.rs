@@ -95,6 +95,10 @@ pub enum Task {
     Inspect,
     Score { text: Vec<u8> },
     Bench(Bench),
+    Status,
+    Warm { layers: Option<String>, force: bool },
+    Evict { layers: Option<String> },
+    Verify { with_tensors: bool },
     Completions(clap_complete::Shell),
 }
 
@@ -143,6 +147,10 @@ pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
             gen_tokens: bench.gen_tokens as usize,
             repeat: bench.repeat as usize,
         }),
+        Some(args::Command::Status) => Task::Status,
+        Some(args::Command::Warm(warm)) => Task::Warm { layers: warm.layers, force: warm.force },
+        Some(args::Command::Evict(evict)) => Task::Evict { layers: evict.layers },
+        Some(args::Command::Verify(verify)) => Task::Verify { with_tensors: verify.tensors },
         Some(args::Command::Completions(completions)) => Task::Completions(completions.shell),
     };
     Ok((task, Some(setting)))

@@ -164,6 +164,14 @@ pub enum Command {
     Score(ScoreArgs),
     /// Measure speed
     Bench(BenchArgs),
+    /// Show which part of a model is in memory, and which processes map it
+    Status,
+    /// Read a model, or some of its layers, into memory ahead of use
+    Warm(WarmArgs),
+    /// Make the system forget a model's pages
+    Evict(EvictArgs),
+    /// Hash a model's files and look for values that are no numbers
+    Verify(VerifyArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -199,6 +207,33 @@ pub struct BenchArgs {
     /// Runs, of which the median is reported
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
+}
+
+/// `warm`
+#[derive(Debug, Args)]
+pub struct WarmArgs {
+    /// Only these: numbers, ranges such as 0..8 (without the last), embedding, head; several with commas
+    #[arg(long, value_name = "LAYERS")]
+    pub layers: Option<String>,
+    /// Read even if it does not fit into the memory that is available
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `evict`
+#[derive(Debug, Args)]
+pub struct EvictArgs {
+    /// Only these: numbers, ranges such as 0..8 (without the last), embedding, head; several with commas
+    #[arg(long, value_name = "LAYERS")]
+    pub layers: Option<String>,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Also print the hash of every tensor
+    #[arg(long)]
+    pub tensors: bool,
 }
 
 /// `completions`

@@ -1,6 +1,11 @@
-//! One file a sub-command.
+//! One file a sub-command; `parts` and `scan` are what some of them share.
 
 pub mod bench;
 pub mod inspect;
+mod parts;
+mod scan;
 pub mod score;
+pub mod status;
 pub mod tokenize;
+pub mod verify;
+pub mod warm;

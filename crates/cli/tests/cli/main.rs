@@ -4,6 +4,7 @@ mod chat;
 mod errors;
 mod flags;
 mod real;
+mod residency;
 mod subcommands;
 #[cfg(unix)]
 mod terminal;

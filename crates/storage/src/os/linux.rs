@@ -86,6 +86,16 @@ pub(crate) fn advise(bytes: &[u8], advice: Advice) -> bool {
     advise_pages(bytes, advice)
 }
 
+pub(crate) fn evict(file: &File, _bytes: &[u8], range: std::ops::Range<u64>) -> std::io::Result<bool> {
+    // Pages that wait to be written are kept.
+    file.sync_data()?;
+    let offset = |n: u64| libc::off_t::try_from(n).unwrap_or(libc::off_t::MAX);
+    let (start, len) = (offset(range.start), offset(range.end - range.start));
+    // SAFETY: the call takes numbers only.
+    let refusal = unsafe { libc::posix_fadvise(file.as_raw_fd(), start, len, libc::POSIX_FADV_DONTNEED) };
+    if refusal == 0 { Ok(true) } else { Err(std::io::Error::from_raw_os_error(refusal)) }
+}
+
 /// Fewer faults while a buffer is filled (253 MB from the page cache: 110 ms instead of 290 ms on a 2-core virtual machine), fewer
 /// misses of the address cache while memory is used.
 pub(crate) fn advise_huge_pages(bytes: &[u8]) {

@@ -54,6 +54,10 @@ pub(crate) fn advise(bytes: &[u8], advice: Advice) -> bool {
     advise_pages(bytes, advice)
 }
 
+pub(crate) fn evict(_file: &File, bytes: &[u8], _range: std::ops::Range<u64>) -> std::io::Result<bool> {
+    Ok(super::unix::invalidate(bytes))
+}
+
 /// Nothing to ask for: macOS has no such advice.
 pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
 

@@ -41,6 +41,10 @@ pub(crate) fn advise(_bytes: &[u8], _advice: Advice) -> bool {
     false
 }
 
+pub(crate) fn evict(_file: &File, _bytes: &[u8], _range: std::ops::Range<u64>) -> std::io::Result<bool> {
+    Ok(false)
+}
+
 pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
 
 /// No signal tells of them here.

@@ -41,6 +41,14 @@ fn pages_of(bytes: &[u8]) -> (usize, usize) {
     (start, end - start)
 }
 
+/// Drops the cached pages of a mapped file's bytes. False where the system refuses.
+#[cfg(target_os = "macos")]
+pub(crate) fn invalidate(bytes: &[u8]) -> bool {
+    let (start, len) = pages_of(bytes);
+    // SAFETY: the pages are a file's, mapped for reading only: none of them differs from the disk, so nothing can be lost.
+    unsafe { libc::msync(start as *mut libc::c_void, len, libc::MS_INVALIDATE) == 0 }
+}
+
 /// (minor, major) faults.
 pub(crate) fn faults() -> (Option<u64>, Option<u64>) {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();

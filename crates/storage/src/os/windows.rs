@@ -70,6 +70,11 @@ pub(crate) fn advise(_bytes: &[u8], _advice: Advice) -> bool {
     false
 }
 
+/// There is no call for it.
+pub(crate) fn evict(_file: &File, _bytes: &[u8], _range: std::ops::Range<u64>) -> io::Result<bool> {
+    Ok(false)
+}
+
 /// Large pages need a privilege that users do not have.
 pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
 
