@@ -166,6 +166,7 @@ unsafe fn integer_sums<F: Format8, const NC: usize>(
                             sums[v][c] = _mm256_add_epi16(sums[v][c], _mm256_maddubs_epi16(w[v], x));
                         }
                     }
+                    hold(&mut sums);
                 }
                 for v in 0..VECTORS {
                     for c in 0..NC {
@@ -194,6 +195,7 @@ unsafe fn integer_sums<F: Format8, const NC: usize>(
                             sums[v][c] = _mm256_add_epi32(sums[v][c], _mm256_madd_epi16(pairs, factor[v]));
                         }
                     }
+                    hold(&mut sums);
                 }
             }
             Width::Signed => {
@@ -207,9 +209,23 @@ unsafe fn integer_sums<F: Format8, const NC: usize>(
                             sums[v][c] = _mm256_add_epi32(sums[v][c], _mm256_madd_epi16(pairs, ones));
                         }
                     }
+                    hold(&mut sums);
                 }
             }
         }
         sums
+    }
+}
+
+/// Keeps sums in registers and the steps of a run apart. Left alone, the compiler adds up in another order, for which it keeps many
+/// broadcast activations on the stack.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn hold<const NC: usize>(sums: &mut [[__m256i; NC]; VECTORS]) {
+    for sums in sums {
+        for sum in sums {
+            // SAFETY: an empty instruction sequence.
+            unsafe { std::arch::asm!("/* {0} */", inout(ymm_reg) * sum, options(nostack, preserves_flags)) };
+        }
     }
 }
