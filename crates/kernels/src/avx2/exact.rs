@@ -214,9 +214,10 @@ unsafe fn transpose8(w: &[[f32; CHUNK]; ROWS], at: usize, to: *mut f32) {
                 pairs[i] = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(four(i)), four(i + 4));
             }
         }
-        for (j, rows) in transpose(pairs).into_iter().enumerate() {
+        let columns = transpose(pairs);
+        for j in 0..4 {
             // SAFETY: the caller vouches for room.
-            unsafe { _mm256_store_si256(to.add((half * 4 + j) * VECTORS * ROWS).cast(), rows) };
+            unsafe { _mm256_store_si256(to.add((half * 4 + j) * VECTORS * ROWS).cast(), columns[j]) };
         }
     }
 }

@@ -85,8 +85,10 @@ unsafe fn pack_rows<F: Format8>(
                 for i in 0..4 {
                     [low[i], high[i]] = F::halves([blocks[i], blocks[i + 4]], g);
                 }
-                for (j, four) in transpose(low).into_iter().chain(transpose(high)).enumerate() {
-                    _mm256_store_si256(ints.add(j * 32 * VECTORS).cast(), four);
+                let (low, high) = (transpose(low), transpose(high));
+                for j in 0..4 {
+                    _mm256_store_si256(ints.add(j * 32 * VECTORS).cast(), low[j]);
+                    _mm256_store_si256(ints.add((j + 4) * 32 * VECTORS).cast(), high[j]);
                 }
                 for i in 0..Head::<F>::LEN {
                     _mm256_store_ps(to_heads.add(i * 32).cast(), heads[g * Head::<F>::LEN + i]);
