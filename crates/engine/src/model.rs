@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
 use modelembed_kernels::{Isa, Kernels, MatRef};
 use modelembed_pool::Pool;
-use modelembed_storage::{LoadMode, Progress, Storage};
+use modelembed_storage::{LoadMode, Progress, Storage, StreamStats};
 use modelembed_text::Tokenizer;
 
 use crate::config::{Config, RopeConfig};
 use crate::error::{Error, Result};
 use crate::files::{ModelFiles, Shard};
+use crate::plan::{Plan, RamBudget};
+use crate::residency::{Residency, Sizes};
 use crate::rope::RopeTable;
 use crate::weights::{Tensor, Weights};
 
@@ -29,6 +31,10 @@ pub struct LoadOptions {
     pub isa: Option<Isa>,
     /// Activations stay f32 and weights are dequantised on the fly: exact and slower.
     pub exact: bool,
+    /// How much memory a mapped model may use; what is more streams from the disk.
+    pub ram_budget: RamBudget,
+    /// Tokens of the context that the plan leaves memory for; `None` takes the length that the model was trained for.
+    pub ctx_tokens: Option<usize>,
 }
 
 /// What loading did.
@@ -54,6 +60,7 @@ pub struct Model {
     rope_windowed: Option<RopeTable>,
     exact: bool,
     stats: LoadStats,
+    residency: Residency,
     stop_prefetch: Arc<AtomicBool>,
 }
 
@@ -97,7 +104,11 @@ impl Model {
             });
         }
         load_tensors(&mut shards, &weights, progress)?;
+        let budget = if options.mode == LoadMode::Map { options.ram_budget } else { RamBudget::Off };
+        let ctx_tokens = options.ctx_tokens.unwrap_or(config.n_ctx_train);
+        let residency = Residency::new(&shards, &weights, &config, budget, Sizes { ctx_tokens, exact: options.exact })?;
         let mut model = Model {
+            residency,
             rope: RopeTable::new(config.rope.n_rot, config.rope.base, config.rope.scaling, None),
             rope_windowed: config.window.map(|w| plain_table(&w.rope)),
             shards: shards.into(),
@@ -184,6 +195,25 @@ impl Model {
         &self.stats
     }
 
+    /// What of the model stays in memory and what streams.
+    pub fn plan(&self) -> &Plan {
+        self.residency.plan()
+    }
+
+    /// What a plan to stream fell back to, where the system refused something.
+    pub fn plan_note(&self) -> Option<&str> {
+        self.residency.note()
+    }
+
+    /// What streaming did so far; `None` if nothing streams.
+    pub fn stream_stats(&self) -> Option<StreamStats> {
+        self.residency.stats()
+    }
+
+    pub(crate) fn residency(&self) -> &Residency {
+        &self.residency
+    }
+
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -213,6 +243,13 @@ impl Model {
     pub(crate) fn matrix(&self, t: &Tensor) -> MatRef<'_> {
         let mat = MatRef::new(t.ty, self.bytes(t), t.rows, t.k);
         mat.unwrap_or_else(|| unreachable!("loading checked every tensor's type and shape"))
+    }
+
+    /// The embedding matrix, whose rows are looked up outside of any block.
+    pub(crate) fn embedding(&self) -> MatRef<'_> {
+        let t = &self.weights.token_embd;
+        let bytes = self.residency.embedding(t).unwrap_or_else(|| self.bytes(t));
+        MatRef::new(t.ty, bytes, t.rows, t.k).unwrap_or_else(|| unreachable!("loading checked the type and shape"))
     }
 
     fn floats(&self, t: &Tensor) -> Vec<f32> {

@@ -74,7 +74,7 @@ pub struct Storage {
 }
 
 enum Bytes {
-    Map { map: Arc<Map>, tells_residency: bool },
+    Map { map: Arc<Map>, file: File, tells_residency: bool },
     Buffer(Arc<Buffer>),
     File { file: File, ranges: Vec<(Range<u64>, Buffer)> }, // sorted by start
 }
@@ -136,7 +136,8 @@ impl Storage {
             LoadMode::Map => {
                 let map = map(path, &file, range.is_some().then_some((start, len)))?;
                 len = map.len() as u64; // If it changed since, the mapping knows better.
-                Bytes::Map { map: Arc::new(map), tells_residency: os::tells_residency(&file, &metadata) }
+                let tells_residency = os::tells_residency(&file, &metadata);
+                Bytes::Map { map: Arc::new(map), file, tells_residency }
             }
             LoadMode::Buffer => {
                 check_memory(len, path)?;
@@ -247,7 +248,7 @@ impl Storage {
     }
 
     /// A range of a mapped file, for questions to the system about its pages.
-    fn mapped(&self, range: &Range<u64>) -> Option<&[u8]> {
+    pub(crate) fn mapped(&self, range: &Range<u64>) -> Option<&[u8]> {
         let Bytes::Map { map, .. } = &self.bytes else { return None };
         within(map, 0, range)
     }
@@ -264,6 +265,23 @@ impl Storage {
     /// shared. `None` where the file is not mapped or the system does not tell.
     pub fn mapped_resident_bytes(&self) -> Option<u64> {
         os::mapped_resident_bytes(self.mapped(&(0..self.len))?)
+    }
+
+    /// The same mapped file (or range of it) at a second address, whose pages are read one by one: for what is looked up here and
+    /// there. `None` in other modes, or where the system refuses.
+    pub fn random_view(&self) -> Option<Storage> {
+        let Bytes::Map { file, tells_residency, .. } = &self.bytes else { return None };
+        let file = file.try_clone().ok()?;
+        let map = map(&self.path, &file, Some((self.start, self.len))).ok()?;
+        os::advise(&map, Advice::Random);
+        let bytes = Bytes::Map { map: Arc::new(map), file, tells_residency: *tells_residency };
+        Some(Storage { path: self.path.clone(), start: self.start, len: self.len, bytes })
+    }
+
+    /// The open file behind a mapping.
+    pub(crate) fn mapped_file(&self) -> Option<&File> {
+        let Bytes::Map { file, .. } = &self.bytes else { return None };
+        Some(file)
     }
 
     /// Asks for the pages of a range of a mapped file and makes them accessible without faults, where the system can; may block
