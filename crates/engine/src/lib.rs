@@ -40,6 +40,7 @@ mod generate;
 mod kv;
 mod model;
 mod plan;
+mod prefetch;
 mod residency;
 mod rope;
 mod sampler;

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
@@ -15,7 +14,8 @@ use modelembed_text::Tokenizer;
 use crate::config::{Config, RopeConfig};
 use crate::error::{Error, Result};
 use crate::files::{ModelFiles, Shard};
-use crate::plan::{Plan, RamBudget};
+use crate::plan::{Plan, RamBudget, Verdict};
+use crate::prefetch::Prefetch;
 use crate::residency::{Residency, Sizes};
 use crate::rope::RopeTable;
 use crate::weights::{Tensor, Weights};
@@ -61,7 +61,7 @@ pub struct Model {
     exact: bool,
     stats: LoadStats,
     residency: Residency,
-    stop_prefetch: Arc<AtomicBool>,
+    prefetch: Option<Prefetch>,
 }
 
 impl Model {
@@ -121,14 +121,15 @@ impl Model {
             exact: options.exact,
             stats: LoadStats { load_time: Duration::ZERO, warnings: tokenizer.warnings().to_vec() },
             tokenizer,
-            stop_prefetch: Arc::new(AtomicBool::new(false)),
+            prefetch: None,
         };
         if let Some(divisors) = model.weights.rope_freqs.map(|t| model.floats(&t)) {
             check_divisors(&divisors)?;
             let c = &model.config.rope;
             model.rope = RopeTable::new(c.n_rot, c.base, c.scaling, Some(&divisors));
         }
-        if options.mode == LoadMode::Map {
+        // Reading ahead what cannot stay would push out what was read before.
+        if options.mode == LoadMode::Map && model.plan().verdict != Verdict::Impossible {
             model.start_prefetch();
         }
         model.stats.load_time = start.elapsed();
@@ -195,6 +196,11 @@ impl Model {
         &self.stats
     }
 
+    /// How far the pages are that are read ahead of the first token; `None` where nothing is read ahead.
+    pub fn prefetch_progress(&self) -> Option<Progress> {
+        self.prefetch.as_ref().map(Prefetch::progress)
+    }
+
     /// What of the model stays in memory and what streams.
     pub fn plan(&self) -> &Plan {
         self.residency.plan()
@@ -257,28 +263,14 @@ impl Model {
     }
 
     /// Asks for the model's pages in the order in which a token needs them, ahead of the first one.
-    fn start_prefetch(&self) {
-        const STEP_BYTES: u64 = 8 << 20;
-        let (shards, stop) = (Arc::clone(&self.shards), Arc::clone(&self.stop_prefetch));
-        let ranges: Vec<_> = self.weights.in_use_order().map(|t| (t.shard, t.offset, t.offset + t.n_bytes)).collect();
-        let run = move || {
-            for (shard, start, end) in ranges {
-                let mut at = start;
-                while at < end && !stop.load(Ordering::Relaxed) {
-                    let next = end.min(at + STEP_BYTES);
-                    shards[shard].storage.prefetch(at..next);
-                    at = next;
-                }
-            }
-        };
-        // Without the thread pages come as they are touched: slower, not wrong.
-        let _ = std::thread::Builder::new().name("prefetch".into()).spawn(run);
-    }
-}
-
-impl Drop for Model {
-    fn drop(&mut self) {
-        self.stop_prefetch.store(true, Ordering::Relaxed);
+    fn start_prefetch(&mut self) {
+        let (stays, w) = (!self.residency.is_streaming(), &self.weights);
+        let is_embedding = |t: &Tensor| (t.shard, t.offset) == (w.token_embd.shard, w.token_embd.offset);
+        let is_head = |t: &Tensor| (t.shard, t.offset) == (w.output.shard, w.output.offset);
+        // Where memory is short, the embedding's rows come as they are looked up.
+        let wanted = w.in_use_order().filter(|t| stays || is_head(t) || !is_embedding(t));
+        let ranges = wanted.map(|t| (t.shard, t.offset, t.offset + t.n_bytes));
+        self.prefetch = Some(Prefetch::start(&self.shards, ranges));
     }
 }
 

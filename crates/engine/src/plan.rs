@@ -177,7 +177,8 @@ fn least_streamed(input: &PlanInput, for_weights: u64) -> Option<Vec<u64>> {
     let most = input.streamable_bytes.iter().max().copied().unwrap_or(0);
     // The largest window decides about the windows' memory; no unit needs to stream less than it allows. Typical units are
     // blocks, all alike, which the output head must not make wider windows for.
-    let streamed = |window: u64| -> Vec<u64> { input.streamable_bytes.iter().map(|&n| n.min(window) / PAGE * PAGE).collect() };
+    let streamed =
+        |window: u64| -> Vec<u64> { input.streamable_bytes.iter().map(|&n| n.min(window) / PAGE * PAGE).collect() };
     let needed = |window: u64| -> u64 {
         let parts = streamed(window);
         let widest = parts.iter().max().copied().unwrap_or(0);
@@ -284,7 +285,9 @@ mod tests {
     #[test]
     fn one_line_says_what_and_why() {
         let line = |input| Plan::new(&input).to_string();
-        assert!(line(machine(Some(1 << 40), RamBudget::Auto)).starts_with("fits: 600.0 MB of weights and 68.0 MB beside"));
+        assert!(
+            line(machine(Some(1 << 40), RamBudget::Auto)).starts_with("fits: 600.0 MB of weights and 68.0 MB beside")
+        );
         assert!(line(machine(None, RamBudget::Auto)).starts_with("none: "));
         assert!(line(machine(None, RamBudget::Bytes(MB))).starts_with("impossible: 1.0 MB of memory"));
         let mut plan = Plan::new(&machine(None, RamBudget::Bytes(568 * MB)));

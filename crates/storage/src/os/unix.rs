@@ -47,7 +47,8 @@ fn pages_of(bytes: &[u8]) -> (usize, usize) {
 pub(crate) fn alias(bytes: &[u8], shared: &File, offset: usize) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let (page, at) = (page_bytes(), bytes.as_ptr() as usize);
-    if !(at.is_multiple_of(page) && bytes.len().is_multiple_of(page) && offset.is_multiple_of(page)) || bytes.is_empty() {
+    if !(at.is_multiple_of(page) && bytes.len().is_multiple_of(page) && offset.is_multiple_of(page)) || bytes.is_empty()
+    {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
