@@ -144,10 +144,20 @@ pub(crate) struct Sizes {
     pub(crate) exact: bool,
 }
 
-/// The tensors of each block, then those of the head.
+/// The tensors of each block, then those of the head. The norm after a block's feed-forward network is the next unit's: that is
+/// where its output joins the residual stream.
 fn units(weights: &Weights) -> Vec<Vec<Tensor>> {
-    let mut units: Vec<Vec<Tensor>> = weights.layers.iter().map(|l| l.in_use_order().collect()).collect();
-    units.push([Some(weights.output_norm), Some(weights.output), weights.output_bias].into_iter().flatten().collect());
+    let mut late = None;
+    let mut units: Vec<Vec<Tensor>> = Vec::with_capacity(weights.layers.len() + 1);
+    for layer in &weights.layers {
+        let norm = layer.post_ffn_norm.map(|t| (t.shard, t.offset));
+        let own = layer.in_use_order().filter(|t| Some((t.shard, t.offset)) != norm);
+        units.push(late.into_iter().chain(own).collect());
+        late = layer.post_ffn_norm;
+    }
+    units.push(
+        [late, Some(weights.output_norm), Some(weights.output), weights.output_bias].into_iter().flatten().collect(),
+    );
     units
 }
 
