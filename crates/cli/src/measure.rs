@@ -1,8 +1,8 @@
 //! Collects what the statistics show.
 
-use crate::report::{Pace, Statistics};
+use crate::report::{Pace, Statistics, Streamed};
 use modelembed::storage::{CountingAllocator, process};
-use modelembed::{GenerateStats, Model};
+use modelembed::{GenerateStats, Model, Verdict};
 
 /// Speeds of one or more answers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,6 +48,14 @@ pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
         prompt: speed.prompt,
         decode: speed.decode,
         bytes_per_token: model.bytes_per_token(),
+        plan: (model.plan().verdict != Verdict::Unplanned).then(|| model.plan().to_string()),
+        streamed: model.stream_stats().map(|stats| Streamed {
+            bytes_per_token: model.plan().streamed_per_token(),
+            read_bytes: stats.read_bytes,
+            stalls: stats.stalls,
+            stall_us: stats.stall_time.as_micros() as u64,
+            is_direct: stats.is_direct,
+        }),
     }
 }
 

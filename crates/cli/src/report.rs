@@ -111,6 +111,23 @@ pub struct Statistics {
     pub decode: Pace,
     /// Bytes of weights that a decoded token reads.
     pub bytes_per_token: u64,
+    /// The plan's line, where there is a plan.
+    pub plan: Option<String>,
+    /// What was read from the disk while computing, where the model does not fit.
+    pub streamed: Option<Streamed>,
+}
+
+/// What streaming did.
+#[derive(Debug, Clone, Copy)]
+pub struct Streamed {
+    /// As planned.
+    pub bytes_per_token: u64,
+    pub read_bytes: u64,
+    /// How often a layer waited for its weights.
+    pub stalls: u64,
+    pub stall_us: u64,
+    /// Past the page cache.
+    pub is_direct: bool,
 }
 
 impl Statistics {
@@ -157,6 +174,19 @@ impl Statistics {
                 format!("{} tokens, {pace:.1} tokens/s, {:.2} GB/s", self.decode.tokens, self.gb_per_second()),
             );
         }
+        if let Some(s) = self.streamed {
+            let way = if s.is_direct { "past" } else { "through" };
+            line(
+                "Streamed",
+                format!(
+                    "{}, {} a token, {way} the page cache; {} stalls of {} together",
+                    megabytes(s.read_bytes),
+                    megabytes(s.bytes_per_token),
+                    s.stalls,
+                    milliseconds(s.stall_us)
+                ),
+            );
+        }
         out
     }
 
@@ -178,6 +208,14 @@ impl Statistics {
             "decode_tokens": self.decode.tokens,
             "decode_tokens_per_second": self.decode.per_second(),
             "gb_per_second": self.gb_per_second(),
+            "plan": self.plan,
+            "streamed": self.streamed.map(|s| json!({
+                "bytes_per_token": s.bytes_per_token,
+                "read_bytes": s.read_bytes,
+                "stalls": s.stalls,
+                "stall_ms": s.stall_us as f64 / 1e3,
+                "direct": s.is_direct,
+            })),
         })
     }
 }
@@ -230,12 +268,21 @@ mod tests {
             prompt: Pace { tokens: 10, elapsed_us: 100_000 },
             decode: Pace { tokens: 5, elapsed_us: 500_000 },
             bytes_per_token: 100_000_000,
+            plan: Some("streams".to_string()),
+            streamed: Some(Streamed {
+                bytes_per_token: 10 << 20,
+                read_bytes: 90 << 20,
+                stalls: 7,
+                stall_us: 250_000,
+                is_direct: true,
+            }),
         };
         assert_eq!(
             all.text(),
             "Memory Statistics:\n  Allocated: 12.45 MB\n  Total: 15.23 MB\n  System: 48.68 MB\n  Page faults: 12 minor, 3 major\n  \
              Resident: 1.00 MB of 4.00 MB of the model (25%)\n  Private: 2.00 MB\n  Load time: 1.5 ms\n  \
-             Time to first token: 12.3 s\n  Prompt: 10 tokens, 100.0 tokens/s\n  Decode: 5 tokens, 10.0 tokens/s, 1.00 GB/s\n"
+             Time to first token: 12.3 s\n  Prompt: 10 tokens, 100.0 tokens/s\n  Decode: 5 tokens, 10.0 tokens/s, 1.00 GB/s\n  \
+             Streamed: 90.00 MB, 10.00 MB a token, past the page cache; 7 stalls of 250.0 ms together\n"
         );
         let none = Statistics::default().text();
         assert!(!none.contains("System") && !none.contains("Decode") && !none.contains("first token"), "{none}");

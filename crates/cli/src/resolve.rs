@@ -40,6 +40,7 @@ pub struct Setting {
     /// How the model was found if it is not the one asked for.
     pub model_note: Option<String>,
     pub mode: Mode,
+    pub ram_budget: modelembed::RamBudget,
     pub ctx_tokens: usize,
     /// The context size was asked for.
     pub ctx_is_explicit: bool,
@@ -126,6 +127,7 @@ pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
         model: found.path,
         model_note: found.note,
         mode,
+        ram_budget: low.common.ram_budget,
         ctx_tokens: low.common.ctx.map_or(DEFAULT_CTX_TOKENS, |tokens| tokens as usize),
         ctx_is_explicit: low.common.ctx.is_some(),
         threads: low.common.threads.map(usize::from),

@@ -45,6 +45,7 @@ impl Pass<'_> {
             if is_cancelled() {
                 return Err(Error::Cancelled);
             }
+            model.residency().enter(il, is_cancelled)?;
             let before = match il {
                 0 => None,
                 il => Some(Joined { norm: model.weights().layers[il - 1].post_ffn_norm }),
@@ -52,13 +53,13 @@ impl Pass<'_> {
             self.attention_block(il, layer, before);
             self.feed_forward(layer);
         }
-        Ok(())
+        model.residency().enter(model.weights().layers.len(), is_cancelled)
     }
 
     /// x = embedding of each token.
     fn embed(&mut self, tokens: &[TokenId]) {
         let (model, n_embd) = (self.model, self.model.config().n_embd);
-        let table = model.matrix(&model.weights().token_embd);
+        let table = model.embedding();
         let scale = (n_embd as f32).sqrt();
         let out = Blocks { data: &mut self.s.x[..self.n * n_embd], block: n_embd };
         model.pool().run(self.n, GRAIN_COLS, out, |cols, x, _| {

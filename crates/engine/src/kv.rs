@@ -53,6 +53,13 @@ enum Data {
     F32 { k: Reserved<f32>, v: Reserved<f32> },
 }
 
+/// Bytes of keys and values of `ctx_tokens`, as far as they can be counted.
+pub(crate) fn bytes(config: &Config, ctx_tokens: usize, exact: bool) -> u64 {
+    let ty = if exact { CacheType::F32 } else { CacheType::F16 };
+    let sizes = [config.n_layer, config.n_head_kv, ctx_tokens, config.head_dim, 2 * ty.size_bytes()];
+    sizes.into_iter().fold(1u64, |product, n| product.saturating_mul(n as u64))
+}
+
 impl KvCache {
     /// Reserves room for `capacity` tokens.
     ///

@@ -119,6 +119,7 @@ impl Session {
     fn append(&mut self, tokens: &[TokenId], mut after_chunk: impl FnMut(&mut Pass<'_>, bool)) -> Result<()> {
         self.check(tokens)?;
         let Session { model, kv, scratch, cancel, .. } = self;
+        let _turn = model.residency().turn();
         let is_cancelled = || cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));
         let mut pos = self.tokens.len();
         let end = pos + tokens.len();

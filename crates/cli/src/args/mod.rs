@@ -4,6 +4,7 @@ mod expand;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use modelembed::RamBudget;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -46,6 +47,10 @@ pub struct CommonArgs {
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_parser = clap::builder::BoolishValueParser::new())]
     pub memory: Option<bool>,
+    /// Memory that a mapped model may use: a size like 600M or 4G, auto (what the machine and its control groups leave) or off.
+    /// What does not fit is read from the disk for every token
+    #[arg(long, global = true, value_name = "SIZE", default_value = "auto", value_parser = parse_ram_budget)]
+    pub ram_budget: RamBudget,
     /// Context size in tokens [default: 2048]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
@@ -241,6 +246,27 @@ pub struct VerifyArgs {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
+}
+
+/// `auto`, `off`, or bytes with an optional K, M, G or T (of 1024).
+fn parse_ram_budget(text: &str) -> Result<RamBudget, String> {
+    match text {
+        "auto" => return Ok(RamBudget::Auto),
+        "off" => return Ok(RamBudget::Off),
+        _ => {}
+    }
+    let refusal = || "wanted auto, off, or a size like 600M or 4G".to_string();
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[number.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        _ => return Err(refusal()),
+    };
+    let bytes = number.parse::<f64>().map_err(|_| refusal())? * (1u64 << shift) as f64;
+    if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(RamBudget::Bytes(bytes as u64)) } else { Err(refusal()) }
 }
 
 fn parse_seed(text: &str) -> Result<Seed, String> {

@@ -133,3 +133,28 @@ fn a_prompt_may_be_any_bytes() {
         assert_eq!(low.run.prompt.unwrap().into_vec(), wanted);
     }
 }
+
+#[test]
+fn ram_budgets() {
+    let rows = [
+        ("auto", Some(RamBudget::Auto)),
+        ("off", Some(RamBudget::Off)),
+        ("600M", Some(RamBudget::Bytes(600 << 20))),
+        ("4G", Some(RamBudget::Bytes(4 << 30))),
+        ("1.5g", Some(RamBudget::Bytes(3 << 29))),
+        ("123456", Some(RamBudget::Bytes(123_456))),
+        ("16MiB", Some(RamBudget::Bytes(16 << 20))),
+        ("", None),
+        ("M", None),
+        ("0", None),
+        ("-1G", None),
+        ("4X", None),
+        ("nan", None),
+        ("inf", None),
+        ("99999999T", None),
+        ("4 G", None),
+        ("4é", None),
+    ];
+    let failed: Vec<_> = rows.iter().filter(|(text, wanted)| parse_ram_budget(text).ok() != *wanted).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}

@@ -49,6 +49,26 @@ pub(crate) fn invalidate(bytes: &[u8]) -> bool {
     unsafe { libc::msync(start as *mut libc::c_void, len, libc::MS_INVALIDATE) == 0 }
 }
 
+/// Puts memory of `shared`, from `offset` on, in the place of mapped pages: `bytes` keep their address and read what is
+/// written there from now on. Address, length and offset are whole pages.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+pub(crate) fn alias(bytes: &[u8], shared: &File, offset: usize) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let (page, at) = (page_bytes(), bytes.as_ptr() as usize);
+    if !(at.is_multiple_of(page) && bytes.len().is_multiple_of(page) && offset.is_multiple_of(page)) || bytes.is_empty()
+    {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the pages are a part of a mapping of a file, since `bytes` is borrowed from one (the caller's promise), and whole.
+    // They stay readable all the time; that their content changes is what every reader of a mapped file has to expect.
+    let new = unsafe {
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        libc::mmap(at as *mut libc::c_void, bytes.len(), libc::PROT_READ, flags, shared.as_raw_fd(), offset)
+    };
+    if new == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// (minor, major) faults.
 pub(crate) fn faults() -> (Option<u64>, Option<u64>) {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
