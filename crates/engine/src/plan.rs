@@ -228,7 +228,7 @@ mod tests {
         let fixed = |mb: u64| machine(Some(24 << 30), RamBudget::Bytes(mb * MB));
         let rows = [
             (auto(24 << 10), Fits),
-            (auto(700), Streams),
+            (auto(690), Streams),
             (auto(200), Streams),
             (auto(160), Impossible), // 3 windows of 25 MB, the rest of the head, 68 MB beside them, and the margin
             (auto(0), Impossible),
@@ -238,7 +238,7 @@ mod tests {
             (machine(None, RamBudget::Auto), Unplanned),
             (machine(None, RamBudget::Bytes(400 * MB)), Streams),
             (machine(Some(MB), RamBudget::Off), Unplanned),
-            (PlanInput { kv_bytes: u64::MAX, ..auto(700) }, Impossible),
+            (PlanInput { kv_bytes: u64::MAX, ..auto(690) }, Impossible),
             (PlanInput { unit_bytes: vec![], streamable_bytes: vec![], ..fixed(1) }, Fits),
             (PlanInput { unit_bytes: vec![MB], streamable_bytes: vec![MB], ..fixed(1) }, Impossible),
         ];

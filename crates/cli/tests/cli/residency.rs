@@ -19,7 +19,7 @@ fn status_shows_parts_and_warm_fills_them() {
     assert_eq!(warmed["interrupted"], false);
     let status = json(&["status", "-model", &tiny.model]);
     let names: Vec<&str> = status["parts"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["embedding", "layer 0", "layer 1", "head"]);
+    assert_eq!(names, ["embedding", "layer 0", "layer 1", "layer 2", "head"]);
     if cfg!(any(target_os = "linux", target_os = "macos")) {
         assert_eq!(warmed["resident_bytes"], warmed["bytes"]);
         assert_eq!(status["resident_bytes"], status["tensor_bytes"]);
@@ -27,9 +27,9 @@ fn status_shows_parts_and_warm_fills_them() {
         assert!(cells.len() == 40 && cells.iter().all(|share| share == 1.0), "{cells:?}");
     }
     let text = run(&["status", "-model", &tiny.model]).ok().stdout;
-    assert_eq!(text.lines().filter(|line| line.contains("layer")).count(), 2, "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains("layer")).count(), 3, "{text}");
     let wrong = run(&["warm", "-model", &tiny.model, "-layers", "7"]);
-    assert!(wrong.code == 1 && wrong.stderr.contains("no layer 7; it has layers 0..2"), "{}", wrong.stderr);
+    assert!(wrong.code == 1 && wrong.stderr.contains("no layer 7; it has layers 0..3"), "{}", wrong.stderr);
 }
 
 /// On a file system in memory nothing can be evicted; that is said, and no failure.
@@ -108,8 +108,9 @@ fn verify_hashes_compares_and_finds_bad_values() {
 /// The tiny llama's tensors are F32: four bytes of the last one become a NaN.
 fn spoil_last_weight(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
-    let tensors = run(&["inspect", "-model", path.to_str().unwrap(), "-format", "json"]).ok().json();
-    let tensors = tensors["tensors"].as_array().unwrap();
+    let inspected = run(&["inspect", "-model", path.to_str().unwrap(), "-format", "json"]).ok().stdout;
+    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    let tensors = inspected["tensors"].as_array().unwrap();
     let last = tensors.iter().filter(|t| t["type"] == "F32").max_by_key(|t| t["offset"].as_u64()).unwrap();
     let end = (last["offset"].as_u64().unwrap() + last["bytes"].as_u64().unwrap()) as usize;
     bytes[end - 4..end].copy_from_slice(&f32::NAN.to_le_bytes());
