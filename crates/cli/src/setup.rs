@@ -110,18 +110,18 @@ pub fn template(model: &Model, talk: &Talk, notes: Notes) -> Result<Option<ChatT
 }
 
 /// How far loading is, on a terminal only.
-struct ProgressBar {
+pub struct ProgressBar {
     shown_percent: Option<u64>,
     notes: Notes,
 }
 
 impl ProgressBar {
-    fn new(notes: Notes) -> ProgressBar {
+    pub fn new(notes: Notes) -> ProgressBar {
         let quiet = notes.quiet || !std::io::stderr().is_terminal();
         ProgressBar { shown_percent: None, notes: Notes { quiet, ..notes } }
     }
 
-    fn show(&mut self, done_bytes: u64, total_bytes: u64) {
+    pub fn show(&mut self, done_bytes: u64, total_bytes: u64) {
         let percent = (u128::from(done_bytes) * 100 / u128::from(total_bytes.max(1))) as u64;
         if self.shown_percent != Some(percent) {
             self.shown_percent = Some(percent);
@@ -129,7 +129,7 @@ impl ProgressBar {
         }
     }
 
-    fn end(&self) {
+    pub fn end(&self) {
         if self.shown_percent.is_some() {
             self.notes.redraw("");
         }

@@ -3,7 +3,12 @@
 mod chat;
 mod errors;
 mod flags;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod lost_pages;
+mod packed;
 mod real;
+#[cfg(unix)]
+mod robust;
 mod subcommands;
 #[cfg(unix)]
 mod terminal;
