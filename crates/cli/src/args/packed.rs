@@ -32,7 +32,7 @@ pub fn to_store(command: &Command, of_pack: &ArgMatches) -> Result<Vec<String>, 
             flags.push(format!("--{long}"));
             continue;
         }
-        let value = of_pack.get_raw(id).and_then(|values| values.last()).unwrap_or_default();
+        let value = of_pack.get_raw(id).and_then(|mut values| values.next_back()).unwrap_or_default();
         let value =
             value.to_str().ok_or_else(|| format!("the value of --{long} is not UTF-8: it cannot be packed\n"))?;
         flags.push(format!("--{long}={value}"));
