@@ -2,11 +2,12 @@
 
 pub use crate::args::Format;
 use crate::args::{self, Activations, LowArgs, Seed};
-use crate::model_path;
+use crate::model_path::{self, Found};
+use crate::own::Own;
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, stdin};
 use std::path::PathBuf;
 
 /// A combination of options that makes no sense: exit code 2.
@@ -88,6 +89,22 @@ pub struct Bench {
     pub repeat: usize,
 }
 
+/// What `pack` makes.
+#[derive(Debug)]
+pub struct Pack {
+    pub output: PathBuf,
+    pub force: bool,
+    /// Options of the new program.
+    pub flags: Vec<String>,
+}
+
+/// What `unpack` makes.
+#[derive(Debug)]
+pub struct Unpack {
+    pub output: PathBuf,
+    pub force: bool,
+}
+
 /// What is to be done.
 #[derive(Debug)]
 pub enum Task {
@@ -100,6 +117,8 @@ pub enum Task {
     Warm { layers: Option<String>, force: bool },
     Evict { layers: Option<String> },
     Verify { with_tensors: bool },
+    Pack(Pack),
+    Unpack(Unpack),
     Completions(clap_complete::Shell),
 }
 
@@ -108,8 +127,9 @@ const DEFAULT_CTX_TOKENS: usize = 2048;
 /// The prompt of a run that was given none.
 const DEFAULT_PROMPT: &str = "Hello! How can I help you today?";
 
-/// Resolves everything but the setting of `completions`, which has none.
-pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
+/// Resolves everything but the setting of `completions`, which has none. `own` is the running program if it holds a model: then that
+/// is the default one.
+pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Setting>)> {
     if let Some(args::Command::Completions(completions)) = low.command {
         return Ok((Task::Completions(completions.shell), None));
     }
@@ -120,9 +140,14 @@ pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
         low.common.ngl
     );
     if low.command.is_none() {
+        // A program with a model chats when it is started from a terminal without a question.
+        low.run.interactive |= own.is_some() && low.run.prompt.is_none() && !low.run.raw && stdin().is_terminal();
         refuse_contradictions(&low.run)?;
     }
-    let found = model_path::find(low.common.model.as_deref())?;
+    let found = match (&low.common.model, own) {
+        (None, Some(own)) => Found { path: own.path.clone(), note: None },
+        (named, _) => model_path::find(named.as_deref())?,
+    };
     let setting = Setting {
         model: found.path,
         model_note: found.note,
@@ -153,6 +178,8 @@ pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
         Some(args::Command::Warm(warm)) => Task::Warm { layers: warm.layers, force: warm.force },
         Some(args::Command::Evict(evict)) => Task::Evict { layers: evict.layers },
         Some(args::Command::Verify(verify)) => Task::Verify { with_tensors: verify.tensors },
+        Some(args::Command::Pack(pack)) => Task::Pack(pack_of(pack)?),
+        Some(args::Command::Unpack(unpack)) => Task::Unpack(Unpack { output: unpack.output, force: unpack.force }),
         Some(args::Command::Completions(completions)) => Task::Completions(completions.shell),
     };
     Ok((task, Some(setting)))
@@ -185,6 +212,23 @@ fn refuse_contradictions(run: &args::RunArgs) -> Result<()> {
         Some((_, message)) => Err(UsageError(message.to_string()).into()),
         None => Ok(()),
     }
+}
+
+fn pack_of(pack: args::PackArgs) -> Result<Pack> {
+    if pack.run.prompt.is_some() || pack.run.interactive {
+        let message =
+            "-p and -i are not for packing: a packed program chats on a terminal, and answers a pipe or its own -p";
+        return Err(UsageError(message.to_string()).into());
+    }
+    refuse_contradictions(&pack.run)?;
+    let mut flags = pack.flags;
+    // The text of a file, not its name: the new program is to need no other file.
+    for flag in &mut flags {
+        if let Some(template) = flag.strip_prefix("--template=") {
+            *flag = format!("--template={}", template_source(template.to_string())?);
+        }
+    }
+    Ok(Pack { output: pack.output, force: pack.force, flags })
 }
 
 fn talk(run: args::RunArgs) -> Result<Talk> {
@@ -222,7 +266,7 @@ fn text_of(argument: &OsStr) -> Result<Vec<u8>> {
 
 fn read_stdin() -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut text).context("cannot read standard input")?;
+    stdin().lock().read_to_end(&mut text).context("cannot read standard input")?;
     Ok(text)
 }
 
@@ -240,7 +284,7 @@ fn line_of(bytes: Vec<u8>) -> String {
 
 /// What a pipe or a redirected file says. An empty one, a terminal or a device such as /dev/null says nothing.
 fn piped_prompt() -> Result<Option<String>> {
-    if std::io::stdin().is_terminal() || !stdin_is_pipe_or_file() {
+    if stdin().is_terminal() || !stdin_is_pipe_or_file() {
         return Ok(None);
     }
     Ok(Some(line_of(read_stdin()?)).filter(|text| !text.is_empty()))

@@ -88,7 +88,8 @@ impl Model {
         if threads == 0 {
             return Err(Error::InvalidOption("0 threads compute nothing; wanted at least 1".into()));
         }
-        let ModelFiles { mut shards, header, tensors } = ModelFiles::open_with(path, options.mode, progress)?;
+        let ModelFiles { mut shards, header, tensors, packed: _ } =
+            ModelFiles::open_with(path, options.mode, progress)?;
         let gguf = &shards[0].gguf;
         let config = Config::from_gguf(gguf)?;
         let weights = Weights::find(tensors.iter(), &config)?;

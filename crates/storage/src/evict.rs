@@ -18,6 +18,7 @@ impl Storage {
         // What stands in a page table stays.
         self.advise(range.clone(), Advice::Release);
         let file = File::open(self.path()).map_err(|e| StorageError::io(self.path(), e))?;
-        os::evict(&file, bytes, range).map_err(|e| StorageError::io(self.path(), e))
+        os::evict(&file, bytes, range.start + self.file_offset()..range.end + self.file_offset())
+            .map_err(|e| StorageError::io(self.path(), e))
     }
 }

@@ -338,3 +338,18 @@ fn a_range_that_is_cut_off_is_an_error_that_names_the_place() {
     let result = storage.load(std::slice::from_ref(&(20_000..60_000)), &mut |_| ControlFlow::Continue(()));
     assert!(matches!(result, Err(StorageError::Shrunk { at: 50_000, wanted: 90_000, .. })), "{result:?}");
 }
+
+/// The pages that a file lost are an error of the system call, not a signal: the thread that prefetches must not end the process.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+#[test]
+fn prefetching_what_was_cut_off_does_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model");
+    std::fs::write(&path, content(4 << 20)).unwrap();
+    let storage = open(&path, LoadMode::Map).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
+    for range in [0..4 << 20, 2 << 20..3 << 20, (1 << 20) - 10..(1 << 20) + 10] {
+        storage.prefetch(range);
+    }
+    assert_eq!(storage.bytes(0..5), Some(&content(5)[..]), "what is left can be read");
+}

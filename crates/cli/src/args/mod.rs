@@ -1,9 +1,10 @@
 //! What was typed. What it means is decided in `resolve`.
 
 mod expand;
+mod packed;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use modelembed::RamBudget;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -177,8 +178,39 @@ pub enum Command {
     Evict(EvictArgs),
     /// Hash a model's files and look for values that are no numbers
     Verify(VerifyArgs),
+    /// Write one executable that holds this program and a model
+    Pack(PackArgs),
+    /// Write the model that a program holds to a file
+    Unpack(UnpackArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
+}
+
+/// `pack`: every option that is not its own becomes a default of the new program.
+#[derive(Debug, Args)]
+pub struct PackArgs {
+    /// The executable to write
+    #[arg(long = "o", value_name = "FILE")]
+    pub output: PathBuf,
+    /// Replace a file of that name
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// The options for the new program, as `--name=value`
+    #[arg(skip)]
+    pub flags: Vec<String>,
+}
+
+/// `unpack`
+#[derive(Debug, Args)]
+pub struct UnpackArgs {
+    /// The file to write, or a folder; a folder for a model of several files
+    #[arg(long = "o", value_name = "PATH")]
+    pub output: PathBuf,
+    /// Replace files
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `tokenize`
@@ -307,8 +339,34 @@ pub struct Refusal {
     pub exit_code: u8,
 }
 
+/// Parses the arguments, the program's name first, with `flags` before them that were packed into the program.
+pub fn parse_with(flags: &[String], args: impl IntoIterator<Item = OsString>) -> Result<LowArgs, Refusal> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // Alone first: a mistake is one in what was typed.
+    let typed = matches(args.iter().cloned())?;
+    let command = LowArgs::command();
+    let kept = packed::applicable(flags, &command, &typed);
+    if kept.is_empty() {
+        return parse(args);
+    }
+    let (program, rest) = args.split_at(args.len().min(1));
+    parse(program.iter().cloned().chain(kept.into_iter().map(OsString::from)).chain(rest.iter().cloned()))
+}
+
 /// Parses the arguments, the program's name first.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<LowArgs, Refusal> {
+    let matches = matches(args)?;
+    let mut low = LowArgs::from_arg_matches(&matches).map_err(refusal)?;
+    if let (Some(Command::Pack(pack)), Some((_, of_pack))) = (&mut low.command, matches.subcommand()) {
+        let mut command = LowArgs::command();
+        command.build();
+        pack.flags = packed::to_store(&command, of_pack)
+            .map_err(|message| refusal(command.error(ErrorKind::InvalidUtf8, message)))?;
+    }
+    Ok(low)
+}
+
+fn matches(args: impl IntoIterator<Item = OsString>) -> Result<ArgMatches, Refusal> {
     let mut command = LowArgs::command();
     command.build();
     let args = expand::expand(&command, args);
@@ -325,7 +383,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<LowArgs, Refusa
             return Err(refusal(command.error(ErrorKind::ArgumentConflict, message)));
         }
     }
-    LowArgs::from_arg_matches(&matches).map_err(refusal)
+    Ok(matches)
 }
 
 /// clap writes long options with two dashes; this program's are written with one.

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod inspect;
+pub mod pack;
 mod parts;
 mod scan;
 pub mod score;

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -24,11 +24,12 @@ const STEP_BYTES: u64 = 16 << 20;
 
 /// What was found out about one file.
 struct Report {
-    path: PathBuf,
+    /// As people know it: a model in a program has the name that it was packed under, too.
+    name: String,
     n_bytes: u64,
     sha256: String,
-    /// What the file beside it says that its hash is.
-    wanted: Option<String>,
+    /// What its hash is to be, and who says so.
+    wanted: Option<(String, &'static str)>,
     /// Name and hash of each tensor, if asked for.
     tensors: Vec<(String, String)>,
     /// One sentence for each tensor with values that are no numbers.
@@ -39,7 +40,7 @@ struct Report {
 
 impl Report {
     fn matches(&self) -> bool {
-        self.wanted.as_ref().is_none_or(|wanted| *wanted == self.sha256)
+        self.wanted.as_ref().is_none_or(|(wanted, _)| *wanted == self.sha256)
     }
 }
 
@@ -57,15 +58,25 @@ pub fn verify(setting: &Setting, with_tensors: bool) -> Result<ExitCode> {
     let mut done = 0;
     let mut reports = Vec::new();
     for (i, storage) in files.storages().enumerate() {
-        let wanted = stated_hash(storage.path())?;
+        let (name, wanted) = match files.packed() {
+            Some(packed) => {
+                let part = &packed.manifest().parts[i];
+                let name = format!("{} in {}", part.name, storage.path().display());
+                (name, Some((part.sha256.clone(), "the program that holds it")))
+            }
+            None => {
+                let stated = stated_hash(storage.path())?;
+                (storage.path().display().to_string(), stated.map(|hash| (hash, "its .sha256 file")))
+            }
+        };
         let tensors: Vec<&TensorInfo> = files.tensors().iter().filter(|t| usize::from(t.shard) == i).collect();
-        let report = one_file(storage, &tensors, with_tensors, wanted, |n| {
+        let report = one_file(storage, &tensors, with_tensors, |n| {
             done += n;
             bar.show(done, total);
             interrupt.is_set()
         });
         match report {
-            Some(report) => reports.push(report),
+            Some(report) => reports.push(Report { name, wanted, ..report }),
             None => {
                 bar.end();
                 notes.line("interrupted");
@@ -91,7 +102,6 @@ fn one_file(
     storage: &Storage,
     tensors: &[&TensorInfo],
     with_tensors: bool,
-    wanted: Option<String>,
     mut advance: impl FnMut(u64) -> bool,
 ) -> Option<Report> {
     let mut whole = Sha256::new();
@@ -123,10 +133,10 @@ fn one_file(
         ))
     });
     Some(Report {
-        path: storage.path().to_owned(),
+        name: String::new(),
         n_bytes: len,
         sha256: hex(whole),
-        wanted,
+        wanted: None,
         tensors: tensors.iter().zip(of_tensors).map(|(tensor, hash)| (tensor.name.clone(), hex(hash))).collect(),
         bad: bad.collect(),
         n_unknown: tensors.iter().filter(|t| !can_scan(t.ty)).count(),
@@ -195,11 +205,11 @@ fn text_of(reports: &[Report], total_bytes: u64, seconds: f64) -> String {
         for (name, hash) in &report.tensors {
             out += &format!("{hash}  {name}\n");
         }
-        out += &format!("{}  {}\n", report.sha256, report.path.display());
+        out += &format!("{}  {}\n", report.sha256, report.name);
         out += &match &report.wanted {
             None => "  no .sha256 file lies beside it to compare with\n".to_string(),
-            Some(_) if report.matches() => "  as its .sha256 file says\n".to_string(),
-            Some(wanted) => format!("  WRONG: its .sha256 file says {wanted}\n"),
+            Some((_, who)) if report.matches() => format!("  as {who} says\n"),
+            Some((wanted, who)) => format!("  WRONG: {who} says {wanted}\n"),
         };
         for bad in &report.bad {
             out += &format!("  WRONG: {bad}\n");
@@ -223,10 +233,10 @@ fn json_of(reports: &[Report], seconds: f64) -> String {
             let tensors: Vec<_> =
                 report.tensors.iter().map(|(name, hash)| json!({"name": name, "sha256": hash})).collect();
             json!({
-                "path": report.path.to_string_lossy(),
+                "name": report.name,
                 "bytes": report.n_bytes,
                 "sha256": report.sha256,
-                "stated_sha256": report.wanted,
+                "stated_sha256": report.wanted.as_ref().map(|(hash, _)| hash),
                 "matches": report.wanted.as_ref().map(|_| report.matches()),
                 "tensors": tensors,
                 "bad": report.bad,

@@ -133,13 +133,19 @@ pub(crate) fn handle_lost_pages() -> bool {
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 extern "C" fn on_lost_page(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
-    // SAFETY: the system passes a valid structure; for SIGBUS it holds an address. `write` takes the piece's own extent.
+    // SAFETY: the system passes a valid structure; for SIGBUS it holds an address. `write` takes the line's own extent, `pause` nothing.
     // `_exit` ends the process without running anything else.
     unsafe {
         let address = (*info).si_addr() as usize;
-        let write = |piece: &[u8]| {
+        let write = |line: &[u8]| {
+            if !crate::lost_pages::first_to_report() {
+                // Another thread is writing the line and will end the process.
+                loop {
+                    libc::pause();
+                }
+            }
             // If the message cannot be written, the exit code still tells.
-            let _ = libc::write(libc::STDERR_FILENO, piece.as_ptr().cast(), piece.len());
+            let _ = libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len());
         };
         if let Some(exit_code) = crate::lost_pages::message_for(address, write) {
             libc::_exit(exit_code);
