@@ -31,13 +31,16 @@
 
 mod arch;
 mod attention;
+mod bandwidth;
 mod chat;
 mod config;
 mod error;
 mod files;
+mod forecast;
 mod forward;
 mod generate;
 mod kv;
+mod locking;
 mod model;
 mod plan;
 mod prefetch;
@@ -49,11 +52,14 @@ mod session;
 mod weights;
 
 pub use arch::{ARCHITECTURES, Activation, Architecture};
+pub use bandwidth::ReadBandwidth;
 pub use chat::{Chat, Turn};
 pub use config::{Config, RopeConfig, WindowConfig};
 pub use error::{Error, Result};
 pub use files::ModelFiles;
+pub use forecast::Forecast;
 pub use generate::{GenerateOptions, GenerateStats, StopReason, generate};
+pub use locking::{Lock, LockStats};
 pub use model::{LoadOptions, LoadStats, Model};
 pub use modelembed_gguf as gguf;
 pub use modelembed_kernels::{Isa, Kernels};
