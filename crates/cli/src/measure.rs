@@ -48,6 +48,9 @@ pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
         prompt: speed.prompt,
         decode: speed.decode,
         bytes_per_token: model.bytes_per_token(),
+        shared_bytes: process.shared_bytes,
+        process_resident_bytes: process.resident_bytes,
+        locked: model.load_stats().locked.clone(),
         plan: (model.plan().verdict != Verdict::Unplanned).then(|| model.plan().to_string()),
         streamed: model.stream_stats().map(|stats| Streamed {
             bytes_per_token: model.plan().streamed_per_token(),

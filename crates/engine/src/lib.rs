@@ -64,6 +64,7 @@ pub use model::{LoadOptions, LoadStats, Model};
 pub use modelembed_gguf as gguf;
 pub use modelembed_kernels::{Isa, Kernels};
 pub use modelembed_packed as packed;
+pub use modelembed_pool::available_threads;
 pub use modelembed_storage as storage;
 pub use modelembed_storage::LoadMode;
 pub use modelembed_text as text;

@@ -3,7 +3,9 @@
 use std::fs::{File, Metadata};
 
 use super::unix::{advise_pages, faults};
-pub(crate) use super::unix::{alias, handle_lost_pages, irregular_kind, lock, memlock_limit as lockable_bytes, read_at, resident_bytes};
+pub(crate) use super::unix::{
+    alias, handle_lost_pages, irregular_kind, lock, memlock_limit as lockable_bytes, read_at, resident_bytes,
+};
 use crate::process::Snapshot;
 use crate::storage::Advice;
 

@@ -45,7 +45,11 @@ pub(crate) fn pages_of(bytes: &[u8]) -> (usize, usize) {
 pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
     let (start, len) = pages_of(bytes);
     // SAFETY: the pages are mapped, since `bytes` is borrowed; locking changes nothing that can be read there.
-    if unsafe { libc::mlock(start as *const libc::c_void, len) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::mlock(start as *const libc::c_void, len) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// The limit on locked memory; `None` if there is none.
