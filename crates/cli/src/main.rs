@@ -40,7 +40,8 @@ fn work(low: args::LowArgs) -> anyhow::Result<ExitCode> {
         (Task::Tokenize { text, special }, Some(setting)) => commands::tokenize::tokenize(&setting, &text, special),
         (Task::Inspect, Some(setting)) => commands::inspect::inspect(&setting),
         (Task::Score { text }, Some(setting)) => commands::score::score(&setting, &text),
-        (Task::Bench(bench), Some(setting)) => commands::bench::bench(&setting, bench),
+        (Task::Bench(bench), Some(setting)) => commands::bench::bench(setting, &bench),
+        (Task::Synthetic(model), Some(setting)) => commands::synthetic::synthetic(&setting, &model),
         (Task::Completions(shell), _) => print(&String::from_utf8_lossy(&args::completions(shell))),
         (_, None) => anyhow::bail!("this task needs a model"),
     }

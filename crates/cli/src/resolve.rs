@@ -79,12 +79,28 @@ pub struct Sampling {
 }
 
 /// What a benchmark does.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Bench {
     pub prompt_tokens: usize,
     pub gen_tokens: usize,
+    /// Tokens in the context before either.
+    pub depth: usize,
+    /// Lengths of prompts whose time to the first token is measured.
+    pub short_prompts: Vec<usize>,
     /// Runs, of which the median counts.
     pub repeat: usize,
+    /// Measure the machine's read bandwidth too.
+    pub bandwidth: bool,
+    /// Numbers of threads, one after the other; `None`: the setting's.
+    pub threads: Vec<Option<usize>>,
+}
+
+/// A model to write.
+#[derive(Debug)]
+pub struct SyntheticModel {
+    /// SHAPE:FORMAT
+    pub spec: String,
+    pub out: PathBuf,
 }
 
 /// What is to be done.
@@ -95,6 +111,7 @@ pub enum Task {
     Inspect,
     Score { text: Vec<u8> },
     Bench(Bench),
+    Synthetic(SyntheticModel),
     Completions(clap_complete::Shell),
 }
 
@@ -117,14 +134,21 @@ pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
     if low.command.is_none() {
         refuse_contradictions(&low.run)?;
     }
-    let found = model_path::find(low.common.model.as_deref())?;
+    let threads = low.common.threads.map_or_else(Vec::new, |list| list.0);
+    let is_bench = matches!(low.command, Some(args::Command::Bench(_)));
+    if threads.len() > 1 && !is_bench {
+        return Err(UsageError("-threads takes a list only in bench".to_string()).into());
+    }
+    // A synthetic model needs another one for its vocabulary only.
+    let vocab = if let Some(args::Command::Bench(bench)) = &low.command { bench.vocab.as_deref() } else { None };
+    let found = model_path::find(vocab.or(low.common.model.as_deref()))?;
     let setting = Setting {
         model: found.path,
         model_note: found.note,
         mode,
         ctx_tokens: low.common.ctx.map_or(DEFAULT_CTX_TOKENS, |tokens| tokens as usize),
         ctx_is_explicit: low.common.ctx.is_some(),
-        threads: low.common.threads.map(usize::from),
+        threads: threads.first().copied(),
         exact: low.common.activations == Activations::F32,
         isa: low.common.isa,
         quiet: low.common.quiet,
@@ -138,14 +162,29 @@ pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
         }
         Some(args::Command::Inspect) => Task::Inspect,
         Some(args::Command::Score(score)) => Task::Score { text: text_of(&score.prompt)? },
-        Some(args::Command::Bench(bench)) => Task::Bench(Bench {
-            prompt_tokens: bench.prompt_tokens as usize,
-            gen_tokens: bench.gen_tokens as usize,
-            repeat: bench.repeat as usize,
-        }),
+        Some(args::Command::Bench(bench)) => bench_task(bench, &threads)?,
         Some(args::Command::Completions(completions)) => Task::Completions(completions.shell),
     };
     Ok((task, Some(setting)))
+}
+
+fn bench_task(bench: args::BenchArgs, threads: &[usize]) -> Result<Task> {
+    if let (Some(spec), Some(out)) = (bench.synthetic, bench.out) {
+        return Ok(Task::Synthetic(SyntheticModel { spec, out }));
+    }
+    let short_prompts = bench.short_prompts.map_or_else(Vec::new, |list| list.0);
+    if bench.prompt_tokens == 0 && bench.gen_tokens == 0 && short_prompts.is_empty() {
+        return Err(UsageError("-prompt-tokens 0 and -gen-tokens 0 leave nothing to measure".to_string()).into());
+    }
+    Ok(Task::Bench(Bench {
+        prompt_tokens: bench.prompt_tokens as usize,
+        gen_tokens: bench.gen_tokens as usize,
+        depth: bench.depth as usize,
+        short_prompts,
+        repeat: bench.repeat as usize,
+        bandwidth: !bench.no_bandwidth,
+        threads: if threads.is_empty() { vec![None] } else { threads.iter().copied().map(Some).collect() },
+    }))
 }
 
 /// `-memory` alone chooses the buffer; an explicit `-mmap` beside it is a contradiction.

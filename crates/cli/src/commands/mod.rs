@@ -3,4 +3,5 @@
 pub mod bench;
 pub mod inspect;
 pub mod score;
+pub mod synthetic;
 pub mod tokenize;
