@@ -247,7 +247,7 @@ COLOURS = {"modelembed": "#0b6e4f", "llama": "#8a8f98", "llama-norepack": "#c3c7
 
 
 def chart(state):
-    """Bars of each program relative to the best peer of the row."""
+    """Bars of each program relative to the best peer of the row, cut at three times, and modelembed's ratio."""
     label, width, bar, gap, shown = 190, 420, 7, 10, 3.0
     x = lambda ratio: label + width * min(ratio, shown) / shown
     body, y = [], 58
@@ -271,8 +271,8 @@ def chart(state):
                 ratio = value / best if row["more_is_better"] else best / value
                 at = y + i * bar
                 body.append(f'<rect x="{label}" y="{at}" width="{x(ratio) - label:.1f}" height="{bar - 1}" fill="{COLOURS[program]}"/>')
-                if program == "modelembed":
-                    text(x(ratio) + 4, at + bar, f"{ratio:.2f}" + (" →" if ratio > shown else ""), 'font-size="10"')
+            weight = "bold" if row["ratio"] >= 1 else "normal"
+            text(label + width + 8, y + height / 2 + 4, f"{row['ratio']:.2f}", f'font-weight="{weight}"')
             y += height + gap
         y += 8
     head, at = [], 8
