@@ -68,7 +68,7 @@ fn common_options_stand_before_or_after_a_command() {
 
 #[test]
 fn mistakes_end_with_2_and_name_what_was_typed_with_one_dash() {
-    let rows: [(&[&str], &str); 16] = [
+    let rows: [(&[&str], &str); 19] = [
         (&["-modle", "x"], "-model"),
         (&["--unknown"], "'-unknown'"),
         (&["-n"], "-n"),
