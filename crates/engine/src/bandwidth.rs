@@ -1,14 +1,15 @@
 //! How fast this machine reads memory: the ceiling of decoding, which reads every weight once a token.
 //!
 //! A sweep reads a buffer that no cache holds, in chunks that the threads of a pool take in turn, and does nothing with the
-//! bytes but add them up. That is what a row-dot would be if its arithmetic cost nothing. The fastest of several sweeps
+//! bytes but add them up. The buffer lies on large pages where the system has them, as a mapped model at best does: small ones would
+//! measure address translation, which costs a virtual machine several times as much. That is what a row-dot would be if its arithmetic cost nothing. The fastest of several sweeps
 //! counts: anything that disturbs a sweep makes it slower.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use modelembed_pool::Pool;
-use modelembed_storage::process;
+use modelembed_storage::{Reserved, process};
 
 /// What [`ReadBandwidth::measure`] found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,13 +28,11 @@ const CACHES: u64 = 8;
 const SWEEP_BYTES: std::ops::RangeInclusive<u64> = 512 << 20..=4 << 30;
 /// What a thread reads at a time: long enough that taking a chunk costs nothing beside reading it (10 µs or more).
 const CHUNK_BYTES: usize = 256 << 10;
-const LINE_WORDS: usize = 8; // of 8 bytes: a cache line
-const CHUNK_LINES: usize = CHUNK_BYTES / (LINE_WORDS * 8);
+const LINE_WORDS: usize = 16; // of 4 bytes: a cache line
+const CHUNK_WORDS: usize = CHUNK_BYTES / 4;
 /// Sweeps: at least the first number, and more until the time is over.
 const SWEEPS: usize = 5;
 const SWEEPING: Duration = Duration::from_millis(400);
-
-type Line = [u64; LINE_WORDS];
 
 impl ReadBandwidth {
     /// Measures with `threads` threads (at least one). Takes about a second and, for that time, half a gigabyte of memory or
@@ -47,21 +46,22 @@ impl ReadBandwidth {
         if bytes < cache_bytes.unwrap_or(32 << 20) * 2 {
             return None;
         }
-        Some(sweep(threads, bytes as usize / CHUNK_BYTES))
+        sweep(threads, bytes as usize / CHUNK_BYTES)
     }
 }
 
-fn sweep(threads: usize, n_chunks: usize) -> ReadBandwidth {
+fn sweep(threads: usize, n_chunks: usize) -> Option<ReadBandwidth> {
     let pool = Pool::new(threads);
     // Written, since pages that were only reserved are all the same page of zeros, and written by the threads that read it, so
     // that a machine with several memory nodes has it on all of them.
-    let mut memory: Vec<Line> = vec![[0; LINE_WORDS]; n_chunks * CHUNK_LINES];
-    pool.run(memory.len(), CHUNK_LINES, &mut memory[..], |items, part, _| {
-        for (i, line) in items.zip(part) {
-            *line = [i as u64; LINE_WORDS];
+    let mut memory = Reserved::<u32>::zeroed(n_chunks * CHUNK_WORDS).ok()?;
+    memory.advise_huge_pages();
+    pool.run(memory.len(), CHUNK_WORDS, &mut memory[..], |items, part, _| {
+        for (i, word) in items.zip(part) {
+            *word = i as u32;
         }
     });
-    let mut sums = vec![0u64; n_chunks];
+    let mut sums = vec![0u32; n_chunks];
     let mut best = Duration::MAX;
     let start = Instant::now();
     for i in 0.. {
@@ -71,7 +71,7 @@ fn sweep(threads: usize, n_chunks: usize) -> ReadBandwidth {
         let start = Instant::now();
         pool.run(n_chunks, 1, &mut sums[..], |chunks, sums, _| {
             for (chunk, sum) in chunks.zip(sums) {
-                *sum = add_up(&memory[chunk * CHUNK_LINES..][..CHUNK_LINES]);
+                *sum = add_up(&memory[chunk * CHUNK_WORDS..][..CHUNK_WORDS]);
             }
         });
         black_box(&sums);
@@ -79,18 +79,19 @@ fn sweep(threads: usize, n_chunks: usize) -> ReadBandwidth {
     }
     let swept_bytes = (n_chunks * CHUNK_BYTES) as u64;
     let bytes_per_second = swept_bytes as f64 / best.as_secs_f64().max(1e-9);
-    ReadBandwidth { threads: pool.threads(), swept_bytes, bytes_per_second }
+    Some(ReadBandwidth { threads: pool.threads(), swept_bytes, bytes_per_second })
 }
 
 /// The sum of all words. Compiles to one vector addition for each vector that is read.
-fn add_up(lines: &[Line]) -> u64 {
-    let mut sums = [0u64; LINE_WORDS];
+fn add_up(words: &[u32]) -> u32 {
+    let mut sums = [0u32; LINE_WORDS];
+    let (lines, rest) = words.as_chunks::<LINE_WORDS>();
     for line in lines {
         for (sum, word) in sums.iter_mut().zip(line) {
             *sum = sum.wrapping_add(*word);
         }
     }
-    sums.iter().fold(0, |a, b| a.wrapping_add(*b))
+    sums.iter().chain(rest).fold(0, |a, b| a.wrapping_add(*b))
 }
 
 /// Bytes of the largest cache that the first CPU uses. `None` where the system does not tell.
@@ -128,13 +129,13 @@ mod tests {
 
     #[test]
     fn every_word_counts_once() {
-        let lines: Vec<Line> = (0..1000).map(|i| std::array::from_fn(|j| i * 8 + j as u64)).collect();
-        assert_eq!(add_up(&lines), (0..8000).sum::<u64>());
+        let words: Vec<u32> = (0..8005).collect();
+        assert_eq!(add_up(&words), (0..8005).sum::<u32>());
     }
 
     #[test]
     fn a_sweep_has_a_finite_speed() {
-        let found = sweep(2, 16);
+        let found = sweep(2, 16).unwrap();
         assert_eq!(found.swept_bytes, 16 * CHUNK_BYTES as u64);
         assert!(found.bytes_per_second.is_finite() && found.bytes_per_second > 0.0, "{found:?}");
     }

@@ -144,7 +144,8 @@ fn bench_writes_a_synthetic_model_that_runs() {
     let path = out.to_str().unwrap();
     let made = run(&["bench", "-synthetic", "smollm2-135m:q4_0", "-out", path, "-vocab", &tiny.model]).ok();
     assert!(made.stderr.contains("made.gguf"), "{}", made.stderr);
-    let object = run(&["inspect", "-model", path, "-format", "json"]).ok().json();
+    let inspected = run(&["inspect", "-model", path, "-format", "json"]).ok().stdout;
+    let object: serde_json::Value = serde_json::from_str(&inspected).unwrap();
     assert_eq!(object["tensors"].as_array().map(Vec::len), Some(272), "as the real model has");
     let bench = ["bench", "-model", path, "-prompt-tokens", "5", "-gen-tokens", "2", "-repeat", "1", "-no-bandwidth"];
     assert!(run(&bench).ok().stdout.contains("tokens/s"));
