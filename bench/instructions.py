@@ -36,13 +36,15 @@ def count(binary):
     """Instructions per unit of each case."""
     with tempfile.TemporaryDirectory() as folder:
         valgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={folder}/out",
-                    "--toggle-collect=count::measured*", "--dump-after=count::measured*"]
+                    "--toggle-collect=count::measured", "--dump-after=count::measured"]
         done = subprocess.run([*valgrind, binary], capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"instructions.py: valgrind failed:\n{done.stderr[-2000:]}")
         cases = [line.split("\t") for line in done.stdout.splitlines()]
         dumps = [pathlib.Path(f"{folder}/out.{i + 1}") for i in range(len(cases))]
         totals = [re.search(r"^(?:totals|summary): (\d+)", dump.read_text(), re.M) for dump in dumps]
+    if not all(totals):
+        sys.exit("instructions.py: callgrind wrote no count for a case")
     return {name: round(int(total[1]) / int(units), 2) for (name, units), total in zip(cases, totals)}
 
 
