@@ -42,6 +42,16 @@ cargo test --locked --workspace --doc
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 
+step "instruction counts"
+if [ "$(uname -sm)" = "Linux x86_64" ] && ! command -v valgrind >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    { apt-get -qq update && apt-get -qq install -y --no-install-recommends valgrind; } >/dev/null 2>&1 || true
+fi
+if [ "$(uname -sm)" = "Linux x86_64" ] && command -v valgrind >/dev/null; then
+    "$python" bench/instructions.py
+else
+    echo "skipped: no valgrind, or not Linux on x86-64"
+fi
+
 step "demo"
 answer=$(scripts/demo.sh)
 echo "$answer"

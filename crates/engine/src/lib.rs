@@ -31,6 +31,7 @@
 
 mod arch;
 mod attention;
+mod bandwidth;
 mod chat;
 mod config;
 mod error;
@@ -49,6 +50,7 @@ mod session;
 mod weights;
 
 pub use arch::{ARCHITECTURES, Activation, Architecture};
+pub use bandwidth::ReadBandwidth;
 pub use chat::{Chat, Turn};
 pub use config::{Config, RopeConfig, WindowConfig};
 pub use error::{Error, Result};

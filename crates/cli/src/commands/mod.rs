@@ -7,6 +7,7 @@ mod parts;
 mod scan;
 pub mod score;
 pub mod status;
+pub mod synthetic;
 pub mod tokenize;
 pub mod verify;
 pub mod warm;
