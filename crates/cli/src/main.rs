@@ -53,6 +53,7 @@ fn work(low: args::LowArgs, own: Option<&Own>) -> anyhow::Result<ExitCode> {
         (Task::Warm { layers, force }, Some(setting)) => commands::warm::warm(&setting, layers.as_deref(), force),
         (Task::Evict { layers }, Some(setting)) => commands::warm::evict(&setting, layers.as_deref()),
         (Task::Verify { with_tensors }, Some(setting)) => commands::verify::verify(&setting, with_tensors),
+        (Task::Compare { svg }, Some(setting)) => commands::compare::compare(&setting, svg.as_deref()),
         (Task::Pack(pack), Some(setting)) => commands::pack::pack(&setting, pack),
         (Task::Unpack(unpack), Some(setting)) => commands::pack::unpack(&setting, unpack),
         (Task::Bench(bench), Some(setting)) => commands::bench::bench(setting, &bench),

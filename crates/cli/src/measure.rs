@@ -43,6 +43,7 @@ pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
         resident_bytes: residency,
         model_bytes: model.n_bytes(),
         private_bytes: process.private_bytes,
+        shared_bytes: process.shared_bytes,
         load_us: model.load_stats().load_time.as_micros() as u64,
         first_token_us: speed.first_token_us,
         prompt: speed.prompt,

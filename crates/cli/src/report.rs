@@ -105,6 +105,8 @@ pub struct Statistics {
     pub model_bytes: u64,
     /// Memory that only this process uses.
     pub private_bytes: Option<u64>,
+    /// Resident pages of files: the mapped model's and the program's.
+    pub shared_bytes: Option<u64>,
     pub load_us: u64,
     pub first_token_us: Option<u64>,
     pub prompt: Pace,
@@ -201,6 +203,7 @@ impl Statistics {
             "resident_bytes": self.resident_bytes,
             "model_bytes": self.model_bytes,
             "private_bytes": self.private_bytes,
+            "shared_bytes": self.shared_bytes,
             "load_ms": self.load_us as f64 / 1e3,
             "first_token_ms": self.first_token_us.map(|us| us as f64 / 1e3),
             "prompt_tokens": self.prompt.tokens,
@@ -263,6 +266,7 @@ mod tests {
             resident_bytes: Some(1 << 20),
             model_bytes: 4 << 20,
             private_bytes: Some(2 << 20),
+            shared_bytes: None,
             load_us: 1_500,
             first_token_us: Some(12_345_678),
             prompt: Pace { tokens: 10, elapsed_us: 100_000 },

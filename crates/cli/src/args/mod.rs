@@ -178,6 +178,8 @@ pub enum Command {
     Evict(EvictArgs),
     /// Hash a model's files and look for values that are no numbers
     Verify(VerifyArgs),
+    /// Run the three ways to load a model, each in a fresh process, and print what they cost
+    Compare(CompareArgs),
     /// Write one executable that holds this program and a model
     Pack(PackArgs),
     /// Write the model that a program holds to a file
@@ -281,6 +283,14 @@ pub struct EvictArgs {
     /// Only these: numbers, ranges such as 0..8 (without the last), embedding, head; several with commas
     #[arg(long, value_name = "LAYERS")]
     pub layers: Option<String>,
+}
+
+/// `compare`
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Also draw the figures
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 /// `verify`

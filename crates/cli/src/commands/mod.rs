@@ -1,6 +1,7 @@
 //! One file a sub-command; `parts` and `scan` are what some of them share.
 
 pub mod bench;
+pub mod compare;
 pub mod inspect;
 pub mod pack;
 mod parts;
