@@ -12,6 +12,7 @@ mod resolve;
 mod run;
 mod setup;
 mod terminal;
+mod timing;
 
 use modelembed::storage::CountingAllocator;
 use resolve::{Task, UsageError};

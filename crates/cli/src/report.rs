@@ -109,14 +109,21 @@ pub struct Statistics {
     pub first_token_us: Option<u64>,
     pub prompt: Pace,
     pub decode: Pace,
-    /// Bytes of weights that a decoded token reads.
+    /// Evaluations while decoding: fewer than tokens where guesses came true.
+    pub decode_steps: usize,
+    pub guessed_tokens: usize,
+    pub accepted_tokens: usize,
+    /// Bytes of weights that an evaluation reads.
     pub bytes_per_token: u64,
+    /// Where the time went, if that was asked for.
+    pub timing: Option<modelembed::Timing>,
 }
 
 impl Statistics {
     /// Weight bytes read a second while decoding, in units of 10^9.
     pub fn gb_per_second(&self) -> f64 {
-        self.decode.per_second() * self.bytes_per_token as f64 / 1e9
+        let steps = Pace { tokens: self.decode_steps, ..self.decode };
+        steps.per_second() * self.bytes_per_token as f64 / 1e9
     }
 
     /// The lines after an answer.
@@ -157,6 +164,16 @@ impl Statistics {
                 format!("{} tokens, {pace:.1} tokens/s, {:.2} GB/s", self.decode.tokens, self.gb_per_second()),
             );
         }
+        if self.guessed_tokens > 0 {
+            let share = 100.0 * self.accepted_tokens as f64 / self.guessed_tokens as f64;
+            line(
+                "Lookup",
+                format!("{} of {} guesses came true ({share:.0}%)", self.accepted_tokens, self.guessed_tokens),
+            );
+        }
+        if let Some(timing) = &self.timing {
+            out.push_str(&crate::timing::text(timing));
+        }
         out
     }
 
@@ -178,6 +195,9 @@ impl Statistics {
             "decode_tokens": self.decode.tokens,
             "decode_tokens_per_second": self.decode.per_second(),
             "gb_per_second": self.gb_per_second(),
+            "lookup_guessed_tokens": self.guessed_tokens,
+            "lookup_accepted_tokens": self.accepted_tokens,
+            "timing": self.timing.as_ref().map(crate::timing::json),
         })
     }
 }
@@ -229,7 +249,11 @@ mod tests {
             first_token_us: Some(12_345_678),
             prompt: Pace { tokens: 10, elapsed_us: 100_000 },
             decode: Pace { tokens: 5, elapsed_us: 500_000 },
+            decode_steps: 5,
+            guessed_tokens: 0,
+            accepted_tokens: 0,
             bytes_per_token: 100_000_000,
+            timing: None,
         };
         assert_eq!(
             all.text(),
