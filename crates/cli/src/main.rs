@@ -13,6 +13,7 @@ mod resolve;
 mod run;
 mod setup;
 mod terminal;
+mod timing;
 
 use modelembed::packed::PackedError;
 use modelembed::storage::{CountingAllocator, StorageError, report_lost_pages};

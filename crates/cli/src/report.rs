@@ -111,12 +111,18 @@ pub struct Statistics {
     pub first_token_us: Option<u64>,
     pub prompt: Pace,
     pub decode: Pace,
-    /// Bytes of weights that a decoded token reads.
+    /// Evaluations while decoding: fewer than tokens where guesses came true.
+    pub decode_steps: usize,
+    pub guessed_tokens: usize,
+    pub accepted_tokens: usize,
+    /// Bytes of weights that an evaluation reads.
     pub bytes_per_token: u64,
     /// The plan's line, where there is a plan.
     pub plan: Option<String>,
     /// What was read from the disk while computing, where the model does not fit.
     pub streamed: Option<Streamed>,
+    /// Where the time went, if that was asked for.
+    pub timing: Option<modelembed::Timing>,
 }
 
 /// What streaming did.
@@ -135,7 +141,8 @@ pub struct Streamed {
 impl Statistics {
     /// Weight bytes read a second while decoding, in units of 10^9.
     pub fn gb_per_second(&self) -> f64 {
-        self.decode.per_second() * self.bytes_per_token as f64 / 1e9
+        let steps = Pace { tokens: self.decode_steps, ..self.decode };
+        steps.per_second() * self.bytes_per_token as f64 / 1e9
     }
 
     /// The lines after an answer.
@@ -189,6 +196,16 @@ impl Statistics {
                 ),
             );
         }
+        if self.guessed_tokens > 0 {
+            let share = 100.0 * self.accepted_tokens as f64 / self.guessed_tokens as f64;
+            line(
+                "Lookup",
+                format!("{} of {} guesses came true ({share:.0}%)", self.accepted_tokens, self.guessed_tokens),
+            );
+        }
+        if let Some(timing) = &self.timing {
+            out.push_str(&crate::timing::text(timing));
+        }
         out
     }
 
@@ -219,6 +236,9 @@ impl Statistics {
                 "stall_ms": s.stall_us as f64 / 1e3,
                 "direct": s.is_direct,
             })),
+            "lookup_guessed_tokens": self.guessed_tokens,
+            "lookup_accepted_tokens": self.accepted_tokens,
+            "timing": self.timing.as_ref().map(crate::timing::json),
         })
     }
 }
@@ -271,6 +291,9 @@ mod tests {
             first_token_us: Some(12_345_678),
             prompt: Pace { tokens: 10, elapsed_us: 100_000 },
             decode: Pace { tokens: 5, elapsed_us: 500_000 },
+            decode_steps: 5,
+            guessed_tokens: 0,
+            accepted_tokens: 0,
             bytes_per_token: 100_000_000,
             plan: Some("streams".to_string()),
             streamed: Some(Streamed {
@@ -280,6 +303,7 @@ mod tests {
                 stall_us: 250_000,
                 is_direct: true,
             }),
+            timing: None,
         };
         assert_eq!(
             all.text(),

@@ -48,6 +48,9 @@ pub struct Setting {
     pub threads: Option<usize>,
     /// Activations are not quantised.
     pub exact: bool,
+    pub cache_type: Option<modelembed::CacheType>,
+    /// Where the time goes is measured.
+    pub timing: bool,
     pub isa: Option<String>,
     pub quiet: bool,
     pub verbose: bool,
@@ -66,6 +69,8 @@ pub struct Talk {
     /// Jinja source or name.
     pub template: Option<String>,
     pub raw: bool,
+    /// Tokens that are guessed ahead at most.
+    pub lookup_tokens: usize,
     pub sampling: Sampling,
 }
 
@@ -182,6 +187,12 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         ctx_is_explicit: low.common.ctx.is_some(),
         threads: threads.first().copied(),
         exact: low.common.activations == Activations::F32,
+        cache_type: low.common.cache_type.map(|ty| match ty {
+            args::CacheType::F16 => modelembed::CacheType::F16,
+            args::CacheType::Q8 => modelembed::CacheType::Q8,
+            args::CacheType::F32 => modelembed::CacheType::F32,
+        }),
+        timing: low.run.timing,
         isa: low.common.isa,
         quiet: low.common.quiet,
         verbose: low.common.verbose,
@@ -286,6 +297,7 @@ fn talk(run: args::RunArgs) -> Result<Talk> {
         system: run.system,
         template: run.template.map(template_source).transpose()?,
         raw: run.raw,
+        lookup_tokens: usize::from(run.lookup),
         sampling: Sampling {
             seed: match run.sampling.seed {
                 Seed::Fixed(seed) => seed,

@@ -64,6 +64,9 @@ pub struct CommonArgs {
     /// Number format of activations: q8 is fast, f32 exact
     #[arg(long, global = true, value_name = "KIND", value_enum, default_value_t = Activations::Q8)]
     pub activations: Activations,
+    /// Number format of the KV cache [default: f16, or f32 with -activations f32]; q8_0 takes half the memory of f16
+    #[arg(long, global = true, value_name = "TYPE", value_enum)]
+    pub cache_type: Option<CacheType>,
     /// Instruction set of the kernels [default: the best that the CPU has]
     #[arg(long, global = true, value_name = "NAME")]
     pub isa: Option<String>,
@@ -104,6 +107,13 @@ pub struct RunArgs {
     /// No chat template: complete the prompt's text
     #[arg(long)]
     pub raw: bool,
+    /// Guess up to N tokens ahead from what the context holds, and check them together: repetitive text comes faster, and is
+    /// the same; 0: none
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=7))]
+    pub lookup: u8,
+    /// Print where the time went, job by job
+    #[arg(long, help_heading = "Output")]
+    pub timing: bool,
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
@@ -147,6 +157,18 @@ pub enum Activations {
     // 8-bit blocks.
     Q8,
     // Not quantised.
+    F32,
+}
+
+/// `-cache-type`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CacheType {
+    // Half precision.
+    F16,
+    // Blocks of 32 8-bit integers.
+    #[value(name = "q8_0")]
+    Q8,
+    // As computed.
     F32,
 }
 
