@@ -142,7 +142,7 @@ impl Gpu {
             usage: wgpu::BufferUsages::STORAGE,
             mapped_at_creation: false,
         });
-        let max_binding = u64::from(has.max_storage_buffer_binding_size);
+        let max_binding = has.max_storage_buffer_binding_size;
         let lanes = if info.kind == AdapterKind::Software { 1 } else { 32 };
         let gpu = Gpu {
             limits: Limits {
