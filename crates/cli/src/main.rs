@@ -13,6 +13,7 @@ mod resolve;
 mod run;
 mod setup;
 mod terminal;
+mod timing;
 
 use modelembed::packed::PackedError;
 use modelembed::storage::{CountingAllocator, StorageError, report_lost_pages};
@@ -50,7 +51,6 @@ fn work(low: args::LowArgs, own: Option<&Own>) -> anyhow::Result<ExitCode> {
         (Task::DryRun, Some(setting)) => commands::plan::dry_run(&setting),
         (Task::Inspect { with_plan }, Some(setting)) => commands::inspect::inspect(&setting, with_plan),
         (Task::Score { text }, Some(setting)) => commands::score::score(&setting, &text),
-        (Task::Bench(bench), Some(setting)) => commands::bench::bench(&setting, bench),
         (Task::Status, Some(setting)) => commands::status::status(&setting),
         (Task::Warm { layers, force }, Some(setting)) => commands::warm::warm(&setting, layers.as_deref(), force),
         (Task::Evict { layers }, Some(setting)) => commands::warm::evict(&setting, layers.as_deref()),
@@ -58,6 +58,8 @@ fn work(low: args::LowArgs, own: Option<&Own>) -> anyhow::Result<ExitCode> {
         (Task::Compare(compare), Some(setting)) => commands::compare::compare(&setting, &compare),
         (Task::Pack(pack), Some(setting)) => commands::pack::pack(&setting, pack),
         (Task::Unpack(unpack), Some(setting)) => commands::pack::unpack(&setting, unpack),
+        (Task::Bench(bench), Some(setting)) => commands::bench::bench(setting, &bench),
+        (Task::Synthetic(model), Some(setting)) => commands::synthetic::synthetic(&setting, &model),
         (Task::Completions(shell), _) => print(&String::from_utf8_lossy(&args::completions(shell))),
         (_, None) => anyhow::bail!("this task needs a model"),
     }

@@ -106,14 +106,18 @@ pub struct Statistics {
     pub model_bytes: u64,
     /// Memory that only this process uses.
     pub private_bytes: Option<u64>,
+    /// Resident pages of files: the mapped model's and the program's.
+    pub shared_bytes: Option<u64>,
     pub load_us: u64,
     pub first_token_us: Option<u64>,
     pub prompt: Pace,
     pub decode: Pace,
-    /// Bytes of weights that a decoded token reads.
+    /// Evaluations while decoding: fewer than tokens where guesses came true.
+    pub decode_steps: usize,
+    pub guessed_tokens: usize,
+    pub accepted_tokens: usize,
+    /// Bytes of weights that an evaluation reads.
     pub bytes_per_token: u64,
-    /// Of all resident pages of the process those that files stand behind.
-    pub shared_bytes: Option<u64>,
     /// All resident pages of the process.
     pub process_resident_bytes: Option<u64>,
     /// What of the weights is locked in memory, if that was asked for.
@@ -122,6 +126,8 @@ pub struct Statistics {
     pub plan: Option<String>,
     /// What was read from the disk while computing, where the model does not fit.
     pub streamed: Option<Streamed>,
+    /// Where the time went, if that was asked for.
+    pub timing: Option<modelembed::Timing>,
 }
 
 /// What streaming did.
@@ -140,7 +146,8 @@ pub struct Streamed {
 impl Statistics {
     /// Weight bytes read a second while decoding, in units of 10^9.
     pub fn gb_per_second(&self) -> f64 {
-        self.decode.per_second() * self.bytes_per_token as f64 / 1e9
+        let steps = Pace { tokens: self.decode_steps, ..self.decode };
+        steps.per_second() * self.bytes_per_token as f64 / 1e9
     }
 
     /// The lines after an answer.
@@ -199,6 +206,16 @@ impl Statistics {
                 ),
             );
         }
+        if self.guessed_tokens > 0 {
+            let share = 100.0 * self.accepted_tokens as f64 / self.guessed_tokens as f64;
+            line(
+                "Lookup",
+                format!("{} of {} guesses came true ({share:.0}%)", self.accepted_tokens, self.guessed_tokens),
+            );
+        }
+        if let Some(timing) = &self.timing {
+            out.push_str(&crate::timing::text(timing));
+        }
         out
     }
 
@@ -213,6 +230,7 @@ impl Statistics {
             "resident_bytes": self.resident_bytes,
             "model_bytes": self.model_bytes,
             "private_bytes": self.private_bytes,
+            "shared_bytes": self.shared_bytes,
             "load_ms": self.load_us as f64 / 1e3,
             "first_token_ms": self.first_token_us.map(|us| us as f64 / 1e3),
             "prompt_tokens": self.prompt.tokens,
@@ -220,7 +238,6 @@ impl Statistics {
             "decode_tokens": self.decode.tokens,
             "decode_tokens_per_second": self.decode.per_second(),
             "gb_per_second": self.gb_per_second(),
-            "shared_bytes": self.shared_bytes,
             "process_resident_bytes": self.process_resident_bytes,
             "locked": self.locked.as_ref().map(|lock| json!({
                 "bytes": lock.locked_bytes,
@@ -235,6 +252,9 @@ impl Statistics {
                 "stall_ms": s.stall_us as f64 / 1e3,
                 "direct": s.is_direct,
             })),
+            "lookup_guessed_tokens": self.guessed_tokens,
+            "lookup_accepted_tokens": self.accepted_tokens,
+            "timing": self.timing.as_ref().map(crate::timing::json),
         })
     }
 }
@@ -282,12 +302,15 @@ mod tests {
             resident_bytes: Some(1 << 20),
             model_bytes: 4 << 20,
             private_bytes: Some(2 << 20),
+            shared_bytes: None,
             load_us: 1_500,
             first_token_us: Some(12_345_678),
             prompt: Pace { tokens: 10, elapsed_us: 100_000 },
             decode: Pace { tokens: 5, elapsed_us: 500_000 },
+            decode_steps: 5,
+            guessed_tokens: 0,
+            accepted_tokens: 0,
             bytes_per_token: 100_000_000,
-            shared_bytes: Some(3),
             process_resident_bytes: Some(4),
             locked: Some(LockStats {
                 locked_bytes: 1 << 20,
@@ -302,6 +325,7 @@ mod tests {
                 stall_us: 250_000,
                 is_direct: true,
             }),
+            timing: None,
         };
         assert_eq!(
             all.text(),

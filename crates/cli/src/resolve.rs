@@ -49,6 +49,9 @@ pub struct Setting {
     pub threads: Option<usize>,
     /// Activations are not quantised.
     pub exact: bool,
+    pub cache_type: Option<modelembed::CacheType>,
+    /// Where the time goes is measured.
+    pub timing: bool,
     pub isa: Option<String>,
     pub quiet: bool,
     pub verbose: bool,
@@ -67,6 +70,8 @@ pub struct Talk {
     /// Jinja source or name.
     pub template: Option<String>,
     pub raw: bool,
+    /// Tokens that are guessed ahead at most.
+    pub lookup_tokens: usize,
     pub sampling: Sampling,
 }
 
@@ -82,12 +87,28 @@ pub struct Sampling {
 }
 
 /// What a benchmark does.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Bench {
     pub prompt_tokens: usize,
     pub gen_tokens: usize,
+    /// Tokens in the context before either.
+    pub depth: usize,
+    /// Lengths of prompts whose time to the first token is measured.
+    pub short_prompts: Vec<usize>,
     /// Runs, of which the median counts.
     pub repeat: usize,
+    /// Measure the machine's read bandwidth too.
+    pub bandwidth: bool,
+    /// Numbers of threads, one after the other; `None`: the setting's.
+    pub threads: Vec<Option<usize>>,
+}
+
+/// A model to write.
+#[derive(Debug)]
+pub struct SyntheticModel {
+    /// SHAPE:FORMAT
+    pub spec: String,
+    pub out: PathBuf,
 }
 
 /// What is compared.
@@ -148,6 +169,7 @@ pub enum Task {
     Compare(Compare),
     Pack(Pack),
     Unpack(Unpack),
+    Synthetic(SyntheticModel),
     Completions(clap_complete::Shell),
 }
 
@@ -173,9 +195,16 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         low.run.interactive |= own.is_some() && low.run.prompt.is_none() && !low.run.raw && stdin().is_terminal();
         refuse_contradictions(&low.run)?;
     }
-    let found = match (&low.common.model, own) {
+    let threads = low.common.threads.map_or_else(Vec::new, |list| list.0);
+    let is_bench = matches!(low.command, Some(args::Command::Bench(_)));
+    if threads.len() > 1 && !is_bench {
+        return Err(UsageError("-threads takes a list only in bench".to_string()).into());
+    }
+    // A synthetic model needs another one for its vocabulary only.
+    let vocab = if let Some(args::Command::Bench(bench)) = &low.command { bench.vocab.as_deref() } else { None };
+    let found = match (vocab.or(low.common.model.as_deref()), own) {
         (None, Some(own)) => Found { path: own.path.clone(), note: None },
-        (named, _) => model_path::find(named.as_deref())?,
+        (named, _) => model_path::find(named)?,
     };
     let setting = Setting {
         model: found.path,
@@ -185,8 +214,14 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         lock: low.common.mlock,
         ctx_tokens: low.common.ctx.map_or(DEFAULT_CTX_TOKENS, |tokens| tokens as usize),
         ctx_is_explicit: low.common.ctx.is_some(),
-        threads: low.common.threads.map(usize::from),
+        threads: threads.first().copied(),
         exact: low.common.activations == Activations::F32,
+        cache_type: low.common.cache_type.map(|ty| match ty {
+            args::CacheType::F16 => modelembed::CacheType::F16,
+            args::CacheType::Q8 => modelembed::CacheType::Q8,
+            args::CacheType::F32 => modelembed::CacheType::F32,
+        }),
+        timing: low.run.timing,
         isa: low.common.isa,
         quiet: low.common.quiet,
         verbose: low.common.verbose,
@@ -200,11 +235,6 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         }
         Some(args::Command::Inspect(inspect)) => Task::Inspect { with_plan: !inspect.no_plan },
         Some(args::Command::Score(score)) => Task::Score { text: text_of(&score.prompt)? },
-        Some(args::Command::Bench(bench)) => Task::Bench(Bench {
-            prompt_tokens: bench.prompt_tokens as usize,
-            gen_tokens: bench.gen_tokens as usize,
-            repeat: bench.repeat as usize,
-        }),
         Some(args::Command::Status) => Task::Status,
         Some(args::Command::Warm(warm)) => Task::Warm { layers: warm.layers, force: warm.force },
         Some(args::Command::Evict(evict)) => Task::Evict { layers: evict.layers },
@@ -217,9 +247,29 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         }),
         Some(args::Command::Pack(pack)) => Task::Pack(pack_of(pack)?),
         Some(args::Command::Unpack(unpack)) => Task::Unpack(Unpack { output: unpack.output, force: unpack.force }),
+        Some(args::Command::Bench(bench)) => bench_task(bench, &threads)?,
         Some(args::Command::Completions(completions)) => Task::Completions(completions.shell),
     };
     Ok((task, Some(setting)))
+}
+
+fn bench_task(bench: args::BenchArgs, threads: &[usize]) -> Result<Task> {
+    if let (Some(spec), Some(out)) = (bench.synthetic, bench.out) {
+        return Ok(Task::Synthetic(SyntheticModel { spec, out }));
+    }
+    let short_prompts = bench.short_prompts.map_or_else(Vec::new, |list| list.0);
+    if bench.prompt_tokens == 0 && bench.gen_tokens == 0 && short_prompts.is_empty() {
+        return Err(UsageError("-prompt-tokens 0 and -gen-tokens 0 leave nothing to measure".to_string()).into());
+    }
+    Ok(Task::Bench(Bench {
+        prompt_tokens: bench.prompt_tokens as usize,
+        gen_tokens: bench.gen_tokens as usize,
+        depth: bench.depth as usize,
+        short_prompts,
+        repeat: bench.repeat as usize,
+        bandwidth: !bench.no_bandwidth,
+        threads: if threads.is_empty() { vec![None] } else { threads.iter().copied().map(Some).collect() },
+    }))
 }
 
 /// `-memory` alone chooses the buffer; an explicit `-mmap` beside it is a contradiction.
@@ -282,6 +332,7 @@ fn talk(run: args::RunArgs) -> Result<Talk> {
         system: run.system,
         template: run.template.map(template_source).transpose()?,
         raw: run.raw,
+        lookup_tokens: usize::from(run.lookup),
         sampling: Sampling {
             seed: match run.sampling.seed {
                 Seed::Fixed(seed) => seed,

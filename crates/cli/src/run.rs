@@ -2,7 +2,7 @@
 
 use crate::interrupt::{self, Interrupt};
 use crate::measure::{self, Speed};
-use crate::report::RULE;
+use crate::report::{RULE, Statistics};
 use crate::resolve::{Format, Setting, Talk};
 use crate::setup;
 use crate::terminal::Answer;
@@ -29,16 +29,21 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     notes.text("Response: ");
     let mut stream = Stream::new(setting.format, &interrupt);
     stream.waiting = Some(setup::Waiting::start(&model, notes));
+    let timing;
     let result = match template {
         Some(template) => {
             let mut chat = Chat::new(session, sampler, template, options);
             chat.set_system(talk.system);
-            chat.send(&prompt, |piece| stream.piece(piece)).map(|turn| turn.stats)
+            let turn = chat.send(&prompt, |piece| stream.piece(piece));
+            timing = chat.session().timing().copied();
+            turn.map(|turn| turn.stats)
         }
         None => {
             let encode = EncodeOptions { add_special: true, parse_special: true };
             let tokens = model.tokenizer().encode(prompt.as_bytes(), encode)?;
-            generate(&mut session, &mut sampler, &tokens, &options, |piece| stream.piece(piece))
+            let result = generate(&mut session, &mut sampler, &tokens, &options, |piece| stream.piece(piece));
+            timing = session.timing().copied();
+            result
         }
     };
     let response = stream.end()?;
@@ -49,7 +54,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     };
     let mut speed = Speed::default();
     stats.iter().for_each(|stats| speed.add(stats));
-    let statistics = measure::statistics(&model, &speed);
+    let statistics = Statistics { timing, ..measure::statistics(&model, &speed) };
     let stop = stop_words(stats.as_ref(), &interrupt);
     if stop == "context" {
         notes.line(&format!(
@@ -76,6 +81,7 @@ pub fn generate_options(talk: &Talk, template: Option<&ChatTemplate>) -> Generat
     GenerateOptions {
         max_tokens: talk.max_tokens.unwrap_or(usize::MAX),
         stop: template.map(|template| template.stop().to_vec()).unwrap_or_default(),
+        lookup_tokens: talk.lookup_tokens,
         ..Default::default()
     }
 }

@@ -93,7 +93,12 @@ pub fn session(model: &Arc<Model>, setting: &Setting, ctx_tokens: usize, interru
         let text = format!("the model was trained on {trained} tokens at most: answers get worse beyond them");
         if setting.ctx_is_explicit { setting.notes().warning(&text) } else { setting.notes().detail(&text) }
     }
-    let options = SessionOptions { ctx_tokens: Some(ctx_tokens), cancel: Some(interrupt.flag()) };
+    let options = SessionOptions {
+        ctx_tokens: Some(ctx_tokens),
+        cancel: Some(interrupt.flag()),
+        cache_type: setting.cache_type,
+        timing: setting.timing,
+    };
     Ok(Session::new(model, options)?)
 }
 

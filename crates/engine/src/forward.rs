@@ -17,6 +17,7 @@ use crate::kv::{KeysValuesMut, KvCache};
 use crate::model::Model;
 use crate::rope::RopeTable;
 use crate::scratch::{Kinds, Scratch, WIDE_COLS, grain_rows};
+use crate::timing::{Clock, Job};
 use crate::weights::{Layer, Tensor};
 
 /// Columns of per-token steps that a worker takes at a time.
@@ -29,10 +30,13 @@ pub(crate) struct Pass<'a> {
     pub(crate) model: &'a Model,
     pub(crate) kv: &'a mut KvCache,
     pub(crate) s: &'a mut Scratch,
+    pub(crate) clock: &'a mut Clock,
     /// Position of the first token.
     pub(crate) pos: usize,
     /// Tokens in the chunk.
     pub(crate) n: usize,
+    /// Columns that go through a matrix together at most.
+    pub(crate) cols_at_once: usize,
 }
 
 impl Pass<'_> {
@@ -41,6 +45,7 @@ impl Pass<'_> {
         let model = self.model;
         self.embed(tokens);
         self.angles();
+        self.lap(Job::Embed);
         for (il, layer) in model.weights().layers.iter().enumerate() {
             if is_cancelled() {
                 return Err(Error::Cancelled);
@@ -54,6 +59,12 @@ impl Pass<'_> {
             self.feed_forward(layer);
         }
         model.residency().enter(model.weights().layers.len(), is_cancelled)
+    }
+
+    /// The time since the last job was this one's.
+    fn lap(&mut self, job: Job) {
+        let pool = self.model.pool();
+        self.clock.lap(job, || pool.waited());
     }
 
     /// x = embedding of each token.
@@ -90,22 +101,30 @@ impl Pass<'_> {
     /// delta = Wo * attention(rope(Wq y), rope(Wk y), Wv y), where y = norm(x).
     fn attention_block(&mut self, il: usize, l: &Layer, before: Option<Joined>) {
         self.join_and_norm(before, &l.attn_norm, Kinds::of([l.wq.ty, l.wk.ty, l.wv.ty], self.model.is_exact()));
+        self.lap(Job::Norm);
         let stack = [(l.wq, l.bq), (l.wk, l.bk), (l.wv, l.bv)];
         self.project(&stack, Buffer::Qkv);
+        self.lap(Job::Qkv);
         self.rope_heads(il, l);
         self.store_kv(il);
+        self.lap(Job::RopeStore);
         attention::attend(self, il);
+        self.lap(Job::Attention);
         self.quantize_attention(&l.wo);
         self.project(&[(l.wo, l.bo)], Buffer::Delta);
+        self.lap(Job::AttentionOutput);
     }
 
     /// delta = Wdown * (act(Wgate y) * Wup y), where y = norm(x).
     fn feed_forward(&mut self, l: &Layer) {
         let kinds = Kinds::of([l.gate.ty, l.up.ty], self.model.is_exact());
         self.join_and_norm(Some(Joined { norm: l.post_attn_norm }), &l.ffn_norm, kinds);
+        self.lap(Job::Norm);
         self.gate_and_up(l);
+        self.lap(Job::GateUp);
         self.quantize_hidden(&l.down);
         self.project(&[(l.down, l.down_bias)], Buffer::Delta);
+        self.lap(Job::Down);
     }
 
     /// x += delta (normalised where the architecture does), then the norm of x becomes an input of these kinds.
@@ -140,7 +159,7 @@ impl Pass<'_> {
 
     /// The rows of some matrices, one matrix after the other, times every column of the activations.
     fn project<const N: usize>(&mut self, stack: &[(Tensor, Option<Tensor>); N], to: Buffer) {
-        let (model, n) = (self.model, self.n);
+        let (model, n, at_once) = (self.model, self.n, self.cols_at_once);
         let rows: usize = stack.iter().map(|(w, _)| w.rows).sum();
         let parts = stack.map(|(w, bias)| {
             let mat = model.matrix(&w);
@@ -160,7 +179,7 @@ impl Pass<'_> {
                 if !range.is_empty() {
                     let mut out = SubRows { part: &mut part, rows: range.start - chunk.start..range.end - chunk.start };
                     let own = range.start - first..range.end - first;
-                    model.kernels().mul_rows(w, own.clone(), acts, &mut out);
+                    mul_rows(model, at_once, w, own.clone(), acts, &mut out);
                     add_bias(bias, own, n, &mut out);
                 }
                 first += w.rows();
@@ -216,6 +235,17 @@ impl Pass<'_> {
                         }
                     });
                 }
+                KeysValuesMut::Q8(k, v) => {
+                    let row = k.len() / self.n; // bytes of a head
+                    let out = (Blocks { data: k, block: row }, Blocks { data: v, block: row });
+                    model.pool().run(self.n, STORE_COLS, out, |cols, (k, v), _| {
+                        let targets = k.chunks_exact_mut(row).zip(v.chunks_exact_mut(row));
+                        for (column, (k, v)) in columns(cols).zip(targets) {
+                            model.kernels().to_q8_0(&column[k_at..k_at + hd], k);
+                            model.kernels().to_q8_0(&column[v_at..v_at + hd], v);
+                        }
+                    });
+                }
                 KeysValuesMut::F32(k, v) => {
                     let targets = k.chunks_exact_mut(hd).zip(v.chunks_exact_mut(hd));
                     for (column, (k, v)) in columns(0..self.n).zip(targets) {
@@ -247,7 +277,7 @@ impl Pass<'_> {
 
     /// hidden = act(Wgate y) * Wup y, both rows of a pair by the same worker.
     fn gate_and_up(&mut self, l: &Layer) {
-        let (model, n, rows) = (self.model, self.n, l.gate.rows);
+        let (model, n, rows, at_once) = (self.model, self.n, l.gate.rows, self.cols_at_once);
         let (gate, up) = (model.matrix(&l.gate), model.matrix(&l.up));
         let (gate_bias, up_bias) = (l.gate_bias.map(|t| model.bytes(&t)), l.up_bias.map(|t| model.bytes(&t)));
         let Scratch { hidden, acts, workers, .. } = &mut *self.s;
@@ -263,8 +293,8 @@ impl Pass<'_> {
             let tile = &mut workers.get(worker).tile;
             let mut ups = Strided { data: &mut tile[..n * chunk.len()], stride: chunk.len(), rows: chunk.len() };
             let mut gates = SubRows { part: &mut part, rows: 0..chunk.len() };
-            model.kernels().mul_rows(gate, chunk.clone(), gate_acts, &mut gates);
-            model.kernels().mul_rows(up, chunk.clone(), up_acts, &mut ups);
+            mul_rows(model, at_once, gate, chunk.clone(), gate_acts, &mut gates);
+            mul_rows(model, at_once, up, chunk.clone(), up_acts, &mut ups);
             add_bias(gate_bias, chunk.clone(), n, &mut gates);
             add_bias(up_bias, chunk.clone(), n, &mut ups);
             for c in 0..n {
@@ -293,14 +323,15 @@ impl Pass<'_> {
     /// [`LOGIT_COLS`](crate::scratch::LOGIT_COLS), into `logits`: (columns, n_vocab). Columns may be asked for once, in
     /// ascending order: they are moved over those asked for before.
     pub(crate) fn logits(&mut self, cols: Range<usize>) {
-        let (model, w) = (self.model, self.model.weights());
+        let (model, w, at_once) = (self.model, self.model.weights(), self.cols_at_once);
         let (n_embd, n_vocab) = (model.config().n_embd, w.output.rows);
         // The columns asked for move to the front, where the steps look for theirs.
         self.s.x.copy_within(cols.start * n_embd..cols.end * n_embd, 0);
         self.s.delta.copy_within(cols.start * n_embd..cols.end * n_embd, 0);
         let n = cols.len();
         let last = w.layers.last().map(|l| Joined { norm: l.post_ffn_norm });
-        let mut head = Pass { model, kv: self.kv, s: self.s, pos: self.pos, n };
+        let mut head =
+            Pass { model, kv: self.kv, s: self.s, clock: self.clock, pos: self.pos, n, cols_at_once: at_once };
         let kinds = Kinds::of([w.output.ty], model.is_exact());
         head.join_and_norm(last, &w.output_norm, Kinds { f32: true, ..kinds });
         let kind = modelembed_kernels::Kernels::act_kind(w.output.ty, model.is_exact());
@@ -316,7 +347,7 @@ impl Pass<'_> {
             let tile = &mut workers.get(worker).tile[..n * rows];
             let first = SubRows { part: &mut part, rows: 0..rows };
             let mut out = Paired { first, n, second: Strided { data: tile, stride: rows, rows } };
-            model.kernels().mul_rows(output, chunk.clone(), acts, &mut out);
+            mul_rows(model, at_once, output, chunk.clone(), acts, &mut out);
             if n_inputs > n {
                 for c in 0..n {
                     model.kernels().add(out.first.column(c), out.second.column(c));
@@ -324,6 +355,7 @@ impl Pass<'_> {
             }
             add_bias(bias, chunk, n, &mut out.first);
         });
+        self.lap(Job::Head);
     }
 
     /// Puts behind the `n` quantised columns `n` more, of what quantising them lost; returns their number.
@@ -409,6 +441,30 @@ struct Paired<A, B> {
 impl<A: Output, B: Output> Output for Paired<A, B> {
     fn column(&mut self, c: usize) -> &mut [f32] {
         if c < self.n { self.first.column(c) } else { self.second.column(c - self.n) }
+    }
+}
+
+/// Columns from one on.
+struct From<'a> {
+    out: &'a mut dyn Output,
+    first: usize,
+}
+
+impl Output for From<'_> {
+    fn column(&mut self, c: usize) -> &mut [f32] {
+        self.out.column(self.first + c)
+    }
+}
+
+/// The products of some rows with every column, at most `at_once` columns at a time.
+fn mul_rows(model: &Model, at_once: usize, w: MatRef<'_>, rows: Range<usize>, acts: Acts<'_>, out: &mut dyn Output) {
+    let n = acts.n_cols();
+    if n <= at_once {
+        return model.kernels().mul_rows(w, rows, acts, out);
+    }
+    for first in (0..n).step_by(at_once) {
+        let cols = acts.cols(first..n.min(first + at_once));
+        model.kernels().mul_rows(w, rows.clone(), cols, &mut From { out: &mut *out, first });
     }
 }
 

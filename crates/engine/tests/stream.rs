@@ -152,7 +152,8 @@ fn a_cancelled_evaluation_ends_and_the_next_one_is_right() {
     let want = all_logits(&load(&path, &options(RamBudget::Off)), &ids(8), 8);
     let model = squeezed(&path, 0.5);
     let cancel = Arc::new(AtomicBool::new(true));
-    let own = SessionOptions { ctx_tokens: Some(CTX_TOKENS), cancel: Some(Arc::clone(&cancel)) };
+    let own =
+        SessionOptions { ctx_tokens: Some(CTX_TOKENS), cancel: Some(Arc::clone(&cancel)), ..SessionOptions::default() };
     let mut session = Session::new(&model, own).unwrap();
     for round in 0..20 {
         cancel.store(round == 0, Ordering::Relaxed);

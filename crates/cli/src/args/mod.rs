@@ -63,12 +63,15 @@ pub struct CommonArgs {
     /// Layers on the GPU (this build has no GPU support: only 0)
     #[arg(long, global = true, value_name = "LAYERS", default_value_t = 0)]
     pub ngl: i64,
-    /// Worker threads [default: the physical cores that this process may use]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
+    /// Worker threads [default: the physical cores that this process may use]; `bench` takes a list: 1,2
+    #[arg(long, global = true, value_name = "N", value_parser = parse_threads)]
+    pub threads: Option<Numbers>,
     /// Number format of activations: q8 is fast, f32 exact
     #[arg(long, global = true, value_name = "KIND", value_enum, default_value_t = Activations::Q8)]
     pub activations: Activations,
+    /// Number format of the KV cache [default: f16, or f32 with -activations f32]; q8_0 takes half the memory of f16
+    #[arg(long, global = true, value_name = "TYPE", value_enum)]
+    pub cache_type: Option<CacheType>,
     /// Instruction set of the kernels [default: the best that the CPU has]
     #[arg(long, global = true, value_name = "NAME")]
     pub isa: Option<String>,
@@ -112,6 +115,13 @@ pub struct RunArgs {
     /// No chat template: complete the prompt's text
     #[arg(long)]
     pub raw: bool,
+    /// Guess up to N tokens ahead from what the context holds, and check them together: repetitive text comes faster, and is
+    /// the same; 0: none
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=7))]
+    pub lookup: u8,
+    /// Print where the time went, job by job
+    #[arg(long, help_heading = "Output")]
+    pub timing: bool,
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
@@ -155,6 +165,18 @@ pub enum Activations {
     // 8-bit blocks.
     Q8,
     // Not quantised.
+    F32,
+}
+
+/// `-cache-type`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CacheType {
+    // Half precision.
+    F16,
+    // Blocks of 32 8-bit integers.
+    #[value(name = "q8_0")]
+    Q8,
+    // As computed.
     F32,
 }
 
@@ -270,15 +292,33 @@ pub struct ScoreArgs {
 /// `bench`
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Length of the prompt
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Length of the prompt; 0 leaves it out
+    #[arg(long, value_name = "N", default_value_t = 512)]
     pub prompt_tokens: u32,
-    /// Number of tokens generated
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Number of tokens generated; 0 leaves it out
+    #[arg(long, value_name = "N", default_value_t = 64)]
     pub gen_tokens: u32,
+    /// Tokens that are in the context before the prompt, and before the tokens generated
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub depth: u32,
+    /// Also the time to the first token of prompts of these lengths: 1,2,4,8,16,32
+    #[arg(long, value_name = "LIST", value_parser = parse_numbers)]
+    pub short_prompts: Option<Numbers>,
     /// Runs, of which the median is reported
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
+    /// Leave out how fast the machine reads memory
+    #[arg(long)]
+    pub no_bandwidth: bool,
+    /// Write a model of a named shape and format with random weights instead: llama-1.1b:q4_k_m
+    #[arg(long, value_name = "SHAPE:FORMAT", requires = "out")]
+    pub synthetic: Option<String>,
+    /// Where to write it
+    #[arg(long, value_name = "FILE", requires = "synthetic")]
+    pub out: Option<PathBuf>,
+    /// The model whose vocabulary it gets [default: the one of -model]
+    #[arg(long, value_name = "FILE", requires = "synthetic")]
+    pub vocab: Option<PathBuf>,
 }
 
 /// `warm`
@@ -307,6 +347,9 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub tensors: bool,
 }
+/// A list of numbers from 1, separated by commas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbers(pub Vec<usize>);
 
 /// `completions`
 #[derive(Debug, Args)]
@@ -354,6 +397,24 @@ fn parse_seed(text: &str) -> Result<Seed, String> {
         return Ok(Seed::Random);
     }
     text.parse().map(Seed::Fixed).map_err(|_| "wanted a whole number from 0, or -1".to_string())
+}
+
+/// Up to 64 whole numbers from 1 to `max`.
+fn parse_list(text: &str, max: usize) -> Result<Numbers, String> {
+    let numbers: Option<Vec<usize>> =
+        text.split(',').map(|n| n.trim().parse().ok().filter(|n| (1..=max).contains(n))).collect();
+    let numbers = numbers.filter(|list| list.len() <= 64);
+    numbers
+        .map(Numbers)
+        .ok_or_else(|| format!("wanted a whole number from 1 to {max}, or several with commas between them"))
+}
+
+fn parse_threads(text: &str) -> Result<Numbers, String> {
+    parse_list(text, 1024)
+}
+
+fn parse_numbers(text: &str) -> Result<Numbers, String> {
+    parse_list(text, 1 << 24)
 }
 
 fn parse_float(text: &str) -> Result<f32, String> {

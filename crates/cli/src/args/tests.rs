@@ -63,12 +63,12 @@ fn common_options_stand_before_or_after_a_command() {
     }
     let low = parse_words(&["bench", "-prompt-tokens", "5", "-gen-tokens=6", "-threads", "3"]).unwrap();
     assert!(matches!(&low.command, Some(Command::Bench(b)) if (b.prompt_tokens, b.gen_tokens, b.repeat) == (5, 6, 3)));
-    assert_eq!(low.common.threads, Some(3));
+    assert_eq!(low.common.threads, Some(Numbers(vec![3])));
 }
 
 #[test]
 fn mistakes_end_with_2_and_name_what_was_typed_with_one_dash() {
-    let rows: [(&[&str], &str); 16] = [
+    let rows: [(&[&str], &str); 19] = [
         (&["-modle", "x"], "-model"),
         (&["--unknown"], "'-unknown'"),
         (&["-n"], "-n"),
@@ -79,6 +79,9 @@ fn mistakes_end_with_2_and_name_what_was_typed_with_one_dash() {
         (&["-temp=nan"], "nan"),
         (&["-top-p", "1.5"], "0 to 1"),
         (&["-threads", "0"], "-threads"),
+        (&["-threads", "1,"], "-threads"),
+        (&["bench", "-short-prompts", "1,x"], "-short-prompts"),
+        (&["bench", "-synthetic", "llama-1.1b:q8_0"], "-out"),
         (&["-activations", "q4"], "f32"),
         (&["-mmap=perhaps"], "perhaps"),
         (&["-quiet=perhaps"], "-quiet"),

@@ -34,6 +34,8 @@ pub struct Figures {
     pub major_faults: Option<u64>,
     pub tokens_per_second: f64,
     pub response: String,
+    /// All that it said.
+    pub statistics: Value,
 }
 
 impl Figures {
@@ -51,6 +53,7 @@ impl Figures {
             major_faults: bytes("major_faults"),
             tokens_per_second: statistics["decode_tokens_per_second"].as_f64()?,
             response: object["response"].as_str()?.to_string(),
+            statistics: statistics.clone(),
         })
     }
 }
@@ -248,24 +251,9 @@ fn text_of(title: &str, rows: &[Row], is_same: bool, why_no_cold: Option<&str>) 
 }
 
 fn json_of(setting: &Setting, n_bytes: u64, rows: &[Row], is_same: bool, why_no_cold: Option<&str>) -> String {
-    let object = |row: &Row| {
-        let cache = if row.is_cold { "cold" } else { "warm" };
-        match &row.result {
-            Err(message) => json!({"mode": row.mode.name(), "cache": cache, "error": message}),
-            Ok(f) => json!({
-                "mode": row.mode.name(),
-                "cache": cache,
-                "load_ms": f.load_ms,
-                "first_token_ms": f.first_token_ms,
-                "allocated_bytes": f.allocated_bytes,
-                "private_bytes": f.private_bytes,
-                "shared_bytes": f.shared_bytes,
-                "resident_bytes": f.resident_bytes,
-                "minor_faults": f.minor_faults,
-                "major_faults": f.major_faults,
-                "tokens_per_second": f.tokens_per_second,
-            }),
-        }
+    let object = |row: &Row| match &row.result {
+        Err(message) => json!({"mode": row.mode.name(), "cold": row.is_cold, "error": message}),
+        Ok(f) => json!({"mode": row.mode.name(), "cold": row.is_cold, "statistics": f.statistics}),
     };
     let object = json!({
         "model": setting.model.to_string_lossy(),
@@ -300,6 +288,7 @@ mod tests {
         let whole = json!({"response": "x", "statistics": {
             "load_ms": 1.5, "first_token_ms": 2.0, "decode_tokens_per_second": 3.0, "private_bytes": 4, "shared_bytes": null}});
         let wanted = Figures {
+            statistics: whole["statistics"].clone(),
             load_ms: 1.5,
             first_token_ms: 2.0,
             tokens_per_second: 3.0,

@@ -10,6 +10,7 @@ pub mod plan;
 mod scan;
 pub mod score;
 pub mod status;
+pub mod synthetic;
 pub mod tokenize;
 pub mod verify;
 pub mod warm;

@@ -116,3 +116,15 @@ fn spoil_last_weight(path: &Path) {
     bytes[end - 4..end].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(path, bytes).unwrap();
 }
+
+#[test]
+fn compare_runs_every_mode_in_a_process_of_its_own() {
+    let tiny = tiny_model();
+    let svg = tiny.folder.path().join("modes.svg");
+    let runs = json(&["compare", "-model", &tiny.model, "-ctx", "128", "-svg", svg.to_str().unwrap()])["runs"].clone();
+    let warm: Vec<&Value> = runs.as_array().unwrap().iter().filter(|run| run["cold"] == false).collect();
+    let modes: Vec<&str> = warm.iter().map(|run| run["mode"].as_str().unwrap()).collect();
+    assert_eq!(modes, ["map", "buffer", "file"]);
+    assert!(warm.iter().all(|run| run["statistics"]["load_ms"].as_f64().is_some()), "{runs}");
+    assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg"));
+}
