@@ -6,6 +6,7 @@
 mod float;
 mod models;
 mod real;
+mod sparse;
 mod writer;
 
 pub use float::{Diff, argmax, diff, first_bit_difference, log_prob};
@@ -16,4 +17,5 @@ pub use models::{
     tiny_metadata, tiny_prompt, tiny_spec, tiny_specs, tiny_tensors, tiny_vocab,
 };
 pub use real::{GEMMA3, SMOLLM2, real_model};
+pub use sparse::sparse_model;
 pub use writer::GgufWriter;

@@ -128,3 +128,18 @@ fn compare_runs_every_mode_in_a_process_of_its_own() {
     assert!(warm.iter().all(|run| run["statistics"]["load_ms"].as_f64().is_some()), "{runs}");
     assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg"));
 }
+
+#[test]
+fn compare_shows_that_the_text_is_the_same_and_that_a_map_is_shared() {
+    let Some(model) = real_model(SMOLLM2) else { return };
+    let compared =
+        json(&["compare", "-model", &model, "-warm-only", "-gen-tokens", "4", "-ctx", "64", "-threads", "1"]);
+    assert_eq!((&compared["same_text"], &compared["no_cold_runs"]), (&true.into(), &"-warm-only was given".into()));
+    let private = |i: usize| compared["runs"][i]["statistics"]["private_bytes"].as_u64();
+    if let (Some(map), Some(buffer), Some(file)) = (private(0), private(1), private(2)) {
+        assert!(map < 40 << 20 && buffer > 80 << 20 && file > 80 << 20, "{compared}");
+    }
+    let text = run(&["compare", "-model", &model, "-warm-only", "-gen-tokens", "2", "-ctx", "64"]).ok();
+    assert!(text.stdout.contains("Every run gave the same text.") && text.stderr.is_empty(), "{}", text.stdout);
+    assert_eq!(text.stdout.matches(" warm ").count(), 3, "{}", text.stdout);
+}
