@@ -1,8 +1,8 @@
 //! Collects what the statistics show.
 
-use crate::report::{Pace, Statistics};
+use crate::report::{Pace, Statistics, Streamed};
 use modelembed::storage::{CountingAllocator, process};
-use modelembed::{GenerateStats, Model};
+use modelembed::{GenerateStats, Model, Verdict};
 
 /// Speeds of one or more answers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,6 +50,7 @@ pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
         resident_bytes: residency,
         model_bytes: model.n_bytes(),
         private_bytes: process.private_bytes,
+        shared_bytes: process.shared_bytes,
         load_us: model.load_stats().load_time.as_micros() as u64,
         first_token_us: speed.first_token_us,
         prompt: speed.prompt,
@@ -58,6 +59,14 @@ pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
         guessed_tokens: speed.guessed_tokens,
         accepted_tokens: speed.accepted_tokens,
         bytes_per_token: model.bytes_per_token(),
+        plan: (model.plan().verdict != Verdict::Unplanned).then(|| model.plan().to_string()),
+        streamed: model.stream_stats().map(|stats| Streamed {
+            bytes_per_token: model.plan().streamed_per_token(),
+            read_bytes: stats.read_bytes,
+            stalls: stats.stalls,
+            stall_us: stats.stall_time.as_micros() as u64,
+            is_direct: stats.is_direct,
+        }),
         timing: None,
     }
 }

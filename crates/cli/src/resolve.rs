@@ -2,11 +2,12 @@
 
 pub use crate::args::Format;
 use crate::args::{self, Activations, LowArgs, Seed};
-use crate::model_path;
+use crate::model_path::{self, Found};
+use crate::own::Own;
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, stdin};
 use std::path::PathBuf;
 
 /// A combination of options that makes no sense: exit code 2.
@@ -40,6 +41,7 @@ pub struct Setting {
     /// How the model was found if it is not the one asked for.
     pub model_note: Option<String>,
     pub mode: Mode,
+    pub ram_budget: modelembed::RamBudget,
     pub ctx_tokens: usize,
     /// The context size was asked for.
     pub ctx_is_explicit: bool,
@@ -84,12 +86,44 @@ pub struct Sampling {
 }
 
 /// What a benchmark does.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Bench {
     pub prompt_tokens: usize,
     pub gen_tokens: usize,
+    /// Tokens in the context before either.
+    pub depth: usize,
+    /// Lengths of prompts whose time to the first token is measured.
+    pub short_prompts: Vec<usize>,
     /// Runs, of which the median counts.
     pub repeat: usize,
+    /// Measure the machine's read bandwidth too.
+    pub bandwidth: bool,
+    /// Numbers of threads, one after the other; `None`: the setting's.
+    pub threads: Vec<Option<usize>>,
+}
+
+/// A model to write.
+#[derive(Debug)]
+pub struct SyntheticModel {
+    /// SHAPE:FORMAT
+    pub spec: String,
+    pub out: PathBuf,
+}
+
+/// What `pack` makes.
+#[derive(Debug)]
+pub struct Pack {
+    pub output: PathBuf,
+    pub force: bool,
+    /// Options of the new program.
+    pub flags: Vec<String>,
+}
+
+/// What `unpack` makes.
+#[derive(Debug)]
+pub struct Unpack {
+    pub output: PathBuf,
+    pub force: bool,
 }
 
 /// What is to be done.
@@ -100,6 +134,14 @@ pub enum Task {
     Inspect,
     Score { text: Vec<u8> },
     Bench(Bench),
+    Status,
+    Warm { layers: Option<String>, force: bool },
+    Evict { layers: Option<String> },
+    Verify { with_tensors: bool },
+    Compare { svg: Option<PathBuf> },
+    Pack(Pack),
+    Unpack(Unpack),
+    Synthetic(SyntheticModel),
     Completions(clap_complete::Shell),
 }
 
@@ -108,8 +150,9 @@ const DEFAULT_CTX_TOKENS: usize = 2048;
 /// The prompt of a run that was given none.
 const DEFAULT_PROMPT: &str = "Hello! How can I help you today?";
 
-/// Resolves everything but the setting of `completions`, which has none.
-pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
+/// Resolves everything but the setting of `completions`, which has none. `own` is the running program if it holds a model: then that
+/// is the default one.
+pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Setting>)> {
     if let Some(args::Command::Completions(completions)) = low.command {
         return Ok((Task::Completions(completions.shell), None));
     }
@@ -120,16 +163,29 @@ pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
         low.common.ngl
     );
     if low.command.is_none() {
+        // A program with a model chats when it is started from a terminal without a question.
+        low.run.interactive |= own.is_some() && low.run.prompt.is_none() && !low.run.raw && stdin().is_terminal();
         refuse_contradictions(&low.run)?;
     }
-    let found = model_path::find(low.common.model.as_deref())?;
+    let threads = low.common.threads.map_or_else(Vec::new, |list| list.0);
+    let is_bench = matches!(low.command, Some(args::Command::Bench(_)));
+    if threads.len() > 1 && !is_bench {
+        return Err(UsageError("-threads takes a list only in bench".to_string()).into());
+    }
+    // A synthetic model needs another one for its vocabulary only.
+    let vocab = if let Some(args::Command::Bench(bench)) = &low.command { bench.vocab.as_deref() } else { None };
+    let found = match (vocab.or(low.common.model.as_deref()), own) {
+        (None, Some(own)) => Found { path: own.path.clone(), note: None },
+        (named, _) => model_path::find(named)?,
+    };
     let setting = Setting {
         model: found.path,
         model_note: found.note,
         mode,
+        ram_budget: low.common.ram_budget,
         ctx_tokens: low.common.ctx.map_or(DEFAULT_CTX_TOKENS, |tokens| tokens as usize),
         ctx_is_explicit: low.common.ctx.is_some(),
-        threads: low.common.threads.map(usize::from),
+        threads: threads.first().copied(),
         exact: low.common.activations == Activations::F32,
         cache_type: low.common.cache_type.map(|ty| match ty {
             args::CacheType::F16 => modelembed::CacheType::F16,
@@ -149,14 +205,36 @@ pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
         }
         Some(args::Command::Inspect) => Task::Inspect,
         Some(args::Command::Score(score)) => Task::Score { text: text_of(&score.prompt)? },
-        Some(args::Command::Bench(bench)) => Task::Bench(Bench {
-            prompt_tokens: bench.prompt_tokens as usize,
-            gen_tokens: bench.gen_tokens as usize,
-            repeat: bench.repeat as usize,
-        }),
+        Some(args::Command::Status) => Task::Status,
+        Some(args::Command::Warm(warm)) => Task::Warm { layers: warm.layers, force: warm.force },
+        Some(args::Command::Evict(evict)) => Task::Evict { layers: evict.layers },
+        Some(args::Command::Verify(verify)) => Task::Verify { with_tensors: verify.tensors },
+        Some(args::Command::Compare(compare)) => Task::Compare { svg: compare.svg },
+        Some(args::Command::Pack(pack)) => Task::Pack(pack_of(pack)?),
+        Some(args::Command::Unpack(unpack)) => Task::Unpack(Unpack { output: unpack.output, force: unpack.force }),
+        Some(args::Command::Bench(bench)) => bench_task(bench, &threads)?,
         Some(args::Command::Completions(completions)) => Task::Completions(completions.shell),
     };
     Ok((task, Some(setting)))
+}
+
+fn bench_task(bench: args::BenchArgs, threads: &[usize]) -> Result<Task> {
+    if let (Some(spec), Some(out)) = (bench.synthetic, bench.out) {
+        return Ok(Task::Synthetic(SyntheticModel { spec, out }));
+    }
+    let short_prompts = bench.short_prompts.map_or_else(Vec::new, |list| list.0);
+    if bench.prompt_tokens == 0 && bench.gen_tokens == 0 && short_prompts.is_empty() {
+        return Err(UsageError("-prompt-tokens 0 and -gen-tokens 0 leave nothing to measure".to_string()).into());
+    }
+    Ok(Task::Bench(Bench {
+        prompt_tokens: bench.prompt_tokens as usize,
+        gen_tokens: bench.gen_tokens as usize,
+        depth: bench.depth as usize,
+        short_prompts,
+        repeat: bench.repeat as usize,
+        bandwidth: !bench.no_bandwidth,
+        threads: if threads.is_empty() { vec![None] } else { threads.iter().copied().map(Some).collect() },
+    }))
 }
 
 /// `-memory` alone chooses the buffer; an explicit `-mmap` beside it is a contradiction.
@@ -186,6 +264,23 @@ fn refuse_contradictions(run: &args::RunArgs) -> Result<()> {
         Some((_, message)) => Err(UsageError(message.to_string()).into()),
         None => Ok(()),
     }
+}
+
+fn pack_of(pack: args::PackArgs) -> Result<Pack> {
+    if pack.run.prompt.is_some() || pack.run.interactive {
+        let message =
+            "-p and -i are not for packing: a packed program chats on a terminal, and answers a pipe or its own -p";
+        return Err(UsageError(message.to_string()).into());
+    }
+    refuse_contradictions(&pack.run)?;
+    let mut flags = pack.flags;
+    // The text of a file, not its name: the new program is to need no other file.
+    for flag in &mut flags {
+        if let Some(template) = flag.strip_prefix("--template=") {
+            *flag = format!("--template={}", template_source(template.to_string())?);
+        }
+    }
+    Ok(Pack { output: pack.output, force: pack.force, flags })
 }
 
 fn talk(run: args::RunArgs) -> Result<Talk> {
@@ -224,7 +319,7 @@ fn text_of(argument: &OsStr) -> Result<Vec<u8>> {
 
 fn read_stdin() -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut text).context("cannot read standard input")?;
+    stdin().lock().read_to_end(&mut text).context("cannot read standard input")?;
     Ok(text)
 }
 
@@ -242,7 +337,7 @@ fn line_of(bytes: Vec<u8>) -> String {
 
 /// What a pipe or a redirected file says. An empty one, a terminal or a device such as /dev/null says nothing.
 fn piped_prompt() -> Result<Option<String>> {
-    if std::io::stdin().is_terminal() || !stdin_is_pipe_or_file() {
+    if stdin().is_terminal() || !stdin_is_pipe_or_file() {
         return Ok(None);
     }
     Ok(Some(line_of(read_stdin()?)).filter(|text| !text.is_empty()))

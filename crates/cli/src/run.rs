@@ -28,6 +28,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     notes.line(&format!("Prompt: {prompt}\n{RULE}"));
     notes.text("Response: ");
     let mut stream = Stream::new(setting.format, &interrupt);
+    stream.waiting = Some(setup::Waiting::start(&model, notes));
     let timing;
     let result = match template {
         Some(template) => {
@@ -102,16 +103,19 @@ pub struct Stream<'a> {
     text: String,
     failure: Option<std::io::Error>,
     interrupt: &'a Interrupt,
+    /// Shown until there is something else to show.
+    pub waiting: Option<setup::Waiting>,
 }
 
 impl<'a> Stream<'a> {
     pub fn new(format: Format, interrupt: &'a Interrupt) -> Stream<'a> {
         let answer = (format == Format::Text).then(Answer::new);
-        Stream { answer, text: String::new(), failure: None, interrupt }
+        Stream { answer, text: String::new(), failure: None, interrupt, waiting: None }
     }
 
     /// Takes a piece; asks to stop after Ctrl-C or when nobody reads any more.
     pub fn piece(&mut self, piece: &str) -> ControlFlow<()> {
+        self.waiting = None;
         match &mut self.answer {
             None => self.text.push_str(piece),
             Some(answer) => {
@@ -126,6 +130,7 @@ impl<'a> Stream<'a> {
 
     /// Ends the line; returns the text that was kept.
     pub fn end(mut self) -> Result<String> {
+        self.waiting = None;
         if let Some(error) = self.failure.take() {
             return Err(error.into());
         }

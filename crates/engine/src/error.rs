@@ -21,6 +21,15 @@ pub enum Error {
         source: modelembed_gguf::Error,
     },
 
+    /// A model was packed into the file, but is not as it was packed.
+    #[error("{}: {source}", path.display())]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: modelembed_packed::PackedError,
+    },
+
     /// The file is of another kind, recognised by its first bytes.
     #[error("{} is not a GGUF file: {found}", path.display())]
     NotGguf {

@@ -50,6 +50,7 @@ impl Pass<'_> {
             if is_cancelled() {
                 return Err(Error::Cancelled);
             }
+            model.residency().enter(il, is_cancelled)?;
             let before = match il {
                 0 => None,
                 il => Some(Joined { norm: model.weights().layers[il - 1].post_ffn_norm }),
@@ -57,7 +58,7 @@ impl Pass<'_> {
             self.attention_block(il, layer, before);
             self.feed_forward(layer);
         }
-        Ok(())
+        model.residency().enter(model.weights().layers.len(), is_cancelled)
     }
 
     /// The time since the last job was this one's.
@@ -69,7 +70,7 @@ impl Pass<'_> {
     /// x = embedding of each token.
     fn embed(&mut self, tokens: &[TokenId]) {
         let (model, n_embd) = (self.model, self.model.config().n_embd);
-        let table = model.matrix(&model.weights().token_embd);
+        let table = model.embedding();
         let scale = (n_embd as f32).sqrt();
         let out = Blocks { data: &mut self.s.x[..self.n * n_embd], block: n_embd };
         model.pool().run(self.n, GRAIN_COLS, out, |cols, x, _| {

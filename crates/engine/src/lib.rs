@@ -31,6 +31,7 @@
 
 mod arch;
 mod attention;
+mod bandwidth;
 mod chat;
 mod config;
 mod error;
@@ -40,6 +41,9 @@ mod generate;
 mod kv;
 mod lookup;
 mod model;
+mod plan;
+mod prefetch;
+mod residency;
 mod rope;
 mod sampler;
 mod scratch;
@@ -48,6 +52,7 @@ mod timing;
 mod weights;
 
 pub use arch::{ARCHITECTURES, Activation, Architecture};
+pub use bandwidth::ReadBandwidth;
 pub use chat::{Chat, Turn};
 pub use config::{Config, RopeConfig, WindowConfig};
 pub use error::{Error, Result};
@@ -57,10 +62,12 @@ pub use kv::CacheType;
 pub use model::{LoadOptions, LoadStats, Model};
 pub use modelembed_gguf as gguf;
 pub use modelembed_kernels::{Isa, Kernels};
+pub use modelembed_packed as packed;
 pub use modelembed_storage as storage;
 pub use modelembed_storage::LoadMode;
 pub use modelembed_text as text;
 pub use modelembed_text::TokenId;
+pub use plan::{Plan, PlanInput, RamBudget, Verdict};
 pub use rope::RopeScaling;
 pub use sampler::{Candidate, InvalidSamplerOption, Sampler, SamplerOptions};
 pub use session::{Session, SessionOptions};

@@ -176,6 +176,7 @@ impl Session {
     ) -> Result<()> {
         self.check(tokens)?;
         let Session { model, kv, scratch, cancel, clock, .. } = self;
+        let _turn = model.residency().turn();
         clock.start(phase, tokens.len(), || model.pool().waited());
         let is_cancelled = || cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));
         let mut pos = self.tokens.len();

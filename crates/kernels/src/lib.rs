@@ -21,6 +21,8 @@ mod avx512;
 mod format;
 mod isa;
 mod matrix;
+#[cfg(target_arch = "x86_64")]
+mod panel;
 mod scalar;
 mod table;
 mod vector;

@@ -1,6 +1,14 @@
-//! One file a sub-command.
+//! One file a sub-command; `parts` and `scan` are what some of them share.
 
 pub mod bench;
+pub mod compare;
 pub mod inspect;
+pub mod pack;
+mod parts;
+mod scan;
 pub mod score;
+pub mod status;
+pub mod synthetic;
 pub mod tokenize;
+pub mod verify;
+pub mod warm;

@@ -3,7 +3,13 @@
 mod chat;
 mod errors;
 mod flags;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod lost_pages;
+mod packed;
 mod real;
+mod residency;
+#[cfg(unix)]
+mod robust;
 mod subcommands;
 #[cfg(unix)]
 mod terminal;

@@ -7,6 +7,7 @@
 //! - `mapped_resident_bytes(bytes)`: how much of a mapping stands in this process's page tables;
 //! - `prefetch(bytes)`: bring mapped memory in;
 //! - `advise(bytes, advice)`: say how the pages of a mapped file will be used;
+//! - `evict(file, bytes, range)`: drop a range of a file, mapped as `bytes`, from the cache; false where there is no way;
 //! - `advise_huge_pages(bytes)`: larger pages serve this memory better, if the system has them;
 //! - `handle_lost_pages()`: see [`crate::report_lost_pages`];
 //! - `snapshot()`, `available_memory_bytes()`: see [`crate::process`].

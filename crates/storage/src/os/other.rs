@@ -41,6 +41,10 @@ pub(crate) fn advise(_bytes: &[u8], _advice: Advice) -> bool {
     false
 }
 
+pub(crate) fn evict(_file: &File, _bytes: &[u8], _range: std::ops::Range<u64>) -> std::io::Result<bool> {
+    Ok(false)
+}
+
 pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
 
 /// No signal tells of them here.
@@ -55,3 +59,20 @@ pub(crate) fn snapshot() -> Snapshot {
 pub(crate) fn available_memory_bytes() -> Option<u64> {
     None
 }
+
+pub(crate) fn refuse_huge_pages(_bytes: &[u8]) {}
+
+/// Streaming needs memory at several addresses, which this system is not asked for: its pager does the work.
+pub(crate) fn shared_memory(_len: usize) -> std::io::Result<File> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn alias(_bytes: &[u8], _shared: &File, _offset: usize) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn set_direct(_file: &File, _direct: bool) -> bool {
+    false
+}
+
+pub(crate) fn drop_cached(_file: &File, _offset: u64, _len: u64) {}

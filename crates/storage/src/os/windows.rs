@@ -70,6 +70,11 @@ pub(crate) fn advise(_bytes: &[u8], _advice: Advice) -> bool {
     false
 }
 
+/// There is no call for it.
+pub(crate) fn evict(_file: &File, _bytes: &[u8], _range: std::ops::Range<u64>) -> io::Result<bool> {
+    Ok(false)
+}
+
 /// Large pages need a privilege that users do not have.
 pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
 
@@ -110,3 +115,20 @@ pub(crate) fn available_memory_bytes() -> Option<u64> {
     // SAFETY: the call fills the structure, whose size stands in it.
     (unsafe { GlobalMemoryStatusEx(&mut status) } != 0).then_some(status.ullAvailPhys)
 }
+
+pub(crate) fn refuse_huge_pages(_bytes: &[u8]) {}
+
+/// Streaming needs memory at several addresses, which this system is not asked for: its pager does the work.
+pub(crate) fn shared_memory(_len: usize) -> std::io::Result<File> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn alias(_bytes: &[u8], _shared: &File, _offset: usize) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn set_direct(_file: &File, _direct: bool) -> bool {
+    false
+}
+
+pub(crate) fn drop_cached(_file: &File, _offset: u64, _len: u64) {}
