@@ -59,6 +59,8 @@ pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
         guessed_tokens: speed.guessed_tokens,
         accepted_tokens: speed.accepted_tokens,
         bytes_per_token: model.bytes_per_token(),
+        process_resident_bytes: process.resident_bytes,
+        locked: model.load_stats().locked.clone(),
         plan: (model.plan().verdict != Verdict::Unplanned).then(|| model.plan().to_string()),
         streamed: model.stream_stats().map(|stats| Streamed {
             bytes_per_token: model.plan().streamed_per_token(),

@@ -1,6 +1,7 @@
 //! The banner before and the statistics after an answer.
 
 use crate::resolve::Mode;
+use modelembed::LockStats;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
@@ -117,6 +118,10 @@ pub struct Statistics {
     pub accepted_tokens: usize,
     /// Bytes of weights that an evaluation reads.
     pub bytes_per_token: u64,
+    /// All resident pages of the process.
+    pub process_resident_bytes: Option<u64>,
+    /// What of the weights is locked in memory, if that was asked for.
+    pub locked: Option<LockStats>,
     /// The plan's line, where there is a plan.
     pub plan: Option<String>,
     /// What was read from the disk while computing, where the model does not fit.
@@ -168,6 +173,11 @@ impl Statistics {
         }
         if let Some(bytes) = self.private_bytes {
             line("Private", megabytes(bytes));
+        }
+        if let Some(lock) = &self.locked {
+            let reason = lock.reason.as_ref().map_or(String::new(), |reason| format!("; {reason}"));
+            let (locked, wanted) = (megabytes(lock.locked_bytes), megabytes(lock.wanted_bytes));
+            line("Locked", format!("{locked} of {wanted} of weights{reason}"));
         }
         line("Load time", milliseconds(self.load_us));
         if let Some(elapsed_us) = self.first_token_us {
@@ -228,6 +238,12 @@ impl Statistics {
             "decode_tokens": self.decode.tokens,
             "decode_tokens_per_second": self.decode.per_second(),
             "gb_per_second": self.gb_per_second(),
+            "process_resident_bytes": self.process_resident_bytes,
+            "locked": self.locked.as_ref().map(|lock| json!({
+                "bytes": lock.locked_bytes,
+                "wanted_bytes": lock.wanted_bytes,
+                "reason": lock.reason,
+            })),
             "plan": self.plan,
             "streamed": self.streamed.map(|s| json!({
                 "bytes_per_token": s.bytes_per_token,
@@ -295,6 +311,12 @@ mod tests {
             guessed_tokens: 0,
             accepted_tokens: 0,
             bytes_per_token: 100_000_000,
+            process_resident_bytes: Some(4),
+            locked: Some(LockStats {
+                locked_bytes: 1 << 20,
+                wanted_bytes: 3 << 20,
+                reason: Some("the limit allows 9 bytes".into()),
+            }),
             plan: Some("streams".to_string()),
             streamed: Some(Streamed {
                 bytes_per_token: 10 << 20,
@@ -308,7 +330,8 @@ mod tests {
         assert_eq!(
             all.text(),
             "Memory Statistics:\n  Allocated: 12.45 MB\n  Total: 15.23 MB\n  System: 48.68 MB\n  Page faults: 12 minor, 3 major\n  \
-             Resident: 1.00 MB of 4.00 MB of the model (25%)\n  Private: 2.00 MB\n  Load time: 1.5 ms\n  \
+             Resident: 1.00 MB of 4.00 MB of the model (25%)\n  Private: 2.00 MB\n  \
+             Locked: 1.00 MB of 3.00 MB of weights; the limit allows 9 bytes\n  Load time: 1.5 ms\n  \
              Time to first token: 12.3 s\n  Prompt: 10 tokens, 100.0 tokens/s\n  Decode: 5 tokens, 10.0 tokens/s, 1.00 GB/s\n  \
              Streamed: 90.00 MB, 10.00 MB a token, past the page cache; 7 stalls of 250.0 ms together\n"
         );

@@ -42,6 +42,7 @@ pub struct Setting {
     pub model_note: Option<String>,
     pub mode: Mode,
     pub ram_budget: modelembed::RamBudget,
+    pub lock: modelembed::Lock,
     pub ctx_tokens: usize,
     /// The context size was asked for.
     pub ctx_is_explicit: bool,
@@ -110,6 +111,17 @@ pub struct SyntheticModel {
     pub out: PathBuf,
 }
 
+/// What is compared.
+#[derive(Debug)]
+pub struct Compare {
+    pub prompt: String,
+    pub gen_tokens: u32,
+    /// No runs with a cold page cache.
+    pub warm_only: bool,
+    /// Where a picture goes.
+    pub svg: Option<PathBuf>,
+}
+
 /// What `pack` makes.
 #[derive(Debug)]
 pub struct Pack {
@@ -130,15 +142,31 @@ pub struct Unpack {
 #[derive(Debug)]
 pub enum Task {
     Talk(Talk),
-    Tokenize { text: Vec<u8>, special: bool },
-    Inspect,
-    Score { text: Vec<u8> },
+    Tokenize {
+        text: Vec<u8>,
+        special: bool,
+    },
+    /// What running the model will be like.
+    DryRun,
+    Inspect {
+        with_plan: bool,
+    },
+    Score {
+        text: Vec<u8>,
+    },
     Bench(Bench),
     Status,
-    Warm { layers: Option<String>, force: bool },
-    Evict { layers: Option<String> },
-    Verify { with_tensors: bool },
-    Compare { svg: Option<PathBuf> },
+    Warm {
+        layers: Option<String>,
+        force: bool,
+    },
+    Evict {
+        layers: Option<String>,
+    },
+    Verify {
+        with_tensors: bool,
+    },
+    Compare(Compare),
     Pack(Pack),
     Unpack(Unpack),
     Synthetic(SyntheticModel),
@@ -183,6 +211,7 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         model_note: found.note,
         mode,
         ram_budget: low.common.ram_budget,
+        lock: low.common.mlock,
         ctx_tokens: low.common.ctx.map_or(DEFAULT_CTX_TOKENS, |tokens| tokens as usize),
         ctx_is_explicit: low.common.ctx.is_some(),
         threads: threads.first().copied(),
@@ -199,17 +228,23 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         format: low.common.format,
     };
     let task = match low.command {
+        None if low.run.dry_run => Task::DryRun,
         None => Task::Talk(talk(low.run)?),
         Some(args::Command::Tokenize(tokenize)) => {
             Task::Tokenize { text: text_of(&tokenize.prompt)?, special: !tokenize.no_special }
         }
-        Some(args::Command::Inspect) => Task::Inspect,
+        Some(args::Command::Inspect(inspect)) => Task::Inspect { with_plan: !inspect.no_plan },
         Some(args::Command::Score(score)) => Task::Score { text: text_of(&score.prompt)? },
         Some(args::Command::Status) => Task::Status,
         Some(args::Command::Warm(warm)) => Task::Warm { layers: warm.layers, force: warm.force },
         Some(args::Command::Evict(evict)) => Task::Evict { layers: evict.layers },
         Some(args::Command::Verify(verify)) => Task::Verify { with_tensors: verify.tensors },
-        Some(args::Command::Compare(compare)) => Task::Compare { svg: compare.svg },
+        Some(args::Command::Compare(compare)) => Task::Compare(Compare {
+            prompt: compare.prompt,
+            gen_tokens: compare.gen_tokens,
+            warm_only: compare.warm_only,
+            svg: compare.svg,
+        }),
         Some(args::Command::Pack(pack)) => Task::Pack(pack_of(pack)?),
         Some(args::Command::Unpack(unpack)) => Task::Unpack(Unpack { output: unpack.output, force: unpack.force }),
         Some(args::Command::Bench(bench)) => bench_task(bench, &threads)?,

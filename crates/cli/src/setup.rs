@@ -51,6 +51,7 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
         exact: setting.exact,
         ram_budget: setting.ram_budget,
         ctx_tokens: Some(setting.ctx_tokens),
+        lock: setting.lock,
     };
     let mut bar = ProgressBar::new(notes);
     let loaded = Model::load(&setting.model, &options, &mut |progress| {

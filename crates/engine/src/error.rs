@@ -139,6 +139,17 @@ pub enum Error {
     #[error(transparent)]
     Sampler(#[from] crate::sampler::InvalidSamplerOption),
 
+    /// The model could not be locked in memory as a whole.
+    #[error("only {locked_bytes} of {wanted_bytes} bytes can be locked in memory: {reason}")]
+    NotLocked {
+        /// Bytes that could be locked.
+        locked_bytes: u64,
+        /// Bytes that were to be.
+        wanted_bytes: u64,
+        /// What ended it.
+        reason: String,
+    },
+
     /// The caller's cancel flag was set.
     #[error("cancelled")]
     Cancelled,

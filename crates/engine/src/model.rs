@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
 use modelembed_kernels::{Isa, Kernels, MatRef};
 use modelembed_pool::Pool;
-use modelembed_storage::{LoadMode, Progress, Storage, StreamStats};
+use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamStats, process};
 use modelembed_text::Tokenizer;
 
 use crate::config::{Config, RopeConfig};
 use crate::error::{Error, Result};
 use crate::files::{ModelFiles, Shard};
+use crate::locking::{self, Budget, Lock, LockStats};
 use crate::plan::{Plan, RamBudget, Verdict};
 use crate::prefetch::Prefetch;
-use crate::residency::{Residency, Sizes};
+use crate::residency::{self, Residency, Sizes};
 use crate::rope::RopeTable;
 use crate::weights::{Tensor, Weights};
 
@@ -35,6 +36,8 @@ pub struct LoadOptions {
     pub ram_budget: RamBudget,
     /// Tokens of the context that the plan leaves memory for; `None` takes the length that the model was trained for.
     pub ctx_tokens: Option<usize>,
+    /// How much of the weights is locked in memory.
+    pub lock: Lock,
 }
 
 /// What loading did.
@@ -44,6 +47,8 @@ pub struct LoadStats {
     pub load_time: Duration,
     /// Whatever a user should know, one sentence each.
     pub warnings: Vec<String>,
+    /// What was locked in memory, if that was asked for.
+    pub locked: Option<LockStats>,
 }
 
 /// A model that is ready to run. It never changes, and any number of sessions can share it.
@@ -120,7 +125,7 @@ impl Model {
             kernels,
             pool: Pool::new(threads),
             exact: options.exact,
-            stats: LoadStats { load_time: Duration::ZERO, warnings: tokenizer.warnings().to_vec() },
+            stats: LoadStats { load_time: Duration::ZERO, warnings: tokenizer.warnings().to_vec(), locked: None },
             tokenizer,
             prefetch: None,
         };
@@ -129,6 +134,8 @@ impl Model {
             let c = &model.config.rope;
             model.rope = RopeTable::new(c.n_rot, c.base, c.scaling, Some(&divisors));
         }
+        // Before pages are read ahead, so that they are locked as they come.
+        model.stats.locked = model.lock(options.lock, options.mode)?;
         // Reading ahead what cannot stay would push out what was read before.
         if options.mode == LoadMode::Map && model.plan().verdict != Verdict::Impossible {
             model.start_prefetch();
@@ -261,6 +268,40 @@ impl Model {
 
     fn floats(&self, t: &Tensor) -> Vec<f32> {
         self.bytes(t).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+
+    /// Locks the weights that stay, in the order in which a token needs them.
+    fn lock(&self, wish: Lock, mode: LoadMode) -> Result<Option<LockStats>> {
+        let asked = match wish {
+            Lock::No => return Ok(None),
+            Lock::Bytes(bytes) => Some(Budget { bytes, name: "-mlock".into() }),
+            Lock::Allowed | Lock::Require => None,
+        };
+        let limit = storage::lockable_bytes().map(|bytes| Budget { bytes, name: "the limit (ulimit -l)".into() });
+        // Locked pages are gone for everybody else: some memory must be left. A private copy is in memory already.
+        let available = process::available_memory_bytes().filter(|_| mode == LoadMode::Map);
+        let available = available.map(|n| Budget { bytes: n - n / 10, name: "the memory that is available".into() });
+        let part = |t: &Tensor| (t.shard, t.offset..t.offset + t.n_bytes);
+        let holes: Vec<_> = self.residency.streamed().iter().map(|r| (r.file, r.bytes.clone())).collect();
+        let mut units = residency::units(&self.weights);
+        let (embd, head) = (&self.weights.token_embd, &self.weights.output);
+        // Of a large vocabulary most rows are never looked up, so this comes last.
+        if (embd.shard, embd.offset) != (head.shard, head.offset) {
+            units.push(vec![*embd]);
+        }
+        let units: Vec<_> =
+            units.iter().map(|unit| locking::without(unit.iter().map(part).collect(), &holes)).collect();
+        let budget = locking::least([asked, limit, available]);
+        let lock = |shard: usize, bytes| self.shards[shard].storage.lock(bytes);
+        let stats = locking::lock_units(&units, budget.as_ref(), lock);
+        match (&stats.reason, wish) {
+            (Some(reason), Lock::Require) => Err(Error::NotLocked {
+                locked_bytes: stats.locked_bytes,
+                wanted_bytes: stats.wanted_bytes,
+                reason: reason.clone(),
+            }),
+            _ => Ok(Some(stats)),
+        }
     }
 
     /// Asks for the model's pages in the order in which a token needs them, ahead of the first one.

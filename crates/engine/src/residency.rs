@@ -23,6 +23,8 @@ const N_WINDOWS: usize = 3;
 pub(crate) struct Residency {
     plan: Plan,
     stream: Option<Streaming>,
+    /// What streams.
+    streamed: Vec<StreamedRange>,
     /// Why a plan could not be carried out, for `-verbose`.
     note: Option<String>,
 }
@@ -47,23 +49,8 @@ impl Residency {
         budget: RamBudget,
         sizes: Sizes,
     ) -> Result<Residency> {
-        let units = units(weights);
-        let runs: Vec<Vec<StreamedRange>> = units.iter().map(|unit| runs(shards, unit)).collect();
-        let total = |tensors: &[Tensor]| tensors.iter().map(|t| t.n_bytes).sum::<u64>();
-        let input = PlanInput {
-            unit_bytes: units.iter().map(|unit| total(unit)).collect(),
-            streamable_bytes: runs.iter().map(|runs| runs.iter().map(|r| r.bytes.end - r.bytes.start).sum()).collect(),
-            kv_bytes: kv::bytes(config, sizes.ctx_tokens, sizes.exact),
-            scratch_bytes: scratch::bytes(config, weights.output.rows, sizes.ctx_tokens, sizes.exact),
-            budget,
-            available_bytes: match budget {
-                RamBudget::Auto => modelembed_storage::process::available_memory_bytes(),
-                _ => None,
-            },
-            n_windows: N_WINDOWS,
-            memory_bytes_per_second: None,
-        };
-        let mut residency = Residency { plan: Plan::new(&input), stream: None, note: None };
+        let (input, runs) = plan_input(shards, weights, config, budget, sizes);
+        let mut residency = Residency { plan: Plan::new(&input), stream: None, streamed: Vec::new(), note: None };
         match (residency.plan.verdict, budget) {
             (Verdict::Streams, _) => residency.start(shards, weights, runs),
             (Verdict::Impossible, RamBudget::Bytes(_)) => {
@@ -90,6 +77,7 @@ impl Residency {
                 if !stream.stats().is_direct {
                     self.note = Some("the file system refuses direct reads: reading through the page cache".into());
                 }
+                self.streamed = shares.into_iter().flatten().collect();
                 self.stream = Some(Streaming { stream, embedding, turn: Mutex::new(()) });
             }
             Err(e) => self.note = Some(format!("not streaming ({e}): the system pages instead")),
@@ -131,6 +119,11 @@ impl Residency {
         self.stream.as_ref()?.embedding.bytes(t.offset..t.offset + t.n_bytes)
     }
 
+    /// The parts of the files whose bytes stream.
+    pub(crate) fn streamed(&self) -> &[StreamedRange] {
+        &self.streamed
+    }
+
     /// Whether any bytes stream.
     pub(crate) fn is_streaming(&self) -> bool {
         self.stream.is_some()
@@ -144,9 +137,41 @@ pub(crate) struct Sizes {
     pub(crate) exact: bool,
 }
 
+/// What a plan for a model depends on here and now, and the parts of each unit that can stream.
+fn plan_input(
+    shards: &[Shard],
+    weights: &Weights,
+    config: &Config,
+    budget: RamBudget,
+    sizes: Sizes,
+) -> (PlanInput, Vec<Vec<StreamedRange>>) {
+    let units = units(weights);
+    let runs: Vec<Vec<StreamedRange>> = units.iter().map(|unit| runs(shards, unit)).collect();
+    let total = |tensors: &[Tensor]| tensors.iter().map(|t| t.n_bytes).sum::<u64>();
+    let input = PlanInput {
+        unit_bytes: units.iter().map(|unit| total(unit)).collect(),
+        streamable_bytes: runs.iter().map(|runs| runs.iter().map(|r| r.bytes.end - r.bytes.start).sum()).collect(),
+        kv_bytes: kv::bytes(config, sizes.ctx_tokens, sizes.exact),
+        scratch_bytes: scratch::bytes(config, weights.output.rows, sizes.ctx_tokens, sizes.exact),
+        budget,
+        available_bytes: match budget {
+            RamBudget::Auto => modelembed_storage::process::available_memory_bytes(),
+            _ => None,
+        },
+        n_windows: N_WINDOWS,
+        memory_bytes_per_second: None,
+    };
+    (input, runs)
+}
+
+/// The plan that loading would make, without carrying it out.
+pub(crate) fn plan(shards: &[Shard], weights: &Weights, config: &Config, budget: RamBudget, sizes: Sizes) -> Plan {
+    Plan::new(&plan_input(shards, weights, config, budget, sizes).0)
+}
+
 /// The tensors of each block, then those of the head. The norm after a block's feed-forward network is the next unit's: that is
 /// where its output joins the residual stream.
-fn units(weights: &Weights) -> Vec<Vec<Tensor>> {
+pub(crate) fn units(weights: &Weights) -> Vec<Vec<Tensor>> {
     let mut late = None;
     let mut units: Vec<Vec<Tensor>> = Vec::with_capacity(weights.layers.len() + 1);
     for layer in &weights.layers {

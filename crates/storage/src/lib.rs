@@ -15,9 +15,11 @@
 mod alloc;
 mod error;
 mod evict;
+mod lock;
 mod lost_pages;
 mod mappers;
 mod os;
+mod probe;
 pub mod process;
 mod read;
 mod region;
@@ -26,8 +28,10 @@ mod stream;
 
 pub use alloc::CountingAllocator;
 pub use error::StorageError;
+pub use lock::lockable_bytes;
 pub use lost_pages::report_lost_pages;
 pub use mappers::{Mapper, Mappers, mappers};
+pub use probe::DiskSpeed;
 pub use region::{Plain, Reserved};
 pub use storage::{Advice, LoadMode, Progress, Residency, SharedBytes, Storage};
 pub use stream::{Stream, StreamStats, StreamedRange};

@@ -5,7 +5,7 @@ mod packed;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use modelembed::RamBudget;
+use modelembed::{Lock, RamBudget};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -52,6 +52,11 @@ pub struct CommonArgs {
     /// What does not fit is read from the disk for every token
     #[arg(long, global = true, value_name = "SIZE", default_value = "auto", value_parser = parse_ram_budget)]
     pub ram_budget: RamBudget,
+    /// Lock the weights in memory, layer by layer, as far as the system allows; at most a size like 2G of them. With `require` a
+    /// model that cannot be locked as a whole does not run
+    #[arg(long, global = true, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "on",
+          default_value = "off", value_parser = parse_lock)]
+    pub mlock: Lock,
     /// Context size in tokens [default: 2048]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
@@ -94,6 +99,9 @@ pub struct RunArgs {
     /// Interactive chat; an explicit -p is its first turn
     #[arg(long = "i")]
     pub interactive: bool,
+    /// Print what running the model here will be like, and do not load it
+    #[arg(long)]
+    pub dry_run: bool,
     /// Number of tokens to predict; -1: until the answer or the context ends
     #[arg(long = "n", value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(i64).range(-1..),
           allow_negative_numbers = true)]
@@ -186,8 +194,8 @@ pub enum Format {
 pub enum Command {
     /// Print the token ids and pieces of a text
     Tokenize(TokenizeArgs),
-    /// Print a model file's metadata, tensors and sizes
-    Inspect,
+    /// Print a model file's metadata, tensors, sizes, and what running it here will be like
+    Inspect(InspectArgs),
     /// Print the log-probability of every token of a text, one JSON object a line
     Score(ScoreArgs),
     /// Measure speed
@@ -200,7 +208,7 @@ pub enum Command {
     Evict(EvictArgs),
     /// Hash a model's files and look for values that are no numbers
     Verify(VerifyArgs),
-    /// Run the three ways to load a model, each in a fresh process, and print what they cost
+    /// Measure each load mode in a process of its own, with a cold and a warm page cache
     Compare(CompareArgs),
     /// Write one executable that holds this program and a model
     Pack(PackArgs),
@@ -246,6 +254,31 @@ pub struct TokenizeArgs {
     /// Add no BOS or EOS, and read the text of special tokens as plain text
     #[arg(long)]
     pub no_special: bool,
+}
+
+/// `inspect`
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Do not measure disk and memory for the plan, which takes a second
+    #[arg(long)]
+    pub no_plan: bool,
+}
+
+/// `compare`
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The text that every run completes
+    #[arg(long = "p", value_name = "PROMPT", default_value = "Once upon a time", allow_hyphen_values = true)]
+    pub prompt: String,
+    /// Number of tokens generated
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..))]
+    pub gen_tokens: u32,
+    /// Leave the page cache as it is
+    #[arg(long)]
+    pub warm_only: bool,
+    /// Draw the comparison into this file
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 /// `score`
@@ -307,14 +340,6 @@ pub struct EvictArgs {
     pub layers: Option<String>,
 }
 
-/// `compare`
-#[derive(Debug, Args)]
-pub struct CompareArgs {
-    /// Also draw the figures
-    #[arg(long, value_name = "FILE")]
-    pub svg: Option<PathBuf>,
-}
-
 /// `verify`
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -331,6 +356,19 @@ pub struct Numbers(pub Vec<usize>);
 pub struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
+}
+
+/// `on`, `off`, `require`, or bytes as for `-ram-budget`.
+fn parse_lock(text: &str) -> Result<Lock, String> {
+    match text {
+        "on" | "true" => Ok(Lock::Allowed),
+        "off" | "false" => Ok(Lock::No),
+        "require" => Ok(Lock::Require),
+        _ => match parse_ram_budget(text) {
+            Ok(RamBudget::Bytes(bytes)) => Ok(Lock::Bytes(bytes)),
+            _ => Err("wanted on, off, require, or a size like 600M or 4G".to_string()),
+        },
+    }
 }
 
 /// `auto`, `off`, or bytes with an optional K, M, G or T (of 1024).

@@ -1,207 +1,301 @@
-//! `compare`: the three ways to load a model side by side, each in a fresh process, cold and warm.
+//! `compare`: what each load mode costs, measured in a process of its own each time, with a cold and a warm page cache.
 
+use super::chart;
 use crate::interrupt::{self, Interrupt};
-use crate::resolve::{Format, Mode, Setting};
-use crate::terminal::Answer;
+use crate::own;
+use crate::report::megabytes;
+use crate::resolve::{Compare, Format, Mode, Setting};
+use crate::terminal::{Answer, Notes};
 use anyhow::{Context, Result, bail};
 use modelembed::ModelFiles;
+use modelembed::storage::Storage;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::io::Read;
 use std::process::{Command, ExitCode, Stdio};
 
-/// What every run answers; long enough for a speed to be told.
-const PROMPT: &str = "Write one sentence about the sea.";
-const TOKENS: &str = "32";
-
-/// One run.
-struct Row {
-    mode: Mode,
-    /// The file's pages were dropped from the cache before.
-    is_cold: bool,
-    /// As the run's own JSON gives them.
-    statistics: Value,
+/// A mode with one state of the page cache.
+pub struct Row {
+    pub mode: Mode,
+    pub is_cold: bool,
+    /// The figures, or why it did not run.
+    pub result: Result<Figures, String>,
 }
 
-/// A column: its head, the statistic's key, what it is divided by, and its number of decimals.
-const COLUMNS: [(&str, &str, f64, usize); 9] = [
-    ("load ms", "load_ms", 1.0, 1),
-    ("first token ms", "first_token_ms", 1.0, 1),
-    ("allocated MB", "allocated_bytes", MB, 1),
-    ("private MB", "private_bytes", MB, 1),
-    ("shared MB", "shared_bytes", MB, 1),
-    ("resident MB", "resident_bytes", MB, 1),
-    ("minor faults", "minor_faults", 1.0, 0),
-    ("major faults", "major_faults", 1.0, 0),
-    ("tokens/s", "decode_tokens_per_second", 1.0, 1),
-];
-const MB: f64 = (1 << 20) as f64;
+/// What a child said about itself. `None` where its system does not tell.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures {
+    pub load_ms: f64,
+    pub first_token_ms: f64,
+    pub allocated_bytes: Option<u64>,
+    pub private_bytes: Option<u64>,
+    pub shared_bytes: Option<u64>,
+    pub resident_bytes: Option<u64>,
+    pub minor_faults: Option<u64>,
+    pub major_faults: Option<u64>,
+    pub tokens_per_second: f64,
+    pub response: String,
+    /// All that it said.
+    pub statistics: Value,
+}
 
-/// Runs each mode cold (where the system drops the file's pages) and warm.
-pub fn compare(setting: &Setting, svg: Option<&Path>) -> Result<ExitCode> {
+impl Figures {
+    fn of(object: &Value) -> Option<Figures> {
+        let statistics = &object["statistics"];
+        let bytes = |key: &str| statistics[key].as_u64();
+        Some(Figures {
+            load_ms: statistics["load_ms"].as_f64()?,
+            first_token_ms: statistics["first_token_ms"].as_f64()?,
+            allocated_bytes: bytes("allocated_bytes"),
+            private_bytes: bytes("private_bytes"),
+            shared_bytes: bytes("shared_bytes"),
+            resident_bytes: bytes("process_resident_bytes"),
+            minor_faults: bytes("minor_faults"),
+            major_faults: bytes("major_faults"),
+            tokens_per_second: statistics["decode_tokens_per_second"].as_f64()?,
+            response: object["response"].as_str()?.to_string(),
+            statistics: statistics.clone(),
+        })
+    }
+}
+
+const MODES: [Mode; 3] = [Mode::Map, Mode::Buffer, Mode::File];
+
+impl Mode {
+    /// In the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Map => "map",
+            Mode::Buffer => "buffer",
+            Mode::File => "file",
+        }
+    }
+
+    fn flag(self) -> &'static str {
+        match self {
+            Mode::Map => "-mmap=true",
+            Mode::Buffer => "-memory=true",
+            Mode::File => "-mmap=false",
+        }
+    }
+}
+
+/// Runs every mode and prints the table; exit code 1 if a mode did not run or the texts differ.
+pub fn compare(setting: &Setting, compare: &Compare) -> Result<ExitCode> {
     let notes = setting.notes();
     if let Some(note) = &setting.model_note {
         notes.line(note);
     }
     let interrupt = Interrupt::install();
+    // Whatever is wrong with the file is better said once.
+    let n_bytes = ModelFiles::open(&setting.model)?.n_bytes();
+    let mut why_no_cold = compare.warm_only.then(|| "-warm-only was given".to_string());
     let mut rows = Vec::new();
-    for mode in [Mode::Map, Mode::Buffer, Mode::File] {
-        for wants_cold in [true, false] {
-            if wants_cold && !drop_pages(&setting.model)? {
-                notes.line("the file's pages stay in memory (another process maps them, or the system keeps them): no cold runs");
-                continue;
+    for mode in MODES {
+        for is_cold in [true, false] {
+            if is_cold {
+                why_no_cold = why_no_cold.map_or_else(|| drop_pages(setting), |reason| Ok(Some(reason)))?;
+                if why_no_cold.is_some() {
+                    continue;
+                }
+            } else {
+                read_through(setting)?;
             }
-            notes.detail(&format!("{}, {}", name(mode), if wants_cold { "cold" } else { "warm" }));
-            rows.push(Row { mode, is_cold: wants_cold, statistics: one_run(setting, mode)? });
+            progress(notes, mode, is_cold);
+            let result = child(setting, compare, mode)?;
             if interrupt.is_set() {
+                notes.line("interrupted");
                 return Ok(ExitCode::from(interrupt::EXIT_CODE));
             }
+            rows.push(Row { mode, is_cold, result });
         }
     }
-    if let Some(path) = svg {
-        std::fs::write(path, picture(&rows)).with_context(|| format!("cannot write {}", path.display()))?;
+    let texts: Vec<&str> = rows.iter().filter_map(|row| Some(row.result.as_ref().ok()?.response.as_str())).collect();
+    let is_same = texts.windows(2).all(|pair| pair[0] == pair[1]);
+    let is_complete = rows.iter().all(|row| row.result.is_ok());
+    let title = format!("{}, {}", setting.model.display(), megabytes(n_bytes));
+    if let Some(path) = &compare.svg {
+        std::fs::write(path, chart::svg(&title, &rows)).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let text = match setting.format {
-        Format::Json => json_of(setting, &rows),
-        Format::Text => table(&rows),
+        Format::Json => json_of(setting, n_bytes, &rows, is_same, why_no_cold.as_deref()),
+        Format::Text => text_of(&title, &rows, is_same, why_no_cold.as_deref()),
     };
     Answer::new().piece(&text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if is_same && is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Map => "map",
-        Mode::Buffer => "buffer",
-        Mode::File => "file",
-    }
+/// What is being measured, with `-verbose`.
+fn progress(notes: Notes, mode: Mode, is_cold: bool) {
+    notes.detail(&format!("measuring {}, {}", mode.name(), if is_cold { "cold" } else { "warm" }));
 }
 
-/// Whether no page of the model is left in memory.
-fn drop_pages(model: &Path) -> Result<bool> {
-    let files = ModelFiles::open(model)?;
+/// Takes the model out of the page cache. Returns why that did not work, if it did not.
+fn drop_pages(setting: &Setting) -> Result<Option<String>> {
+    /// What opening the file again reads of its header.
+    const HEADER_BYTES: u64 = 4 << 20;
+    let files = ModelFiles::open(&setting.model)?;
+    let mut stays = 0;
     for storage in files.storages() {
-        if !storage.evict(0..storage.len())? {
-            return Ok(false);
+        match storage.evict(0..storage.len()) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Some("this system has no call that takes a file out of its cache".into())),
+            Err(error) => return Ok(Some(error.to_string())),
+        }
+        match storage.residency(0..storage.len()) {
+            Some(residency) => stays += residency.resident_bytes,
+            None => return Ok(Some("the system does not tell whether the file has left its cache".into())),
         }
     }
-    Ok(files.storages().all(|s| s.residency(0..s.len()).is_some_and(|r| r.resident_bytes == 0)))
+    Ok((stays > HEADER_BYTES.min(files.n_bytes() / 100)).then(|| {
+        let stays = megabytes(stays);
+        format!("{stays} stay in memory: another process maps the file, or its file system lies in memory")
+    }))
 }
 
-/// Answers the prompt in a process of its own.
-fn one_run(setting: &Setting, mode: Mode) -> Result<Value> {
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
+/// Reads the model's files once, so that the page cache holds them as far as they fit.
+fn read_through(setting: &Setting) -> Result<()> {
+    let files = ModelFiles::open(&setting.model)?;
+    let mut buffer = vec![0; 4 << 20];
+    for path in files.storages().map(Storage::path) {
+        let context = || format!("cannot read {}", path.display());
+        let mut file = std::fs::File::open(path).with_context(context)?;
+        while file.read(&mut buffer).with_context(context)? > 0 {}
+    }
+    Ok(())
+}
+
+/// Runs this program once more. The inner error is the child's own.
+fn child(setting: &Setting, compare: &Compare, mode: Mode) -> Result<Result<Figures, String>> {
+    let program = own::executable().context("the system does not tell which file this program is")?;
     let mut command = Command::new(program);
-    command.arg("-model").arg(&setting.model).args(match mode {
-        Mode::Map => ["-mmap=true", "-memory=false"],
-        Mode::Buffer => ["-mmap=false", "-memory=true"],
-        Mode::File => ["-mmap=false", "-memory=false"],
-    });
-    command.args(["-p", PROMPT, "-n", TOKENS, "-temp", "0", "-quiet", "-format", "json"]);
-    command.args(["-ctx", &setting.ctx_tokens.to_string()]);
+    command.arg("-model").arg(&setting.model).arg(format!("-p={}", compare.prompt));
+    command.args(["-raw", "-quiet", "-temp=0", "-format=json", mode.flag()]);
+    command.arg(format!("-n={}", compare.gen_tokens)).arg(format!("-ctx={}", setting.ctx_tokens));
     if let Some(threads) = setting.threads {
-        command.args(["-threads", &threads.to_string()]);
+        command.arg(format!("-threads={threads}"));
     }
     if let Some(isa) = &setting.isa {
-        command.args(["-isa", isa]);
+        command.arg(format!("-isa={isa}"));
+    }
+    if setting.exact {
+        command.arg("-activations=f32");
     }
     let output = command.stdin(Stdio::null()).output().context("cannot start this program again")?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        bail!("the run with {} failed: {}", name(mode), String::from_utf8_lossy(&output.stderr).trim_end());
+        let message = stderr.trim().trim_start_matches("error: ");
+        return Ok(Err(if message.is_empty() { output.status.to_string() } else { message.to_string() }));
     }
-    let object: Value = serde_json::from_slice(&output.stdout).context("a run printed no JSON")?;
-    Ok(object["statistics"].clone())
-}
-
-fn cell(row: &Row, (_, key, unit, decimals): (&str, &str, f64, usize)) -> String {
-    row.statistics[key].as_f64().map_or("-".to_string(), |value| format!("{:.decimals$}", value / unit))
-}
-
-fn table(rows: &[Row]) -> String {
-    let mut out = format!("{:<14}", "mode");
-    for (head, ..) in COLUMNS {
-        out += &format!("  {head:>14}");
+    match serde_json::from_slice(&output.stdout).ok().as_ref().and_then(Figures::of) {
+        Some(figures) => Ok(Ok(figures)),
+        None => bail!("the program that was started says nothing that can be understood: {}", stderr.trim()),
     }
-    out.push('\n');
-    for row in rows {
-        out += &format!("{:<14}", format!("{}, {}", name(row.mode), if row.is_cold { "cold" } else { "warm" }));
-        for column in COLUMNS {
-            out += &format!("  {:>14}", cell(row, column));
-        }
-        out.push('\n');
-    }
-    out
 }
 
-fn json_of(setting: &Setting, rows: &[Row]) -> String {
-    let runs: Vec<Value> = rows
-        .iter()
-        .map(|row| json!({"mode": name(row.mode), "cold": row.is_cold, "statistics": row.statistics}))
-        .collect();
-    format!("{}\n", json!({"model": setting.model.to_string_lossy(), "runs": runs}))
-}
-
-/// Bars of three figures, one group a figure; the longest bar of each is as wide as the picture.
-fn picture(rows: &[Row]) -> String {
-    const SHOWN: [usize; 3] = [0, 1, 3]; // load, first token, private
-    const BAR: usize = 18;
-    const LABEL: usize = 110;
-    const WIDTH: usize = 420;
-    let group = 34 + rows.len() * BAR;
-    let height = SHOWN.len() * group + 10;
+fn text_of(title: &str, rows: &[Row], is_same: bool, why_no_cold: Option<&str>) -> String {
+    let mb = |bytes: Option<u64>| bytes.map_or("?".to_string(), |n| format!("{:.1}", n as f64 / 1024.0 / 1024.0));
+    let count = |n: Option<u64>| n.map_or("?".to_string(), |n| n.to_string());
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
-        LABEL + WIDTH + 100
+        "{title}\n\n{:<7} {:<5} {:>9} {:>12} {:>10} {:>9} {:>9} {:>9} {:>8} {:>6} {:>9}\n{:<7} {:<5} {:>9} {:>12} {:>10} {:>9} {:>9} \
+         {:>9} {:>8} {:>6} {:>9}\n",
+        "mode",
+        "cache",
+        "load",
+        "first token",
+        "allocated",
+        "private",
+        "shared",
+        "resident",
+        "minor",
+        "major",
+        "decode",
+        "",
+        "",
+        "ms",
+        "ms",
+        "MB",
+        "MB",
+        "MB",
+        "MB",
+        "faults",
+        "faults",
+        "tokens/s",
     );
-    for (g, column) in SHOWN.into_iter().map(|i| COLUMNS[i]).enumerate() {
-        let top = g * group;
-        let value = |row: &Row| row.statistics[column.1].as_f64().unwrap_or(0.0);
-        let longest = rows.iter().map(value).fold(f64::MIN_POSITIVE, f64::max);
-        out += &format!("<text x=\"10\" y=\"{}\" font-weight=\"bold\">{}</text>\n", top + 22, column.0);
-        for (i, row) in rows.iter().enumerate() {
-            let y = top + 30 + i * BAR;
-            let width = value(row) / longest * WIDTH as f64;
-            let (colour, state) = if row.is_cold { ("#7fa8d1", "cold") } else { ("#d98e4a", "warm") };
-            out += &format!(
-                "<text x=\"10\" y=\"{}\">{}, {state}</text>\n\
-                 <rect x=\"{LABEL}\" y=\"{y}\" width=\"{width:.1}\" height=\"{}\" fill=\"{colour}\"/>\n\
-                 <text x=\"{:.1}\" y=\"{}\">{}</text>\n",
-                y + 12,
-                name(row.mode),
-                BAR - 4,
-                LABEL as f64 + width + 6.0,
-                y + 12,
-                cell(row, column),
-            );
-        }
+    for row in rows {
+        let cache = if row.is_cold { "cold" } else { "warm" };
+        out += &match &row.result {
+            Err(message) => format!("{:<7} {cache:<5} did not run: {message}\n", row.mode.name()),
+            Ok(f) => format!(
+                "{:<7} {cache:<5} {:>9.1} {:>12.1} {:>10} {:>9} {:>9} {:>9} {:>8} {:>6} {:>9.1}\n",
+                row.mode.name(),
+                f.load_ms,
+                f.first_token_ms,
+                mb(f.allocated_bytes),
+                mb(f.private_bytes),
+                mb(f.shared_bytes),
+                mb(f.resident_bytes),
+                count(f.minor_faults),
+                count(f.major_faults),
+                f.tokens_per_second,
+            ),
+        };
     }
-    out + "</svg>\n"
+    out += match is_same {
+        true => "\nEvery run gave the same text.\n",
+        false => "\nWRONG: the runs gave different texts.\n",
+    };
+    if let Some(reason) = why_no_cold {
+        out += &format!("No runs with a cold cache: {reason}.\n");
+    }
+    modelembed::text::printable(&out).into()
+}
+
+fn json_of(setting: &Setting, n_bytes: u64, rows: &[Row], is_same: bool, why_no_cold: Option<&str>) -> String {
+    let object = |row: &Row| match &row.result {
+        Err(message) => json!({"mode": row.mode.name(), "cold": row.is_cold, "error": message}),
+        Ok(f) => json!({"mode": row.mode.name(), "cold": row.is_cold, "statistics": f.statistics}),
+    };
+    let object = json!({
+        "model": setting.model.to_string_lossy(),
+        "bytes": n_bytes,
+        "runs": rows.iter().map(object).collect::<Vec<_>>(),
+        "same_text": is_same,
+        "no_cold_runs": why_no_cold,
+    });
+    format!("{object}\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rows() -> Vec<Row> {
-        let statistics = json!({"load_ms": 3.25, "first_token_ms": 80.0, "private_bytes": 2 << 20, "minor_faults": 12});
-        vec![
-            Row { mode: Mode::Map, is_cold: true, statistics: statistics.clone() },
-            Row { mode: Mode::File, is_cold: false, statistics },
-        ]
+    #[test]
+    fn tables_tell_failures_and_differences() {
+        let good = |response: &str| Ok(Figures { load_ms: 1.25, response: response.into(), ..Figures::default() });
+        let rows = [
+            Row { mode: Mode::Map, is_cold: true, result: good("a") },
+            Row { mode: Mode::Buffer, is_cold: false, result: Err("no memory\u{1b}[1m".into()) },
+        ];
+        let text = text_of("m.gguf", &rows, false, Some("a reason"));
+        assert!(text.contains("map     cold        1.2 "), "{text}");
+        assert!(text.contains("buffer  warm  did not run: no memory[1m\n") && text.contains("WRONG"), "{text}");
+        assert!(text.ends_with("No runs with a cold cache: a reason.\n"), "{text}");
     }
 
     #[test]
-    fn a_table_has_a_line_a_run_and_a_dash_for_what_is_unknown() {
-        let text = table(&rows());
-        assert_eq!(text.lines().count(), 3);
-        let line: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(line, ["map,", "cold", "3.2", "80.0", "-", "2.0", "-", "-", "12", "-", "-"]);
-    }
-
-    #[test]
-    fn a_picture_has_a_bar_a_run_and_figure() {
-        let svg = picture(&rows());
-        assert_eq!(svg.matches("<rect x=").count(), 6);
-        assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("file, warm"));
+    fn figures_that_are_missing_are_noticed() {
+        assert_eq!(Figures::of(&json!({"response": "x", "statistics": {"load_ms": 1.0}})), None);
+        let whole = json!({"response": "x", "statistics": {
+            "load_ms": 1.5, "first_token_ms": 2.0, "decode_tokens_per_second": 3.0, "private_bytes": 4, "shared_bytes": null}});
+        let wanted = Figures {
+            statistics: whole["statistics"].clone(),
+            load_ms: 1.5,
+            first_token_ms: 2.0,
+            tokens_per_second: 3.0,
+            private_bytes: Some(4),
+            response: "x".into(),
+            ..Figures::default()
+        };
+        assert_eq!(Figures::of(&whole), Some(wanted));
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::unix::{advise_pages, faults};
+use super::unix::{advise_pages, faults, lock as lock_present, memlock_limit, pages_of};
 pub(crate) use super::unix::{alias, handle_lost_pages, irregular_kind, read_at, resident_bytes};
 use crate::process::Snapshot;
 use crate::storage::Advice;
@@ -104,6 +104,37 @@ pub(crate) fn advise_huge_pages(bytes: &[u8]) {
     if bytes.len() >= HUGE_PAGE_BYTES {
         advise_pages(bytes, libc::MADV_HUGEPAGE);
     }
+}
+
+/// Pages that are not there are locked as they come, so that nothing waits for a disk; kernels before 4.4 wait.
+pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
+    let (start, len) = pages_of(bytes);
+    // SAFETY: the pages are mapped, since `bytes` is borrowed; locking changes nothing that can be read there.
+    let refused = unsafe { libc::mlock2(start as *const libc::c_void, len, libc::MLOCK_ONFAULT as libc::c_uint) != 0 };
+    if !refused {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        e if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => lock_present(bytes),
+        e => Err(e),
+    }
+}
+
+/// What the limit leaves beyond what is locked already. Who has the capability CAP_IPC_LOCK has no limit.
+pub(crate) fn lockable_bytes() -> Option<u64> {
+    const CAP_IPC_LOCK: u32 = 14;
+    let status = read_to_string("/proc/self/status").unwrap_or_default();
+    let line = |key: &str| status.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'));
+    let capabilities = line("CapEff").and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    if capabilities >> CAP_IPC_LOCK & 1 != 0 {
+        return None;
+    }
+    Some(memlock_limit()?.saturating_sub(kib_line(&status, "VmLck").unwrap_or(0)))
+}
+
+pub(crate) fn open_direct(path: &Path) -> Option<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).ok()
 }
 
 /// Takes the wish for large pages back.

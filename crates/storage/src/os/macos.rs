@@ -3,7 +3,9 @@
 use std::fs::{File, Metadata};
 
 use super::unix::{advise_pages, faults};
-pub(crate) use super::unix::{alias, handle_lost_pages, irregular_kind, read_at, resident_bytes};
+pub(crate) use super::unix::{
+    alias, handle_lost_pages, irregular_kind, lock, memlock_limit as lockable_bytes, read_at, resident_bytes,
+};
 use crate::process::Snapshot;
 use crate::storage::Advice;
 
@@ -31,6 +33,11 @@ fn resource_usage() -> Option<libc::rusage_info_v2> {
 
 /// Not told: mincore speaks of all pages in memory, in whatever page table they stand.
 pub(crate) fn mapped_resident_bytes(_bytes: &[u8]) -> Option<u64> {
+    None
+}
+
+/// Reads without caching are answered from the cache where it has the pages: they would not measure the disk.
+pub(crate) fn open_direct(_path: &std::path::Path) -> Option<File> {
     None
 }
 

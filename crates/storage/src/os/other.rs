@@ -23,6 +23,23 @@ pub(crate) fn irregular_kind(_metadata: &Metadata) -> &'static str {
     "a pipe or a device"
 }
 
+#[cfg(unix)]
+pub(crate) use super::unix::{lock, memlock_limit as lockable_bytes};
+
+#[cfg(not(unix))]
+pub(crate) fn lock(_bytes: &[u8]) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(unix))]
+pub(crate) fn lockable_bytes() -> Option<u64> {
+    None
+}
+
+pub(crate) fn open_direct(_path: &std::path::Path) -> Option<File> {
+    None
+}
+
 pub(crate) fn tells_residency(_file: &File, _metadata: &Metadata) -> bool {
     false
 }

@@ -34,11 +34,31 @@ pub(crate) fn advise_pages(bytes: &[u8], advice: libc::c_int) -> bool {
 }
 
 /// The whole pages that `bytes` lies in: (address, length).
-fn pages_of(bytes: &[u8]) -> (usize, usize) {
+pub(crate) fn pages_of(bytes: &[u8]) -> (usize, usize) {
     let page = page_bytes();
     let start = bytes.as_ptr() as usize / page * page;
     let end = (bytes.as_ptr() as usize + bytes.len()).next_multiple_of(page);
     (start, end - start)
+}
+
+/// Waits until the pages are there, and keeps them.
+pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
+    let (start, len) = pages_of(bytes);
+    // SAFETY: the pages are mapped, since `bytes` is borrowed; locking changes nothing that can be read there.
+    if unsafe { libc::mlock(start as *const libc::c_void, len) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The limit on locked memory; `None` if there is none.
+pub(crate) fn memlock_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills the structure that it is given.
+    let ok = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0;
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between systems")]
+    (ok && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur as u64)
 }
 
 /// Drops the cached pages of a mapped file's bytes. False where the system refuses.
