@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn parts_are_joined_and_lose_what_streams() {
-        let rows: [(&[(usize, Range<u64>)], &[(usize, Range<u64>)]); 5] = [
+        type Ranges<'a> = &'a [(usize, Range<u64>)];
+        let rows: [(Ranges<'_>, Ranges<'_>); 5] = [
             (&[], &[(0, 0..130), (1, 0..50)]),
             (&[(0, 20..40)], &[(0, 0..20), (0, 40..130), (1, 0..50)]),
             (&[(0, 0..130)], &[(1, 0..50)]),

@@ -18,6 +18,11 @@
 //!    registers, positions are added one by one in ascending order. Positions that only some queries of a tile see are added for
 //!    those alone, so a hidden row of V (which may hold anything) is never multiplied, not even by zero.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "iterator adapters around intrinsics are not always inlined, see `for_lanes`"
+)]
+
 use std::ops::Range;
 
 use super::exp::{exp, tanh};
@@ -220,13 +225,13 @@ unsafe fn score_tile<V: Lanes, T: Element, const Q: usize>(
         let mut d = 0;
         while d < full {
             let mut keys = [V::splat(0.0); POSITIONS];
-            for (key, row) in keys.iter_mut().zip(&rows) {
-                *key = T::load(*row, d, V::N);
+            for p in 0..POSITIONS {
+                keys[p] = T::load(rows[p], d, V::N);
             }
-            for (j, sums) in sums.iter_mut().enumerate() {
+            for j in 0..Q {
                 let q = V::load(q.add(j * head_dim + d));
-                for (sum, key) in sums.iter_mut().zip(keys) {
-                    *sum = q.fma(key, *sum);
+                for p in 0..POSITIONS {
+                    sums[j][p] = q.fma(keys[p], sums[j][p]);
                 }
             }
             d += V::N;
@@ -234,19 +239,19 @@ unsafe fn score_tile<V: Lanes, T: Element, const Q: usize>(
         if d < head_dim {
             let n = head_dim - d;
             let mut keys = [V::splat(0.0); POSITIONS];
-            for (key, row) in keys.iter_mut().zip(&rows) {
-                *key = T::load(*row, d, n);
+            for p in 0..POSITIONS {
+                keys[p] = T::load(rows[p], d, n);
             }
-            for (j, sums) in sums.iter_mut().enumerate() {
+            for j in 0..Q {
                 let q = V::load_part(q.add(j * head_dim + d), n);
-                for (sum, key) in sums.iter_mut().zip(keys) {
-                    *sum = q.fma(key, *sum);
+                for p in 0..POSITIONS {
+                    sums[j][p] = q.fma(keys[p], sums[j][p]);
                 }
             }
         }
         let mut scores = [[0.0; POSITIONS]; Q];
-        for (scores, sums) in scores.iter_mut().zip(sums) {
-            *scores = V::sum4(sums);
+        for j in 0..Q {
+            scores[j] = V::sum4(sums[j]);
         }
         scores
     }
@@ -347,29 +352,30 @@ unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize
     unsafe {
         let row_len = T::row_len(head_dim).unwrap_or(0);
         let acc = acc.add(first);
+        let weights = &weights[..Q];
         let lanes = |c: usize| if c + 1 == C { n } else { V::N };
         let mut sums = [[V::splat(0.0); C]; Q];
-        for (j, sums) in sums.iter_mut().enumerate() {
-            for (c, sum) in sums.iter_mut().enumerate() {
-                *sum = load_n(acc.add(j * head_dim + c * V::N), lanes(c));
+        for j in 0..Q {
+            for c in 0..C {
+                sums[j][c] = load_n(acc.add(j * head_dim + c * V::N), lanes(c));
             }
         }
         for position in range {
             let row = v.add(position * row_len);
             let mut values = [V::splat(0.0); C];
-            for (c, value) in values.iter_mut().enumerate() {
-                *value = T::load(row, first + c * V::N, lanes(c));
+            for c in 0..C {
+                values[c] = T::load(row, first + c * V::N, lanes(c));
             }
-            for (sums, weights) in sums.iter_mut().zip(weights) {
-                let weight = V::splat(weights[position]);
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum = weight.fma(value, *sum);
+            for j in 0..Q {
+                let weight = V::splat(weights[j][position]);
+                for c in 0..C {
+                    sums[j][c] = weight.fma(values[c], sums[j][c]);
                 }
             }
         }
-        for (j, sums) in sums.into_iter().enumerate() {
-            for (c, sum) in sums.into_iter().enumerate() {
-                store_n(sum, acc.add(j * head_dim + c * V::N), lanes(c));
+        for j in 0..Q {
+            for c in 0..C {
+                store_n(sums[j][c], acc.add(j * head_dim + c * V::N), lanes(c));
             }
         }
     }
