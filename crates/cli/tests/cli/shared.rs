@@ -36,7 +36,9 @@ fn four_processes_share_one_model() {
         let pss: u64 = chats.iter().map(|chat| sum(chat.id(), "Pss")).sum();
         let private: Vec<u64> = chats.iter().map(|chat| sum(chat.id(), "Anonymous")).collect();
         chats.iter_mut().for_each(|chat| drop(chat.stdin.take()));
-        chats.into_iter().for_each(|mut chat| drop(chat.wait().unwrap()));
+        for mut chat in chats {
+            chat.wait().unwrap();
+        }
         eprintln!("{name}: proportional {:.1} MB together, private {private:?}", pss as f64 / MIB as f64);
         assert!(pss <= model_bytes + 4 * 40 * MIB, "{name}: {pss} bytes for a model of {model_bytes}");
         // A question and an answer of 8 tokens, with the template's own, are far less than this.
