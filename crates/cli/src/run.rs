@@ -52,6 +52,10 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         Err(Error::Cancelled) => (None, interrupt::EXIT_CODE),
         Err(error) => return Err(error.into()),
     };
+    if setting.quiet && setting.format == Format::Text {
+        // Nobody sees the statistics, and to ask the system for them takes as long as a token.
+        return Ok(ExitCode::from(code));
+    }
     let mut speed = Speed::default();
     stats.iter().for_each(|stats| speed.add(stats));
     let statistics = Statistics { timing, ..measure::statistics(&model, &speed) };

@@ -76,7 +76,7 @@ impl fmt::Display for Forecast {
             (None, _) => write!(f, "\nLoad: the system does not tell what is in memory")?,
         }
         match self.tokens_per_second() {
-            Some(speed) => write!(f, "\nSpeed: at most {speed:.1} tokens/s")?,
+            Some(speed) => write!(f, "\nSpeed: up to about {speed:.1} tokens/s")?,
             None => write!(f, "\nSpeed: unknown")?,
         }
         let known = |speed: Option<f64>| speed.map_or("unknown".into(), gb);
@@ -130,7 +130,9 @@ mod tests {
         assert_eq!(f.first_read_bytes(), Some(streamed));
         assert!((f.tokens_per_second().unwrap() - 1e9 / streamed as f64).abs() < 1e-9);
         let text = f.to_string();
-        assert!(text.starts_with("Plan: streams ") && text.contains("\nSpeed: at most ") && text.lines().count() == 3);
+        assert!(
+            text.starts_with("Plan: streams ") && text.contains("\nSpeed: up to about ") && text.lines().count() == 3
+        );
         assert_eq!(machine(800, None, None, LoadMode::Map).tokens_per_second(), None);
     }
 
