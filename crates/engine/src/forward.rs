@@ -35,8 +35,6 @@ pub(crate) struct Pass<'a> {
     pub(crate) pos: usize,
     /// Tokens in the chunk.
     pub(crate) n: usize,
-    /// Columns that go through a matrix together at most.
-    pub(crate) cols_at_once: usize,
 }
 
 impl Pass<'_> {
@@ -159,7 +157,7 @@ impl Pass<'_> {
 
     /// The rows of some matrices, one matrix after the other, times every column of the activations.
     fn project<const N: usize>(&mut self, stack: &[(Tensor, Option<Tensor>); N], to: Buffer) {
-        let (model, n, at_once) = (self.model, self.n, self.cols_at_once);
+        let (model, n) = (self.model, self.n);
         let rows: usize = stack.iter().map(|(w, _)| w.rows).sum();
         let parts = stack.map(|(w, bias)| {
             let mat = model.matrix(&w);
@@ -179,7 +177,7 @@ impl Pass<'_> {
                 if !range.is_empty() {
                     let mut out = SubRows { part: &mut part, rows: range.start - chunk.start..range.end - chunk.start };
                     let own = range.start - first..range.end - first;
-                    mul_rows(model, at_once, w, own.clone(), acts, &mut out);
+                    model.kernels().mul_rows(w, own.clone(), acts, &mut out);
                     add_bias(bias, own, n, &mut out);
                 }
                 first += w.rows();
@@ -277,7 +275,7 @@ impl Pass<'_> {
 
     /// hidden = act(Wgate y) * Wup y, both rows of a pair by the same worker.
     fn gate_and_up(&mut self, l: &Layer) {
-        let (model, n, rows, at_once) = (self.model, self.n, l.gate.rows, self.cols_at_once);
+        let (model, n, rows) = (self.model, self.n, l.gate.rows);
         let (gate, up) = (model.matrix(&l.gate), model.matrix(&l.up));
         let (gate_bias, up_bias) = (l.gate_bias.map(|t| model.bytes(&t)), l.up_bias.map(|t| model.bytes(&t)));
         let Scratch { hidden, acts, workers, .. } = &mut *self.s;
@@ -293,8 +291,8 @@ impl Pass<'_> {
             let tile = &mut workers.get(worker).tile;
             let mut ups = Strided { data: &mut tile[..n * chunk.len()], stride: chunk.len(), rows: chunk.len() };
             let mut gates = SubRows { part: &mut part, rows: 0..chunk.len() };
-            mul_rows(model, at_once, gate, chunk.clone(), gate_acts, &mut gates);
-            mul_rows(model, at_once, up, chunk.clone(), up_acts, &mut ups);
+            model.kernels().mul_rows(gate, chunk.clone(), gate_acts, &mut gates);
+            model.kernels().mul_rows(up, chunk.clone(), up_acts, &mut ups);
             add_bias(gate_bias, chunk.clone(), n, &mut gates);
             add_bias(up_bias, chunk.clone(), n, &mut ups);
             for c in 0..n {
@@ -323,15 +321,14 @@ impl Pass<'_> {
     /// [`LOGIT_COLS`](crate::scratch::LOGIT_COLS), into `logits`: (columns, n_vocab). Columns may be asked for once, in
     /// ascending order: they are moved over those asked for before.
     pub(crate) fn logits(&mut self, cols: Range<usize>) {
-        let (model, w, at_once) = (self.model, self.model.weights(), self.cols_at_once);
+        let (model, w) = (self.model, self.model.weights());
         let (n_embd, n_vocab) = (model.config().n_embd, w.output.rows);
         // The columns asked for move to the front, where the steps look for theirs.
         self.s.x.copy_within(cols.start * n_embd..cols.end * n_embd, 0);
         self.s.delta.copy_within(cols.start * n_embd..cols.end * n_embd, 0);
         let n = cols.len();
         let last = w.layers.last().map(|l| Joined { norm: l.post_ffn_norm });
-        let mut head =
-            Pass { model, kv: self.kv, s: self.s, clock: self.clock, pos: self.pos, n, cols_at_once: at_once };
+        let mut head = Pass { model, kv: self.kv, s: self.s, clock: self.clock, pos: self.pos, n };
         let kinds = Kinds::of([w.output.ty], model.is_exact());
         head.join_and_norm(last, &w.output_norm, Kinds { f32: true, ..kinds });
         let kind = modelembed_kernels::Kernels::act_kind(w.output.ty, model.is_exact());
@@ -347,7 +344,7 @@ impl Pass<'_> {
             let tile = &mut workers.get(worker).tile[..n * rows];
             let first = SubRows { part: &mut part, rows: 0..rows };
             let mut out = Paired { first, n, second: Strided { data: tile, stride: rows, rows } };
-            mul_rows(model, at_once, output, chunk.clone(), acts, &mut out);
+            model.kernels().mul_rows(output, chunk.clone(), acts, &mut out);
             if n_inputs > n {
                 for c in 0..n {
                     model.kernels().add(out.first.column(c), out.second.column(c));
@@ -441,30 +438,6 @@ struct Paired<A, B> {
 impl<A: Output, B: Output> Output for Paired<A, B> {
     fn column(&mut self, c: usize) -> &mut [f32] {
         if c < self.n { self.first.column(c) } else { self.second.column(c - self.n) }
-    }
-}
-
-/// Columns from one on.
-struct From<'a> {
-    out: &'a mut dyn Output,
-    first: usize,
-}
-
-impl Output for From<'_> {
-    fn column(&mut self, c: usize) -> &mut [f32] {
-        self.out.column(self.first + c)
-    }
-}
-
-/// The products of some rows with every column, at most `at_once` columns at a time.
-fn mul_rows(model: &Model, at_once: usize, w: MatRef<'_>, rows: Range<usize>, acts: Acts<'_>, out: &mut dyn Output) {
-    let n = acts.n_cols();
-    if n <= at_once {
-        return model.kernels().mul_rows(w, rows, acts, out);
-    }
-    for first in (0..n).step_by(at_once) {
-        let cols = acts.cols(first..n.min(first + at_once));
-        model.kernels().mul_rows(w, rows.clone(), cols, &mut From { out: &mut *out, first });
     }
 }
 

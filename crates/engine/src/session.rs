@@ -12,10 +12,7 @@ use crate::model::Model;
 use crate::scratch::{LOGIT_COLS, Scratch};
 use crate::timing::{Clock, Job, Phase, Timing};
 
-/// Columns of guesses that go through a matrix together: those that row-dots take, as they take a single one. Kernels for more
-/// columns add up in another order, and a guess must not change the text.
-const GUESS_COLS_AT_ONCE: usize = 2;
-/// Guesses that one evaluation checks at most: with the token before them as many columns as a row-dot takes at once.
+/// Guesses that one evaluation checks at most: with the token before them as many columns as logits are computed for at once.
 pub(crate) const MAX_GUESSES: usize = LOGIT_COLS - 1;
 
 /// How a [`Session`] is set up.
@@ -122,7 +119,7 @@ impl Session {
             return Err(Error::InvalidOption("no tokens to evaluate".into()));
         }
         let phase = if tokens.len() > 1 { Phase::Prompt } else { Phase::Decode };
-        self.append(tokens, phase, usize::MAX, |pass, is_last| {
+        self.append(tokens, phase, |pass, is_last| {
             if is_last {
                 pass.logits(pass.n - 1..pass.n);
             }
@@ -135,7 +132,7 @@ impl Session {
     /// [`guessed_logits`](Self::guessed_logits) has the logits behind each. They have the bits that [`eval`](Self::eval) gives,
     /// token by token.
     pub(crate) fn eval_guesses(&mut self, tokens: &[TokenId]) -> Result<()> {
-        self.append(tokens, Phase::Decode, GUESS_COLS_AT_ONCE, |pass, _| {
+        self.append(tokens, Phase::Decode, |pass, _| {
             let n = pass.n;
             pass.logits(0..n);
         })
@@ -154,7 +151,7 @@ impl Session {
     pub fn eval_each(&mut self, tokens: &[TokenId], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
         let n_vocab = self.model.n_vocab();
         let mut index = 0;
-        self.append(tokens, Phase::Prompt, usize::MAX, |pass, _| {
+        self.append(tokens, Phase::Prompt, |pass, _| {
             let n = pass.n;
             for first in (0..n).step_by(LOGIT_COLS) {
                 let cols = first..n.min(first + LOGIT_COLS);
@@ -171,7 +168,6 @@ impl Session {
         &mut self,
         tokens: &[TokenId],
         phase: Phase,
-        cols_at_once: usize,
         mut after_chunk: impl FnMut(&mut Pass<'_>, bool),
     ) -> Result<()> {
         self.check(tokens)?;
@@ -182,7 +178,7 @@ impl Session {
         let mut pos = self.tokens.len();
         let end = pos + tokens.len();
         for chunk in tokens.chunks(scratch.max_cols) {
-            let mut pass = Pass { model, kv, s: scratch, clock, pos, n: chunk.len(), cols_at_once };
+            let mut pass = Pass { model, kv, s: scratch, clock, pos, n: chunk.len() };
             pass.blocks(chunk, &is_cancelled)?;
             pos += chunk.len();
             after_chunk(&mut pass, pos == end);

@@ -185,14 +185,6 @@ impl<'a> Acts<'a> {
         self.n_cols
     }
 
-    /// Some neighbouring columns.
-    ///
-    /// # Panics
-    /// If the range ends beyond the last column.
-    pub fn cols(&self, cols: Range<usize>) -> Acts<'a> {
-        Acts { layout: self.layout, data: self.cols_data(cols.clone()), n_cols: cols.len() }
-    }
-
     /// The bytes of some neighbouring columns.
     pub(crate) fn cols_data(&self, cols: Range<usize>) -> &'a [u8] {
         &self.data[cols.start * self.layout.col_bytes()..cols.end * self.layout.col_bytes()]
