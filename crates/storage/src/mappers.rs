@@ -46,6 +46,7 @@ mod linux {
     use std::path::{Path, PathBuf};
 
     use super::{Mapper, Mappers};
+    use crate::os::kib_line;
 
     /// A file as /proc names it.
     struct Identity {
@@ -102,7 +103,7 @@ mod linux {
             resident_bytes,
             proportional_bytes,
             unshared_bytes: clean + dirty,
-            private_bytes: kib(&text("smaps_rollup"), "Anonymous"),
+            private_bytes: kib_line(&text("smaps_rollup"), "Anonymous"),
         }
     }
 
@@ -115,16 +116,10 @@ mod linux {
             if !first.ends_with(':') {
                 inside = file.is_of(line);
             } else if inside && let Some(i) = keys.iter().position(|key| first.strip_suffix(':') == Some(key)) {
-                totals[i] += kib(line, keys[i]).unwrap_or(0);
+                totals[i] += kib_line(line, keys[i]).unwrap_or(0);
             }
         }
         totals
-    }
-
-    /// A line `Key:   123 kB`, in bytes.
-    fn kib(text: &str, key: &str) -> Option<u64> {
-        let rest = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
-        rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
     }
 
     #[cfg(test)]

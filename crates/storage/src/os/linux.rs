@@ -12,7 +12,7 @@ use crate::process::Snapshot;
 use crate::storage::Advice;
 
 /// A line `Key:   123 kB` of a /proc file, in bytes.
-fn kib_line(text: &str, key: &str) -> Option<u64> {
+pub(crate) fn kib_line(text: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
     rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
