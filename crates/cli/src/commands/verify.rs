@@ -22,14 +22,32 @@ use std::time::Instant;
 /// Bytes that are hashed and scanned at the same time, while the next ones are read.
 const STEP_BYTES: u64 = 16 << 20;
 
-/// What was found out about one file.
-struct Report {
+/// What is known of a file before it is read.
+struct Stated {
     /// As people know it: a model in a program has the name that it was packed under, too.
     name: String,
-    n_bytes: u64,
-    sha256: String,
     /// What its hash is to be, and who says so.
     wanted: Option<(String, &'static str)>,
+}
+
+impl Stated {
+    fn of(files: &ModelFiles, i: usize, storage: &Storage) -> Result<Stated> {
+        let path = storage.path();
+        let Some(packed) = files.packed() else {
+            let wanted = stated_hash(path)?.map(|hash| (hash, "its .sha256 file"));
+            return Ok(Stated { name: path.display().to_string(), wanted });
+        };
+        let part = &packed.manifest().parts[i];
+        let wanted = Some((part.sha256.clone(), "the program that holds it"));
+        Ok(Stated { name: format!("{} in {}", part.name, path.display()), wanted })
+    }
+}
+
+/// What was found out about one file.
+struct Report {
+    stated: Stated,
+    n_bytes: u64,
+    sha256: String,
     /// Name and hash of each tensor, if asked for.
     tensors: Vec<(String, String)>,
     /// One sentence for each tensor with values that are no numbers.
@@ -40,7 +58,7 @@ struct Report {
 
 impl Report {
     fn matches(&self) -> bool {
-        self.wanted.as_ref().is_none_or(|(wanted, _)| *wanted == self.sha256)
+        self.stated.wanted.as_ref().is_none_or(|(wanted, _)| *wanted == self.sha256)
     }
 }
 
@@ -58,25 +76,14 @@ pub fn verify(setting: &Setting, with_tensors: bool) -> Result<ExitCode> {
     let mut done = 0;
     let mut reports = Vec::new();
     for (i, storage) in files.storages().enumerate() {
-        let (name, wanted) = match files.packed() {
-            Some(packed) => {
-                let part = &packed.manifest().parts[i];
-                let name = format!("{} in {}", part.name, storage.path().display());
-                (name, Some((part.sha256.clone(), "the program that holds it")))
-            }
-            None => {
-                let stated = stated_hash(storage.path())?;
-                (storage.path().display().to_string(), stated.map(|hash| (hash, "its .sha256 file")))
-            }
-        };
         let tensors: Vec<&TensorInfo> = files.tensors().iter().filter(|t| usize::from(t.shard) == i).collect();
-        let report = one_file(storage, &tensors, with_tensors, |n| {
+        let report = one_file(storage, &tensors, with_tensors, Stated::of(&files, i, storage)?, |n| {
             done += n;
             bar.show(done, total);
             interrupt.is_set()
         });
         match report {
-            Some(report) => reports.push(Report { name, wanted, ..report }),
+            Some(report) => reports.push(report),
             None => {
                 bar.end();
                 notes.line("interrupted");
@@ -102,6 +109,7 @@ fn one_file(
     storage: &Storage,
     tensors: &[&TensorInfo],
     with_tensors: bool,
+    stated: Stated,
     mut advance: impl FnMut(u64) -> bool,
 ) -> Option<Report> {
     let mut whole = Sha256::new();
@@ -133,10 +141,9 @@ fn one_file(
         ))
     });
     Some(Report {
-        name: String::new(),
+        stated,
         n_bytes: len,
         sha256: hex(whole),
-        wanted: None,
         tensors: tensors.iter().zip(of_tensors).map(|(tensor, hash)| (tensor.name.clone(), hex(hash))).collect(),
         bad: bad.collect(),
         n_unknown: tensors.iter().filter(|t| !can_scan(t.ty)).count(),
@@ -205,8 +212,8 @@ fn text_of(reports: &[Report], total_bytes: u64, seconds: f64) -> String {
         for (name, hash) in &report.tensors {
             out += &format!("{hash}  {name}\n");
         }
-        out += &format!("{}  {}\n", report.sha256, report.name);
-        out += &match &report.wanted {
+        out += &format!("{}  {}\n", report.sha256, report.stated.name);
+        out += &match &report.stated.wanted {
             None => "  no .sha256 file lies beside it to compare with\n".to_string(),
             Some((_, who)) if report.matches() => format!("  as {who} says\n"),
             Some((wanted, who)) => format!("  WRONG: {who} says {wanted}\n"),
@@ -233,11 +240,11 @@ fn json_of(reports: &[Report], seconds: f64) -> String {
             let tensors: Vec<_> =
                 report.tensors.iter().map(|(name, hash)| json!({"name": name, "sha256": hash})).collect();
             json!({
-                "name": report.name,
+                "name": report.stated.name,
                 "bytes": report.n_bytes,
                 "sha256": report.sha256,
-                "stated_sha256": report.wanted.as_ref().map(|(hash, _)| hash),
-                "matches": report.wanted.as_ref().map(|_| report.matches()),
+                "stated_sha256": report.stated.wanted.as_ref().map(|(hash, _)| hash),
+                "matches": report.stated.wanted.as_ref().map(|_| report.matches()),
                 "tensors": tensors,
                 "bad": report.bad,
                 "unscanned_tensors": report.n_unknown,
