@@ -20,7 +20,8 @@ const SPAN: usize = 256;
 /// Query rows (queries times heads of a group) that go over a span together.
 const QUERY_ROWS: usize = 64;
 
-/// Positions up to which all heads of a single token are less work than sharing them.
+/// Positions up to which all heads of a single token are taken to be less work than sharing them. Chosen, not measured: it changes no
+/// bits.
 const SHORT_CONTEXT: usize = 48;
 
 /// Queries that go over a span together.
