@@ -20,5 +20,5 @@ grep -oE '"(decode_tokens_per_second|first_token_ms|decode_tokens|minor_faults|m
 dd if="$model" of=/dev/null bs=1M count=256 skip=256 iflag=direct 2>&1 | tail -1
 if [ -n "$python" ]; then
     evict
-    inside timeout "${PEER_LIMIT:-100}" "$python" "$peer" "$model" --prompt 0 --gen "${PEER_TOKENS:-8}" --repeat 1 2>/dev/null || echo "llama.cpp: no result (ended by the limit?)"
+    inside timeout "${PEER_LIMIT:-100}" "$python" "$peer" "$model" --prompt 4 --gen "${PEER_TOKENS:-8}" --repeat 1 2>/dev/null | grep "^{" || echo "llama.cpp: no result (ended by the limit?)"
 fi
