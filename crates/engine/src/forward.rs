@@ -18,6 +18,7 @@ use crate::kv::{KeysValuesMut, KvCache};
 use crate::model::Model;
 use crate::rope::RopeTable;
 use crate::scratch::{Kinds, Scratch, WIDE_COLS, grain_rows};
+use crate::timing::{Clock, Job};
 use crate::weights::{Layer, Tensor};
 
 /// Columns of per-token steps that a worker takes at a time.
@@ -32,6 +33,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) s: &'a mut Scratch,
     /// Where the last layers are computed, if not here.
     pub(crate) gpu: Option<&'a mut GpuSession>,
+    pub(crate) clock: &'a mut Clock,
     /// Position of the first token.
     pub(crate) pos: usize,
     /// Tokens in the chunk.
@@ -44,13 +46,17 @@ impl Pass<'_> {
         let model = self.model;
         self.embed(tokens);
         self.angles();
+        self.lap(Job::Embed);
         for (il, layer) in model.weights().layers.iter().enumerate() {
             if is_cancelled() {
                 return Err(Error::Cancelled);
             }
             if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.first_layer() == il) {
-                return gpu.blocks(model, self.s, self.pos, self.n, is_cancelled);
+                gpu.blocks(model, self.s, self.pos, self.n, is_cancelled)?;
+                self.lap(Job::Gpu);
+                break;
             }
+            model.residency().enter(il, is_cancelled)?;
             let before = match il {
                 0 => None,
                 il => Some(Joined { norm: model.weights().layers[il - 1].post_ffn_norm }),
@@ -58,13 +64,22 @@ impl Pass<'_> {
             self.attention_block(il, layer, before);
             self.feed_forward(layer);
         }
-        Ok(())
+        match model.here() {
+            here if here.has_head => model.residency().enter(here.n_layers, is_cancelled),
+            _ => Ok(()),
+        }
+    }
+
+    /// The time since the last job was this one's.
+    fn lap(&mut self, job: Job) {
+        let pool = self.model.pool();
+        self.clock.lap(job, || pool.waited());
     }
 
     /// x = embedding of each token.
     fn embed(&mut self, tokens: &[TokenId]) {
         let (model, n_embd) = (self.model, self.model.config().n_embd);
-        let table = model.matrix(&model.weights().token_embd);
+        let table = model.embedding();
         let scale = (n_embd as f32).sqrt();
         let out = Blocks { data: &mut self.s.x[..self.n * n_embd], block: n_embd };
         model.pool().run(self.n, GRAIN_COLS, out, |cols, x, _| {
@@ -95,22 +110,30 @@ impl Pass<'_> {
     /// delta = Wo * attention(rope(Wq y), rope(Wk y), Wv y), where y = norm(x).
     fn attention_block(&mut self, il: usize, l: &Layer, before: Option<Joined>) {
         self.join_and_norm(before, &l.attn_norm, Kinds::of([l.wq.ty, l.wk.ty, l.wv.ty], self.model.is_exact()));
+        self.lap(Job::Norm);
         let stack = [(l.wq, l.bq), (l.wk, l.bk), (l.wv, l.bv)];
         self.project(&stack, Buffer::Qkv);
+        self.lap(Job::Qkv);
         self.rope_heads(il, l);
         self.store_kv(il);
+        self.lap(Job::RopeStore);
         attention::attend(self, il);
+        self.lap(Job::Attention);
         self.quantize_attention(&l.wo);
         self.project(&[(l.wo, l.bo)], Buffer::Delta);
+        self.lap(Job::AttentionOutput);
     }
 
     /// delta = Wdown * (act(Wgate y) * Wup y), where y = norm(x).
     fn feed_forward(&mut self, l: &Layer) {
         let kinds = Kinds::of([l.gate.ty, l.up.ty], self.model.is_exact());
         self.join_and_norm(Some(Joined { norm: l.post_attn_norm }), &l.ffn_norm, kinds);
+        self.lap(Job::Norm);
         self.gate_and_up(l);
+        self.lap(Job::GateUp);
         self.quantize_hidden(&l.down);
         self.project(&[(l.down, l.down_bias)], Buffer::Delta);
+        self.lap(Job::Down);
     }
 
     /// x += delta (normalised where the architecture does), then the norm of x becomes an input of these kinds.
@@ -221,6 +244,17 @@ impl Pass<'_> {
                         }
                     });
                 }
+                KeysValuesMut::Q8(k, v) => {
+                    let row = k.len() / self.n; // bytes of a head
+                    let out = (Blocks { data: k, block: row }, Blocks { data: v, block: row });
+                    model.pool().run(self.n, STORE_COLS, out, |cols, (k, v), _| {
+                        let targets = k.chunks_exact_mut(row).zip(v.chunks_exact_mut(row));
+                        for (column, (k, v)) in columns(cols).zip(targets) {
+                            model.kernels().to_q8_0(&column[k_at..k_at + hd], k);
+                            model.kernels().to_q8_0(&column[v_at..v_at + hd], v);
+                        }
+                    });
+                }
                 KeysValuesMut::F32(k, v) => {
                     let targets = k.chunks_exact_mut(hd).zip(v.chunks_exact_mut(hd));
                     for (column, (k, v)) in columns(0..self.n).zip(targets) {
@@ -300,7 +334,9 @@ impl Pass<'_> {
     pub(crate) fn logits(&mut self, cols: Range<usize>) -> Result<()> {
         let (model, w) = (self.model, self.model.weights());
         if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head()) {
-            return gpu.logits(model, cols, &mut self.s.logits);
+            gpu.logits(model, cols, &mut self.s.logits)?;
+            self.lap(Job::Head);
+            return Ok(());
         }
         let (n_embd, n_vocab) = (model.config().n_embd, w.output.rows);
         // The columns asked for move to the front, where the steps look for theirs.
@@ -308,7 +344,7 @@ impl Pass<'_> {
         self.s.delta.copy_within(cols.start * n_embd..cols.end * n_embd, 0);
         let n = cols.len();
         let last = w.layers.last().map(|l| Joined { norm: l.post_ffn_norm });
-        let mut head = Pass { model, kv: self.kv, s: self.s, gpu: None, pos: self.pos, n };
+        let mut head = Pass { model, kv: self.kv, s: self.s, gpu: None, clock: self.clock, pos: self.pos, n };
         let kinds = Kinds::of([w.output.ty], model.is_exact());
         head.join_and_norm(last, &w.output_norm, Kinds { f32: true, ..kinds });
         let kind = modelembed_kernels::Kernels::act_kind(w.output.ty, model.is_exact());
@@ -332,6 +368,7 @@ impl Pass<'_> {
             }
             add_bias(bias, chunk, n, &mut out.first);
         });
+        self.lap(Job::Head);
         Ok(())
     }
 

@@ -21,6 +21,8 @@ mod avx512;
 mod format;
 mod isa;
 mod matrix;
+#[cfg(target_arch = "x86_64")]
+mod panel;
 mod scalar;
 mod table;
 mod vector;
@@ -28,4 +30,4 @@ mod vector;
 pub use isa::Isa;
 pub use matrix::{ACT_BLOCK, ActKind, ActLayout, Acts, MatRef, Output, Strided};
 pub use table::Kernels;
-pub use vector::{AttnInput, AttnPart, AttnState, KvElement, RopeStyle};
+pub use vector::{AttnInput, AttnPart, AttnState, KvElement, RopeStyle, q8_0_len};

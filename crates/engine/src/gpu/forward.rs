@@ -11,6 +11,7 @@ use super::weights::{GpuLayer, GpuModel, Linear};
 use crate::arch;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::kv;
 use crate::model::Model;
 use crate::rope::RopeTable;
 use crate::scratch::{LOGIT_COLS, Scratch};
@@ -39,10 +40,23 @@ pub(crate) struct GpuSession {
 }
 
 impl GpuSession {
-    /// Takes memory for `capacity` tokens and chunks of `max_cols`.
-    pub(crate) fn new(gpu: &Arc<GpuModel>, model: &Model, capacity: usize, max_cols: usize) -> Result<GpuSession> {
+    /// Takes memory for `capacity` tokens, keys and values in `cache_type`, and chunks of `max_cols`.
+    pub(crate) fn new(
+        gpu: &Arc<GpuModel>,
+        model: &Model,
+        capacity: usize,
+        max_cols: usize,
+        cache_type: kv::CacheType,
+    ) -> Result<GpuSession> {
         let c = model.config();
-        let ty = if model.is_exact() { CacheType::F32 } else { CacheType::F16 };
+        let ty = match cache_type {
+            kv::CacheType::F16 => CacheType::F16,
+            kv::CacheType::F32 => CacheType::F32,
+            kv::CacheType::Q8 => {
+                let problem = "layers on a GPU keep keys and values in f16 or f32, not in q8_0";
+                return Err(Error::InvalidOption(problem.into()));
+            }
+        };
         let cache = || -> Result<KvCache<Buffer>> {
             let len_bytes = (c.kv_rows() * capacity) as u64 * ty.size_bytes();
             let buffer = gpu.gpu.alloc("keys and values", len_bytes)?;

@@ -18,6 +18,8 @@ pub(crate) use weights::GpuModel;
 #[cfg(feature = "gpu")]
 pub use weights::gpu_adapters;
 
+use crate::config::Config;
+
 /// Cosines and sines of a turn, one for each pair, by a table of RoPE.
 pub(crate) type AnglesOf<'a> = dyn Fn(&crate::rope::RopeTable) -> (Vec<f32>, Vec<f32>) + 'a;
 
@@ -35,6 +37,20 @@ pub enum GpuLayers {
 impl Default for GpuLayers {
     fn default() -> GpuLayers {
         GpuLayers::Count(0)
+    }
+}
+
+/// What of a model the CPU computes: the first layers, and the output head unless that is elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Here {
+    pub(crate) n_layers: usize,
+    pub(crate) has_head: bool,
+}
+
+impl Here {
+    /// Everything.
+    pub(crate) fn all(config: &Config) -> Here {
+        Here { n_layers: config.n_layer, has_head: true }
     }
 }
 

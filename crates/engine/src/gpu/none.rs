@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use modelembed_storage::Progress;
 
-use super::{AnglesOf, GpuLayers, GpuPlacement};
+use super::{AnglesOf, GpuLayers, GpuPlacement, Here};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::Shard;
+use crate::kv::CacheType;
 use crate::model::{LoadOptions, Model};
 use crate::scratch::Scratch;
 use crate::weights::{Tensor, Weights};
@@ -26,6 +27,7 @@ impl GpuModel {
         _: &Weights,
         _: &[Shard],
         options: &LoadOptions,
+        _: usize,
         _: &mut Vec<String>,
         _: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Option<Arc<GpuModel>>> {
@@ -39,6 +41,10 @@ impl GpuModel {
         match *self {}
     }
 
+    pub(crate) fn left(&self) -> Here {
+        match *self {}
+    }
+
     pub(crate) fn holds(&self, _: &Tensor) -> bool {
         match *self {}
     }
@@ -47,7 +53,7 @@ impl GpuModel {
 pub(crate) enum GpuSession {}
 
 impl GpuSession {
-    pub(crate) fn new(gpu: &Arc<GpuModel>, _: &Model, _: usize, _: usize) -> Result<GpuSession> {
+    pub(crate) fn new(gpu: &Arc<GpuModel>, _: &Model, _: usize, _: usize, _: CacheType) -> Result<GpuSession> {
         match **gpu {}
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use modelembed_gpu::{Backend, Buffer, Choice, Gpu, GpuOptions, Weight};
 use modelembed_storage::{Advice, Progress};
 
-use super::{GpuLayers, GpuPlacement};
+use super::{GpuLayers, GpuPlacement, Here};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::Shard;
@@ -19,8 +19,6 @@ use crate::weights::{Layer, Tensor, Weights};
 const STEP_BYTES: u64 = 32 << 20;
 /// What `auto` leaves free besides the KV cache: activations, and what the driver and the screen want.
 const MARGIN_BYTES: u64 = 256 << 20;
-/// The context that `auto` leaves room for, in tokens, if the model was trained for as many.
-const AUTO_CTX_TOKENS: usize = 4096;
 
 /// Descriptions of the adapters that this machine has, each after its index. Empty in a build without the feature `gpu`.
 pub fn gpu_adapters() -> Vec<String> {
@@ -79,6 +77,7 @@ impl GpuModel {
         weights: &Weights,
         shards: &[Shard],
         options: &LoadOptions,
+        ctx_tokens: usize,
         warnings: &mut Vec<String>,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Option<Arc<GpuModel>>> {
@@ -97,7 +96,7 @@ impl GpuModel {
         };
         let mut plan = Plan { gpu: &gpu, uploads: Vec::new() };
         let (layers, head) = if is_auto {
-            plan.as_many_as_fit(config, weights, options.exact)?
+            plan.as_many_as_fit(config, weights, ctx_tokens, options.exact)?
         } else {
             let n = match options.gpu_layers {
                 GpuLayers::Count(n) => n,
@@ -132,6 +131,11 @@ impl GpuModel {
 
     pub(crate) fn placement(&self) -> &GpuPlacement {
         &self.placement
+    }
+
+    /// What is left to the CPU.
+    pub(crate) fn left(&self) -> Here {
+        Here { n_layers: self.first_layer, has_head: self.head.is_none() }
     }
 
     /// The first layer that is computed here.
@@ -199,10 +203,10 @@ impl Plan<'_> {
         &mut self,
         config: &Config,
         weights: &Weights,
+        ctx_tokens: usize,
         exact: bool,
     ) -> Placed<(Vec<GpuLayer>, Option<Head>)> {
         use modelembed_gpu::Error::OutOfMemory;
-        let ctx_tokens = config.n_ctx_train.min(AUTO_CTX_TOKENS);
         let kv_bytes = (2 * config.kv_rows() * ctx_tokens * if exact { 4 } else { 2 }) as u64;
         // Held while weights are placed, a piece for each layer, then given back for the sessions.
         let mut reserved = Vec::new();

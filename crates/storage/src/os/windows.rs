@@ -4,13 +4,13 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::windows::fs::FileExt;
 
-use windows_sys::Win32::System::Memory::{PrefetchVirtualMemory, WIN32_MEMORY_RANGE_ENTRY};
+use windows_sys::Win32::System::Memory::{PrefetchVirtualMemory, VirtualLock, WIN32_MEMORY_RANGE_ENTRY};
 use windows_sys::Win32::System::ProcessStatus::{
     GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS, PROCESS_MEMORY_COUNTERS_EX, PSAPI_WORKING_SET_EX_INFORMATION,
     QueryWorkingSetEx,
 };
 use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
-use windows_sys::Win32::System::Threading::GetCurrentProcess;
+use windows_sys::Win32::System::Threading::{GetCurrentProcess, GetProcessWorkingSetSize, SetProcessWorkingSetSize};
 
 use crate::process::Snapshot;
 use crate::storage::Advice;
@@ -65,9 +65,41 @@ pub(crate) fn tells_residency(_file: &File, _metadata: &Metadata) -> bool {
     true
 }
 
+/// The working set must have room for locked pages beside the others: it is asked to grow, which needs no privilege.
+pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
+    const ROOM_BYTES: usize = 8 << 20;
+    // SAFETY: the memory is mapped, since `bytes` is borrowed; locking changes nothing that can be read there. The calls before it
+    // take numbers and fill the two that they are given.
+    unsafe {
+        let process = GetCurrentProcess();
+        let (mut least, mut most) = (0, 0);
+        if GetProcessWorkingSetSize(process, &raw mut least, &raw mut most) != 0 {
+            let (wanted_least, wanted_most) = (least + bytes.len(), most.max(least + bytes.len() + ROOM_BYTES));
+            SetProcessWorkingSetSize(process, wanted_least, wanted_most);
+        }
+        if VirtualLock(bytes.as_ptr().cast(), bytes.len()) != 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// Only the attempt tells.
+pub(crate) fn lockable_bytes() -> Option<u64> {
+    None
+}
+
+pub(crate) fn open_direct(path: &std::path::Path) -> Option<File> {
+    use std::os::windows::fs::OpenOptionsExt;
+    const FILE_FLAG_NO_BUFFERING: u32 = 0x2000_0000;
+    std::fs::OpenOptions::new().read(true).custom_flags(FILE_FLAG_NO_BUFFERING).open(path).ok()
+}
+
 /// Windows takes no advice about the pages of a mapped file.
 pub(crate) fn advise(_bytes: &[u8], _advice: Advice) -> bool {
     false
+}
+
+/// There is no call for it.
+pub(crate) fn evict(_file: &File, _bytes: &[u8], _range: std::ops::Range<u64>) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Large pages need a privilege that users do not have.
@@ -110,3 +142,20 @@ pub(crate) fn available_memory_bytes() -> Option<u64> {
     // SAFETY: the call fills the structure, whose size stands in it.
     (unsafe { GlobalMemoryStatusEx(&mut status) } != 0).then_some(status.ullAvailPhys)
 }
+
+pub(crate) fn refuse_huge_pages(_bytes: &[u8]) {}
+
+/// Streaming needs memory at several addresses, which this system is not asked for: its pager does the work.
+pub(crate) fn shared_memory(_len: usize) -> std::io::Result<File> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn alias(_bytes: &[u8], _shared: &File, _offset: usize) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn set_direct(_file: &File, _direct: bool) -> bool {
+    false
+}
+
+pub(crate) fn drop_cached(_file: &File, _offset: u64, _len: u64) {}
