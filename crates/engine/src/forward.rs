@@ -13,7 +13,7 @@ use modelembed_text::TokenId;
 use crate::arch::Activation;
 use crate::attention;
 use crate::error::{Error, Result};
-use crate::gpu::GpuSession;
+use crate::gpu::{Best, GpuSession};
 use crate::kv::{KeysValuesMut, KvCache};
 use crate::model::Model;
 use crate::rope::RopeTable;
@@ -53,7 +53,7 @@ impl Pass<'_> {
             }
             if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.first_layer() == il) {
                 gpu.blocks(model, self.s, self.pos, self.n, is_cancelled)?;
-                self.lap(Job::Gpu);
+                self.lap_on_gpu(Job::Gpu)?;
                 break;
             }
             model.residency().enter(il, is_cancelled)?;
@@ -74,6 +74,15 @@ impl Pass<'_> {
     fn lap(&mut self, job: Job) {
         let pool = self.model.pool();
         self.clock.lap(job, || pool.waited());
+    }
+
+    /// The same for a job of the graphics processor, which is waited for only if somebody wants to know.
+    fn lap_on_gpu(&mut self, job: Job) -> Result<()> {
+        if let (true, Some(gpu)) = (self.clock.is_on(), self.gpu.as_deref()) {
+            let (busy, pool) = (gpu.busy()?, self.model.pool());
+            self.clock.lap_on_gpu(job, || pool.waited(), busy);
+        }
+        Ok(())
     }
 
     /// x = embedding of each token.
@@ -328,6 +337,21 @@ impl Pass<'_> {
         });
     }
 
+    /// What a sampler needs of the logits of some columns: the best of them if they can be found where they are computed, all
+    /// others as [`logits`](Self::logits).
+    pub(crate) fn logits_for(&mut self, cols: Range<usize>, wanted: &Wanted) -> Result<Option<Vec<Best>>> {
+        let gpu = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head());
+        if let (Some(gpu), Some(n_best)) = (gpu, wanted.n_best) {
+            let best = gpu.best(self.model, cols.clone(), n_best, &wanted.also)?;
+            if best.is_some() {
+                self.lap_on_gpu(Job::Head)?;
+                return Ok(best);
+            }
+        }
+        self.logits(cols)?;
+        Ok(None)
+    }
+
     /// Joins the last block to the residual and computes the logits of some columns, at most
     /// [`LOGIT_COLS`](crate::scratch::LOGIT_COLS), into `logits`: (columns, n_vocab). Columns may be asked for once, in
     /// ascending order: they are moved over those asked for before.
@@ -335,8 +359,7 @@ impl Pass<'_> {
         let (model, w) = (self.model, self.model.weights());
         if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head()) {
             gpu.logits(model, cols, &mut self.s.logits)?;
-            self.lap(Job::Head);
-            return Ok(());
+            return self.lap_on_gpu(Job::Head);
         }
         let (n_embd, n_vocab) = (model.config().n_embd, w.output.rows);
         // The columns asked for move to the front, where the steps look for theirs.
@@ -394,6 +417,14 @@ impl Pass<'_> {
         }
         2 * n
     }
+}
+
+/// What a sampler needs of logits.
+pub(crate) struct Wanted {
+    /// So many of the most likely tokens' are enough; `None`: all.
+    pub(crate) n_best: Option<usize>,
+    /// These tokens' too.
+    pub(crate) also: Vec<TokenId>,
 }
 
 /// What a block added, on its way into the residual stream.

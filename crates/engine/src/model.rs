@@ -224,6 +224,13 @@ impl Model {
         self.gpu.as_deref().map(GpuModel::placement)
     }
 
+    /// Gives the graphics processor up: evaluations of layers on it are errors from now on, as when it is unplugged.
+    pub fn give_up_gpu(&self) {
+        if let Some(gpu) = &self.gpu {
+            gpu.give_up();
+        }
+    }
+
     pub(crate) fn gpu(&self) -> Option<&Arc<GpuModel>> {
         self.gpu.as_ref()
     }

@@ -1,15 +1,17 @@
 //! A conversation with a model: what it has seen, and what it expects next.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use modelembed_text::TokenId;
 
 use crate::error::{Error, Result};
-use crate::forward::Pass;
-use crate::gpu::GpuSession;
+use crate::forward::{Pass, Wanted};
+use crate::gpu::{Best, GpuSession};
 use crate::kv::{CacheType, KvCache};
 use crate::model::Model;
+use crate::sampler::Sampler;
 use crate::scratch::{LOGIT_COLS, Scratch};
 use crate::timing::{Clock, Job, Phase, Timing};
 
@@ -39,6 +41,8 @@ pub struct Session {
     tokens: Vec<TokenId>,
     cancel: Option<Arc<AtomicBool>>,
     clock: Clock,
+    /// Of the last evaluation the logits that a sampler needs, where they did not all come to `scratch`: one for each column.
+    best: Option<Vec<Best>>,
 }
 
 impl Session {
@@ -59,6 +63,9 @@ impl Session {
         let scratch = Scratch::new(model.config(), model.n_vocab(), capacity, model.pool())?;
         let gpu =
             model.gpu().map(|gpu| GpuSession::new(gpu, model, capacity, scratch.max_cols, cache_type)).transpose()?;
+        if let Some(gpu) = gpu.as_ref().filter(|_| options.timing) {
+            gpu.measure();
+        }
         // A layer's keys and values live where the layer lives.
         let n_layer = model.here().n_layers;
         Ok(Session {
@@ -68,6 +75,7 @@ impl Session {
             tokens: Vec::with_capacity(capacity),
             cancel: options.cancel,
             clock: Clock::new(options.timing),
+            best: None,
             model: Arc::clone(model),
         })
     }
@@ -133,17 +141,54 @@ impl Session {
         Ok(&mut self.scratch.logits[..n_vocab])
     }
 
-    /// Appends the last token and some that may follow it, at most [`MAX_GUESSES`] of them; afterwards
-    /// [`guessed_logits`](Self::guessed_logits) has the logits behind each. They have the bits that [`eval`](Self::eval) gives,
-    /// token by token.
-    pub(crate) fn eval_guesses(&mut self, tokens: &[TokenId]) -> Result<()> {
-        self.append(tokens, Phase::Decode, |pass, _| pass.logits(0..pass.n))
+    /// Appends a prompt, to [`sample`](Self::sample) what follows it as column 0.
+    pub(crate) fn eval_prompt(&mut self, tokens: &[TokenId], sampler: &Sampler) -> Result<()> {
+        if tokens.is_empty() {
+            return Err(Error::InvalidOption("no tokens to evaluate".into()));
+        }
+        let phase = if tokens.len() > 1 { Phase::Prompt } else { Phase::Decode };
+        self.append_for(tokens, phase, sampler, |n| n - 1..n)
     }
 
-    /// The logits behind token `index` of the last [`eval_guesses`](Self::eval_guesses): (n_vocab).
-    pub(crate) fn guessed_logits(&mut self, index: usize) -> &mut [f32] {
+    /// Appends the last token and some that may follow it, at most [`MAX_GUESSES`] of them, to [`sample`](Self::sample) what
+    /// follows each. On the CPU logits have the bits that [`eval`](Self::eval) gives, token by token.
+    pub(crate) fn eval_guesses(&mut self, tokens: &[TokenId], sampler: &Sampler) -> Result<()> {
+        self.append_for(tokens, Phase::Decode, sampler, |n| 0..n)
+    }
+
+    fn append_for(
+        &mut self,
+        tokens: &[TokenId],
+        phase: Phase,
+        sampler: &Sampler,
+        cols: impl Fn(usize) -> Range<usize>,
+    ) -> Result<()> {
+        let mut wanted = Wanted { n_best: None, also: Vec::new() };
+        if self.gpu.is_some() {
+            // As guesses come true they are recent tokens too, and may push as many others from the front.
+            let n_guesses = if phase == Phase::Decode { tokens.len() } else { 0 };
+            wanted.n_best = sampler.n_best().map(|n| n + n_guesses);
+            wanted.also.extend(sampler.recent().chain(tokens.iter().copied().take(n_guesses)));
+        }
+        let mut best = None;
+        self.append(tokens, phase, |pass, is_last| {
+            if is_last {
+                best = pass.logits_for(cols(pass.n), &wanted)?;
+            }
+            Ok(())
+        })?;
+        self.best = best;
+        Ok(())
+    }
+
+    /// Chooses what follows the token of column `index` of the last [`eval_guesses`](Self::eval_guesses) or
+    /// [`eval_prompt`](Self::eval_prompt).
+    pub(crate) fn sample(&mut self, index: usize, sampler: &mut Sampler) -> TokenId {
+        if let Some(best) = self.best.as_mut().and_then(|all| all.get_mut(index)) {
+            return sampler.sample_best(&best.ids, &mut best.logits);
+        }
         let n_vocab = self.model.n_vocab();
-        &mut self.scratch.logits[index * n_vocab..][..n_vocab]
+        sampler.sample(&mut self.scratch.logits[index * n_vocab..][..n_vocab])
     }
 
     /// Appends tokens and calls `each` with the index and the logits (n_vocab) of every one of them, in order.

@@ -86,6 +86,8 @@ pub struct JobTime {
     pub elapsed: Duration,
     /// How much of that the calling thread waited for other workers to end theirs.
     pub waited: Duration,
+    /// How long a graphics processor computed for it, by its own clock; 0 where it has none.
+    pub on_gpu: Duration,
 }
 
 /// Times of all jobs in one phase.
@@ -108,6 +110,7 @@ impl PhaseTiming {
         self.jobs.iter().fold(JobTime::default(), |sum, job| JobTime {
             elapsed: sum.elapsed + job.elapsed,
             waited: sum.waited + job.waited,
+            on_gpu: sum.on_gpu + job.on_gpu,
         })
     }
 }
@@ -128,6 +131,8 @@ pub(crate) struct Clock {
     phase: Phase,
     /// When the last job ended, and what the pool had waited until then; `None` while nothing is timed.
     last: Option<(Instant, Duration)>,
+    /// What a graphics processor had computed until then.
+    busy: Duration,
 }
 
 impl Clock {
@@ -170,6 +175,21 @@ impl Clock {
         sum.elapsed += now - then;
         sum.waited += waited - waited_then;
         self.last = Some((now, waited));
+    }
+
+    /// The same for a job of a graphics processor, which has computed for `busy` in all.
+    pub(crate) fn lap_on_gpu(&mut self, job: Job, waited: impl FnOnce() -> Duration, busy: Duration) {
+        let since = busy.saturating_sub(self.busy);
+        self.busy = busy;
+        self.lap(job, waited);
+        if let Some(timing) = &mut self.timing {
+            timing.phase_mut(self.phase).jobs[job as usize].on_gpu += since;
+        }
+    }
+
+    /// Whether it runs.
+    pub(crate) fn is_on(&self) -> bool {
+        self.timing.is_some()
     }
 }
 

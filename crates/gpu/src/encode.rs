@@ -2,7 +2,7 @@
 
 use modelembed_gguf::TensorType;
 
-use crate::backend::{Columns, KvCache, Op, RopeStyle, Weight};
+use crate::backend::{Columns, KvCache, Op, RopeStyle, TOP_K, TOP_K_RUN, Weight};
 use crate::device::Limits;
 use crate::error::{Error, Result};
 use crate::kernels::{Kernel, MATVEC_COLS, supports};
@@ -129,6 +129,11 @@ impl<'a, B> Encoder<'a, B> {
                 let p = params([*len, x.first, x.stride]);
                 self.push(Kernel::ArgMax, p, [&x.buffer, out], [*n_cols as u32, 1, 1])
             }
+            Op::TopK { x, len, n_cols, temp, out } => self.top_k(x, *len, *n_cols, temp, out),
+            Op::Gather { x, indices, n, n_cols, out } => {
+                let p = params([*n, *n_cols, x.first, x.stride, out.first, out.stride]);
+                self.push(Kernel::Gather, p, [&x.buffer, indices, &out.buffer], grid((n * n_cols).div_ceil(GROUP)))
+            }
             Op::Copy { from, from_byte, to, to_byte, len_bytes } => {
                 let (from_byte, to_byte, len_bytes) = (*from_byte, *to_byte, *len_bytes);
                 self.steps.push(Step::Copy { from, from_byte, to, to_byte, len_bytes });
@@ -140,6 +145,28 @@ impl<'a, B> Encoder<'a, B> {
     fn elementwise(&mut self, kernel: Kernel, acc: &'a Columns<B>, x: &'a Columns<B>, len: usize) -> Result<()> {
         let p = params([len, acc.first, x.first]);
         self.push(kernel, p, [&acc.buffer, &x.buffer], grid(len.div_ceil(GROUP)))
+    }
+
+    /// Pass after pass, each over the pairs that the one before left in one of two places, until one run is left.
+    fn top_k(&mut self, x: &'a Columns<B>, len: usize, n_cols: usize, temp: &'a B, out: &'a B) -> Result<()> {
+        let words = |runs: usize| 2 * runs * TOP_K;
+        let second_place = n_cols * words(len.div_ceil(TOP_K_RUN));
+        let (mut from, mut first, mut stride, mut n) = (&x.buffer, x.first, x.stride, len);
+        for pass in 0.. {
+            let runs = n.div_ceil(TOP_K_RUN).max(1);
+            let (to, to_first) = match (runs, pass % 2) {
+                (1, _) => (out, 0),
+                (_, 0) => (temp, 0),
+                _ => (temp, second_place),
+            };
+            let p = params([n, first, stride, to_first, words(runs)]);
+            self.push(Kernel::TopK { pairs: pass > 0 }, p, [from, to], [runs as u32, n_cols as u32, 1])?;
+            if runs == 1 {
+                break;
+            }
+            (from, first, stride, n) = (to, to_first, words(runs), runs * TOP_K);
+        }
+        Ok(())
     }
 
     fn shift(

@@ -2,7 +2,7 @@
 
 use modelembed_gguf::TensorType;
 
-use crate::backend::{Activation, CacheType};
+use crate::backend::{Activation, CacheType, TOP_K};
 
 /// How a kernel reaches a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,11 @@ pub(crate) enum Kernel {
     },
     Shift(CacheType),
     ArgMax,
+    /// Over numbers, or over the pairs of a pass before.
+    TopK {
+        pairs: bool,
+    },
+    Gather,
 }
 
 /// Columns that one matrix-vector kernel takes at most.
@@ -94,11 +99,14 @@ impl Kernel {
                 &[Read, Read, ReadWrite, ReadWrite]
             }
             Kernel::RmsNorm => &[Read, ReadWrite, ReadWrite],
-            Kernel::Add | Kernel::ActMul(_) | Kernel::Rope | Kernel::Store(_) | Kernel::ArgMax => {
-                &[ReadWrite, ReadWrite]
-            }
+            Kernel::Add
+            | Kernel::ActMul(_)
+            | Kernel::Rope
+            | Kernel::Store(_)
+            | Kernel::ArgMax
+            | Kernel::TopK { .. } => &[ReadWrite, ReadWrite],
             Kernel::Attend { .. } => &[ReadWrite; 4],
-            Kernel::Shift(_) => &[ReadWrite; 3],
+            Kernel::Shift(_) | Kernel::Gather => &[ReadWrite; 3],
         }
     }
 
@@ -138,6 +146,10 @@ impl Kernel {
             }
             Kernel::Shift(ty) => over_cache(ty, include_str!("wgsl/shift.wgsl")),
             Kernel::ArgMax => include_str!("wgsl/argmax.wgsl").to_owned(),
+            Kernel::TopK { pairs } => {
+                format!("const PAIRS = {pairs};\nconst KEPT = {TOP_K}u;\n{}", include_str!("wgsl/topk.wgsl"))
+            }
+            Kernel::Gather => include_str!("wgsl/gather.wgsl").to_owned(),
         }
     }
 
@@ -150,6 +162,9 @@ impl Kernel {
             Kernel::ActMul(Activation::Gelu),
             Kernel::Rope,
             Kernel::ArgMax,
+            Kernel::TopK { pairs: false },
+            Kernel::TopK { pairs: true },
+            Kernel::Gather,
         ];
         for ty in TYPES {
             out.extend([

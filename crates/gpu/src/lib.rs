@@ -10,13 +10,17 @@
 
 mod adapter;
 mod backend;
+mod clock;
 mod device;
 mod encode;
 mod error;
 mod kernels;
+mod upload;
 
 pub use adapter::{AdapterInfo, AdapterKind, Choice, adapters};
-pub use backend::{Activation, Backend, CacheType, Columns, KvCache, Op, RopeStyle, Vectors, Weight};
+pub use backend::{
+    Activation, Backend, CacheType, Columns, KvCache, Op, RopeStyle, TOP_K, Vectors, Weight, top_k_temp_bytes,
+};
 pub use device::{Buffer, Gpu, GpuOptions, Limits};
 pub use error::{Error, Result};
 pub use kernels::{Source, all_sources, supports};

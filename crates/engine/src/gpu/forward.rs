@@ -3,11 +3,15 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use modelembed_gpu::{Activation, Backend, Buffer, CacheType, Columns, KvCache, Op, RopeStyle, Vectors};
+use modelembed_gpu::{
+    Activation, Backend, Buffer, CacheType, Columns, Gpu, KvCache, Op, RopeStyle, TOP_K, Vectors, top_k_temp_bytes,
+};
+use modelembed_text::TokenId;
 
-use super::AnglesOf;
 use super::weights::{GpuLayer, GpuModel, Linear};
+use super::{AnglesOf, Best};
 use crate::arch;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -34,9 +38,32 @@ pub(crate) struct GpuSession {
     up: Buffer,     // (n_cols, n_ff)
     angles: Buffer, // (n_cols, 2, n_pairs)
     angles_windowed: Buffer,
-    logits: Option<Buffer>, // (LOGIT_COLS, n_vocab)
+    logits: Option<Logits>,
     /// What went wrong where no error could be returned; the next pass returns it.
     failure: Option<Error>,
+}
+
+/// Where the head's results go.
+struct Logits {
+    all: Buffer,   // (LOGIT_COLS, n_vocab)
+    temp: Buffer,  // of the search for the best
+    ids: Buffer,   // (MAX_PICKED)
+    found: Buffer, // (n_cols, TOP_K, 2), then (n_cols, ids)
+}
+
+/// Tokens whose logits can be picked besides the best.
+const MAX_PICKED: usize = 128;
+
+impl Logits {
+    fn new(gpu: &Gpu, n_vocab: usize) -> modelembed_gpu::Result<Logits> {
+        let words = |n: usize| gpu.alloc("logits", n as u64 * 4);
+        Ok(Logits {
+            all: words(LOGIT_COLS * n_vocab)?,
+            temp: gpu.alloc("logits", top_k_temp_bytes(n_vocab, LOGIT_COLS))?,
+            ids: words(MAX_PICKED)?,
+            found: words(LOGIT_COLS * (TOP_K * 2 + MAX_PICKED))?,
+        })
+    }
 }
 
 impl GpuSession {
@@ -64,7 +91,7 @@ impl GpuSession {
         };
         let kv = gpu.layers.iter().map(|_| Ok([cache()?, cache()?])).collect::<Result<Vec<_>>>()?;
         let floats = |n: usize| gpu.gpu.alloc("activations", n as u64 * 4);
-        let logits = gpu.head.as_ref().map(|_| floats(LOGIT_COLS * model.n_vocab())).transpose()?;
+        let logits = gpu.head.as_ref().map(|_| Logits::new(&gpu.gpu, model.n_vocab())).transpose()?;
         Ok(GpuSession {
             kv,
             x: floats(max_cols * c.n_embd)?,
@@ -93,6 +120,16 @@ impl GpuSession {
     pub(crate) fn kv_bytes_per_token(&self) -> u64 {
         let of = |cache: &KvCache<Buffer>| (cache.heads * cache.head_dim) as u64 * cache.ty.size_bytes();
         self.kv.iter().flatten().map(of).sum()
+    }
+
+    /// From now on [`busy`](Self::busy) tells something.
+    pub(crate) fn measure(&self) {
+        self.model.gpu.measure();
+    }
+
+    /// How long the device computed so far; 0 where it has no clock.
+    pub(crate) fn busy(&self) -> Result<Duration> {
+        Ok(self.model.gpu.busy()?.unwrap_or_default())
     }
 
     /// Runs the layers here over the `n` columns of the scratch's residual stream and pending output; those come back, unless
@@ -147,6 +184,58 @@ impl GpuSession {
 
     /// Joins the last block to the residual and computes the logits of some columns into `logits`: (columns, n_vocab).
     pub(crate) fn logits(&mut self, model: &Model, cols: Range<usize>, logits: &mut [f32]) -> Result<()> {
+        let n = cols.len() * model.n_vocab();
+        let (ops, out) = self.head(model, cols);
+        self.model.gpu.run(&ops)?;
+        Ok(self.model.gpu.read_f32(&out.all, 0, &mut logits[..n])?)
+    }
+
+    /// The same, of which only the `n_best` most likely tokens' and those of `also` come back; `None`, with nothing done, if
+    /// those are more than can be picked here.
+    pub(crate) fn best(
+        &mut self,
+        model: &Model,
+        cols: Range<usize>,
+        n_best: usize,
+        also: &[TokenId],
+    ) -> Result<Option<Vec<Best>>> {
+        let (gpu, n, n_vocab) = (&self.model.gpu, cols.len(), model.n_vocab());
+        let mut also: Vec<u32> = also.iter().map(|id| id.0).filter(|&id| (id as usize) < n_vocab).collect();
+        also.sort_unstable();
+        also.dedup();
+        if n_best > TOP_K || n_best >= n_vocab || also.len() > MAX_PICKED {
+            return Ok(None);
+        }
+        let (mut ops, out) = self.head(model, cols);
+        let x = columns(&out.all, 0, n_vocab);
+        let n_pair_words = n * TOP_K * 2;
+        ops.push(Op::TopK { x: x.clone(), len: n_vocab, n_cols: n, temp: out.temp.clone(), out: out.found.clone() });
+        if !also.is_empty() {
+            gpu.write_u32(&out.ids, 0, &also)?;
+            let picked = columns(&out.found, n_pair_words, also.len());
+            ops.push(Op::Gather { x: x.clone(), indices: out.ids.clone(), n: also.len(), n_cols: n, out: picked });
+        }
+        gpu.run(&ops)?;
+        let mut words = vec![0u32; n_pair_words + n * also.len()];
+        gpu.read_u32(&out.found, 0, &mut words)?;
+        let (pairs, picked) = words.split_at(n_pair_words);
+        let of_column = |c: usize| {
+            let found = pairs[c * TOP_K * 2..][..n_best * 2].chunks_exact(2);
+            let found = found.filter_map(|pair| Some((pair[1], number_of_key(pair[0])?)));
+            let mut all: Vec<(u32, f32)> = found.collect();
+            all.extend(also.iter().copied().zip(picked[c * also.len()..].iter().map(|bits| f32::from_bits(*bits))));
+            all.sort_unstable_by_key(|(id, _)| *id);
+            all.dedup_by_key(|(id, _)| *id);
+            Best {
+                ids: all.iter().map(|(id, _)| TokenId(*id)).collect(),
+                logits: all.iter().map(|(_, x)| *x).collect(),
+            }
+        };
+        Ok(Some((0..n).map(of_column).collect()))
+    }
+
+    /// The steps from the last block's output to the logits of some columns.
+    fn head(&self, model: &Model, cols: Range<usize>) -> (Vec<Op<Buffer>>, &Logits) {
         let (Some(head), Some(out)) = (&self.model.head, &self.logits) else {
             unreachable!("asked for only where the head is here")
         };
@@ -154,9 +243,8 @@ impl GpuSession {
         let last = self.model.layers.last().map(|l| l.post_ffn_norm.as_ref());
         let mut ops = Vec::new();
         self.join_and_norm(&mut ops, c, last, &head.norm, cols);
-        self.project(&mut ops, &head.output, (&self.normed, c.n_embd), (out, 0, n_vocab), n);
-        self.model.gpu.run(&ops)?;
-        Ok(self.model.gpu.read_f32(out, 0, &mut logits[..n * n_vocab])?)
+        self.project(&mut ops, &head.output, (&self.normed, c.n_embd), (&out.all, 0, n_vocab), n);
+        (ops, out)
     }
 
     /// Moves the keys and values of positions `from` down to `to`; `angles` are those of the keys' turn.
@@ -314,6 +402,12 @@ impl GpuSession {
             n_cols: n,
         });
     }
+}
+
+/// The element that [`Op::TopK`] gives a key for; `None` for a NaN and for nothing.
+fn number_of_key(key: u32) -> Option<f32> {
+    let bits = if key & 0x8000_0000 != 0 { key & 0x7fff_ffff } else { !key };
+    (key != 0).then(|| f32::from_bits(bits))
 }
 
 fn columns(buffer: &Buffer, first: usize, stride: usize) -> Columns<Buffer> {

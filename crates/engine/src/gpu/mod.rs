@@ -18,6 +18,8 @@ pub(crate) use weights::GpuModel;
 #[cfg(feature = "gpu")]
 pub use weights::gpu_adapters;
 
+use modelembed_text::TokenId;
+
 use crate::config::Config;
 
 /// Cosines and sines of a turn, one for each pair, by a table of RoPE.
@@ -52,6 +54,14 @@ impl Here {
     pub(crate) fn all(config: &Config) -> Here {
         Here { n_layers: config.n_layer, has_head: true }
     }
+}
+
+/// The logits of some tokens: the most likely ones, and those that were asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Best {
+    /// In ascending order.
+    pub(crate) ids: Vec<TokenId>,
+    pub(crate) logits: Vec<f32>,
 }
 
 /// Which graphics processor computes what.

@@ -2,10 +2,12 @@
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+use std::time::Duration;
 
 use modelembed_storage::Progress;
+use modelembed_text::TokenId;
 
-use super::{AnglesOf, GpuLayers, GpuPlacement, Here};
+use super::{AnglesOf, Best, GpuLayers, GpuPlacement, Here};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::Shard;
@@ -41,6 +43,10 @@ impl GpuModel {
         match *self {}
     }
 
+    pub(crate) fn give_up(&self) {
+        match *self {}
+    }
+
     pub(crate) fn left(&self) -> Here {
         match *self {}
     }
@@ -69,6 +75,14 @@ impl GpuSession {
         match *self {}
     }
 
+    pub(crate) fn measure(&self) {
+        match *self {}
+    }
+
+    pub(crate) fn busy(&self) -> Result<Duration> {
+        match *self {}
+    }
+
     pub(crate) fn blocks(
         &mut self,
         _: &Model,
@@ -81,6 +95,10 @@ impl GpuSession {
     }
 
     pub(crate) fn logits(&mut self, _: &Model, _: Range<usize>, _: &mut [f32]) -> Result<()> {
+        match *self {}
+    }
+
+    pub(crate) fn best(&mut self, _: &Model, _: Range<usize>, _: usize, _: &[TokenId]) -> Result<Option<Vec<Best>>> {
         match *self {}
     }
 

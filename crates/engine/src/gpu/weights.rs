@@ -16,7 +16,7 @@ use crate::model::LoadOptions;
 use crate::weights::{Layer, Tensor, Weights};
 
 /// Bytes that are copied between two reports of progress.
-const STEP_BYTES: u64 = 32 << 20;
+const STEP_BYTES: u64 = 4 << 20;
 /// What `auto` leaves free besides the KV cache: activations, and what the driver and the screen want.
 const MARGIN_BYTES: u64 = 256 << 20;
 
@@ -131,6 +131,10 @@ impl GpuModel {
 
     pub(crate) fn placement(&self) -> &GpuPlacement {
         &self.placement
+    }
+
+    pub(crate) fn give_up(&self) {
+        self.gpu.give_up();
     }
 
     /// What is left to the CPU.
@@ -270,5 +274,5 @@ fn copy(
             }
         }
     }
-    Ok(())
+    Ok(gpu.finish_writing()?)
 }
