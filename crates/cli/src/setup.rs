@@ -6,7 +6,9 @@ use crate::resolve::{Mode, Sampling, Setting, Talk};
 use crate::terminal::Notes;
 use anyhow::{Result, anyhow};
 use modelembed::text::chat::{self, ChatTemplate, Source};
-use modelembed::{Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions, Verdict};
+use modelembed::{
+    GpuLimits, Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions, Verdict,
+};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -54,7 +56,7 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
         lock: setting.lock,
         gpu_layers: setting.gpu_layers,
         gpu_device: setting.gpu_device.clone(),
-        gpu_memory_bytes: None,
+        gpu_limits: GpuLimits::default(),
     };
     let mut bar = ProgressBar::new(notes);
     let loaded = Model::load(&setting.model, &options, &mut |progress| {

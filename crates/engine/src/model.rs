@@ -14,7 +14,7 @@ use modelembed_text::Tokenizer;
 use crate::config::{Config, RopeConfig};
 use crate::error::{Error, Result};
 use crate::files::{ModelFiles, Shard};
-use crate::gpu::{GpuLayers, GpuModel, GpuPlacement, Here};
+use crate::gpu::{GpuLayers, GpuLimits, GpuModel, GpuPlacement, Here};
 use crate::locking::{self, Budget, Lock, LockStats};
 use crate::plan::{Plan, RamBudget, Verdict};
 use crate::prefetch::Prefetch;
@@ -44,8 +44,8 @@ pub struct LoadOptions {
     /// Which graphics processor: its index in [`gpu_adapters`](crate::gpu_adapters) or a part of its name; `None` takes the
     /// best that is no software.
     pub gpu_device: Option<String>,
-    /// Bytes of its memory that may be used; `None` leaves it to the driver.
-    pub gpu_memory_bytes: Option<u64>,
+    /// Bounds for it below its own.
+    pub gpu_limits: GpuLimits,
 }
 
 /// What loading did.

@@ -5,10 +5,10 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{TinyModels, all_logits, golden_json, ids, known, load, session, tiny_goldens};
+use common::{TinyGolden, TinyModels, all_logits, golden_json, ids, known, load, session, tiny_goldens};
 use modelembed::{
-    GenerateOptions, GpuLayers, Job, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions, TokenId,
-    generate, gpu_adapters,
+    CacheType, GenerateOptions, GpuLayers, GpuLimits, Job, LoadOptions, Model, Sampler, SamplerOptions, Session,
+    SessionOptions, TokenId, generate, gpu_adapters,
 };
 use modelembed_testkit::{GEMMA3, SMOLLM2, diff, log_prob, real_model, tiny, tiny_prompt, tiny_spec};
 
@@ -47,7 +47,9 @@ fn every_split_of_every_tiny_model_equals_the_goldens() {
     let Some(device) = device() else { return };
     let dir = TinyModels::new();
     let mut failures = Vec::new();
-    for golden in tiny_goldens() {
+    // Of long prompts these two have all there is: attention over more than a block, in and without a window.
+    let is_tested = |g: &TinyGolden| g.ids.len() <= 64 || ["llama-long", "gemma3-long"].contains(&g.name.as_str());
+    for golden in tiny_goldens().into_iter().filter(is_tested) {
         let path = dir.of(&golden);
         let n_layer = tiny_spec(&golden.model).n_layer;
         // Kernels are compiled anew for each model: where models differ in their products or angles only, one split is enough.
@@ -202,7 +204,10 @@ fn auto_takes_what_the_memory_holds() {
     let Some(device) = device() else { return };
     let dir = TinyModels::new();
     let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
-    let auto = |gpu_memory_bytes| load(&path, &LoadOptions { gpu_memory_bytes, ..options(&device, GpuLayers::Auto) });
+    let auto = |memory_bytes| {
+        let gpu_limits = GpuLimits { memory_bytes, ..GpuLimits::default() };
+        load(&path, &LoadOptions { gpu_limits, ctx_tokens: Some(64), ..options(&device, GpuLayers::Auto) })
+    };
     assert!(auto(None).gpu_placement().is_some_and(|p| p.n_layers == 7 && p.has_head));
     // The margin and some of the layers, of which each takes about 0.2 MB with its part of the cache.
     let some = auto(Some((256 << 20) + 600_000));
@@ -221,44 +226,90 @@ fn too_little_memory_is_an_error_that_says_so() {
     let Some(device) = device() else { return };
     let dir = TinyModels::new();
     let path = dir.write("llama", &tiny(&tiny_spec("llama")));
-    let options = LoadOptions { gpu_memory_bytes: Some(10_000), ..options(&device, GpuLayers::All) };
+    let gpu_limits = GpuLimits { memory_bytes: Some(10_000), ..GpuLimits::default() };
+    let options = LoadOptions { gpu_limits, ..options(&device, GpuLayers::All) };
     let error = Model::load(&path, &options, &mut |_| std::ops::ControlFlow::Continue(())).expect_err("no memory");
     assert!(error.to_string().contains("out of memory"), "{error}");
 }
 
-/// Mean difference in log-probability from the CPU's exact run, over a short text.
-fn faithfulness(file: &str, golden: &str, n: usize) {
-    let (Some(device), Some(path)) = (device(), real_model(file)) else { return };
-    let text = ids(&golden_json(golden)["ids"]);
-    let text = &text[..=n];
-    let run = |gpu_layers| {
-        let model = load(&path, &options(&device, gpu_layers));
-        let mut session = session(&model, n);
-        let mut out = Vec::new();
-        // A prompt, then single tokens.
-        let (prompt, rest) = text[..n].split_at(n - 3);
-        for part in std::iter::once(prompt).chain(rest.chunks(1)) {
-            session
-                .eval_each(part, |_, logits| out.push(log_prob(logits, text[out.len() + 1].0 as usize)))
-                .expect("evaluates");
-        }
-        (out, model.config().n_layer)
+#[test]
+fn weak_devices_give_what_strong_ones_give() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
+    let ids: Vec<TokenId> = tiny_prompt(40).into_iter().map(TokenId).collect();
+    let run = |gpu_limits| {
+        let model = load(&path, &LoadOptions { gpu_limits, ..options(&device, GpuLayers::All) });
+        all_logits(&model, &ids, 40)
     };
-    let (want, n_layer) = run(GpuLayers::Count(0));
-    for gpu_layers in [GpuLayers::Count(n_layer / 2), GpuLayers::All] {
-        let (got, _) = run(gpu_layers);
-        let mean = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).sum::<f64>() / n as f64;
-        println!("{file} {gpu_layers:?}: mean |log-probability difference| {mean:.2e}");
-        assert!(mean <= 0.01, "{file} {gpu_layers:?}: {mean}");
+    let none = GpuLimits::default();
+    let want = run(none);
+    // The head in several buffers, and matrices in several bindings.
+    let weak = GpuLimits { buffer_bytes: Some(60_000), binding_bytes: Some(60_000), subgroups: Some(false), ..none };
+    for limits in [weak, GpuLimits { subgroups: Some(true), ..none }] {
+        let d = diff(&run(limits), &want);
+        assert!(d.max_abs < 5e-4, "{limits:?}: {d}");
     }
 }
 
 #[test]
+fn a_cache_that_no_kernel_here_has_is_refused() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let model = load(&dir.write("llama", &tiny(&tiny_spec("llama"))), &options(&device, GpuLayers::Count(1)));
+    let q8 = SessionOptions { cache_type: Some(CacheType::Q8), ctx_tokens: Some(16), ..SessionOptions::default() };
+    let error = Session::new(&model, q8).err().expect("refused").to_string();
+    assert!(error.contains("q8_0"), "{error}");
+}
+
+/// Mean difference in log-probability from the CPU's exact run, over a short text: with layers on the GPU, and of packed 8-bit
+/// products there against those of the CPU.
+fn faithfulness(file: &str, golden: &str, n: usize) {
+    let (Some(device), Some(path)) = (device(), real_model(file)) else { return };
+    let text = ids(&golden_json(golden)["ids"]);
+    let text = &text[..=n];
+    // In pieces: a prompt, then few tokens at a time, which other kernels compute.
+    let run = |options: &LoadOptions, pieces: &[usize]| {
+        let model = load(&path, options);
+        let mut session = session(&model, n);
+        let mut out = Vec::new();
+        let mut rest = &text[..n];
+        for len in pieces.iter().copied().cycle() {
+            let (part, after) = rest.split_at(len.min(rest.len()));
+            session
+                .eval_each(part, |_, logits| out.push(log_prob(logits, text[out.len() + 1].0 as usize)))
+                .expect("evaluates");
+            rest = after;
+            if rest.is_empty() {
+                return (out, model.config().n_layer);
+            }
+        }
+        unreachable!("a cycle does not end")
+    };
+    let (want, n_layer) = run(&options(&device, GpuLayers::Count(0)), &[n]);
+    let mean = |got: &[f64]| got.iter().zip(&want).map(|(a, b)| (a - b).abs()).sum::<f64>() / n as f64;
+    // The last run on a device that sees 16 MiB of a matrix at a time.
+    let small = GpuLimits { binding_bytes: Some(16 << 20), ..GpuLimits::default() };
+    for (gpu_layers, gpu_limits) in [(GpuLayers::Count(n_layer / 2), GpuLimits::default()), (GpuLayers::All, small)] {
+        let (got, _) = run(&LoadOptions { gpu_limits, ..options(&device, gpu_layers) }, &[n - 3, 1]);
+        println!("{file} {gpu_layers:?}: mean |log-probability difference| {:.2e}", mean(&got));
+        assert!(mean(&got) <= 0.01, "{file} {gpu_layers:?}: {}", mean(&got));
+    }
+    let int8 = GpuLimits { int8: Some(true), ..GpuLimits::default() };
+    let packed = |gpu_layers| LoadOptions { exact: false, gpu_limits: int8, ..options(&device, gpu_layers) };
+    let (cpu, _) = run(&packed(GpuLayers::Count(0)), &[n]);
+    let (gpu, _) = run(&packed(GpuLayers::All), &[8]);
+    println!("{file}: with 8-bit integers {:.4} on the GPU, {:.4} on the CPU", mean(&gpu), mean(&cpu));
+    assert!(mean(&gpu) <= mean(&cpu), "{file}: {} on the GPU, {} on the CPU", mean(&gpu), mean(&cpu));
+    assert!(mean(&gpu) > 1e-4, "{file}: nothing was rounded, so nothing was tested");
+}
+
+#[test]
 fn smollm2_is_faithful_for_any_split() {
-    faithfulness(SMOLLM2, "score-smollm2.json", 24);
+    faithfulness(SMOLLM2, "score-smollm2.json", 12);
 }
 
 #[test]
 fn gemma3_is_faithful_for_any_split() {
-    faithfulness(GEMMA3, "score-gemma3.json", 24);
+    faithfulness(GEMMA3, "score-gemma3.json", 10);
 }

@@ -98,12 +98,31 @@ pub struct KvCache<B> {
     pub head_dim: usize,
 }
 
+/// What a matrix is multiplied with.
+#[derive(Clone, Debug)]
+pub enum Operand<B> {
+    /// Columns of f32.
+    Floats(Columns<B>),
+    /// Columns as [`Op::Quantize`] makes them, at most [`INT8_COLS`] and for weights that [`supports_int8`](crate::supports_int8).
+    Int8(Columns<B>),
+}
+
+/// Columns that a product with 8-bit integers takes at most.
+pub const INT8_COLS: usize = 8;
+
+/// Words of a column of `len` elements, a multiple of 32, as [`Op::Quantize`] makes them.
+pub const fn int8_words(len: usize) -> usize {
+    len / 32 * 9
+}
+
 /// One step. Steps of a list run in order, each after those before it have ended.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "fields are explained where the step is")]
 pub enum Op<B> {
     /// `y[c] = w x[c] (+ bias)` for each column. The bias is f32, one for each row.
-    MatMul { w: Weight<B>, bias: Option<B>, x: Columns<B>, y: Columns<B>, n_cols: usize },
+    MatMul { w: Weight<B>, bias: Option<B>, x: Operand<B>, y: Columns<B>, n_cols: usize },
+    /// Columns of `len` elements, a multiple of 32, as blocks of 32 8-bit integers and a scale: [`int8_words`] each.
+    Quantize { x: Columns<B>, y: Columns<B>, len: usize, n_cols: usize },
     /// `y = x / sqrt(mean(x^2) + eps) * weight` for each vector of `len` elements; `y` may be `x`.
     RmsNorm { x: Vectors<B>, y: Columns<B>, weight: B, len: usize, eps: f32, n_cols: usize },
     /// `acc += x`, `len` elements from the columns' first on.

@@ -45,9 +45,14 @@ impl Stamps {
         }
     }
 
-    /// The stamps of another pass; `None` where those there are must be [read](Self::read) first.
+    /// Whether those there are must be [read](Self::read) before another pass is timed.
+    pub(crate) fn is_full(&self) -> bool {
+        self.n_used + 2 > N_STAMPS
+    }
+
+    /// The stamps of another pass; `None` where there is no room for them.
     pub(crate) fn of_pass(&mut self) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
-        if self.n_used + 2 > N_STAMPS {
+        if self.is_full() {
             return None;
         }
         self.n_used += 2;

@@ -11,6 +11,7 @@ use crate::clock::Stamps;
 use crate::encode::{Dispatch, Step, encode};
 use crate::error::{Error, Result};
 use crate::kernels::{Access, Kernel};
+use crate::self_test;
 use crate::upload::{self, Ring};
 
 /// How a device is opened. Besides the choice these are for tests, which put weak devices' bounds on strong ones.
@@ -26,6 +27,8 @@ pub struct GpuOptions {
     pub max_buffer_bytes: Option<u64>,
     /// Sum over subgroups, or do without; `None` does where the adapter has them and they pay.
     pub subgroups: Option<bool>,
+    /// Multiply 8-bit integers, or do without; `None` does on all devices but software.
+    pub int8: Option<bool>,
     /// Threads that share a row of a matrix-vector product, a power of two up to 64; `None` chooses.
     pub lanes: Option<u32>,
 }
@@ -41,6 +44,8 @@ pub struct Limits {
     pub offset_alignment: u64,
     /// Kernels may sum over subgroups.
     pub subgroups: bool,
+    /// Products with 8-bit integers pay, and are right.
+    pub int8: bool,
     /// Threads that share a row of a matrix-vector product without subgroups.
     pub lanes: u32,
 }
@@ -156,12 +161,13 @@ impl Gpu {
         });
         let max_binding = has.max_storage_buffer_binding_size;
         let lanes = if info.kind == AdapterKind::Software { 1 } else { 32 };
-        let gpu = Gpu {
+        let mut gpu = Gpu {
             limits: Limits {
                 max_binding_bytes: options.max_binding_bytes.unwrap_or(max_binding).min(max_binding),
                 max_buffer_bytes: options.max_buffer_bytes.unwrap_or(u64::MAX).min(has.max_buffer_size),
                 offset_alignment: u64::from(has.min_storage_buffer_offset_alignment.max(4)),
                 subgroups,
+                int8: options.int8.unwrap_or(info.kind != AdapterKind::Software),
                 lanes: options.lanes.unwrap_or(lanes).clamp(1, 64),
             },
             adapter: info,
@@ -179,7 +185,24 @@ impl Gpu {
             fault,
         };
         gpu.check("opening")?;
+        gpu.choose_tier()?;
         Ok(gpu)
+    }
+
+    /// Does without whatever gives wrong results.
+    fn choose_tier(&mut self) -> Result<()> {
+        // A kernel that the driver does not take is as good as one that is wrong; a lost device is not.
+        let passes = |gpu: &Gpu, int8: bool| match self_test::passes(gpu, int8) {
+            Err(Error::Device(_)) => Ok(false),
+            other => other,
+        };
+        if self.limits.subgroups && !passes(self, false)? {
+            self.limits.subgroups = false;
+        }
+        if self.limits.int8 && !passes(self, true)? {
+            self.limits.int8 = false;
+        }
+        Ok(())
     }
 
     /// What was opened.
@@ -387,6 +410,9 @@ impl Backend for Gpu {
                 encoder.copy_buffer_to_buffer(&from.0.raw, *from_byte, &to.0.raw, *to_byte, *len_bytes);
                 at += 1;
                 continue;
+            }
+            if let Some(full) = stamps.as_mut().filter(|s| s.is_full()) {
+                full.read(&self.device, &self.queue, || self.wait())?;
             }
             let timestamp_writes = stamps.as_mut().and_then(Stamps::of_pass);
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });

@@ -2,9 +2,11 @@
 
 mod common;
 
-use common::{bytes_of, columns, floats, gpu, upload};
+use common::{bytes_of, choice, columns, floats, gpu, upload};
 use half::f16;
-use modelembed_gpu::{Activation, Backend, CacheType, Gpu, KvCache, Op, RopeStyle, TOP_K, Vectors, top_k_temp_bytes};
+use modelembed_gpu::{
+    Activation, Backend, CacheType, Gpu, GpuOptions, KvCache, Op, RopeStyle, TOP_K, Vectors, top_k_temp_bytes,
+};
 use modelembed_testkit::{Rng, diff};
 
 fn random(n: usize, seed: u64) -> Vec<f32> {
@@ -354,4 +356,55 @@ fn the_greatest_come_in_order_and_picked_elements_as_they_are() {
         }
     }
     report(failures);
+}
+
+#[test]
+fn a_cache_beyond_a_binding_is_used_in_parts_of_some_heads() {
+    let Some(choice) = choice() else { return };
+    // 8 KiB a head in half precision: two of six heads fit, and one in f32.
+    let small = GpuOptions { choice, max_binding_bytes: Some(20 << 10), ..GpuOptions::default() };
+    let (whole, small) = (gpu().expect("a device"), Gpu::open(&small).expect("a device"));
+    let (kv, heads, hd, capacity, n) = (6, 12, 64, 64, 3);
+    let run = |gpu: &Gpu, ty: CacheType| {
+        let (x, q) = (random(40 * kv * hd, 50), random(n * heads * hd, 51));
+        let cache = || {
+            let buffer = gpu.alloc("cache", (kv * capacity * hd) as u64 * ty.size_bytes()).expect("memory");
+            KvCache { buffer, ty, heads: kv, capacity, head_dim: hd }
+        };
+        let (k, v) = (cache(), cache());
+        let (q, y) = (upload(gpu, &bytes_of(&q)), upload(gpu, &vec![0; n * heads * hd * 4]));
+        for pos in (0..40).step_by(10) {
+            // Ten positions at a time: the columns too are seen through a binding.
+            let part = upload(gpu, &bytes_of(&x[pos * kv * hd..][..10 * kv * hd]));
+            let store =
+                |cache: &KvCache<_>| Op::Store { x: columns(&part, 0, kv * hd), cache: cache.clone(), pos, n_cols: 10 };
+            gpu.run(&[store(&k), store(&v)]).expect("runs");
+        }
+        let temp = gpu.alloc("temp", k.buffer.len_bytes()).expect("memory");
+        let turn = Some((upload(gpu, &bytes_of(&angles(32, 1))), 32, RopeStyle::Halves));
+        gpu.run(&[
+            Op::Shift { cache: k.clone(), temp, turn, from: 9, to: 4, n: 31 },
+            Op::Attend {
+                q: columns(&q, 0, heads * hd),
+                k,
+                v,
+                y: columns(&y, 0, heads * hd),
+                heads,
+                pos: 30,
+                window: usize::MAX,
+                scale: 0.1,
+                n_cols: n,
+            },
+        ])
+        .expect("runs");
+        floats(gpu, &y, n * heads * hd)
+    };
+    for ty in [CacheType::F16, CacheType::F32] {
+        let (want, got) = (run(&whole, ty), run(&small, ty));
+        assert!(want == got && want.iter().all(|v| v.is_finite() && *v != 0.0), "{ty:?}: {}", diff(&got, &want));
+    }
+    let buffer = small.alloc("cache", 1 << 20).expect("memory");
+    let cache = KvCache { buffer: buffer.clone(), ty: CacheType::F16, heads: 2, capacity: 400, head_dim: hd };
+    let error = small.run(&[Op::Store { x: columns(&buffer, 0, 1), cache, pos: 0, n_cols: 1 }]).expect_err("a limit");
+    assert!(error.to_string().contains("400 tokens"), "{error}");
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelembed_gpu::{
-    Activation, Backend, Buffer, CacheType, Columns, Gpu, KvCache, Op, RopeStyle, TOP_K, Vectors, top_k_temp_bytes,
+    Activation, Backend, Buffer, CacheType, Columns, Gpu, INT8_COLS, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors,
+    int8_words, top_k_temp_bytes,
 };
 use modelembed_text::TokenId;
 
@@ -38,6 +39,8 @@ pub(crate) struct GpuSession {
     up: Buffer,     // (n_cols, n_ff)
     angles: Buffer, // (n_cols, 2, n_pairs)
     angles_windowed: Buffer,
+    /// Products' columns as 8-bit integers, where the device multiplies those: (INT8_COLS, int8_words).
+    int8: Option<Buffer>,
     logits: Option<Logits>,
     /// What went wrong where no error could be returned; the next pass returns it.
     failure: Option<Error>,
@@ -84,6 +87,8 @@ impl GpuSession {
                 return Err(Error::InvalidOption(problem.into()));
             }
         };
+        // A multiple of this is as many aligned bytes, so that heads can be bound in parts where a binding does not hold all.
+        let capacity = capacity.next_multiple_of(64);
         let cache = || -> Result<KvCache<Buffer>> {
             let len_bytes = (c.kv_rows() * capacity) as u64 * ty.size_bytes();
             let buffer = gpu.gpu.alloc("keys and values", len_bytes)?;
@@ -92,7 +97,10 @@ impl GpuSession {
         let kv = gpu.layers.iter().map(|_| Ok([cache()?, cache()?])).collect::<Result<Vec<_>>>()?;
         let floats = |n: usize| gpu.gpu.alloc("activations", n as u64 * 4);
         let logits = gpu.head.as_ref().map(|_| Logits::new(&gpu.gpu, model.n_vocab())).transpose()?;
+        let longest = c.n_embd.max(c.n_ff).max(c.q_rows());
+        let int8 = gpu.int8.then(|| floats(INT8_COLS * int8_words(longest.next_multiple_of(32)))).transpose()?;
         Ok(GpuSession {
+            int8,
             kv,
             x: floats(max_cols * c.n_embd)?,
             delta: floats(max_cols * c.n_embd)?,
@@ -243,7 +251,14 @@ impl GpuSession {
         let last = self.model.layers.last().map(|l| l.post_ffn_norm.as_ref());
         let mut ops = Vec::new();
         self.join_and_norm(&mut ops, c, last, &head.norm, cols);
-        self.project(&mut ops, &head.output, (&self.normed, c.n_embd), (&out.all, 0, n_vocab), n);
+        // Of the head's input nothing is rounded: logits are what a token is chosen by.
+        multiply(
+            &mut ops,
+            &Operand::Floats(columns(&self.normed, 0, c.n_embd)),
+            &head.output,
+            (&out.all, 0, n_vocab),
+            n,
+        );
         (ops, out)
     }
 
@@ -298,9 +313,8 @@ impl GpuSession {
         self.join_and_norm(ops, c, before, &l.attn_norm, 0..n);
         let stride = qkv_rows(c);
         let (k_at, v_at) = (c.q_rows(), c.q_rows() + c.kv_rows());
-        for (linear, first) in [(&l.q, 0), (&l.k, k_at), (&l.v, v_at)] {
-            self.project(ops, linear, (&self.normed, c.n_embd), (&self.qkv, first, stride), n);
-        }
+        let targets = [(&l.q, 0), (&l.k, k_at), (&l.v, v_at)];
+        self.project(ops, (&self.normed, c.n_embd), &targets.map(|(w, first)| (w, &self.qkv, first, stride)), n);
         for (norm, first, per_col) in [(&l.q_norm, 0, c.n_head), (&l.k_norm, k_at, c.n_head_kv)] {
             if let Some(weight) = norm {
                 let columns = columns(&self.qkv, first, stride);
@@ -333,14 +347,14 @@ impl GpuSession {
             scale: c.attn_scale,
             n_cols: n,
         });
-        self.project(ops, &l.o, (&self.attn, c.q_rows()), (&self.delta, 0, c.n_embd), n);
+        self.project(ops, (&self.attn, c.q_rows()), &[(&l.o, &self.delta, 0, c.n_embd)], n);
     }
 
     /// delta = Wdown * (act(Wgate y) * Wup y), where y = norm(x).
     fn feed_forward(&self, ops: &mut Vec<Op<Buffer>>, c: &Config, l: &GpuLayer, n: usize) {
         self.join_and_norm(ops, c, Some(l.post_attn_norm.as_ref()), &l.ffn_norm, 0..n);
-        self.project(ops, &l.gate, (&self.normed, c.n_embd), (&self.gate, 0, c.n_ff), n);
-        self.project(ops, &l.up, (&self.normed, c.n_embd), (&self.up, 0, c.n_ff), n);
+        let targets = [(&l.gate, &self.gate, 0, c.n_ff), (&l.up, &self.up, 0, c.n_ff)];
+        self.project(ops, (&self.normed, c.n_embd), &targets, n);
         ops.push(Op::ActMul {
             gate: columns(&self.gate, 0, c.n_ff),
             up: columns(&self.up, 0, c.n_ff),
@@ -350,7 +364,7 @@ impl GpuSession {
                 arch::Activation::Gelu => Activation::Gelu,
             },
         });
-        self.project(ops, &l.down, (&self.gate, c.n_ff), (&self.delta, 0, c.n_embd), n);
+        self.project(ops, (&self.gate, c.n_ff), &[(&l.down, &self.delta, 0, c.n_embd)], n);
     }
 
     /// x += delta (normalised where the architecture does), then normed = norm(x): of columns `cols`, to the front.
@@ -385,20 +399,44 @@ impl GpuSession {
         ops.push(rms_norm(&self.x, norm));
     }
 
-    /// Rows of `to`, from the first given on, become the products with the columns of `from`.
+    /// Each matrix times the columns of `from`; its rows go to a buffer, from the row given on, in columns of a stride.
     fn project(
         &self,
         ops: &mut Vec<Op<Buffer>>,
-        linear: &Linear,
-        (from, from_stride): (&Buffer, usize),
-        (to, first, stride): (&Buffer, usize, usize),
+        (from, k): (&Buffer, usize),
+        targets: &[(&Linear, &Buffer, usize, usize)],
         n: usize,
     ) {
+        let floats = Operand::Floats(columns(from, 0, k));
+        // One rounding serves all of them.
+        let takes_int8 = |w: &Linear| modelembed_gpu::supports_int8(w.ty);
+        let int8 = self.int8.as_ref().filter(|_| n <= INT8_COLS && targets.iter().any(|(w, ..)| takes_int8(w)));
+        let int8 = int8.map(|buffer| {
+            let y = columns(buffer, 0, int8_words(k));
+            ops.push(Op::Quantize { x: columns(from, 0, k), y: y.clone(), len: k, n_cols: n });
+            Operand::Int8(y)
+        });
+        for &(w, to, first, stride) in targets {
+            let operand = int8.as_ref().filter(|_| takes_int8(w)).unwrap_or(&floats);
+            multiply(ops, operand, w, (to, first, stride), n);
+        }
+    }
+}
+
+/// The rows of a matrix, part by part, times some columns.
+fn multiply(
+    ops: &mut Vec<Op<Buffer>>,
+    x: &Operand<Buffer>,
+    linear: &Linear,
+    (to, first, stride): (&Buffer, usize, usize),
+    n: usize,
+) {
+    for part in &linear.parts {
         ops.push(Op::MatMul {
-            w: linear.w.clone(),
-            bias: linear.bias.clone(),
-            x: columns(from, 0, from_stride),
-            y: columns(to, first, stride),
+            w: part.w.clone(),
+            bias: part.bias.clone(),
+            x: x.clone(),
+            y: columns(to, first + part.first_row, stride),
             n_cols: n,
         });
     }

@@ -42,6 +42,22 @@ impl Default for GpuLayers {
     }
 }
 
+/// Bounds for a graphics processor below its own: room for others, and for tests what weak ones impose. `None` leaves it to the
+/// device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GpuLimits {
+    /// Bytes of its memory that may be used.
+    pub memory_bytes: Option<u64>,
+    /// Bytes of a buffer that a kernel may see at a time.
+    pub binding_bytes: Option<u64>,
+    /// Bytes of the largest buffer.
+    pub buffer_bytes: Option<u64>,
+    /// Whether sums go over subgroups, where it has them.
+    pub subgroups: Option<bool>,
+    /// Whether products of few columns are with 8-bit integers; in exact runs none is.
+    pub int8: Option<bool>,
+}
+
 /// What of a model the CPU computes: the first layers, and the output head unless that is elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Here {

@@ -2,19 +2,22 @@
 //! bytes live.
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use modelembed_gguf::TensorType;
 use modelembed_gpu::{Backend, Buffer, Choice, Gpu, GpuOptions, Weight};
 use modelembed_storage::{Advice, Progress};
 
-use super::{GpuLayers, GpuPlacement, Here};
+use super::{GpuLayers, GpuLimits, GpuPlacement, Here};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::Shard;
 use crate::model::LoadOptions;
 use crate::weights::{Layer, Tensor, Weights};
 
+/// Bytes of the largest buffer for weights, where the device does not allow less: not all devices that allow more like it.
+const PART_BYTES: u64 = 1 << 30;
 /// Bytes that are copied between two reports of progress.
 const STEP_BYTES: u64 = 4 << 20;
 /// What `auto` leaves free besides the KV cache: activations, and what the driver and the screen want.
@@ -27,6 +30,14 @@ pub fn gpu_adapters() -> Vec<String> {
 
 /// A projection and its bias.
 pub(super) struct Linear {
+    pub(super) ty: TensorType,
+    /// All rows in order; more than one part where a buffer does not hold them.
+    pub(super) parts: Vec<Part>,
+}
+
+/// Some rows of a projection.
+pub(super) struct Part {
+    pub(super) first_row: usize,
     pub(super) w: Weight<Buffer>,
     pub(super) bias: Option<Buffer>,
 }
@@ -62,6 +73,8 @@ pub(crate) struct GpuModel {
     pub(super) head: Option<Head>,
     /// Norm of the output of the last layer on the CPU, where the architecture has one: it is joined on this side.
     pub(super) entry_norm: Option<Buffer>,
+    /// Products of few columns are with 8-bit integers.
+    pub(super) int8: bool,
     first_layer: usize,
     placement: GpuPlacement,
     held: HashSet<(usize, u64)>,
@@ -85,7 +98,16 @@ impl GpuModel {
             return Ok(None);
         }
         let choice = options.gpu_device.clone().map_or(Choice::Best, Choice::Named);
-        let opened = Gpu::open(&GpuOptions { choice, budget_bytes: options.gpu_memory_bytes, ..GpuOptions::default() });
+        let GpuLimits { memory_bytes, binding_bytes, buffer_bytes, subgroups, int8 } = options.gpu_limits;
+        let opened = Gpu::open(&GpuOptions {
+            choice,
+            budget_bytes: memory_bytes,
+            max_binding_bytes: binding_bytes,
+            max_buffer_bytes: buffer_bytes,
+            subgroups,
+            int8,
+            lanes: None,
+        });
         let is_auto = options.gpu_layers == GpuLayers::Auto;
         let gpu = match opened {
             Err(e @ modelembed_gpu::Error::NoAdapter(_)) if is_auto && options.gpu_device.is_none() => {
@@ -94,39 +116,50 @@ impl GpuModel {
             }
             opened => opened?,
         };
-        let mut plan = Plan { gpu: &gpu, uploads: Vec::new() };
-        let (layers, head) = if is_auto {
-            plan.as_many_as_fit(config, weights, ctx_tokens, options.exact)?
-        } else {
-            let n = match options.gpu_layers {
-                GpuLayers::Count(n) => n,
-                _ => usize::MAX,
+        // Under `auto`, memory that turns out to be missing while it is filled means fewer layers.
+        let mut most = usize::MAX;
+        let (layers, head, entry_norm, uploads) = loop {
+            let mut plan = Plan { gpu: &gpu, uploads: Vec::new() };
+            let (layers, head) = if is_auto {
+                plan.as_many_as_fit(config, weights, most, kv_bytes(config, ctx_tokens, options.exact))?
+            } else {
+                let n = match options.gpu_layers {
+                    GpuLayers::Count(n) => n,
+                    _ => usize::MAX,
+                };
+                let first = config.n_layer - n.min(config.n_layer);
+                let layers = weights.layers[first..].iter().map(|l| plan.layer(l)).collect::<Result<Vec<_>, _>>()?;
+                (layers, (n > config.n_layer).then(|| plan.head(weights)).transpose()?)
             };
-            let first = config.n_layer - n.min(config.n_layer);
-            let layers = weights.layers[first..].iter().map(|l| plan.layer(l)).collect::<Result<Vec<_>, _>>()?;
-            (layers, (n > config.n_layer).then(|| plan.head(weights)).transpose()?)
+            if layers.is_empty() {
+                warnings.push(format!("all layers are computed on the CPU: {} has no memory for one", gpu.adapter()));
+                return Ok(None);
+            }
+            let before = config.n_layer.checked_sub(layers.len() + 1).and_then(|il| weights.layers[il].post_ffn_norm);
+            let entry_norm = before.map(|t| plan.vector(&t)).transpose()?;
+            match copy(&gpu, &plan.uploads, shards, progress) {
+                Ok(ControlFlow::Continue(())) => break (layers, head, entry_norm, plan.uploads),
+                Ok(ControlFlow::Break(())) => return Err(Error::Cancelled),
+                Err(modelembed_gpu::Error::OutOfMemory { .. }) if is_auto => {
+                    most = layers.len() + usize::from(head.is_some()) - 1;
+                }
+                Err(e) => return Err(e.into()),
+            }
         };
-        if layers.is_empty() {
-            warnings.push(format!("all layers are computed on the CPU: {} has no memory for one", gpu.adapter()));
-            return Ok(None);
-        }
         let first_layer = config.n_layer - layers.len();
-        let before = first_layer.checked_sub(1).and_then(|il| weights.layers[il].post_ffn_norm);
-        let entry_norm = before.map(|t| plan.vector(&t)).transpose()?;
-        let Plan { uploads, .. } = plan;
-        let weight_bytes = uploads.iter().map(|(t, _)| t.n_bytes).sum();
-        copy(&gpu, &uploads, shards, weight_bytes, progress)?;
         let placement = GpuPlacement {
             adapter: gpu.adapter().name.clone(),
             backend: gpu.adapter().backend.clone(),
             n_layers: layers.len(),
             has_head: head.is_some(),
-            weight_bytes,
+            weight_bytes: uploads.iter().map(|u| u.bytes.end - u.bytes.start).sum(),
         };
-        // The norm at the entry belongs to a layer of the CPU.
-        let held = uploads.iter().filter(|(t, _)| Some(t.offset) != before.map(|b| b.offset));
-        let held = held.map(|(t, _)| (t.shard, t.offset)).collect();
-        Ok(Some(Arc::new(GpuModel { gpu, layers, head, entry_norm, first_layer, placement, held })))
+        let here = weights.layers[first_layer..].iter().flat_map(Layer::in_use_order);
+        let head_here = [weights.output_norm, weights.output].into_iter().chain(weights.output_bias);
+        let held = here.chain(head_here.filter(|_| head.is_some())).map(|t| (t.shard, t.offset)).collect();
+        // Exact runs round nothing.
+        let int8 = gpu.limits().int8 && !options.exact;
+        Ok(Some(Arc::new(GpuModel { gpu, layers, head, entry_norm, int8, first_layer, placement, held })))
     }
 
     pub(crate) fn placement(&self) -> &GpuPlacement {
@@ -156,28 +189,50 @@ impl GpuModel {
 /// Memory is taken for everything before anything is copied: what does not fit shows at once.
 struct Plan<'a> {
     gpu: &'a Gpu,
-    uploads: Vec<(Tensor, Buffer)>,
+    uploads: Vec<Upload>,
+}
+
+/// Bytes of a file that go to a buffer.
+struct Upload {
+    shard: usize,
+    bytes: Range<u64>,
+    buffer: Buffer,
 }
 
 type Placed<T> = modelembed_gpu::Result<T>;
 
 impl Plan<'_> {
     fn vector(&mut self, t: &Tensor) -> Placed<Buffer> {
-        let buffer = self.gpu.alloc("weights", Weight::<Buffer>::buffer_bytes(t.n_bytes))?;
-        self.uploads.push((*t, buffer.clone()));
-        Ok(buffer)
+        self.piece(t, 0..t.n_bytes)
     }
 
     fn maybe(&mut self, t: Option<&Tensor>) -> Placed<Option<Buffer>> {
         t.map(|t| self.vector(t)).transpose()
     }
 
+    /// A buffer for some bytes of a tensor.
+    fn piece(&mut self, t: &Tensor, bytes: Range<u64>) -> Placed<Buffer> {
+        let buffer = self.gpu.alloc("weights", Weight::<Buffer>::buffer_bytes(bytes.end - bytes.start))?;
+        let bytes = t.offset + bytes.start..t.offset + bytes.end;
+        self.uploads.push(Upload { shard: t.shard, bytes, buffer: buffer.clone() });
+        Ok(buffer)
+    }
+
     fn linear(&mut self, w: &Tensor, bias: Option<&Tensor>) -> Placed<Linear> {
         if !modelembed_gpu::supports(w.ty) {
             return Err(modelembed_gpu::Error::Unsupported(format!("{} weights", w.ty)));
         }
-        let buffer = self.vector(w)?;
-        Ok(Linear { w: Weight { buffer, ty: w.ty, rows: w.rows, k: w.k }, bias: self.maybe(bias)? })
+        let row_bytes = w.n_bytes / w.rows.max(1) as u64;
+        let room = PART_BYTES.min(self.gpu.limits().max_buffer_bytes.saturating_sub(8));
+        let part_rows = (room / row_bytes.max(1)).max(1) as usize;
+        let parts = (0..w.rows).step_by(part_rows).map(|first_row| {
+            let rows = part_rows.min(w.rows - first_row);
+            let (first, end) = (first_row as u64, (first_row + rows) as u64);
+            let buffer = self.piece(w, first * row_bytes..end * row_bytes)?;
+            let bias = bias.map(|b| self.piece(b, first * 4..end * 4)).transpose()?;
+            Ok(Part { first_row, w: Weight { buffer, ty: w.ty, rows, k: w.k }, bias })
+        });
+        Ok(Linear { ty: w.ty, parts: parts.collect::<Placed<_>>()? })
     }
 
     fn layer(&mut self, l: &Layer) -> Placed<GpuLayer> {
@@ -202,46 +257,51 @@ impl Plan<'_> {
         Ok(Head { norm: self.vector(&w.output_norm)?, output: self.linear(&w.output, w.output_bias.as_ref())? })
     }
 
-    /// Layers from the last one down while memory lasts; the head only where all of them fit.
+    /// Layers from the last one down while memory lasts, and at most so many of them and the head; the head only where all fit.
+    /// A layer that no kernel is for, or that is too large for the device, ends it too.
     fn as_many_as_fit(
         &mut self,
         config: &Config,
         weights: &Weights,
-        ctx_tokens: usize,
-        exact: bool,
+        most: usize,
+        kv_bytes: u64,
     ) -> Placed<(Vec<GpuLayer>, Option<Head>)> {
-        use modelembed_gpu::Error::OutOfMemory;
-        let kv_bytes = (2 * config.kv_rows() * ctx_tokens * if exact { 4 } else { 2 }) as u64;
+        use modelembed_gpu::Error::{Limit, OutOfMemory, Unsupported};
+        let gpu = self.gpu;
+        let if_it_fits = |placed| match placed {
+            Ok(placed) => Ok(Some(placed)),
+            Err(OutOfMemory { .. } | Limit { .. } | Unsupported(_)) => Ok(None),
+            Err(e) => Err(e),
+        };
         // Held while weights are placed, a piece for each layer, then given back for the sessions.
         let mut reserved = Vec::new();
-        match self.gpu.alloc("a margin", MARGIN_BYTES.min(self.gpu.limits().max_buffer_bytes)) {
+        let mut layers = Vec::new();
+        match gpu.alloc("a margin", MARGIN_BYTES.min(gpu.limits().max_buffer_bytes)) {
             Ok(buffer) => reserved.push(buffer),
-            Err(OutOfMemory { .. }) => return Ok((Vec::new(), None)),
+            Err(OutOfMemory { .. }) => return Ok((layers, None)),
             Err(e) => return Err(e),
         }
-        let mut layers = Vec::new();
-        for l in weights.layers.iter().rev() {
+        for l in weights.layers.iter().rev().take(most) {
             let before = self.uploads.len();
-            let placed = self.gpu.alloc("keys and values", kv_bytes).and_then(|kv| Ok((kv, self.layer(l)?)));
-            match placed {
-                Ok((kv, layer)) => {
-                    reserved.push(kv);
+            let cache = || Ok([gpu.alloc("keys", kv_bytes / 2)?, gpu.alloc("values", kv_bytes / 2)?]);
+            match if_it_fits(cache().and_then(|cache| Ok((cache, self.layer(l)?))))? {
+                Some((cache, layer)) => {
+                    reserved.extend(cache);
                     layers.push(layer);
                 }
-                Err(OutOfMemory { .. }) => {
+                None => {
                     self.uploads.truncate(before);
                     break;
                 }
-                Err(e) => return Err(e),
             }
         }
         layers.reverse();
         let mut head = None;
-        if layers.len() == config.n_layer {
+        if layers.len() == config.n_layer && most > config.n_layer {
             let before = self.uploads.len();
             match self.head(weights) {
                 Ok(placed) => head = Some(placed),
-                Err(OutOfMemory { .. }) => self.uploads.truncate(before),
+                Err(OutOfMemory { .. } | Limit { .. } | Unsupported(_)) => self.uploads.truncate(before),
                 Err(e) => return Err(e),
             }
         }
@@ -249,30 +309,37 @@ impl Plan<'_> {
     }
 }
 
-/// Copies tensors in the order in which they lie in the files, and gives the host's pages back behind the copy.
+/// Bytes of a layer's keys and values, of a full context.
+fn kv_bytes(config: &Config, ctx_tokens: usize, exact: bool) -> u64 {
+    (2 * config.kv_rows() * ctx_tokens.next_multiple_of(64) * if exact { 4 } else { 2 }) as u64
+}
+
+/// Copies bytes in the order in which they lie in the files, and gives the host's pages back behind the copy. Ends early if
+/// `progress` asks for it.
 fn copy(
     gpu: &Gpu,
-    uploads: &[(Tensor, Buffer)],
+    uploads: &[Upload],
     shards: &[Shard],
-    total_bytes: u64,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<()> {
+) -> Placed<ControlFlow<()>> {
+    let total_bytes = uploads.iter().map(|u| u.bytes.end - u.bytes.start).sum();
     let mut in_order: Vec<_> = uploads.iter().collect();
-    in_order.sort_by_key(|(t, _)| (t.shard, t.offset));
+    in_order.sort_by_key(|u| (u.shard, u.bytes.start));
     let mut done_bytes = 0;
-    for (t, buffer) in in_order {
-        let storage = &shards[t.shard].storage;
-        for first in (0..t.n_bytes).step_by(STEP_BYTES as usize) {
-            let range = t.offset + first..t.offset + t.n_bytes.min(first + STEP_BYTES);
-            let bytes = storage.bytes(range.clone());
-            let bytes = bytes.unwrap_or_else(|| unreachable!("loading checked that every tensor lies in its file"));
-            gpu.write(buffer, first, bytes)?;
+    for Upload { shard, bytes, buffer } in in_order {
+        let storage = &shards[*shard].storage;
+        for start in (bytes.start..bytes.end).step_by(STEP_BYTES as usize) {
+            let range = start..bytes.end.min(start + STEP_BYTES);
+            let piece = storage.bytes(range.clone());
+            let piece = piece.unwrap_or_else(|| unreachable!("loading checked that every tensor lies in its file"));
+            gpu.write(buffer, start - bytes.start, piece)?;
             storage.advise(range.clone(), Advice::Release);
             done_bytes += range.end - range.start;
             if progress(Progress { done_bytes, total_bytes }).is_break() {
-                return Err(Error::Cancelled);
+                return Ok(ControlFlow::Break(()));
             }
         }
     }
-    Ok(gpu.finish_writing()?)
+    gpu.finish_writing()?;
+    Ok(ControlFlow::Continue(()))
 }
