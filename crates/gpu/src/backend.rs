@@ -112,7 +112,7 @@ pub const INT8_COLS: usize = 8;
 
 /// Words of a column of `len` elements, a multiple of 32, as [`Op::Quantize`] makes them.
 pub const fn int8_words(len: usize) -> usize {
-    len / 32 * 9
+    len / 32 * 17
 }
 
 /// One step. Steps of a list run in order, each after those before it have ended.
@@ -121,7 +121,8 @@ pub const fn int8_words(len: usize) -> usize {
 pub enum Op<B> {
     /// `y[c] = w x[c] (+ bias)` for each column. The bias is f32, one for each row.
     MatMul { w: Weight<B>, bias: Option<B>, x: Operand<B>, y: Columns<B>, n_cols: usize },
-    /// Columns of `len` elements, a multiple of 32, as blocks of 32 8-bit integers and a scale: [`int8_words`] each.
+    /// Columns of `len` elements, a multiple of 32, as blocks of 32 pairs of 8-bit integers, which are as exact as 15
+    /// bits, and a scale: [`int8_words`] each.
     Quantize { x: Columns<B>, y: Columns<B>, len: usize, n_cols: usize },
     /// `y = x / sqrt(mean(x^2) + eps) * weight` for each vector of `len` elements; `y` may be `x`.
     RmsNorm { x: Vectors<B>, y: Columns<B>, weight: B, len: usize, eps: f32, n_cols: usize },

@@ -39,7 +39,7 @@ pub(crate) struct GpuSession {
     up: Buffer,     // (n_cols, n_ff)
     angles: Buffer, // (n_cols, 2, n_pairs)
     angles_windowed: Buffer,
-    /// Products' columns as 8-bit integers, where the device multiplies those: (INT8_COLS, int8_words).
+    /// Products' columns as pairs of 8-bit integers, where the device multiplies those: (INT8_COLS, int8_words).
     int8: Option<Buffer>,
     logits: Option<Logits>,
     /// What went wrong where no error could be returned; the next pass returns it.

@@ -42,15 +42,18 @@ fn product(weights: Oct, c: u32, g: u32) -> f32 {
 @group(0) @binding(3) var<storage, read_write> x: array<u32>; // blocks as quantize.wgsl makes them
 
 const ONES = 0x01010101u;
+const LOW = 1.0 / 254.0; // of the second integers, in units of the first
 
 // With elements 8g..8g+8 of column c: sums of integers, then one multiplication for each scale.
 fn product(weights: Oct, c: u32, g: u32) -> f32 {
-    let block = p.x_first + c * p.x_stride + g / 4u * 9u;
-    let a = x[block + (g & 3u) * 2u];
-    let b = x[block + (g & 3u) * 2u + 1u];
-    let q = f32(dot4I8Packed(weights.a, a) + dot4I8Packed(weights.b, b));
-    let sum = f32(dot4I8Packed(a, ONES) + dot4I8Packed(b, ONES));
-    return bitcast<f32>(x[block + 8u]) * (weights.scale * q + weights.offset * sum);
+    let block = p.x_first + c * p.x_stride + g / 4u * 17u;
+    let high = block + (g & 3u) * 2u;
+    let low = high + 8u;
+    let q = f32(dot4I8Packed(weights.a, x[high]) + dot4I8Packed(weights.b, x[high + 1u]))
+        + f32(dot4I8Packed(weights.a, x[low]) + dot4I8Packed(weights.b, x[low + 1u])) * LOW;
+    let sum = f32(dot4I8Packed(ONES, x[high]) + dot4I8Packed(ONES, x[high + 1u]))
+        + f32(dot4I8Packed(ONES, x[low]) + dot4I8Packed(ONES, x[low + 1u])) * LOW;
+    return bitcast<f32>(x[block + 16u]) * (weights.scale * q + weights.offset * sum);
 }
 //#
 fn store(c: u32, r: u32, value: f32) {
