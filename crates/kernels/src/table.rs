@@ -191,7 +191,10 @@ impl Kernels {
             unsafe { panel(&args(rows, 0..acts.n_cols()), out) };
             return;
         }
-        let tile_rows = (TILE_BYTES / w.row_bytes()).clamp(4, TILE_ROWS) / 4 * 4;
+        let tile_rows = match acts.n_cols() {
+            ..=MAX_COLS => TILE_ROWS,
+            _ => (TILE_BYTES / w.row_bytes()).clamp(8, TILE_ROWS) / 8 * 8,
+        };
         let mut tile = [0.0f32; MAX_COLS * TILE_ROWS];
         for first in (0..n_rows).step_by(tile_rows) {
             let n = tile_rows.min(n_rows - first);
