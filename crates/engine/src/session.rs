@@ -15,6 +15,10 @@ use crate::timing::{Clock, Job, Phase, Timing};
 /// Guesses that one evaluation checks at most: with the token before them as many columns as logits are computed for at once.
 pub(crate) const MAX_GUESSES: usize = LOGIT_COLS - 1;
 
+/// Token ids that a session has room for from the start, in 4 MB: metadata may name a context of any length, and what a token
+/// appends must not allocate in contexts that are used.
+const MOST_RESERVED_TOKENS: usize = 1 << 20;
+
 /// How a [`Session`] is set up.
 #[derive(Clone, Debug, Default)]
 pub struct SessionOptions {
@@ -57,7 +61,7 @@ impl Session {
         Ok(Session {
             kv: KvCache::new(model.config(), capacity, cache_type)?,
             scratch: Scratch::new(model.config(), model.n_vocab(), capacity, model.pool())?,
-            tokens: Vec::with_capacity(capacity),
+            tokens: Vec::with_capacity(capacity.min(MOST_RESERVED_TOKENS)),
             cancel: options.cancel,
             clock: Clock::new(options.timing),
             model: Arc::clone(model),
