@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
 use modelembed_kernels::{Isa, Kernels, MatRef};
 use modelembed_pool::Pool;
-use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamStats, process};
+use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamReader, StreamStats, process};
 use modelembed_text::Tokenizer;
 
 use crate::config::{Config, RopeConfig};
 use crate::error::{Error, Result};
 use crate::files::{ModelFiles, Shard};
+use crate::kv::CacheType;
 use crate::locking::{self, Budget, Lock, LockStats};
 use crate::plan::{Plan, RamBudget, Verdict};
 use crate::prefetch::Prefetch;
@@ -36,8 +37,12 @@ pub struct LoadOptions {
     pub ram_budget: RamBudget,
     /// Tokens of the context that the plan leaves memory for; `None` takes the length that the model was trained for.
     pub ctx_tokens: Option<usize>,
+    /// What keys and values of that context are stored in; `None` takes what a session takes that does not say.
+    pub cache_type: Option<CacheType>,
     /// How much of the weights is locked in memory.
     pub lock: Lock,
+    /// Who reads what streams.
+    pub stream_reader: StreamReader,
 }
 
 /// What loading did.
@@ -111,8 +116,8 @@ impl Model {
         }
         load_tensors(&mut shards, &weights, progress)?;
         let budget = if options.mode == LoadMode::Map { options.ram_budget } else { RamBudget::Off };
-        let ctx_tokens = options.ctx_tokens.unwrap_or(config.n_ctx_train);
-        let residency = Residency::new(&shards, &weights, &config, budget, Sizes { ctx_tokens, exact: options.exact })?;
+        let sizes = Sizes::of(options, &config);
+        let residency = Residency::new(&shards, &weights, &config, budget, sizes, options.stream_reader)?;
         let mut model = Model {
             residency,
             rope: RopeTable::new(config.rope.n_rot, config.rope.base, config.rope.scaling, None),

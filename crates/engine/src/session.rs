@@ -53,8 +53,7 @@ impl Session {
         if capacity == 0 {
             return Err(Error::InvalidOption("a context of 0 tokens holds nothing; wanted at least 1".into()));
         }
-        let own = if model.is_exact() { CacheType::F32 } else { CacheType::F16 };
-        let cache_type = options.cache_type.unwrap_or(own);
+        let cache_type = options.cache_type.unwrap_or(CacheType::usual(model.is_exact()));
         if options.timing {
             model.pool().measure_waiting(true);
         }

@@ -93,7 +93,8 @@ fn metadata_leads_nowhere_else() {
 
 #[test]
 fn sets_that_do_not_belong_together_are_refused() {
-    let rows: [(&str, fn(usize, GgufWriter) -> GgufWriter, &str); 3] = [
+    type Change = fn(usize, GgufWriter) -> GgufWriter;
+    let rows: [(&str, Change, &str); 3] = [
         ("another model's", |i, w| w.pair("general.uuid", format!("model {}", i / 2)), "general.uuid is"),
         (
             "another architecture",
