@@ -212,9 +212,9 @@ impl Stream {
                 os::refuse_huge_pages(all);
             }
         }
-        for piece in plan.iter().flat_map(|unit| &unit.pieces) {
+        for (storage, bytes, offset, _) in &aliases {
             // Once is enough for what was in the cache before: direct reads bring nothing there.
-            os::drop_cached(&files[piece.file].file, piece.offset, piece.len as u64);
+            os::drop_cached(storage.mapped_file().ok_or(io::ErrorKind::InvalidInput)?, *offset, bytes.len() as u64);
         }
         let windows = (0..n_windows).map(|_| Window::default()).collect();
         let shared = Arc::new(Shared {
@@ -569,8 +569,11 @@ impl Shared {
 impl Source {
     fn new(storage: &Storage, direct: bool) -> io::Result<Source> {
         let file = storage.mapped_file().ok_or(io::ErrorKind::InvalidInput)?.try_clone()?;
-        let is_direct = AtomicBool::new(os::set_direct(&file, direct) && direct);
-        Ok(Source { path: storage.path().to_owned(), file, is_direct })
+        let is_direct = os::set_direct(&file, direct) && direct;
+        if !is_direct {
+            os::read_no_further(&file);
+        }
+        Ok(Source { path: storage.path().to_owned(), file, is_direct: AtomicBool::new(is_direct) })
     }
 
     /// Fills `out` from an offset of the file on.
@@ -594,6 +597,7 @@ impl Source {
             Err(e) if e.kind() == io::ErrorKind::InvalidInput && was_direct => {
                 self.is_direct.store(false, Ordering::Relaxed);
                 os::set_direct(&self.file, false);
+                os::read_no_further(&self.file);
                 return Ok(0);
             }
             Err(e) => e,

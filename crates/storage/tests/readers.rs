@@ -104,6 +104,28 @@ fn every_reader_reads_the_same_bytes() {
     }
 }
 
+/// Where reads go through the page cache, they leave next to nothing there.
+#[test]
+fn reads_through_the_cache_are_dropped_behind() {
+    let wanted = content((2040 * PAGE) as usize);
+    let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = write(&folder, &wanted);
+    let cached = || open(&path).residency(0..wanted.len() as u64).map(|r| r.resident_bytes);
+    for reader in READERS {
+        if reader == StreamReader::Ring && !has_ring(&open(&path)) {
+            continue;
+        }
+        let storage = open(&path);
+        if storage.evict(0..storage.len()).is_err() || cached() != Some(0) {
+            return eprintln!("skipped: {:?} bytes cannot be taken out of this cache", cached());
+        }
+        let stream = Stream::start(&[&storage], &units(), options(reader, false)).unwrap();
+        check_bytes(&storage, &stream, &units(), &wanted);
+        drop(stream);
+        assert!(cached() < Some(wanted.len() as u64 / 8), "{reader:?}: {:?} of {} bytes", cached(), wanted.len());
+    }
+}
+
 /// A model within another file begins anywhere: ranges are whole pages of the file, not of the model.
 #[test]
 fn every_reader_reads_a_range_of_a_file() {
