@@ -27,8 +27,10 @@ fn ctrl_c_while_a_model_is_read_into_memory_ends_the_program() {
         let status = child.wait().unwrap();
         assert!(!stderr.contains("panicked"), "{stderr}");
         use std::os::unix::process::ExitStatusExt;
-        // Before the handler stands, the signal ends the process by itself.
-        assert!(status.code() == Some(130) || status.signal() == Some(2), "{mode} {wait_ms} ms: {status} {stderr}");
+        // Before the handler stands, the signal ends the process by itself. A model that is there at once may have had its say.
+        let is_over = mode != "-memory" && status.code() == Some(0);
+        let is_stopped = status.code() == Some(130) || status.signal() == Some(2);
+        assert!(is_stopped || is_over, "{mode} {wait_ms} ms: {status} {stderr}");
         seen.push(stderr.contains("loading was cancelled"));
     }
     assert!(seen.contains(&true), "no run was stopped while it loaded: {seen:?}");
