@@ -159,6 +159,8 @@ pub struct Streamed {
     pub stall_us: u64,
     /// Past the page cache.
     pub is_direct: bool,
+    /// Who reads.
+    pub reader: &'static str,
 }
 
 impl Statistics {
@@ -216,9 +218,10 @@ impl Statistics {
             line(
                 "Streamed",
                 format!(
-                    "{}, {} a token, {way} the page cache; {} stalls of {} together",
+                    "{}, {} a token, by {} {way} the page cache; {} stalls of {} together",
                     megabytes(s.read_bytes),
                     megabytes(s.bytes_per_token),
+                    s.reader,
                     s.stalls,
                     milliseconds(s.stall_us)
                 ),
@@ -269,6 +272,7 @@ impl Statistics {
                 "stalls": s.stalls,
                 "stall_ms": s.stall_us as f64 / 1e3,
                 "direct": s.is_direct,
+                "reader": s.reader,
             })),
             "lookup_guessed_tokens": self.guessed_tokens,
             "lookup_accepted_tokens": self.accepted_tokens,
@@ -342,6 +346,7 @@ mod tests {
                 stalls: 7,
                 stall_us: 250_000,
                 is_direct: true,
+                reader: "threads",
             }),
             timing: None,
         };
@@ -351,7 +356,7 @@ mod tests {
              Resident: 1.00 MB of 4.00 MB of the model (25%)\n  Private: 2.00 MB\n  \
              Locked: 1.00 MB of 3.00 MB of weights; the limit allows 9 bytes\n  Load time: 1.5 ms\n  \
              Time to first token: 12.3 s\n  Prompt: 10 tokens, 100.0 tokens/s\n  Decode: 5 tokens, 10.0 tokens/s, 1.00 GB/s\n  \
-             Streamed: 90.00 MB, 10.00 MB a token, past the page cache; 7 stalls of 250.0 ms together\n"
+             Streamed: 90.00 MB, 10.00 MB a token, by threads past the page cache; 7 stalls of 250.0 ms together\n"
         );
         let none = Statistics::default().text();
         assert!(!none.contains("System") && !none.contains("Decode") && !none.contains("first token"), "{none}");

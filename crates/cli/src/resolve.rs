@@ -6,6 +6,7 @@ use crate::model_path::{self, Found};
 use crate::own::Own;
 use anyhow::{Context, Result};
 use modelembed::GpuLayers;
+use modelembed::storage::StreamReader;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{IsTerminal, Read, stdin};
@@ -43,6 +44,7 @@ pub struct Setting {
     pub model_note: Option<String>,
     pub mode: Mode,
     pub ram_budget: modelembed::RamBudget,
+    pub stream_reader: StreamReader,
     pub lock: modelembed::Lock,
     pub ctx_tokens: usize,
     /// The context size was asked for.
@@ -215,6 +217,11 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         model_note: found.note,
         mode,
         ram_budget: low.common.ram_budget,
+        stream_reader: match low.common.stream_io {
+            args::StreamIo::Auto => StreamReader::Auto,
+            args::StreamIo::Ring => StreamReader::Ring,
+            args::StreamIo::Threads => StreamReader::Threads,
+        },
         lock: low.common.mlock,
         ctx_tokens: low.common.ctx.map_or(DEFAULT_CTX_TOKENS, |tokens| tokens as usize),
         ctx_is_explicit: low.common.ctx.is_some(),

@@ -20,6 +20,24 @@ impl Setting {
     pub fn notes(&self) -> Notes {
         Notes { quiet: self.quiet, verbose: self.verbose }
     }
+
+    /// How the model is loaded, but for the instruction set, which may not exist.
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions {
+            mode: self.mode.load_mode(),
+            threads: self.threads,
+            isa: None,
+            exact: self.exact,
+            ram_budget: self.ram_budget,
+            ctx_tokens: Some(self.ctx_tokens),
+            cache_type: self.cache_type,
+            lock: self.lock,
+            stream_reader: self.stream_reader,
+            gpu_layers: self.gpu_layers,
+            gpu_device: self.gpu_device.clone(),
+            gpu_limits: GpuLimits::default(),
+        }
+    }
 }
 
 impl Mode {
@@ -46,18 +64,7 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
             anyhow!("-isa {name}: no such instruction set; this CPU has {}", known.join(", "))
         })?),
     };
-    let options = LoadOptions {
-        mode: setting.mode.load_mode(),
-        threads: setting.threads,
-        isa,
-        exact: setting.exact,
-        ram_budget: setting.ram_budget,
-        ctx_tokens: Some(setting.ctx_tokens),
-        lock: setting.lock,
-        gpu_layers: setting.gpu_layers,
-        gpu_device: setting.gpu_device.clone(),
-        gpu_limits: GpuLimits::default(),
-    };
+    let options = LoadOptions { isa, ..setting.load_options() };
     let mut bar = ProgressBar::new(notes);
     let loaded = Model::load(&setting.model, &options, &mut |progress| {
         bar.show(progress.done_bytes, progress.total_bytes);

@@ -30,6 +30,11 @@ impl CacheType {
         }
     }
 
+    /// What a session uses that does not say.
+    pub(crate) fn usual(exact: bool) -> CacheType {
+        if exact { CacheType::F32 } else { CacheType::F16 }
+    }
+
     /// Bytes of one head's key or value; `None` if such a head cannot be stored.
     fn row_bytes(self, head_dim: usize) -> Option<usize> {
         match self {
@@ -73,9 +78,8 @@ enum Data {
     F32 { k: Reserved<f32>, v: Reserved<f32> },
 }
 
-/// Bytes of keys and values of `ctx_tokens` in `n_layer` layers, as far as they can be counted, in the widest type that such a run uses.
-pub(crate) fn bytes(config: &Config, n_layer: usize, ctx_tokens: usize, exact: bool) -> u64 {
-    let ty = if exact { CacheType::F32 } else { CacheType::F16 };
+/// Bytes of keys and values of `ctx_tokens` in `n_layer` layers, as far as they can be counted.
+pub(crate) fn bytes(config: &Config, n_layer: usize, ctx_tokens: usize, ty: CacheType) -> u64 {
     let sizes = [n_layer, config.n_head_kv, ctx_tokens, 2, ty.row_bytes(config.head_dim).unwrap_or(usize::MAX)];
     sizes.into_iter().fold(1u64, |product, n| product.saturating_mul(n as u64))
 }

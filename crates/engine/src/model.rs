@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
 use modelembed_kernels::{Isa, Kernels, MatRef};
 use modelembed_pool::Pool;
-use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamStats, process};
+use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamReader, StreamStats, process};
 use modelembed_text::Tokenizer;
 
 use crate::config::{Config, RopeConfig};
 use crate::error::{Error, Result};
 use crate::files::{ModelFiles, Shard};
 use crate::gpu::{GpuLayers, GpuLimits, GpuModel, GpuPlacement, Here};
+use crate::kv::CacheType;
 use crate::locking::{self, Budget, Lock, LockStats};
 use crate::plan::{Plan, RamBudget, Verdict};
 use crate::prefetch::Prefetch;
@@ -37,6 +38,8 @@ pub struct LoadOptions {
     pub ram_budget: RamBudget,
     /// Tokens of the context that the plan leaves memory for; `None` takes the length that the model was trained for.
     pub ctx_tokens: Option<usize>,
+    /// What keys and values of that context are stored in; `None` takes what a session takes that does not say.
+    pub cache_type: Option<CacheType>,
     /// How much of the weights is locked in memory.
     pub lock: Lock,
     /// How many of the last layers a graphics processor computes.
@@ -46,6 +49,8 @@ pub struct LoadOptions {
     pub gpu_device: Option<String>,
     /// Bounds for it below its own.
     pub gpu_limits: GpuLimits,
+    /// Who reads what streams.
+    pub stream_reader: StreamReader,
 }
 
 /// What loading did.
@@ -124,9 +129,9 @@ impl Model {
         // Before the plan, which may replace pages of the map: what is copied is what the file holds.
         let gpu = GpuModel::load(&config, &weights, &shards, options, ctx_tokens, &mut warnings, progress)?;
         let budget = if options.mode == LoadMode::Map { options.ram_budget } else { RamBudget::Off };
-        let sizes =
-            Sizes { ctx_tokens, exact: options.exact, here: gpu.as_deref().map_or(Here::all(&config), GpuModel::left) };
-        let residency = Residency::new(&shards, &weights, &config, budget, sizes)?;
+        let here = gpu.as_deref().map_or(Here::all(&config), GpuModel::left);
+        let sizes = Sizes::of(options, &config, here);
+        let residency = Residency::new(&shards, &weights, &config, budget, sizes, options.stream_reader)?;
         let mut model = Model {
             residency,
             rope: RopeTable::new(config.rope.n_rot, config.rope.base, config.rope.scaling, None),

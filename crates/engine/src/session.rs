@@ -18,6 +18,10 @@ use crate::timing::{Clock, Job, Phase, Timing};
 /// Guesses that one evaluation checks at most: with the token before them as many columns as logits are computed for at once.
 pub(crate) const MAX_GUESSES: usize = LOGIT_COLS - 1;
 
+/// Token ids that a session has room for from the start, in 4 MB: metadata may name a context of any length, and what a token
+/// appends must not allocate in contexts that are used.
+const MOST_RESERVED_TOKENS: usize = 1 << 20;
+
 /// How a [`Session`] is set up.
 #[derive(Clone, Debug, Default)]
 pub struct SessionOptions {
@@ -55,8 +59,7 @@ impl Session {
         if capacity == 0 {
             return Err(Error::InvalidOption("a context of 0 tokens holds nothing; wanted at least 1".into()));
         }
-        let own = if model.is_exact() { CacheType::F32 } else { CacheType::F16 };
-        let cache_type = options.cache_type.unwrap_or(own);
+        let cache_type = options.cache_type.unwrap_or(CacheType::usual(model.is_exact()));
         if options.timing {
             model.pool().measure_waiting(true);
         }
@@ -72,7 +75,7 @@ impl Session {
             kv: KvCache::new(model.config(), n_layer, capacity, cache_type)?,
             scratch,
             gpu,
-            tokens: Vec::with_capacity(capacity),
+            tokens: Vec::with_capacity(capacity.min(MOST_RESERVED_TOKENS)),
             cancel: options.cancel,
             clock: Clock::new(options.timing),
             best: None,

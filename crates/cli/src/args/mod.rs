@@ -52,6 +52,9 @@ pub struct CommonArgs {
     /// What does not fit is read from the disk for every token
     #[arg(long, global = true, value_name = "SIZE", default_value = "auto", value_parser = parse_ram_budget)]
     pub ram_budget: RamBudget,
+    /// How that is read: io_uring (Linux), several threads, or auto: io_uring where the system allows it
+    #[arg(long, global = true, value_name = "KIND", value_enum, default_value_t = StreamIo::Auto)]
+    pub stream_io: StreamIo,
     /// Lock the weights in memory, layer by layer, as far as the system allows; at most a size like 2G of them. With `require` a
     /// model that cannot be locked as a whole does not run
     #[arg(long, global = true, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "on",
@@ -179,6 +182,18 @@ pub enum Activations {
     Q8,
     // Not quantised.
     F32,
+}
+
+/// `-stream-io`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StreamIo {
+    // The first of the two that the system allows.
+    Auto,
+    // One thread with many reads under way.
+    #[value(name = "io_uring")]
+    Ring,
+    // One thread for each read under way.
+    Threads,
 }
 
 /// `-cache-type`

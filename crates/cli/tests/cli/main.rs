@@ -1,5 +1,7 @@
 //! The real binary with real flags: on tiny models made here, and on real ones where they are at hand.
 
+#[cfg(target_os = "linux")]
+mod cgroup;
 mod chat;
 mod errors;
 mod flags;
