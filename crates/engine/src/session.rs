@@ -63,16 +63,16 @@ impl Session {
         if options.timing {
             model.pool().measure_waiting(true);
         }
+        // A layer's keys and values live where the layer lives.
+        let kv = KvCache::new(model.config(), model.here().n_layers, capacity, cache_type)?;
         let scratch = Scratch::new(model.config(), model.n_vocab(), capacity, model.pool())?;
         let gpu =
             model.gpu().map(|gpu| GpuSession::new(gpu, model, capacity, scratch.max_cols, cache_type)).transpose()?;
         if let Some(gpu) = gpu.as_ref().filter(|_| options.timing) {
             gpu.measure();
         }
-        // A layer's keys and values live where the layer lives.
-        let n_layer = model.here().n_layers;
         Ok(Session {
-            kv: KvCache::new(model.config(), n_layer, capacity, cache_type)?,
+            kv,
             scratch,
             gpu,
             tokens: Vec::with_capacity(capacity.min(MOST_RESERVED_TOKENS)),
