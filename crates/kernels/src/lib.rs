@@ -21,6 +21,9 @@ mod avx512;
 mod format;
 mod isa;
 mod matrix;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+#[allow(clippy::needless_range_loop, reason = "as for AVX2")]
+mod neon;
 mod scalar;
 mod table;
 mod vector;
