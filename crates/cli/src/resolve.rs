@@ -4,6 +4,7 @@ pub use crate::args::Format;
 use crate::args::{self, Activations, LowArgs, Seed};
 use crate::model_path;
 use anyhow::{Context, Result};
+use modelembed::storage::process;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{IsTerminal, Read};
@@ -230,23 +231,10 @@ fn line_of(bytes: Vec<u8>) -> String {
 
 /// What a pipe or a redirected file says. An empty one, a terminal or a device such as /dev/null says nothing.
 fn piped_prompt() -> Result<Option<String>> {
-    if std::io::stdin().is_terminal() || !stdin_is_pipe_or_file() {
+    if std::io::stdin().is_terminal() || !process::stdin_is_pipe_or_file() {
         return Ok(None);
     }
     Ok(Some(line_of(read_stdin()?)).filter(|text| !text.is_empty()))
-}
-
-#[cfg(unix)]
-fn stdin_is_pipe_or_file() -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let Ok(kind) = std::fs::metadata("/dev/stdin").map(|metadata| metadata.file_type()) else { return false };
-    kind.is_fifo() || kind.is_file()
-}
-
-#[cfg(not(unix))]
-fn stdin_is_pipe_or_file() -> bool {
-    // Without the type of the handle there is no telling a pipe from nothing at all: only `-p -` reads.
-    false
 }
 
 /// `-template`: the text of a file if there is one, else what was typed.

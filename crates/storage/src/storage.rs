@@ -240,6 +240,13 @@ impl Storage {
     pub fn advise(&self, range: Range<u64>, advice: Advice) -> bool {
         self.mapped(&range).is_some_and(|bytes| !bytes.is_empty() && os::advise(bytes, advice))
     }
+
+    /// Reads the pages that a range of a mapped file touches and keeps them in memory as long as the file is mapped: all of them, or
+    /// none. False where the system refuses (a limit such as Linux's RLIMIT_MEMLOCK, which is often a few MB), in other modes and
+    /// beyond the end.
+    pub fn lock(&self, range: Range<u64>) -> bool {
+        self.mapped(&range).is_some_and(|bytes| !bytes.is_empty() && os::lock(bytes))
+    }
 }
 
 impl std::fmt::Debug for Storage {

@@ -277,6 +277,34 @@ fn advice_changes_no_byte() {
     storage.prefetch(0..u64::MAX);
 }
 
+#[test]
+fn locked_pages_stay_as_long_as_the_file_is_mapped() {
+    const LEN: u64 = 16 << 10; // less than any system's limit
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model");
+    let bytes = content(5 * LEN as usize);
+    std::fs::write(&path, &bytes).unwrap();
+    // What Linux counts for this process; no other test here locks anything.
+    let locked_kib = || {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmLck:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    let before = locked_kib();
+    let storage = open(&path, LoadMode::Map).unwrap();
+    assert!(storage.lock(LEN..2 * LEN));
+    if let Some(before) = before {
+        let more = locked_kib().unwrap() - before;
+        assert!((LEN >> 10..=(LEN >> 10) + 128).contains(&more), "{more} KiB"); // pages have at most 64 KiB
+    }
+    assert!(storage.bytes(0..5 * LEN) == Some(&bytes));
+    assert!(!storage.lock(4 * LEN..5 * LEN + 1), "beyond the end");
+    assert!(!storage.lock(7..7), "no bytes");
+    drop(storage);
+    assert_eq!(locked_kib(), before);
+    assert!(!open(&path, LoadMode::Buffer).unwrap().lock(0..LEN), "only maps can be locked");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_mapped_file_that_was_just_written_is_not_private() {

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::unix::{advise_pages, faults};
-pub(crate) use super::unix::{handle_lost_pages, irregular_kind, read_at, resident_bytes};
+pub(crate) use super::unix::{handle_lost_pages, irregular_kind, lock, read_at, resident_bytes, stdin_is_pipe_or_file};
 use crate::process::Snapshot;
 use crate::storage::Advice;
 

@@ -7,9 +7,10 @@
 //! - `mapped_resident_bytes(bytes)`: how much of a mapping stands in this process's page tables;
 //! - `prefetch(bytes)`: bring mapped memory in;
 //! - `advise(bytes, advice)`: say how the pages of a mapped file will be used;
+//! - `lock(bytes)`: keep mapped memory in RAM until it is unmapped;
 //! - `advise_huge_pages(bytes)`: larger pages serve this memory better, if the system has them;
 //! - `handle_lost_pages()`: see [`crate::report_lost_pages`];
-//! - `snapshot()`, `available_memory_bytes()`: see [`crate::process`].
+//! - `snapshot()`, `available_memory_bytes()`, `stdin_is_pipe_or_file()`: see [`crate::process`].
 
 #[cfg(unix)]
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code, reason = "`other` asks for little"))]

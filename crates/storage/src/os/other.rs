@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata};
 
 #[cfg(unix)]
-pub(crate) use super::unix::{irregular_kind, read_at};
+pub(crate) use super::unix::{irregular_kind, lock, read_at, stdin_is_pipe_or_file};
 use crate::process::Snapshot;
 use crate::storage::Advice;
 
@@ -21,6 +21,17 @@ pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> std::io::Resu
 #[cfg(not(unix))]
 pub(crate) fn irregular_kind(_metadata: &Metadata) -> &'static str {
     "a pipe or a device"
+}
+
+/// Unknown: only what is asked for by name is read.
+#[cfg(not(unix))]
+pub(crate) fn stdin_is_pipe_or_file() -> bool {
+    false
+}
+
+#[cfg(not(unix))]
+pub(crate) fn lock(_bytes: &[u8]) -> bool {
+    false
 }
 
 pub(crate) fn tells_residency(_file: &File, _metadata: &Metadata) -> bool {

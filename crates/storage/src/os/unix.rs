@@ -19,6 +19,11 @@ pub(crate) fn irregular_kind(metadata: &Metadata) -> &'static str {
     }
 }
 
+pub(crate) fn stdin_is_pipe_or_file() -> bool {
+    let Ok(kind) = std::fs::metadata("/dev/stdin").map(|metadata| metadata.file_type()) else { return false };
+    kind.is_fifo() || kind.is_file()
+}
+
 fn page_bytes() -> usize {
     // SAFETY: sysconf reads a constant of the system.
     let n = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
@@ -31,6 +36,20 @@ pub(crate) fn advise_pages(bytes: &[u8], advice: libc::c_int) -> bool {
     // SAFETY: the pages are mapped, since `bytes` is borrowed, and hold a file's bytes (which come back when they are touched)
     // or memory about which callers give advice only that keeps what it holds.
     unsafe { libc::madvise(start as *mut libc::c_void, len, advice) == 0 }
+}
+
+/// Keeps the pages that `bytes` lies in in memory until they are unmapped: all of them, or none if the system refuses.
+pub(crate) fn lock(bytes: &[u8]) -> bool {
+    let (start, len) = pages_of(bytes);
+    // SAFETY: the pages are mapped, since `bytes` is borrowed; locking changes nothing that can be read there. Linux may keep some of
+    // them locked where it refuses in the middle, so that is taken back.
+    unsafe {
+        let locked = libc::mlock(start as *const libc::c_void, len) == 0;
+        if !locked {
+            libc::munlock(start as *const libc::c_void, len);
+        }
+        locked
+    }
 }
 
 /// The whole pages that `bytes` lies in: (address, length).

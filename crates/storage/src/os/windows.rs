@@ -3,8 +3,14 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::windows::fs::FileExt;
+use std::os::windows::io::AsRawHandle;
 
-use windows_sys::Win32::System::Memory::{PrefetchVirtualMemory, WIN32_MEMORY_RANGE_ENTRY};
+use windows_sys::Win32::Foundation::{ERROR_NOT_LOCKED, GetLastError};
+use windows_sys::Win32::Storage::FileSystem::{FILE_TYPE_DISK, FILE_TYPE_PIPE, GetFileType};
+use windows_sys::Win32::System::Memory::{
+    GetProcessWorkingSetSizeEx, PrefetchVirtualMemory, SetProcessWorkingSetSizeEx, VirtualLock, VirtualUnlock,
+    WIN32_MEMORY_RANGE_ENTRY,
+};
 use windows_sys::Win32::System::ProcessStatus::{
     GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS, PROCESS_MEMORY_COUNTERS_EX, PSAPI_WORKING_SET_EX_INFORMATION,
     QueryWorkingSetEx,
@@ -23,6 +29,12 @@ pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<us
 
 pub(crate) fn irregular_kind(_metadata: &Metadata) -> &'static str {
     "a pipe or a device"
+}
+
+pub(crate) fn stdin_is_pipe_or_file() -> bool {
+    // SAFETY: the call takes any handle, and this one is open as long as the process runs.
+    let kind = unsafe { GetFileType(io::stdin().as_raw_handle()) };
+    kind == FILE_TYPE_PIPE || kind == FILE_TYPE_DISK
 }
 
 /// Pages of the mapping in this process's working set; Windows does not tell what else its cache holds.
@@ -65,9 +77,29 @@ pub(crate) fn tells_residency(_file: &File, _metadata: &Metadata) -> bool {
     true
 }
 
-/// Windows takes no advice about the pages of a mapped file.
-pub(crate) fn advise(_bytes: &[u8], _advice: Advice) -> bool {
-    false
+/// Windows takes no advice about the pages of a mapped file, but lets them go: to unlock pages that are not locked takes them out
+/// of the working set, and into the cache. The call fails then, with an error that says so.
+pub(crate) fn advise(bytes: &[u8], advice: Advice) -> bool {
+    match advice {
+        // SAFETY: the pages are mapped, since `bytes` is borrowed; what can be read there does not change.
+        Advice::Release => unsafe {
+            VirtualUnlock(bytes.as_ptr().cast(), bytes.len()) == 0 && GetLastError() == ERROR_NOT_LOCKED
+        },
+        Advice::Normal | Advice::Sequential | Advice::Random | Advice::Cold => false,
+    }
+}
+
+/// A process may lock as much as the smallest working set that it is promised, about 200 KB at first: so that grows by as much.
+pub(crate) fn lock(bytes: &[u8]) -> bool {
+    let pages_bytes = bytes.len() + 2 * PAGE_BYTES; // parts of pages at both ends
+    let (mut least, mut most, mut flags) = (0, 0, 0);
+    // SAFETY: the calls write the three numbers and take them; the pages are mapped, since `bytes` is borrowed.
+    unsafe {
+        let process = GetCurrentProcess();
+        GetProcessWorkingSetSizeEx(process, &raw mut least, &raw mut most, &raw mut flags) != 0
+            && SetProcessWorkingSetSizeEx(process, least + pages_bytes, most + pages_bytes, flags) != 0
+            && VirtualLock(bytes.as_ptr().cast(), bytes.len()) != 0
+    }
 }
 
 /// Large pages need a privilege that users do not have.
