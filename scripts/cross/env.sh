@@ -7,6 +7,7 @@ WINE=/usr/lib/wine/wine64
 
 # Apart from the native build: another compiler.
 export CARGO_TARGET_DIR=${MODELEMBED_CROSS_TARGET_DIR:-target/cross}
+export CARGO_INCREMENTAL=0
 
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64-static

@@ -64,14 +64,18 @@ unsafe fn tile<G: Group, D: Dot, const NR: usize, const NC: usize>(
     let mut acc = [[vdupq_n_f32(0.0); NC]; NR];
     let mut run = 0;
     // SAFETY: a row is n_runs / BLOCK_RUNS whole blocks and a column n_runs runs with their scales and sums, as the caller
-    // vouches. Groups before the last have 8 runs; in the last one loads keep within `n` runs.
+    // vouches. Groups before the last have 8 runs; in the last one loads keep within those that there are.
     unsafe {
         while run + RUNS <= n_runs {
-            group::<G, D, NR, NC, true>(w, x, layout, run, RUNS, &mut acc);
+            group::<G, D, NR, NC>(w, x, layout, run, &mut acc);
             run += RUNS;
         }
         if G::BLOCK_RUNS == 1 && run < n_runs {
-            group::<G, D, NR, NC, false>(w, x, layout, run, n_runs - run, &mut acc);
+            for r in 0..NR {
+                for c in 0..NC {
+                    acc[r][c] = last_group::<G, D>(w[r], x[c], layout, run, n_runs - run, acc[r][c]);
+                }
+            }
         }
     }
     let mut sums = [[0.0; NC]; NR];
@@ -83,105 +87,134 @@ unsafe fn tile<G: Group, D: Dot, const NR: usize, const NC: usize>(
     sums
 }
 
-/// Adds runs `run..run + n` to the accumulators. `FULL` means that `n` is 8.
+/// Adds runs `run..run + 8` to the accumulators.
 ///
 /// # Safety
 /// As [`tile`]; each row and column has these runs.
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn group<G: Group, D: Dot, const NR: usize, const NC: usize, const FULL: bool>(
+unsafe fn group<G: Group, D: Dot, const NR: usize, const NC: usize>(
     w: [*const u8; NR],
     x: [*const u8; NC],
     layout: ActLayout,
     run: usize,
-    n: usize,
     acc: &mut [[float32x4_t; NC]; NR],
 ) {
-    // SAFETY: the caller vouches for the runs in rows and columns; what lies beyond them is not loaded.
+    // SAFETY: the caller vouches for the runs in rows and columns.
     unsafe {
-        let mut heads = [Head::ZERO; NR];
-        let mut at = w;
         for r in 0..NR {
-            at[r] = w[r].add(run / G::BLOCK_RUNS * G::BYTES);
-            heads[r] = G::head(at[r], n);
-        }
-        let w = at;
-        if G::OFFSET {
-            // Sums of 16: four vectors; of 32: two.
-            let (sums_at, per_run) = if G::SUB16 { (layout.sums16_at(), 2) } else { (layout.sums32_at(), 1) };
+            let w = w[r].add(run / G::BLOCK_RUNS * G::BYTES);
+            let head = G::head(w, RUNS);
             for c in 0..NC {
-                for i in 0..2 * per_run {
-                    let at = sums_at + (run * per_run + i * 4) * 4;
-                    let sums = load4::<FULL>(x[c], at, (n * per_run).saturating_sub(i * 4));
-                    for r in 0..NR {
-                        acc[r][c] = vfmaq_f32(acc[r][c], heads[r].offset[i], sums);
-                    }
-                }
+                acc[r][c] = add_offsets::<G, true>(&head, x[c], layout, run, RUNS, acc[r][c]);
             }
-        }
-        let scales_at = layout.scales_at() + run * 4;
-        quad::<G, D, NR, NC, FULL, 0>(w, &heads, x, run, scales_at, n, acc);
-        if FULL || n > 4 {
-            quad::<G, D, NR, NC, FULL, 1>(w, &heads, x, run, scales_at, n, acc);
+            // Written out, so that shifts by the run's number become constants.
+            let q = [G::quants(w, 0), G::quants(w, 1), G::quants(w, 2), G::quants(w, 3)];
+            for c in 0..NC {
+                acc[r][c] = add_quad::<G, D, true, 0>(&head, &q, x[c], layout, run, 4, acc[r][c]);
+            }
+            let q = [G::quants(w, 4), G::quants(w, 5), G::quants(w, 6), G::quants(w, 7)];
+            for c in 0..NC {
+                acc[r][c] = add_quad::<G, D, true, 1>(&head, &q, x[c], layout, run, 4, acc[r][c]);
+            }
         }
     }
 }
 
-/// Adds runs `4 * QUAD..4 * QUAD + 4` of a group, as far as they are among its `n`.
+/// `acc` plus the `n` runs, fewer than 8, with which a row of 32-element blocks may end. Once a row and column, so not worth code for
+/// each number of them.
 ///
 /// # Safety
-/// As [`group`]; `scales_at` is where the group's activation scales are.
+/// As [`tile`]; row and column have these runs.
 #[target_feature(enable = "neon")]
-#[inline]
-unsafe fn quad<G: Group, D: Dot, const NR: usize, const NC: usize, const FULL: bool, const QUAD: usize>(
-    w: [*const u8; NR],
-    heads: &[Head; NR],
-    x: [*const u8; NC],
+#[inline(never)]
+unsafe fn last_group<G: Group, D: Dot>(
+    w: *const u8,
+    x: *const u8,
+    layout: ActLayout,
     run: usize,
-    scales_at: usize,
     n: usize,
-    acc: &mut [[float32x4_t; NC]; NR],
-) {
-    let n = if FULL { 4 } else { (n - 4 * QUAD).min(4) };
+    acc: float32x4_t,
+) -> float32x4_t {
     // SAFETY: the caller vouches for the runs; those beyond `n` are not loaded.
     unsafe {
-        for r in 0..NR {
-            let first = 4 * QUAD;
-            let zero = [vdupq_n_s8(0); 2];
-            // Written out, so that shifts by the run's number become constants.
-            let q = [
-                G::quants(w[r], first),
-                if FULL || n > 1 { G::quants(w[r], first + 1) } else { zero },
-                if FULL || n > 2 { G::quants(w[r], first + 2) } else { zero },
-                if FULL || n > 3 { G::quants(w[r], first + 3) } else { zero },
-            ];
-            for c in 0..NC {
-                let mut halves = [[vdupq_n_s32(0); 2]; 4];
-                for i in 0..4 {
-                    if FULL || i < n {
-                        let x = x[c].add((run + first + i) * RUN).cast::<i8>();
-                        halves[i][0] = D::add(halves[i][0], q[i][0], vld1q_s8(x));
-                        let second = if G::SUB16 { 1 } else { 0 };
-                        halves[i][second] = D::add(halves[i][second], q[i][1], vld1q_s8(x.add(16)));
-                    }
-                }
-                let dots = if G::SUB16 {
-                    // Sums of the halves of two runs, times their integer scales; then sums of runs.
-                    let pair = |i: usize| {
-                        let [a, b] = halves[i];
-                        let [c, d] = halves[i + 1];
-                        let sums = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
-                        vmulq_s32(sums, heads[r].mult[2 * QUAD + i / 2])
-                    };
-                    vpaddq_s32(pair(0), pair(2))
-                } else {
-                    let [[a, _], [b, _], [c, _], [d, _]] = halves;
-                    vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))
-                };
-                let scale = vmulq_f32(heads[r].scale[QUAD], load4::<FULL>(x[c], scales_at + QUAD * 16, n));
-                acc[r][c] = vfmaq_f32(acc[r][c], vcvtq_f32_s32(dots), scale);
+        let w = w.add(run * G::BYTES);
+        let head = G::head(w, n);
+        let mut acc = add_offsets::<G, false>(&head, x, layout, run, n, acc);
+        let mut q = [[[vdupq_n_s8(0); 2]; 4]; 2];
+        for g in 0..n {
+            q[g / 4][g % 4] = G::quants(w, g);
+        }
+        acc = add_quad::<G, D, false, 0>(&head, &q[0], x, layout, run, n.min(4), acc);
+        add_quad::<G, D, false, 1>(&head, &q[1], x, layout, run, n.saturating_sub(4), acc)
+    }
+}
+
+/// `acc` plus the offsets of `n` runs times the sums of their activations. `FULL` means that `n` is 8.
+///
+/// # Safety
+/// As [`tile`]; the column has these runs.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn add_offsets<G: Group, const FULL: bool>(
+    head: &Head,
+    x: *const u8,
+    layout: ActLayout,
+    run: usize,
+    n: usize,
+    mut acc: float32x4_t,
+) -> float32x4_t {
+    if G::OFFSET {
+        // Sums of 16: four vectors; of 32: two.
+        let (sums_at, per_run) = if G::SUB16 { (layout.sums16_at(), 2) } else { (layout.sums32_at(), 1) };
+        for i in 0..2 * per_run {
+            // SAFETY: the caller vouches for the sums of `n` runs.
+            let sums =
+                unsafe { load4::<FULL>(x, sums_at + (run * per_run + i * 4) * 4, (n * per_run).saturating_sub(i * 4)) };
+            acc = vfmaq_f32(acc, head.offset[i], sums);
+        }
+    }
+    acc
+}
+
+/// `acc` plus four runs of a group, from run `4 * QUAD` on, of which the first `n` exist: `FULL` means all.
+///
+/// # Safety
+/// As [`tile`]; the column has these runs, and the group begins at `run`.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn add_quad<G: Group, D: Dot, const FULL: bool, const QUAD: usize>(
+    head: &Head,
+    q: &[[int8x16_t; 2]; 4],
+    x: *const u8,
+    layout: ActLayout,
+    run: usize,
+    n: usize,
+    acc: float32x4_t,
+) -> float32x4_t {
+    let first = run + 4 * QUAD;
+    // SAFETY: the caller vouches for the runs; those beyond `n` are not loaded.
+    unsafe {
+        let mut halves = [[vdupq_n_s32(0); 2]; 4];
+        for i in 0..4 {
+            if FULL || i < n {
+                let x = x.add((first + i) * RUN).cast::<i8>();
+                halves[i][0] = D::add(halves[i][0], q[i][0], vld1q_s8(x));
+                let second = if G::SUB16 { 1 } else { 0 };
+                halves[i][second] = D::add(halves[i][second], q[i][1], vld1q_s8(x.add(16)));
             }
         }
+        let [[a, a2], [b, b2], [c, c2], [d, d2]] = halves;
+        let dots = if G::SUB16 {
+            // Sums of the halves of two runs, times their integer scales; then sums of runs.
+            let low = vmulq_s32(vpaddq_s32(vpaddq_s32(a, a2), vpaddq_s32(b, b2)), head.mult[2 * QUAD]);
+            let high = vmulq_s32(vpaddq_s32(vpaddq_s32(c, c2), vpaddq_s32(d, d2)), head.mult[2 * QUAD + 1]);
+            vpaddq_s32(low, high)
+        } else {
+            vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))
+        };
+        let scale = vmulq_f32(head.scale[QUAD], load4::<FULL>(x, layout.scales_at() + first * 4, n));
+        vfmaq_f32(acc, vcvtq_f32_s32(dots), scale)
     }
 }
 

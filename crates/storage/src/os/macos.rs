@@ -2,8 +2,10 @@
 
 use std::fs::{File, Metadata};
 
+pub(crate) use super::unix::{
+    Anonymous, anonymous, handle_lost_pages, irregular_kind, lock, read_at, resident_bytes, stdin_is_pipe_or_file,
+};
 use super::unix::{advise_pages, faults};
-pub(crate) use super::unix::{handle_lost_pages, irregular_kind, lock, read_at, resident_bytes, stdin_is_pipe_or_file};
 use crate::process::Snapshot;
 use crate::storage::Advice;
 

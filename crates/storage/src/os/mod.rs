@@ -7,6 +7,7 @@
 //! - `mapped_resident_bytes(bytes)`: how much of a mapping stands in this process's page tables;
 //! - `prefetch(bytes)`: bring mapped memory in;
 //! - `advise(bytes, advice)`: say how the pages of a mapped file will be used;
+//! - `anonymous(len)`: an `Anonymous`, zeros at a page boundary that cost memory only once they are written;
 //! - `lock(bytes)`: keep mapped memory in RAM until it is unmapped;
 //! - `advise_huge_pages(bytes)`: larger pages serve this memory better, if the system has them;
 //! - `handle_lost_pages()`: see [`crate::report_lost_pages`];

@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata};
 
 #[cfg(unix)]
-pub(crate) use super::unix::{irregular_kind, lock, read_at, stdin_is_pipe_or_file};
+pub(crate) use super::unix::{Anonymous, anonymous, irregular_kind, lock, read_at, stdin_is_pipe_or_file};
 use crate::process::Snapshot;
 use crate::storage::Advice;
 
@@ -16,6 +16,14 @@ pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> std::io::Resu
     let mut file = file;
     file.seek(SeekFrom::Start(offset))?;
     file.read(out)
+}
+
+#[cfg(not(unix))]
+pub(crate) use memmap2::MmapMut as Anonymous;
+
+#[cfg(not(unix))]
+pub(crate) fn anonymous(len: usize) -> std::io::Result<Anonymous> {
+    memmap2::MmapOptions::new().len(len).map_anon()
 }
 
 #[cfg(not(unix))]

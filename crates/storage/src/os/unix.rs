@@ -4,6 +4,12 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 
+pub(crate) use memmap2::MmapMut as Anonymous;
+
+pub(crate) fn anonymous(len: usize) -> io::Result<Anonymous> {
+    memmap2::MmapOptions::new().len(len).no_reserve_swap().map_anon()
+}
+
 pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
     file.read_at(out, offset)
 }

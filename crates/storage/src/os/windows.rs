@@ -4,12 +4,13 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::windows::fs::FileExt;
 use std::os::windows::io::AsRawHandle;
+use std::ptr::NonNull;
 
 use windows_sys::Win32::Foundation::{ERROR_NOT_LOCKED, GetLastError};
 use windows_sys::Win32::Storage::FileSystem::{FILE_TYPE_DISK, FILE_TYPE_PIPE, GetFileType};
 use windows_sys::Win32::System::Memory::{
-    GetProcessWorkingSetSizeEx, PrefetchVirtualMemory, SetProcessWorkingSetSizeEx, VirtualLock, VirtualUnlock,
-    WIN32_MEMORY_RANGE_ENTRY,
+    GetProcessWorkingSetSizeEx, MEM_COMMIT, MEM_RELEASE, MEM_RESERVE, PAGE_READWRITE, PrefetchVirtualMemory,
+    SetProcessWorkingSetSizeEx, VirtualAlloc, VirtualFree, VirtualLock, VirtualUnlock, WIN32_MEMORY_RANGE_ENTRY,
 };
 use windows_sys::Win32::System::ProcessStatus::{
     GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS, PROCESS_MEMORY_COUNTERS_EX, PSAPI_WORKING_SET_EX_INFORMATION,
@@ -22,6 +23,48 @@ use crate::process::Snapshot;
 use crate::storage::Advice;
 
 const PAGE_BYTES: usize = 4096;
+
+/// Private memory, which the process's figures count as such: an anonymous file mapping would not be. All of it counts as committed at
+/// once, since Windows promises no more than it has; pages come when they are touched.
+pub(crate) struct Anonymous {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+pub(crate) fn anonymous(len: usize) -> io::Result<Anonymous> {
+    // SAFETY: asks for fresh memory, wherever there is room.
+    let start = unsafe { VirtualAlloc(std::ptr::null(), len, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE) };
+    let start = NonNull::new(start.cast::<u8>()).ok_or_else(io::Error::last_os_error)?;
+    Ok(Anonymous { start, len })
+}
+
+// SAFETY: plain memory that this value owns.
+unsafe impl Send for Anonymous {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Anonymous {}
+
+impl std::ops::Deref for Anonymous {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `len` bytes at `start` can be read and written, are zero at first, and live as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for Anonymous {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Anonymous {
+    fn drop(&mut self) {
+        // SAFETY: exactly the memory that `anonymous` got, which nobody borrows any more.
+        unsafe { VirtualFree(self.start.as_ptr().cast(), 0, MEM_RELEASE) };
+    }
+}
 
 pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
     file.seek_read(out, offset)
