@@ -25,6 +25,19 @@ step "models"
 scripts/fetch-model.sh all
 export MODELEMBED_MODELS=$PWD/models MODELEMBED_REQUIRE_MODELS=1
 
+step "software GPU"
+# A GPU made of software, for the kernels' tests; where it could be installed, a test that does not find it fails.
+export NODEVICE_SELECT=1 # Mesa's own layer has nothing to choose and would warn
+has_vulkan() { dpkg -s mesa-vulkan-drivers libvulkan1 >/dev/null 2>&1; }
+if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] && ! has_vulkan; then
+    { apt-get -qq update && apt-get -qq install -y --no-install-recommends mesa-vulkan-drivers libvulkan1; } >/dev/null 2>&1 || true
+fi
+if command -v dpkg >/dev/null && has_vulkan; then
+    export MODELEMBED_REQUIRE_GPU=1
+else
+    echo "mesa-vulkan-drivers and libvulkan1 are not there: tests of GPU kernels are skipped unless a GPU is found" >&2
+fi
+
 step "format"
 cargo fmt --all --check
 
@@ -41,6 +54,16 @@ cargo test --locked --workspace --doc
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+step "instruction counts"
+if [ "$(uname -sm)" = "Linux x86_64" ] && ! command -v valgrind >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    { apt-get -qq update && apt-get -qq install -y --no-install-recommends valgrind; } >/dev/null 2>&1 || true
+fi
+if [ "$(uname -sm)" = "Linux x86_64" ] && command -v valgrind >/dev/null; then
+    "$python" bench/instructions.py
+else
+    echo "skipped: no valgrind, or not Linux on x86-64"
+fi
 
 step "demo"
 answer=$(scripts/demo.sh)

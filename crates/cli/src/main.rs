@@ -7,13 +7,17 @@ mod commands;
 mod interrupt;
 mod measure;
 mod model_path;
+mod own;
 mod report;
 mod resolve;
 mod run;
 mod setup;
 mod terminal;
+mod timing;
 
-use modelembed::storage::CountingAllocator;
+use modelembed::packed::PackedError;
+use modelembed::storage::{CountingAllocator, StorageError, report_lost_pages};
+use own::Own;
 use resolve::{Task, UsageError};
 use std::process::ExitCode;
 
@@ -21,8 +25,14 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
+/// The exit code after a mapped file lost pages: what `sysexits.h` calls an input or output error.
+const LOST_PAGES_EXIT_CODE: i32 = 74;
+
 fn main() -> ExitCode {
-    let low = match args::parse(std::env::args_os()) {
+    report_lost_pages(LOST_PAGES_EXIT_CODE);
+    let own = Own::find();
+    let flags = own.as_ref().ok().and_then(Option::as_ref).map(Own::flags).unwrap_or_default();
+    let low = match args::parse_with(flags, std::env::args_os()) {
         Ok(low) => low,
         Err(refusal) if refusal.exit_code == 0 => return finish(print(&refusal.text)),
         Err(refusal) => {
@@ -30,17 +40,26 @@ fn main() -> ExitCode {
             return ExitCode::from(refusal.exit_code);
         }
     };
-    finish(work(low))
+    finish(own.map_err(Into::into).and_then(|own| work(low, own.as_ref())))
 }
 
-fn work(low: args::LowArgs) -> anyhow::Result<ExitCode> {
-    match resolve::resolve(low)? {
+fn work(low: args::LowArgs, own: Option<&Own>) -> anyhow::Result<ExitCode> {
+    match resolve::resolve(low, own)? {
         (Task::Talk(talk), Some(setting)) if talk.interactive => chat::chat(&setting, talk),
         (Task::Talk(talk), Some(setting)) => run::run(&setting, talk),
         (Task::Tokenize { text, special }, Some(setting)) => commands::tokenize::tokenize(&setting, &text, special),
-        (Task::Inspect, Some(setting)) => commands::inspect::inspect(&setting),
+        (Task::DryRun, Some(setting)) => commands::plan::dry_run(&setting),
+        (Task::Inspect { with_plan }, Some(setting)) => commands::inspect::inspect(&setting, with_plan),
         (Task::Score { text }, Some(setting)) => commands::score::score(&setting, &text),
-        (Task::Bench(bench), Some(setting)) => commands::bench::bench(&setting, bench),
+        (Task::Status, Some(setting)) => commands::status::status(&setting),
+        (Task::Warm { layers, force }, Some(setting)) => commands::warm::warm(&setting, layers.as_deref(), force),
+        (Task::Evict { layers }, Some(setting)) => commands::warm::evict(&setting, layers.as_deref()),
+        (Task::Verify { with_tensors }, Some(setting)) => commands::verify::verify(&setting, with_tensors),
+        (Task::Compare(compare), Some(setting)) => commands::compare::compare(&setting, &compare),
+        (Task::Pack(pack), Some(setting)) => commands::pack::pack(&setting, pack),
+        (Task::Unpack(unpack), Some(setting)) => commands::pack::unpack(&setting, unpack),
+        (Task::Bench(bench), Some(setting)) => commands::bench::bench(setting, &bench),
+        (Task::Synthetic(model), Some(setting)) => commands::synthetic::synthetic(&setting, &model),
         (Task::Completions(shell), _) => print(&String::from_utf8_lossy(&args::completions(shell))),
         (_, None) => anyhow::bail!("this task needs a model"),
     }
@@ -51,14 +70,34 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Exit codes: 0, 1 for what failed, 2 for a command line that makes no sense; a reader that went away is no failure.
+/// Exit codes: 0, 1 for what failed, 2 for a command line that makes no sense, 130 for Ctrl-C; a reader that went away is no failure.
 fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) if terminal::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal::eprint_line(&format!("error: {error:#}"));
-            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+            terminal::eprint_line(&format!("error: {}", in_words(&error)));
+            ExitCode::from(match () {
+                () if error.is::<UsageError>() => 2,
+                () if was_cancelled(&error) => interrupt::EXIT_CODE,
+                () => 1,
+            })
         }
     }
+}
+
+/// An error with its causes, each of them once: some messages hold their cause already.
+fn in_words(error: &anyhow::Error) -> String {
+    error.chain().map(|cause| cause.to_string()).fold(String::new(), |told, cause| match told {
+        told if told.is_empty() => cause,
+        told if told.contains(&cause) => told,
+        told => format!("{told}: {cause}"),
+    })
+}
+
+/// Whether Ctrl-C ended the work.
+fn was_cancelled(error: &anyhow::Error) -> bool {
+    use modelembed::Error;
+    matches!(error.downcast_ref::<Error>(), Some(Error::Cancelled | Error::Storage(StorageError::Cancelled)))
+        || matches!(error.downcast_ref::<PackedError>(), Some(PackedError::Cancelled))
 }

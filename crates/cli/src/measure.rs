@@ -1,14 +1,18 @@
 //! Collects what the statistics show.
 
-use crate::report::{Pace, Statistics};
+use crate::report::{Pace, Statistics, Streamed};
 use modelembed::storage::{CountingAllocator, process};
-use modelembed::{GenerateStats, Model};
+use modelembed::{GenerateStats, Model, Verdict};
 
 /// Speeds of one or more answers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Speed {
     prompt: Pace,
     decode: Pace,
+    /// Evaluations while decoding.
+    decode_steps: usize,
+    guessed_tokens: usize,
+    accepted_tokens: usize,
     /// Of the first answer.
     first_token_us: Option<u64>,
 }
@@ -19,7 +23,10 @@ impl Speed {
         let us = |time: std::time::Duration| time.as_micros() as u64;
         self.prompt.tokens += stats.prompt_tokens;
         self.prompt.elapsed_us += us(stats.prompt_time);
-        self.decode.tokens += stats.decode_steps;
+        self.decode.tokens += stats.decoded_tokens;
+        self.decode_steps += stats.decode_steps;
+        self.guessed_tokens += stats.guessed_tokens;
+        self.accepted_tokens += stats.accepted_tokens;
         self.decode.elapsed_us += us(stats.decode_time);
         if stats.generated_tokens > 0 {
             self.first_token_us.get_or_insert(us(stats.first_token_time));
@@ -43,11 +50,26 @@ pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
         resident_bytes: residency,
         model_bytes: model.n_bytes(),
         private_bytes: process.private_bytes,
+        shared_bytes: process.shared_bytes,
         load_us: model.load_stats().load_time.as_micros() as u64,
         first_token_us: speed.first_token_us,
         prompt: speed.prompt,
         decode: speed.decode,
+        decode_steps: speed.decode_steps,
+        guessed_tokens: speed.guessed_tokens,
+        accepted_tokens: speed.accepted_tokens,
         bytes_per_token: model.bytes_per_token(),
+        process_resident_bytes: process.resident_bytes,
+        locked: model.load_stats().locked.clone(),
+        plan: (model.plan().verdict != Verdict::Unplanned).then(|| model.plan().to_string()),
+        streamed: model.stream_stats().map(|stats| Streamed {
+            bytes_per_token: model.plan().streamed_per_token(),
+            read_bytes: stats.read_bytes,
+            stalls: stats.stalls,
+            stall_us: stats.stall_time.as_micros() as u64,
+            is_direct: stats.is_direct,
+        }),
+        timing: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The banner before and the statistics after an answer.
 
 use crate::resolve::Mode;
+use modelembed::LockStats;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
@@ -105,18 +106,48 @@ pub struct Statistics {
     pub model_bytes: u64,
     /// Memory that only this process uses.
     pub private_bytes: Option<u64>,
+    /// Resident pages of files: the mapped model's and the program's.
+    pub shared_bytes: Option<u64>,
     pub load_us: u64,
     pub first_token_us: Option<u64>,
     pub prompt: Pace,
     pub decode: Pace,
-    /// Bytes of weights that a decoded token reads.
+    /// Evaluations while decoding: fewer than tokens where guesses came true.
+    pub decode_steps: usize,
+    pub guessed_tokens: usize,
+    pub accepted_tokens: usize,
+    /// Bytes of weights that an evaluation reads.
     pub bytes_per_token: u64,
+    /// All resident pages of the process.
+    pub process_resident_bytes: Option<u64>,
+    /// What of the weights is locked in memory, if that was asked for.
+    pub locked: Option<LockStats>,
+    /// The plan's line, where there is a plan.
+    pub plan: Option<String>,
+    /// What was read from the disk while computing, where the model does not fit.
+    pub streamed: Option<Streamed>,
+    /// Where the time went, if that was asked for.
+    pub timing: Option<modelembed::Timing>,
+}
+
+/// What streaming did.
+#[derive(Debug, Clone, Copy)]
+pub struct Streamed {
+    /// As planned.
+    pub bytes_per_token: u64,
+    pub read_bytes: u64,
+    /// How often a layer waited for its weights.
+    pub stalls: u64,
+    pub stall_us: u64,
+    /// Past the page cache.
+    pub is_direct: bool,
 }
 
 impl Statistics {
     /// Weight bytes read a second while decoding, in units of 10^9.
     pub fn gb_per_second(&self) -> f64 {
-        self.decode.per_second() * self.bytes_per_token as f64 / 1e9
+        let steps = Pace { tokens: self.decode_steps, ..self.decode };
+        steps.per_second() * self.bytes_per_token as f64 / 1e9
     }
 
     /// The lines after an answer.
@@ -143,6 +174,11 @@ impl Statistics {
         if let Some(bytes) = self.private_bytes {
             line("Private", megabytes(bytes));
         }
+        if let Some(lock) = &self.locked {
+            let reason = lock.reason.as_ref().map_or(String::new(), |reason| format!("; {reason}"));
+            let (locked, wanted) = (megabytes(lock.locked_bytes), megabytes(lock.wanted_bytes));
+            line("Locked", format!("{locked} of {wanted} of weights{reason}"));
+        }
         line("Load time", milliseconds(self.load_us));
         if let Some(elapsed_us) = self.first_token_us {
             line("Time to first token", milliseconds(elapsed_us));
@@ -156,6 +192,29 @@ impl Statistics {
                 "Decode",
                 format!("{} tokens, {pace:.1} tokens/s, {:.2} GB/s", self.decode.tokens, self.gb_per_second()),
             );
+        }
+        if let Some(s) = self.streamed {
+            let way = if s.is_direct { "past" } else { "through" };
+            line(
+                "Streamed",
+                format!(
+                    "{}, {} a token, {way} the page cache; {} stalls of {} together",
+                    megabytes(s.read_bytes),
+                    megabytes(s.bytes_per_token),
+                    s.stalls,
+                    milliseconds(s.stall_us)
+                ),
+            );
+        }
+        if self.guessed_tokens > 0 {
+            let share = 100.0 * self.accepted_tokens as f64 / self.guessed_tokens as f64;
+            line(
+                "Lookup",
+                format!("{} of {} guesses came true ({share:.0}%)", self.accepted_tokens, self.guessed_tokens),
+            );
+        }
+        if let Some(timing) = &self.timing {
+            out.push_str(&crate::timing::text(timing));
         }
         out
     }
@@ -171,6 +230,7 @@ impl Statistics {
             "resident_bytes": self.resident_bytes,
             "model_bytes": self.model_bytes,
             "private_bytes": self.private_bytes,
+            "shared_bytes": self.shared_bytes,
             "load_ms": self.load_us as f64 / 1e3,
             "first_token_ms": self.first_token_us.map(|us| us as f64 / 1e3),
             "prompt_tokens": self.prompt.tokens,
@@ -178,6 +238,23 @@ impl Statistics {
             "decode_tokens": self.decode.tokens,
             "decode_tokens_per_second": self.decode.per_second(),
             "gb_per_second": self.gb_per_second(),
+            "process_resident_bytes": self.process_resident_bytes,
+            "locked": self.locked.as_ref().map(|lock| json!({
+                "bytes": lock.locked_bytes,
+                "wanted_bytes": lock.wanted_bytes,
+                "reason": lock.reason,
+            })),
+            "plan": self.plan,
+            "streamed": self.streamed.map(|s| json!({
+                "bytes_per_token": s.bytes_per_token,
+                "read_bytes": s.read_bytes,
+                "stalls": s.stalls,
+                "stall_ms": s.stall_us as f64 / 1e3,
+                "direct": s.is_direct,
+            })),
+            "lookup_guessed_tokens": self.guessed_tokens,
+            "lookup_accepted_tokens": self.accepted_tokens,
+            "timing": self.timing.as_ref().map(crate::timing::json),
         })
     }
 }
@@ -225,17 +302,38 @@ mod tests {
             resident_bytes: Some(1 << 20),
             model_bytes: 4 << 20,
             private_bytes: Some(2 << 20),
+            shared_bytes: None,
             load_us: 1_500,
             first_token_us: Some(12_345_678),
             prompt: Pace { tokens: 10, elapsed_us: 100_000 },
             decode: Pace { tokens: 5, elapsed_us: 500_000 },
+            decode_steps: 5,
+            guessed_tokens: 0,
+            accepted_tokens: 0,
             bytes_per_token: 100_000_000,
+            process_resident_bytes: Some(4),
+            locked: Some(LockStats {
+                locked_bytes: 1 << 20,
+                wanted_bytes: 3 << 20,
+                reason: Some("the limit allows 9 bytes".into()),
+            }),
+            plan: Some("streams".to_string()),
+            streamed: Some(Streamed {
+                bytes_per_token: 10 << 20,
+                read_bytes: 90 << 20,
+                stalls: 7,
+                stall_us: 250_000,
+                is_direct: true,
+            }),
+            timing: None,
         };
         assert_eq!(
             all.text(),
             "Memory Statistics:\n  Allocated: 12.45 MB\n  Total: 15.23 MB\n  System: 48.68 MB\n  Page faults: 12 minor, 3 major\n  \
-             Resident: 1.00 MB of 4.00 MB of the model (25%)\n  Private: 2.00 MB\n  Load time: 1.5 ms\n  \
-             Time to first token: 12.3 s\n  Prompt: 10 tokens, 100.0 tokens/s\n  Decode: 5 tokens, 10.0 tokens/s, 1.00 GB/s\n"
+             Resident: 1.00 MB of 4.00 MB of the model (25%)\n  Private: 2.00 MB\n  \
+             Locked: 1.00 MB of 3.00 MB of weights; the limit allows 9 bytes\n  Load time: 1.5 ms\n  \
+             Time to first token: 12.3 s\n  Prompt: 10 tokens, 100.0 tokens/s\n  Decode: 5 tokens, 10.0 tokens/s, 1.00 GB/s\n  \
+             Streamed: 90.00 MB, 10.00 MB a token, past the page cache; 7 stalls of 250.0 ms together\n"
         );
         let none = Statistics::default().text();
         assert!(!none.contains("System") && !none.contains("Decode") && !none.contains("first token"), "{none}");

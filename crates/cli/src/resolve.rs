@@ -2,12 +2,13 @@
 
 pub use crate::args::Format;
 use crate::args::{self, Activations, LowArgs, Seed};
-use crate::model_path;
+use crate::model_path::{self, Found};
+use crate::own::Own;
 use anyhow::{Context, Result};
 use modelembed::storage::process;
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, stdin};
 use std::path::PathBuf;
 
 /// A combination of options that makes no sense: exit code 2.
@@ -41,12 +42,17 @@ pub struct Setting {
     /// How the model was found if it is not the one asked for.
     pub model_note: Option<String>,
     pub mode: Mode,
+    pub ram_budget: modelembed::RamBudget,
+    pub lock: modelembed::Lock,
     pub ctx_tokens: usize,
     /// The context size was asked for.
     pub ctx_is_explicit: bool,
     pub threads: Option<usize>,
     /// Activations are not quantised.
     pub exact: bool,
+    pub cache_type: Option<modelembed::CacheType>,
+    /// Where the time goes is measured.
+    pub timing: bool,
     pub isa: Option<String>,
     pub quiet: bool,
     pub verbose: bool,
@@ -65,6 +71,8 @@ pub struct Talk {
     /// Jinja source or name.
     pub template: Option<String>,
     pub raw: bool,
+    /// Tokens that are guessed ahead at most.
+    pub lookup_tokens: usize,
     pub sampling: Sampling,
 }
 
@@ -80,22 +88,89 @@ pub struct Sampling {
 }
 
 /// What a benchmark does.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Bench {
     pub prompt_tokens: usize,
     pub gen_tokens: usize,
+    /// Tokens in the context before either.
+    pub depth: usize,
+    /// Lengths of prompts whose time to the first token is measured.
+    pub short_prompts: Vec<usize>,
     /// Runs, of which the median counts.
     pub repeat: usize,
+    /// Measure the machine's read bandwidth too.
+    pub bandwidth: bool,
+    /// Numbers of threads, one after the other; `None`: the setting's.
+    pub threads: Vec<Option<usize>>,
+}
+
+/// A model to write.
+#[derive(Debug)]
+pub struct SyntheticModel {
+    /// SHAPE:FORMAT
+    pub spec: String,
+    pub out: PathBuf,
+}
+
+/// What is compared.
+#[derive(Debug)]
+pub struct Compare {
+    pub prompt: String,
+    pub gen_tokens: u32,
+    /// No runs with a cold page cache.
+    pub warm_only: bool,
+    /// Where a picture goes.
+    pub svg: Option<PathBuf>,
+}
+
+/// What `pack` makes.
+#[derive(Debug)]
+pub struct Pack {
+    pub output: PathBuf,
+    pub force: bool,
+    /// Options of the new program.
+    pub flags: Vec<String>,
+}
+
+/// What `unpack` makes.
+#[derive(Debug)]
+pub struct Unpack {
+    pub output: PathBuf,
+    pub force: bool,
 }
 
 /// What is to be done.
 #[derive(Debug)]
 pub enum Task {
     Talk(Talk),
-    Tokenize { text: Vec<u8>, special: bool },
-    Inspect,
-    Score { text: Vec<u8> },
+    Tokenize {
+        text: Vec<u8>,
+        special: bool,
+    },
+    /// What running the model will be like.
+    DryRun,
+    Inspect {
+        with_plan: bool,
+    },
+    Score {
+        text: Vec<u8>,
+    },
     Bench(Bench),
+    Status,
+    Warm {
+        layers: Option<String>,
+        force: bool,
+    },
+    Evict {
+        layers: Option<String>,
+    },
+    Verify {
+        with_tensors: bool,
+    },
+    Compare(Compare),
+    Pack(Pack),
+    Unpack(Unpack),
+    Synthetic(SyntheticModel),
     Completions(clap_complete::Shell),
 }
 
@@ -104,8 +179,9 @@ const DEFAULT_CTX_TOKENS: usize = 2048;
 /// The prompt of a run that was given none.
 const DEFAULT_PROMPT: &str = "Hello! How can I help you today?";
 
-/// Resolves everything but the setting of `completions`, which has none.
-pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
+/// Resolves everything but the setting of `completions`, which has none. `own` is the running program if it holds a model: then that
+/// is the default one.
+pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Setting>)> {
     if let Some(args::Command::Completions(completions)) = low.command {
         return Ok((Task::Completions(completions.shell), None));
     }
@@ -116,37 +192,85 @@ pub fn resolve(low: LowArgs) -> Result<(Task, Option<Setting>)> {
         low.common.ngl
     );
     if low.command.is_none() {
+        // A program with a model chats when it is started from a terminal without a question.
+        low.run.interactive |= own.is_some() && low.run.prompt.is_none() && !low.run.raw && stdin().is_terminal();
         refuse_contradictions(&low.run)?;
     }
-    let found = model_path::find(low.common.model.as_deref())?;
+    let threads = low.common.threads.map_or_else(Vec::new, |list| list.0);
+    let is_bench = matches!(low.command, Some(args::Command::Bench(_)));
+    if threads.len() > 1 && !is_bench {
+        return Err(UsageError("-threads takes a list only in bench".to_string()).into());
+    }
+    // A synthetic model needs another one for its vocabulary only.
+    let vocab = if let Some(args::Command::Bench(bench)) = &low.command { bench.vocab.as_deref() } else { None };
+    let found = match (vocab.or(low.common.model.as_deref()), own) {
+        (None, Some(own)) => Found { path: own.path.clone(), note: None },
+        (named, _) => model_path::find(named)?,
+    };
     let setting = Setting {
         model: found.path,
         model_note: found.note,
         mode,
+        ram_budget: low.common.ram_budget,
+        lock: low.common.mlock,
         ctx_tokens: low.common.ctx.map_or(DEFAULT_CTX_TOKENS, |tokens| tokens as usize),
         ctx_is_explicit: low.common.ctx.is_some(),
-        threads: low.common.threads.map(usize::from),
+        threads: threads.first().copied(),
         exact: low.common.activations == Activations::F32,
+        cache_type: low.common.cache_type.map(|ty| match ty {
+            args::CacheType::F16 => modelembed::CacheType::F16,
+            args::CacheType::Q8 => modelembed::CacheType::Q8,
+            args::CacheType::F32 => modelembed::CacheType::F32,
+        }),
+        timing: low.run.timing,
         isa: low.common.isa,
         quiet: low.common.quiet,
         verbose: low.common.verbose,
         format: low.common.format,
     };
     let task = match low.command {
+        None if low.run.dry_run => Task::DryRun,
         None => Task::Talk(talk(low.run)?),
         Some(args::Command::Tokenize(tokenize)) => {
             Task::Tokenize { text: text_of(&tokenize.prompt)?, special: !tokenize.no_special }
         }
-        Some(args::Command::Inspect) => Task::Inspect,
+        Some(args::Command::Inspect(inspect)) => Task::Inspect { with_plan: !inspect.no_plan },
         Some(args::Command::Score(score)) => Task::Score { text: text_of(&score.prompt)? },
-        Some(args::Command::Bench(bench)) => Task::Bench(Bench {
-            prompt_tokens: bench.prompt_tokens as usize,
-            gen_tokens: bench.gen_tokens as usize,
-            repeat: bench.repeat as usize,
+        Some(args::Command::Status) => Task::Status,
+        Some(args::Command::Warm(warm)) => Task::Warm { layers: warm.layers, force: warm.force },
+        Some(args::Command::Evict(evict)) => Task::Evict { layers: evict.layers },
+        Some(args::Command::Verify(verify)) => Task::Verify { with_tensors: verify.tensors },
+        Some(args::Command::Compare(compare)) => Task::Compare(Compare {
+            prompt: compare.prompt,
+            gen_tokens: compare.gen_tokens,
+            warm_only: compare.warm_only,
+            svg: compare.svg,
         }),
+        Some(args::Command::Pack(pack)) => Task::Pack(pack_of(pack)?),
+        Some(args::Command::Unpack(unpack)) => Task::Unpack(Unpack { output: unpack.output, force: unpack.force }),
+        Some(args::Command::Bench(bench)) => bench_task(bench, &threads)?,
         Some(args::Command::Completions(completions)) => Task::Completions(completions.shell),
     };
     Ok((task, Some(setting)))
+}
+
+fn bench_task(bench: args::BenchArgs, threads: &[usize]) -> Result<Task> {
+    if let (Some(spec), Some(out)) = (bench.synthetic, bench.out) {
+        return Ok(Task::Synthetic(SyntheticModel { spec, out }));
+    }
+    let short_prompts = bench.short_prompts.map_or_else(Vec::new, |list| list.0);
+    if bench.prompt_tokens == 0 && bench.gen_tokens == 0 && short_prompts.is_empty() {
+        return Err(UsageError("-prompt-tokens 0 and -gen-tokens 0 leave nothing to measure".to_string()).into());
+    }
+    Ok(Task::Bench(Bench {
+        prompt_tokens: bench.prompt_tokens as usize,
+        gen_tokens: bench.gen_tokens as usize,
+        depth: bench.depth as usize,
+        short_prompts,
+        repeat: bench.repeat as usize,
+        bandwidth: !bench.no_bandwidth,
+        threads: if threads.is_empty() { vec![None] } else { threads.iter().copied().map(Some).collect() },
+    }))
 }
 
 /// `-memory` alone chooses the buffer; an explicit `-mmap` beside it is a contradiction.
@@ -178,6 +302,23 @@ fn refuse_contradictions(run: &args::RunArgs) -> Result<()> {
     }
 }
 
+fn pack_of(pack: args::PackArgs) -> Result<Pack> {
+    if pack.run.prompt.is_some() || pack.run.interactive {
+        let message =
+            "-p and -i are not for packing: a packed program chats on a terminal, and answers a pipe or its own -p";
+        return Err(UsageError(message.to_string()).into());
+    }
+    refuse_contradictions(&pack.run)?;
+    let mut flags = pack.flags;
+    // The text of a file, not its name: the new program is to need no other file.
+    for flag in &mut flags {
+        if let Some(template) = flag.strip_prefix("--template=") {
+            *flag = format!("--template={}", template_source(template.to_string())?);
+        }
+    }
+    Ok(Pack { output: pack.output, force: pack.force, flags })
+}
+
 fn talk(run: args::RunArgs) -> Result<Talk> {
     let typed = match run.prompt.as_deref() {
         Some(prompt) => Some(line_of(text_of(prompt)?)),
@@ -192,6 +333,7 @@ fn talk(run: args::RunArgs) -> Result<Talk> {
         system: run.system,
         template: run.template.map(template_source).transpose()?,
         raw: run.raw,
+        lookup_tokens: usize::from(run.lookup),
         sampling: Sampling {
             seed: match run.sampling.seed {
                 Seed::Fixed(seed) => seed,
@@ -213,7 +355,7 @@ fn text_of(argument: &OsStr) -> Result<Vec<u8>> {
 
 fn read_stdin() -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut text).context("cannot read standard input")?;
+    stdin().lock().read_to_end(&mut text).context("cannot read standard input")?;
     Ok(text)
 }
 
@@ -231,7 +373,7 @@ fn line_of(bytes: Vec<u8>) -> String {
 
 /// What a pipe or a redirected file says. An empty one, a terminal or a device such as /dev/null says nothing.
 fn piped_prompt() -> Result<Option<String>> {
-    if std::io::stdin().is_terminal() || !process::stdin_is_pipe_or_file() {
+    if stdin().is_terminal() || !process::stdin_is_pipe_or_file() {
         return Ok(None);
     }
     Ok(Some(line_of(read_stdin()?)).filter(|text| !text.is_empty()))

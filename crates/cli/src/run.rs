@@ -2,7 +2,7 @@
 
 use crate::interrupt::{self, Interrupt};
 use crate::measure::{self, Speed};
-use crate::report::RULE;
+use crate::report::{RULE, Statistics};
 use crate::resolve::{Format, Setting, Talk};
 use crate::setup;
 use crate::terminal::Answer;
@@ -28,16 +28,22 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     notes.line(&format!("Prompt: {prompt}\n{RULE}"));
     notes.text("Response: ");
     let mut stream = Stream::new(setting.format, &interrupt);
+    stream.waiting = Some(setup::Waiting::start(&model, notes));
+    let timing;
     let result = match template {
         Some(template) => {
             let mut chat = Chat::new(session, sampler, template, options);
             chat.set_system(talk.system);
-            chat.send(&prompt, |piece| stream.piece(piece)).map(|turn| turn.stats)
+            let turn = chat.send(&prompt, |piece| stream.piece(piece));
+            timing = chat.session().timing().copied();
+            turn.map(|turn| turn.stats)
         }
         None => {
             let encode = EncodeOptions { add_special: true, parse_special: true };
             let tokens = model.tokenizer().encode(prompt.as_bytes(), encode)?;
-            generate(&mut session, &mut sampler, &tokens, &options, |piece| stream.piece(piece))
+            let result = generate(&mut session, &mut sampler, &tokens, &options, |piece| stream.piece(piece));
+            timing = session.timing().copied();
+            result
         }
     };
     let response = stream.end()?;
@@ -46,9 +52,13 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         Err(Error::Cancelled) => (None, interrupt::EXIT_CODE),
         Err(error) => return Err(error.into()),
     };
+    if setting.quiet && setting.format == Format::Text {
+        // Nobody sees the statistics, and to ask the system for them takes as long as a token.
+        return Ok(ExitCode::from(code));
+    }
     let mut speed = Speed::default();
     stats.iter().for_each(|stats| speed.add(stats));
-    let statistics = measure::statistics(&model, &speed);
+    let statistics = Statistics { timing, ..measure::statistics(&model, &speed) };
     let stop = stop_words(stats.as_ref(), &interrupt);
     if stop == "context" {
         notes.line(&format!(
@@ -75,6 +85,7 @@ pub fn generate_options(talk: &Talk, template: Option<&ChatTemplate>) -> Generat
     GenerateOptions {
         max_tokens: talk.max_tokens.unwrap_or(usize::MAX),
         stop: template.map(|template| template.stop().to_vec()).unwrap_or_default(),
+        lookup_tokens: talk.lookup_tokens,
         ..Default::default()
     }
 }
@@ -96,16 +107,19 @@ pub struct Stream<'a> {
     text: String,
     failure: Option<std::io::Error>,
     interrupt: &'a Interrupt,
+    /// Shown until there is something else to show.
+    pub waiting: Option<setup::Waiting>,
 }
 
 impl<'a> Stream<'a> {
     pub fn new(format: Format, interrupt: &'a Interrupt) -> Stream<'a> {
         let answer = (format == Format::Text).then(Answer::new);
-        Stream { answer, text: String::new(), failure: None, interrupt }
+        Stream { answer, text: String::new(), failure: None, interrupt, waiting: None }
     }
 
     /// Takes a piece; asks to stop after Ctrl-C or when nobody reads any more.
     pub fn piece(&mut self, piece: &str) -> ControlFlow<()> {
+        self.waiting = None;
         match &mut self.answer {
             None => self.text.push_str(piece),
             Some(answer) => {
@@ -120,6 +134,7 @@ impl<'a> Stream<'a> {
 
     /// Ends the line; returns the text that was kept.
     pub fn end(mut self) -> Result<String> {
+        self.waiting = None;
         if let Some(error) = self.failure.take() {
             return Err(error.into());
         }

@@ -6,10 +6,12 @@ use crate::resolve::{Mode, Sampling, Setting, Talk};
 use crate::terminal::Notes;
 use anyhow::{Result, anyhow};
 use modelembed::text::chat::{self, ChatTemplate, Source};
-use modelembed::{Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions};
+use modelembed::{Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions, Verdict};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 impl Setting {
     /// Where notes go.
@@ -42,7 +44,15 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
             anyhow!("-isa {name}: no such instruction set; this CPU has {}", known.join(", "))
         })?),
     };
-    let options = LoadOptions { mode: setting.mode.load_mode(), threads: setting.threads, isa, exact: setting.exact };
+    let options = LoadOptions {
+        mode: setting.mode.load_mode(),
+        threads: setting.threads,
+        isa,
+        exact: setting.exact,
+        ram_budget: setting.ram_budget,
+        ctx_tokens: Some(setting.ctx_tokens),
+        lock: setting.lock,
+    };
     let mut bar = ProgressBar::new(notes);
     let loaded = Model::load(&setting.model, &options, &mut |progress| {
         bar.show(progress.done_bytes, progress.total_bytes);
@@ -52,6 +62,15 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
     let model = loaded?;
     for warning in &model.load_stats().warnings {
         notes.warning(warning);
+    }
+    let plan = format!("Plan: {}", model.plan());
+    match model.plan().verdict {
+        Verdict::Streams => notes.line(&plan),
+        Verdict::Impossible => notes.warning(&plan),
+        Verdict::Fits | Verdict::Unplanned => notes.detail(&plan),
+    }
+    if let Some(note) = model.plan_note() {
+        notes.detail(note);
     }
     notes.detail(&format!("kernels: {}, threads: {}", model.kernels().isa().name(), model.threads()));
     Ok(model)
@@ -74,7 +93,12 @@ pub fn session(model: &Arc<Model>, setting: &Setting, ctx_tokens: usize, interru
         let text = format!("the model was trained on {trained} tokens at most: answers get worse beyond them");
         if setting.ctx_is_explicit { setting.notes().warning(&text) } else { setting.notes().detail(&text) }
     }
-    let options = SessionOptions { ctx_tokens: Some(ctx_tokens), cancel: Some(interrupt.flag()) };
+    let options = SessionOptions {
+        ctx_tokens: Some(ctx_tokens),
+        cancel: Some(interrupt.flag()),
+        cache_type: setting.cache_type,
+        timing: setting.timing,
+    };
     Ok(Session::new(model, options)?)
 }
 
@@ -109,19 +133,71 @@ pub fn template(model: &Model, talk: &Talk, notes: Notes) -> Result<Option<ChatT
     Ok(Some(selection.template))
 }
 
+/// Shows how far the model's pages are, on a terminal, until the first piece of the answer or until they are there. Reading from
+/// a cache is over before anything is shown.
+pub struct Waiting {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Waiting {
+    pub fn start(model: &Arc<Model>, notes: Notes) -> Waiting {
+        let stop = Arc::new(AtomicBool::new(false));
+        let is_there = model.prefetch_progress().is_none_or(|p| p.done_bytes == p.total_bytes);
+        if notes.quiet || is_there || !std::io::stderr().is_terminal() {
+            return Waiting { stop, thread: None };
+        }
+        let (model, stopped) = (Arc::clone(model), Arc::clone(&stop));
+        let show = move || {
+            const STEP: Duration = Duration::from_millis(100);
+            let mut is_shown = false;
+            std::thread::park_timeout(2 * STEP);
+            while let Some(p) = model.prefetch_progress().filter(|p| p.done_bytes < p.total_bytes) {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                let (done, total) = (report::megabytes(p.done_bytes), report::megabytes(p.total_bytes));
+                notes.redraw(&format!("  reading the model: {done} of {total}"));
+                is_shown = true;
+                std::thread::park_timeout(STEP);
+            }
+            if is_shown {
+                notes.redraw("");
+            }
+        };
+        Waiting { stop, thread: std::thread::Builder::new().name("progress".into()).spawn(show).ok() }
+    }
+
+    /// Takes the line away, before something else is written.
+    pub fn end(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.stop.store(true, Ordering::Relaxed);
+            thread.thread().unpark();
+            // It has nothing to say that would matter.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// How far loading is, on a terminal only.
-struct ProgressBar {
+pub struct ProgressBar {
     shown_percent: Option<u64>,
     notes: Notes,
 }
 
 impl ProgressBar {
-    fn new(notes: Notes) -> ProgressBar {
+    pub fn new(notes: Notes) -> ProgressBar {
         let quiet = notes.quiet || !std::io::stderr().is_terminal();
         ProgressBar { shown_percent: None, notes: Notes { quiet, ..notes } }
     }
 
-    fn show(&mut self, done_bytes: u64, total_bytes: u64) {
+    pub fn show(&mut self, done_bytes: u64, total_bytes: u64) {
         let percent = (u128::from(done_bytes) * 100 / u128::from(total_bytes.max(1))) as u64;
         if self.shown_percent != Some(percent) {
             self.shown_percent = Some(percent);
@@ -129,7 +205,7 @@ impl ProgressBar {
         }
     }
 
-    fn end(&self) {
+    pub fn end(&self) {
         if self.shown_percent.is_some() {
             self.notes.redraw("");
         }

@@ -20,6 +20,10 @@ const SPAN: usize = 256;
 /// Query rows (queries times heads of a group) that go over a span together.
 const QUERY_ROWS: usize = 64;
 
+/// Positions up to which all heads of a single token are taken to be less work than sharing them. Chosen, not measured: it changes no
+/// bits.
+const SHORT_CONTEXT: usize = 48;
+
 /// Queries that go over a span together.
 fn queries_at_once(config: &Config) -> usize {
     (QUERY_ROWS / config.group()).max(1)
@@ -139,6 +143,9 @@ impl Job<'_> {
             KeysValues::F16(k, v) => {
                 kernels.attend(AttnInput { q, head_dim, k, v, visible, soft_cap: None }, state.borrow());
             }
+            KeysValues::Q8(k, v) => {
+                kernels.attend(AttnInput { q, head_dim, k, v, visible, soft_cap: None }, state.borrow());
+            }
             KeysValues::F32(k, v) => {
                 kernels.attend(AttnInput { q, head_dim, k, v, visible, soft_cap: None }, state.borrow());
             }
@@ -209,7 +216,10 @@ fn by_queries(
 ) {
     let c = job.model.config();
     let block = c.group() * c.head_dim;
-    job.model.pool().run(c.n_head_kv * n, at_once, Blocks { data: attn, block }, |units, mut out, worker| {
+    // A few tokens: one unit a worker is worth dealing once it goes over a few dozen positions.
+    let few = job.pos < SHORT_CONTEXT || n > at_once;
+    let grain = if few { at_once } else { n };
+    job.model.pool().run(c.n_head_kv * n, grain, Blocks { data: attn, block }, |units, mut out, worker| {
         let s = &mut workers.get(worker).attention;
         let mut unit = units.start;
         while unit < units.end {

@@ -21,6 +21,15 @@ pub enum Error {
         source: modelembed_gguf::Error,
     },
 
+    /// A model was packed into the file, but is not as it was packed.
+    #[error("{}: {source}", path.display())]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: modelembed_packed::PackedError,
+    },
+
     /// The file is of another kind, recognised by its first bytes.
     #[error("{} is not a GGUF file: {found}", path.display())]
     NotGguf {
@@ -129,6 +138,17 @@ pub enum Error {
     /// An option of the sampler has a value that cannot be used.
     #[error(transparent)]
     Sampler(#[from] crate::sampler::InvalidSamplerOption),
+
+    /// The model could not be locked in memory as a whole.
+    #[error("only {locked_bytes} of {wanted_bytes} bytes can be locked in memory: {reason}")]
+    NotLocked {
+        /// Bytes that could be locked.
+        locked_bytes: u64,
+        /// Bytes that were to be.
+        wanted_bytes: u64,
+        /// What ended it.
+        reason: String,
+    },
 
     /// The caller's cancel flag was set.
     #[error("cancelled")]

@@ -5,9 +5,14 @@ use std::path::Path;
 
 use modelembed_gguf::split::{self, SplitName};
 use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
+use modelembed_packed::{Packed, PackedError, Part};
 use modelembed_storage::{LoadMode, Progress, Storage};
 
+use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::plan::{Plan, RamBudget};
+use crate::residency::{self, Sizes};
+use crate::weights::Weights;
 
 /// One file of a model with its directory.
 pub(crate) struct Shard {
@@ -20,10 +25,12 @@ pub struct ModelFiles {
     pub(crate) shards: Vec<Shard>,
     pub(crate) header: SharedBytes,
     pub(crate) tensors: Vec<TensorInfo>,
+    pub(crate) packed: Option<Packed>,
 }
 
 impl ModelFiles {
-    /// Maps a model's file, and where it is one of a split model, all the others; reads and checks the headers.
+    /// Maps a model's file, and where it is one of a split model, all the others; reads and checks the headers. The file may be
+    /// a program that a model was packed into.
     ///
     /// # Errors
     /// A file that cannot be opened or is no valid GGUF file; a split model of which files are missing.
@@ -36,9 +43,13 @@ impl ModelFiles {
         mode: LoadMode,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<ModelFiles> {
-        let (shards, header) = open_shards(path, mode, progress)?;
+        let packed = Packed::find(path).map_err(|source| Error::Packed { path: path.to_owned(), source })?;
+        let (shards, header) = match &packed {
+            Some(packed) => open_parts(path, &packed.manifest().parts, mode, progress)?,
+            None => open_shards(path, mode, progress)?,
+        };
         let tensors = directory(&shards, path)?;
-        Ok(ModelFiles { shards, header, tensors })
+        Ok(ModelFiles { shards, header, tensors, packed })
     }
 
     /// Metadata and directory of the (first) file.
@@ -59,6 +70,39 @@ impl ModelFiles {
     /// Where the bytes of each file live.
     pub fn storages(&self) -> impl Iterator<Item = &Storage> {
         self.shards.iter().map(|s| &s.storage)
+    }
+
+    /// What a program says of the model that was packed into it; `None` for a model in files of its own.
+    pub fn packed(&self) -> Option<&Packed> {
+        self.packed.as_ref()
+    }
+
+    /// The files, as they are to be packed into a program.
+    pub fn sources(&self) -> Vec<modelembed_packed::Source> {
+        let source = |(i, shard): (usize, &Shard)| {
+            let (path, start, len) = (shard.storage.path(), shard.storage.file_offset(), shard.storage.len());
+            let name = match &self.packed {
+                Some(packed) => packed.manifest().parts[i].name.clone(),
+                None => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            };
+            // Characters that are no part of a file name on every system.
+            let name = name.replace(|c: char| c.is_control() || matches!(c, '\\' | ':'), "_");
+            let header_bytes = shard.gguf.data_offset().min(len);
+            modelembed_packed::Source { path: path.to_owned(), range: start..start + len, name, header_bytes }
+        };
+        self.shards.iter().enumerate().map(source).collect()
+    }
+
+    /// The plan that [`Model::load`](crate::Model::load) would make for these files here and now, for a context of `ctx_tokens`
+    /// (`None`: the length that the model was trained for) and exact activations or not. Reads no tensor.
+    ///
+    /// # Errors
+    /// Whatever keeps the model from running: an unknown architecture, a missing or misshapen tensor.
+    pub fn plan(&self, budget: RamBudget, ctx_tokens: Option<usize>, exact: bool) -> Result<Plan> {
+        let config = Config::from_gguf(self.gguf())?;
+        let weights = Weights::find(self.tensors.iter(), &config)?;
+        let sizes = Sizes { ctx_tokens: ctx_tokens.unwrap_or(config.n_ctx_train), exact };
+        Ok(residency::plan(&self.shards, &weights, &config, budget, sizes))
     }
 
     /// Length of all files, in bytes.
@@ -110,14 +154,41 @@ fn open_shards(
     Ok((shards, header))
 }
 
+/// Opens the files of a model that lie within a program, each of them once its header proved to be what was packed.
+fn open_parts(
+    path: &Path,
+    parts: &[Part],
+    mode: LoadMode,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<(Vec<Shard>, SharedBytes)> {
+    let packed_error = |source| Error::Packed { path: path.to_owned(), source };
+    let mut shards = Vec::with_capacity(parts.len());
+    let mut first_header = None;
+    for part in parts {
+        let storage = Storage::open_range(path, part.range(), mode, progress)?;
+        let header = storage.header(part.header_bytes)?;
+        part.check_header((*header).as_ref()).map_err(packed_error)?;
+        drop(header);
+        let (shard, header) = read_header(storage)?;
+        first_header.get_or_insert(header);
+        shards.push(shard);
+    }
+    let none = || packed_error(PackedError::Changed("it has no parts".into()));
+    Ok((shards, first_header.ok_or_else(none)?))
+}
+
 fn open_shard(
     path: &Path,
     mode: LoadMode,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(Shard, SharedBytes)> {
+    read_header(Storage::open(path, mode, progress)?)
+}
+
+fn read_header(storage: Storage) -> Result<(Shard, SharedBytes)> {
     // Most headers fit; others say how much more they need.
     const FIRST_BYTES: u64 = 1 << 20;
-    let storage = Storage::open(path, mode, progress)?;
+    let path = storage.path().to_owned();
     let mut wanted = FIRST_BYTES;
     loop {
         let header = storage.header(wanted)?;
@@ -130,9 +201,9 @@ fn open_shard(
             }
             Err(modelembed_gguf::Error::Magic { .. }) => {
                 let found = modelembed_gguf::identify(bytes).description().to_owned();
-                return Err(Error::NotGguf { path: path.to_owned(), found });
+                return Err(Error::NotGguf { path, found });
             }
-            Err(source) => return Err(Error::Gguf { path: path.to_owned(), source }),
+            Err(source) => return Err(Error::Gguf { path, source }),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::kv::{KeysValuesMut, KvCache};
 use crate::model::Model;
 use crate::rope::RopeTable;
 use crate::scratch::{Kinds, Scratch, WIDE_COLS, grain_rows};
+use crate::timing::{Clock, Job};
 use crate::weights::{Layer, Tensor};
 
 /// Columns of per-token steps that a worker takes at a time.
@@ -29,6 +30,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) model: &'a Model,
     pub(crate) kv: &'a mut KvCache,
     pub(crate) s: &'a mut Scratch,
+    pub(crate) clock: &'a mut Clock,
     /// Position of the first token.
     pub(crate) pos: usize,
     /// Tokens in the chunk.
@@ -41,10 +43,12 @@ impl Pass<'_> {
         let model = self.model;
         self.embed(tokens);
         self.angles();
+        self.lap(Job::Embed);
         for (il, layer) in model.weights().layers.iter().enumerate() {
             if is_cancelled() {
                 return Err(Error::Cancelled);
             }
+            model.residency().enter(il, is_cancelled)?;
             let before = match il {
                 0 => None,
                 il => Some(Joined { norm: model.weights().layers[il - 1].post_ffn_norm }),
@@ -52,13 +56,19 @@ impl Pass<'_> {
             self.attention_block(il, layer, before);
             self.feed_forward(layer);
         }
-        Ok(())
+        model.residency().enter(model.weights().layers.len(), is_cancelled)
+    }
+
+    /// The time since the last job was this one's.
+    fn lap(&mut self, job: Job) {
+        let pool = self.model.pool();
+        self.clock.lap(job, || pool.waited());
     }
 
     /// x = embedding of each token.
     fn embed(&mut self, tokens: &[TokenId]) {
         let (model, n_embd) = (self.model, self.model.config().n_embd);
-        let table = model.matrix(&model.weights().token_embd);
+        let table = model.embedding();
         let scale = (n_embd as f32).sqrt();
         let out = Blocks { data: &mut self.s.x[..self.n * n_embd], block: n_embd };
         model.pool().run(self.n, GRAIN_COLS, out, |cols, x, _| {
@@ -89,22 +99,30 @@ impl Pass<'_> {
     /// delta = Wo * attention(rope(Wq y), rope(Wk y), Wv y), where y = norm(x).
     fn attention_block(&mut self, il: usize, l: &Layer, before: Option<Joined>) {
         self.join_and_norm(before, &l.attn_norm, Kinds::of([l.wq.ty, l.wk.ty, l.wv.ty], self.model.is_exact()));
+        self.lap(Job::Norm);
         let stack = [(l.wq, l.bq), (l.wk, l.bk), (l.wv, l.bv)];
         self.project(&stack, Buffer::Qkv);
+        self.lap(Job::Qkv);
         self.rope_heads(il, l);
         self.store_kv(il);
+        self.lap(Job::RopeStore);
         attention::attend(self, il);
+        self.lap(Job::Attention);
         self.quantize_attention(&l.wo);
         self.project(&[(l.wo, l.bo)], Buffer::Delta);
+        self.lap(Job::AttentionOutput);
     }
 
     /// delta = Wdown * (act(Wgate y) * Wup y), where y = norm(x).
     fn feed_forward(&mut self, l: &Layer) {
         let kinds = Kinds::of([l.gate.ty, l.up.ty], self.model.is_exact());
         self.join_and_norm(Some(Joined { norm: l.post_attn_norm }), &l.ffn_norm, kinds);
+        self.lap(Job::Norm);
         self.gate_and_up(l);
+        self.lap(Job::GateUp);
         self.quantize_hidden(&l.down);
         self.project(&[(l.down, l.down_bias)], Buffer::Delta);
+        self.lap(Job::Down);
     }
 
     /// x += delta (normalised where the architecture does), then the norm of x becomes an input of these kinds.
@@ -215,6 +233,17 @@ impl Pass<'_> {
                         }
                     });
                 }
+                KeysValuesMut::Q8(k, v) => {
+                    let row = k.len() / self.n; // bytes of a head
+                    let out = (Blocks { data: k, block: row }, Blocks { data: v, block: row });
+                    model.pool().run(self.n, STORE_COLS, out, |cols, (k, v), _| {
+                        let targets = k.chunks_exact_mut(row).zip(v.chunks_exact_mut(row));
+                        for (column, (k, v)) in columns(cols).zip(targets) {
+                            model.kernels().to_q8_0(&column[k_at..k_at + hd], k);
+                            model.kernels().to_q8_0(&column[v_at..v_at + hd], v);
+                        }
+                    });
+                }
                 KeysValuesMut::F32(k, v) => {
                     let targets = k.chunks_exact_mut(hd).zip(v.chunks_exact_mut(hd));
                     for (column, (k, v)) in columns(0..self.n).zip(targets) {
@@ -299,7 +328,7 @@ impl Pass<'_> {
         self.s.delta.copy_within(cols.start * n_embd..cols.end * n_embd, 0);
         let n = cols.len();
         let last = w.layers.last().map(|l| Joined { norm: l.post_ffn_norm });
-        let mut head = Pass { model, kv: self.kv, s: self.s, pos: self.pos, n };
+        let mut head = Pass { model, kv: self.kv, s: self.s, clock: self.clock, pos: self.pos, n };
         let kinds = Kinds::of([w.output.ty], model.is_exact());
         head.join_and_norm(last, &w.output_norm, Kinds { f32: true, ..kinds });
         let kind = modelembed_kernels::Kernels::act_kind(w.output.ty, model.is_exact());
@@ -323,6 +352,7 @@ impl Pass<'_> {
             }
             add_bias(bias, chunk, n, &mut out.first);
         });
+        self.lap(Job::Head);
     }
 
     /// Puts behind the `n` quantised columns `n` more, of what quantising them lost; returns their number.

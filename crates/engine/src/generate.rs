@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use modelembed_text::TokenId;
 
 use crate::error::Result;
+use crate::lookup::Lookup;
 use crate::sampler::Sampler;
-use crate::session::Session;
+use crate::session::{MAX_GUESSES, Session};
+use crate::timing::Job;
 
 /// When generation ends by itself.
 #[derive(Clone, Debug)]
@@ -19,11 +21,14 @@ pub struct GenerateOptions {
     pub renders_special: bool,
     /// Texts that end generation; they and what follows them are not handed out.
     pub stop: Vec<String>,
+    /// Tokens that are guessed ahead at most (7 are the most that is of use), from what followed the same words earlier in the
+    /// context, and checked in one evaluation; 0 guesses nothing. The text does not depend on it.
+    pub lookup_tokens: usize,
 }
 
 impl Default for GenerateOptions {
     fn default() -> Self {
-        GenerateOptions { max_tokens: 512, renders_special: false, stop: Vec::new() }
+        GenerateOptions { max_tokens: 512, renders_special: false, stop: Vec::new(), lookup_tokens: 0 }
     }
 }
 
@@ -51,8 +56,14 @@ pub struct GenerateStats {
     pub prompt_time: Duration,
     /// Tokens that were generated, one that ends generation not counted.
     pub generated_tokens: usize,
-    /// Evaluations of a single token after the prompt.
+    /// Evaluations after the prompt.
     pub decode_steps: usize,
+    /// Tokens that these evaluations added to the text's context: as many, and one more for each guess that came true.
+    pub decoded_tokens: usize,
+    /// Tokens that were guessed; see [`GenerateOptions::lookup_tokens`].
+    pub guessed_tokens: usize,
+    /// Guesses that came true.
+    pub accepted_tokens: usize,
     /// Time for these evaluations with sampling and text.
     pub decode_time: Duration,
     /// From the start to the first piece of text.
@@ -71,7 +82,7 @@ impl GenerateStats {
 
     /// Decoded tokens per second; 0 where nothing was measured.
     pub fn decode_tokens_per_second(&self) -> f64 {
-        per_second(self.decode_steps, self.decode_time)
+        per_second(self.decoded_tokens, self.decode_time)
     }
 }
 
@@ -112,41 +123,68 @@ pub(crate) fn generate_making_room(
     for &id in prompt {
         sampler.accept(id);
     }
-    let mut logits = session.eval(prompt)?;
+    session.pause_clock();
+    session.eval(prompt)?;
     let prompt_time = start.elapsed();
+    let mut lookup = Lookup::new(options.lookup_tokens.min(MAX_GUESSES));
     let (mut generated_tokens, mut decode_steps, mut first_token_time) = (0, 0, Duration::ZERO);
     let mut pending = None;
-    let stop = loop {
+    let stop = 'passes: loop {
         if generated_tokens == options.max_tokens {
             break StopReason::MaxTokens;
         }
+        // Tokens of the context before this pass.
+        let mut base = session.len();
+        lookup.clear();
         if let Some(id) = pending.take() {
             if session.len() == session.capacity() && !make_room(session) {
                 pending = Some(id);
                 break StopReason::ContextFull;
             }
-            logits = session.eval(&[id])?;
+            base = session.len();
+            // The last token that may be generated is not evaluated, nor one that the context has no room for.
+            let room = (options.max_tokens - generated_tokens - 1).min(session.capacity() - base - 1);
+            session.eval_guesses(lookup.guess(session.tokens(), id, room))?;
             decode_steps += 1;
         }
-        let id = sampler.sample(logits);
-        sampler.accept(id);
-        if tokenizer.is_eog(id) {
-            break StopReason::EndOfGeneration;
+        // Each position is sampled as if it were the only one; the next one counts only if its token was guessed.
+        let mut n_kept = 0;
+        let stop = loop {
+            let id = sampler.sample(session.guessed_logits(n_kept));
+            sampler.accept(id);
+            session.lap(Job::Sampling);
+            if tokenizer.is_eog(id) {
+                break Some(StopReason::EndOfGeneration);
+            }
+            pending = Some(id);
+            generated_tokens += 1;
+            let text = detokenizer.push(id, options.renders_special);
+            let flow = gate.pass(text, on_text);
+            if generated_tokens == 1 {
+                first_token_time = start.elapsed();
+            }
+            if gate.is_closed {
+                break Some(StopReason::StopText);
+            }
+            if flow.is_break() {
+                break Some(StopReason::Callback);
+            }
+            if lookup.guesses().get(n_kept) != Some(&id) {
+                break None;
+            }
+            // The context holds it already.
+            pending = None;
+            n_kept += 1;
+        };
+        if !lookup.guesses().is_empty() {
+            session.truncate(base + 1 + n_kept);
+            lookup.learn(n_kept);
         }
-        pending = Some(id);
-        generated_tokens += 1;
-        let text = detokenizer.push(id, options.renders_special);
-        let flow = gate.pass(text, on_text);
-        if generated_tokens == 1 {
-            first_token_time = start.elapsed();
-        }
-        if gate.is_closed {
-            break StopReason::StopText;
-        }
-        if flow.is_break() {
-            break StopReason::Callback;
+        if let Some(stop) = stop {
+            break 'passes stop;
         }
     };
+    session.pause_clock();
     if !matches!(stop, StopReason::Callback | StopReason::StopText) {
         gate.finish(detokenizer.finish(), on_text);
     }
@@ -155,6 +193,9 @@ pub(crate) fn generate_making_room(
         prompt_time,
         generated_tokens,
         decode_steps,
+        decoded_tokens: decode_steps + lookup.n_accepted,
+        guessed_tokens: lookup.n_guessed,
+        accepted_tokens: lookup.n_accepted,
         decode_time: start.elapsed() - prompt_time,
         first_token_time,
         stop,

@@ -2,26 +2,40 @@
 
 use std::ops::Range;
 
-use modelembed_kernels::Kernels;
+use modelembed_kernels::{Kernels, q8_0_len};
 use modelembed_storage::Reserved;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 
 /// What keys and values are stored in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CacheType {
     /// Half precision.
     F16,
+    /// Blocks of 32 8-bit integers with a scale in half precision, as GGUF's Q8_0: 8.5 bits an element. Heads must be a multiple
+    /// of 32 elements long.
+    Q8,
     /// As computed: for exact runs.
     F32,
 }
 
 impl CacheType {
-    fn size_bytes(self) -> usize {
+    /// The name that GGUF gives it.
+    pub fn name(self) -> &'static str {
         match self {
-            CacheType::F16 => 2,
-            CacheType::F32 => 4,
+            CacheType::F16 => "f16",
+            CacheType::Q8 => "q8_0",
+            CacheType::F32 => "f32",
+        }
+    }
+
+    /// Bytes of one head's key or value; `None` if such a head cannot be stored.
+    fn row_bytes(self, head_dim: usize) -> Option<usize> {
+        match self {
+            CacheType::F16 => head_dim.checked_mul(2),
+            CacheType::Q8 => q8_0_len(head_dim),
+            CacheType::F32 => head_dim.checked_mul(4),
         }
     }
 }
@@ -30,12 +44,15 @@ impl CacheType {
 pub(crate) enum KeysValues<'a> {
     /// As bits of half-precision numbers.
     F16(&'a [u16], &'a [u16]),
+    /// As bytes of Q8_0 blocks.
+    Q8(&'a [u8], &'a [u8]),
     F32(&'a [f32], &'a [f32]),
 }
 
 /// The same, for writing.
 pub(crate) enum KeysValuesMut<'a> {
     F16(&'a mut [u16], &'a mut [u16]),
+    Q8(&'a mut [u8], &'a mut [u8]),
     F32(&'a mut [f32], &'a mut [f32]),
 }
 
@@ -46,30 +63,46 @@ pub(crate) struct KvCache {
     n_head_kv: usize,
     head_dim: usize,
     capacity: usize,
+    /// Bytes of one head's key or value.
+    row_bytes: usize,
 }
 
 enum Data {
     F16 { k: Reserved<u16>, v: Reserved<u16> },
+    Q8 { k: Reserved<u8>, v: Reserved<u8> },
     F32 { k: Reserved<f32>, v: Reserved<f32> },
+}
+
+/// Bytes of keys and values of `ctx_tokens`, as far as they can be counted, in the widest type that such a run uses.
+pub(crate) fn bytes(config: &Config, ctx_tokens: usize, exact: bool) -> u64 {
+    let ty = if exact { CacheType::F32 } else { CacheType::F16 };
+    let sizes = [config.n_layer, config.n_head_kv, ctx_tokens, 2, ty.row_bytes(config.head_dim).unwrap_or(usize::MAX)];
+    sizes.into_iter().fold(1u64, |product, n| product.saturating_mul(n as u64))
 }
 
 impl KvCache {
     /// Reserves room for `capacity` tokens.
     ///
     /// # Errors
-    /// Sizes that overflow, or the operating system's refusal.
+    /// Sizes that overflow, heads that do not fit the type, or the operating system's refusal.
     pub(crate) fn new(config: &Config, capacity: usize, ty: CacheType) -> Result<KvCache> {
-        let n = [config.n_layer, config.n_head_kv, capacity, config.head_dim]
+        let head_dim = config.head_dim;
+        let row_bytes = ty.row_bytes(head_dim).ok_or_else(|| {
+            let problem = "needs heads of a multiple of 32 elements";
+            Error::InvalidOption(format!("a {} cache {problem}; this model's have {head_dim}", ty.name()))
+        })?;
+        let n_bytes = [config.n_layer, config.n_head_kv, capacity, row_bytes]
             .into_iter()
             .try_fold(1usize, usize::checked_mul)
-            .filter(|n| *n <= isize::MAX as usize / 8)
+            .filter(|n| *n <= isize::MAX as usize / 2)
             .ok_or_else(|| Error::InvalidOption(format!("a context of {capacity} tokens is too large")))?;
         let data = match ty {
-            CacheType::F16 => Data::F16 { k: Reserved::zeroed(n)?, v: Reserved::zeroed(n)? },
-            CacheType::F32 => Data::F32 { k: Reserved::zeroed(n)?, v: Reserved::zeroed(n)? },
+            CacheType::F16 => Data::F16 { k: Reserved::zeroed(n_bytes / 2)?, v: Reserved::zeroed(n_bytes / 2)? },
+            CacheType::Q8 => Data::Q8 { k: Reserved::zeroed(n_bytes)?, v: Reserved::zeroed(n_bytes)? },
+            CacheType::F32 => Data::F32 { k: Reserved::zeroed(n_bytes / 4)?, v: Reserved::zeroed(n_bytes / 4)? },
         };
-        let (n_layer, n_head_kv, head_dim) = (config.n_layer, config.n_head_kv, config.head_dim);
-        Ok(KvCache { data, n_layer, n_head_kv, head_dim, capacity })
+        let (n_layer, n_head_kv) = (config.n_layer, config.n_head_kv);
+        Ok(KvCache { data, n_layer, n_head_kv, head_dim, capacity, row_bytes })
     }
 
     /// Tokens that fit.
@@ -79,33 +112,33 @@ impl KvCache {
 
     /// Bytes that one token takes.
     pub(crate) fn bytes_per_token(&self) -> u64 {
-        let ty = match self.data {
-            Data::F16 { .. } => CacheType::F16,
-            Data::F32 { .. } => CacheType::F32,
-        };
-        (2 * self.n_layer * self.n_head_kv * self.head_dim * ty.size_bytes()) as u64
+        (2 * self.n_layer * self.n_head_kv * self.row_bytes) as u64
     }
 
-    fn range(&self, layer: usize, head: usize, positions: Range<usize>) -> Range<usize> {
-        let start = (layer * self.n_head_kv + head) * self.capacity;
-        (start + positions.start) * self.head_dim..(start + positions.end) * self.head_dim
+    /// Elements of the buffers, of `size_bytes` bytes each, that some positions of one head take.
+    fn range(&self, layer: usize, head: usize, positions: Range<usize>, size_bytes: usize) -> Range<usize> {
+        let (start, row) = ((layer * self.n_head_kv + head) * self.capacity, self.row_bytes / size_bytes);
+        (start + positions.start) * row..(start + positions.end) * row
     }
 
     /// Keys and values of some positions of one head.
     pub(crate) fn head(&self, layer: usize, head: usize, positions: Range<usize>) -> KeysValues<'_> {
-        let range = self.range(layer, head, positions);
+        let range = |size_bytes| self.range(layer, head, positions.clone(), size_bytes);
         match &self.data {
-            Data::F16 { k, v } => KeysValues::F16(&k[range.clone()], &v[range]),
-            Data::F32 { k, v } => KeysValues::F32(&k[range.clone()], &v[range]),
+            Data::F16 { k, v } => KeysValues::F16(&k[range(2)], &v[range(2)]),
+            Data::Q8 { k, v } => KeysValues::Q8(&k[range(1)], &v[range(1)]),
+            Data::F32 { k, v } => KeysValues::F32(&k[range(4)], &v[range(4)]),
         }
     }
 
     /// Keys and values of some positions of one head, for writing.
     pub(crate) fn head_mut(&mut self, layer: usize, head: usize, positions: Range<usize>) -> KeysValuesMut<'_> {
-        let range = self.range(layer, head, positions);
+        let [bytes, halves, floats] =
+            [1, 2, 4].map(|size_bytes| self.range(layer, head, positions.clone(), size_bytes));
         match &mut self.data {
-            Data::F16 { k, v } => KeysValuesMut::F16(&mut k[range.clone()], &mut v[range]),
-            Data::F32 { k, v } => KeysValuesMut::F32(&mut k[range.clone()], &mut v[range]),
+            Data::F16 { k, v } => KeysValuesMut::F16(&mut k[halves.clone()], &mut v[halves]),
+            Data::Q8 { k, v } => KeysValuesMut::Q8(&mut k[bytes.clone()], &mut v[bytes]),
+            Data::F32 { k, v } => KeysValuesMut::F32(&mut k[floats.clone()], &mut v[floats]),
         }
     }
 
@@ -117,13 +150,17 @@ impl KvCache {
         kernels: &Kernels,
         rotate: impl Fn(usize, &mut [f32]),
     ) {
-        let d = self.head_dim;
+        let (d, row_bytes) = (self.head_dim, self.row_bytes);
         let mut wide = vec![0.0; d];
         for (layer, head) in (0..self.n_layer).flat_map(|l| (0..self.n_head_kv).map(move |h| (l, h))) {
-            let source = self.range(layer, head, from.clone());
-            let moved = self.range(layer, head, to..to + from.len());
+            let ranges = |size_bytes| {
+                let source = self.range(layer, head, from.clone(), size_bytes);
+                (source, self.range(layer, head, to..to + from.len(), size_bytes))
+            };
+            let [bytes, halves, floats] = [1, 2, 4].map(ranges);
             match &mut self.data {
                 Data::F16 { k, v } => {
+                    let (source, moved) = halves;
                     v.copy_within(source.clone(), moved.start);
                     k.copy_within(source, moved.start);
                     for key in k[moved].chunks_exact_mut(d) {
@@ -132,7 +169,18 @@ impl KvCache {
                         kernels.to_f16(&wide, key);
                     }
                 }
+                Data::Q8 { k, v } => {
+                    let (source, moved) = bytes;
+                    v.copy_within(source.clone(), moved.start);
+                    k.copy_within(source, moved.start);
+                    for key in k[moved].chunks_exact_mut(row_bytes) {
+                        kernels.from_q8_0(key, &mut wide);
+                        rotate(layer, &mut wide);
+                        kernels.to_q8_0(&wide, key);
+                    }
+                }
                 Data::F32 { k, v } => {
+                    let (source, moved) = floats;
                     v.copy_within(source.clone(), moved.start);
                     k.copy_within(source, moved.start);
                     k[moved].chunks_exact_mut(d).for_each(|key| rotate(layer, key));

@@ -3,18 +3,21 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
 use modelembed_kernels::{Isa, Kernels, MatRef};
 use modelembed_pool::Pool;
-use modelembed_storage::{LoadMode, Progress, Storage};
+use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamStats, process};
 use modelembed_text::Tokenizer;
 
 use crate::config::{Config, RopeConfig};
 use crate::error::{Error, Result};
 use crate::files::{ModelFiles, Shard};
+use crate::locking::{self, Budget, Lock, LockStats};
+use crate::plan::{Plan, RamBudget, Verdict};
+use crate::prefetch::Prefetch;
+use crate::residency::{self, Residency, Sizes};
 use crate::rope::RopeTable;
 use crate::weights::{Tensor, Weights};
 
@@ -29,6 +32,12 @@ pub struct LoadOptions {
     pub isa: Option<Isa>,
     /// Activations stay f32 and weights are dequantised on the fly: exact and slower.
     pub exact: bool,
+    /// How much memory a mapped model may use; what is more streams from the disk.
+    pub ram_budget: RamBudget,
+    /// Tokens of the context that the plan leaves memory for; `None` takes the length that the model was trained for.
+    pub ctx_tokens: Option<usize>,
+    /// How much of the weights is locked in memory.
+    pub lock: Lock,
 }
 
 /// What loading did.
@@ -38,6 +47,8 @@ pub struct LoadStats {
     pub load_time: Duration,
     /// Whatever a user should know, one sentence each.
     pub warnings: Vec<String>,
+    /// What was locked in memory, if that was asked for.
+    pub locked: Option<LockStats>,
 }
 
 /// A model that is ready to run. It never changes, and any number of sessions can share it.
@@ -54,7 +65,8 @@ pub struct Model {
     rope_windowed: Option<RopeTable>,
     exact: bool,
     stats: LoadStats,
-    stop_prefetch: Arc<AtomicBool>,
+    residency: Residency,
+    prefetch: Option<Prefetch>,
 }
 
 impl Model {
@@ -81,7 +93,8 @@ impl Model {
         if threads == 0 {
             return Err(Error::InvalidOption("0 threads compute nothing; wanted at least 1".into()));
         }
-        let ModelFiles { mut shards, header, tensors } = ModelFiles::open_with(path, options.mode, progress)?;
+        let ModelFiles { mut shards, header, tensors, packed: _ } =
+            ModelFiles::open_with(path, options.mode, progress)?;
         let gguf = &shards[0].gguf;
         let config = Config::from_gguf(gguf)?;
         let weights = Weights::find(tensors.iter(), &config)?;
@@ -97,7 +110,11 @@ impl Model {
             });
         }
         load_tensors(&mut shards, &weights, progress)?;
+        let budget = if options.mode == LoadMode::Map { options.ram_budget } else { RamBudget::Off };
+        let ctx_tokens = options.ctx_tokens.unwrap_or(config.n_ctx_train);
+        let residency = Residency::new(&shards, &weights, &config, budget, Sizes { ctx_tokens, exact: options.exact })?;
         let mut model = Model {
+            residency,
             rope: RopeTable::new(config.rope.n_rot, config.rope.base, config.rope.scaling, None),
             rope_windowed: config.window.map(|w| plain_table(&w.rope)),
             shards: shards.into(),
@@ -108,16 +125,19 @@ impl Model {
             kernels,
             pool: Pool::new(threads),
             exact: options.exact,
-            stats: LoadStats { load_time: Duration::ZERO, warnings: tokenizer.warnings().to_vec() },
+            stats: LoadStats { load_time: Duration::ZERO, warnings: tokenizer.warnings().to_vec(), locked: None },
             tokenizer,
-            stop_prefetch: Arc::new(AtomicBool::new(false)),
+            prefetch: None,
         };
         if let Some(divisors) = model.weights.rope_freqs.map(|t| model.floats(&t)) {
             check_divisors(&divisors)?;
             let c = &model.config.rope;
             model.rope = RopeTable::new(c.n_rot, c.base, c.scaling, Some(&divisors));
         }
-        if options.mode == LoadMode::Map {
+        // Before pages are read ahead, so that they are locked as they come.
+        model.stats.locked = model.lock(options.lock, options.mode)?;
+        // Reading ahead what cannot stay would push out what was read before.
+        if options.mode == LoadMode::Map && model.plan().verdict != Verdict::Impossible {
             model.start_prefetch();
         }
         model.stats.load_time = start.elapsed();
@@ -184,6 +204,30 @@ impl Model {
         &self.stats
     }
 
+    /// How far the pages are that are read ahead of the first token; `None` where nothing is read ahead.
+    pub fn prefetch_progress(&self) -> Option<Progress> {
+        self.prefetch.as_ref().map(Prefetch::progress)
+    }
+
+    /// What of the model stays in memory and what streams.
+    pub fn plan(&self) -> &Plan {
+        self.residency.plan()
+    }
+
+    /// What a plan to stream fell back to, where the system refused something.
+    pub fn plan_note(&self) -> Option<&str> {
+        self.residency.note()
+    }
+
+    /// What streaming did so far; `None` if nothing streams.
+    pub fn stream_stats(&self) -> Option<StreamStats> {
+        self.residency.stats()
+    }
+
+    pub(crate) fn residency(&self) -> &Residency {
+        &self.residency
+    }
+
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -215,33 +259,60 @@ impl Model {
         mat.unwrap_or_else(|| unreachable!("loading checked every tensor's type and shape"))
     }
 
+    /// The embedding matrix, whose rows are looked up outside of any block.
+    pub(crate) fn embedding(&self) -> MatRef<'_> {
+        let t = &self.weights.token_embd;
+        let bytes = self.residency.embedding(t).unwrap_or_else(|| self.bytes(t));
+        MatRef::new(t.ty, bytes, t.rows, t.k).unwrap_or_else(|| unreachable!("loading checked the type and shape"))
+    }
+
     fn floats(&self, t: &Tensor) -> Vec<f32> {
         self.bytes(t).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
     }
 
-    /// Asks for the model's pages in the order in which a token needs them, ahead of the first one.
-    fn start_prefetch(&self) {
-        const STEP_BYTES: u64 = 8 << 20;
-        let (shards, stop) = (Arc::clone(&self.shards), Arc::clone(&self.stop_prefetch));
-        let ranges: Vec<_> = self.weights.in_use_order().map(|t| (t.shard, t.offset, t.offset + t.n_bytes)).collect();
-        let run = move || {
-            for (shard, start, end) in ranges {
-                let mut at = start;
-                while at < end && !stop.load(Ordering::Relaxed) {
-                    let next = end.min(at + STEP_BYTES);
-                    shards[shard].storage.prefetch(at..next);
-                    at = next;
-                }
-            }
+    /// Locks the weights that stay, in the order in which a token needs them.
+    fn lock(&self, wish: Lock, mode: LoadMode) -> Result<Option<LockStats>> {
+        let asked = match wish {
+            Lock::No => return Ok(None),
+            Lock::Bytes(bytes) => Some(Budget { bytes, name: "-mlock".into() }),
+            Lock::Allowed | Lock::Require => None,
         };
-        // Without the thread pages come as they are touched: slower, not wrong.
-        let _ = std::thread::Builder::new().name("prefetch".into()).spawn(run);
+        let limit = storage::lockable_bytes().map(|bytes| Budget { bytes, name: "the limit (ulimit -l)".into() });
+        // Locked pages are gone for everybody else: some memory must be left. A private copy is in memory already.
+        let available = process::available_memory_bytes().filter(|_| mode == LoadMode::Map);
+        let available = available.map(|n| Budget { bytes: n - n / 10, name: "the memory that is available".into() });
+        let part = |t: &Tensor| (t.shard, t.offset..t.offset + t.n_bytes);
+        let holes: Vec<_> = self.residency.streamed().iter().map(|r| (r.file, r.bytes.clone())).collect();
+        let mut units = residency::units(&self.weights);
+        let (embd, head) = (&self.weights.token_embd, &self.weights.output);
+        // Of a large vocabulary most rows are never looked up, so this comes last.
+        if (embd.shard, embd.offset) != (head.shard, head.offset) {
+            units.push(vec![*embd]);
+        }
+        let units: Vec<_> =
+            units.iter().map(|unit| locking::without(unit.iter().map(part).collect(), &holes)).collect();
+        let budget = locking::least([asked, limit, available]);
+        let lock = |shard: usize, bytes| self.shards[shard].storage.lock(bytes);
+        let stats = locking::lock_units(&units, budget.as_ref(), lock);
+        match (&stats.reason, wish) {
+            (Some(reason), Lock::Require) => Err(Error::NotLocked {
+                locked_bytes: stats.locked_bytes,
+                wanted_bytes: stats.wanted_bytes,
+                reason: reason.clone(),
+            }),
+            _ => Ok(Some(stats)),
+        }
     }
-}
 
-impl Drop for Model {
-    fn drop(&mut self) {
-        self.stop_prefetch.store(true, Ordering::Relaxed);
+    /// Asks for the model's pages in the order in which a token needs them, ahead of the first one.
+    fn start_prefetch(&mut self) {
+        let (stays, w) = (!self.residency.is_streaming(), &self.weights);
+        let is_embedding = |t: &Tensor| (t.shard, t.offset) == (w.token_embd.shard, w.token_embd.offset);
+        let is_head = |t: &Tensor| (t.shard, t.offset) == (w.output.shard, w.output.offset);
+        // Where memory is short, the embedding's rows come as they are looked up.
+        let wanted = w.in_use_order().filter(|t| stays || is_head(t) || !is_embedding(t));
+        let ranges = wanted.map(|t| (t.shard, t.offset, t.offset + t.n_bytes));
+        self.prefetch = Some(Prefetch::start(&self.shards, ranges));
     }
 }
 

@@ -119,6 +119,16 @@ impl Scratch {
     }
 }
 
+/// Bytes of a session's working memory once its widest chunk was processed.
+pub(crate) fn bytes(config: &Config, n_vocab: usize, capacity: usize, exact: bool) -> u64 {
+    let cols = chunk_cols(config).min(capacity);
+    let longest = config.n_embd.max(config.n_ff).max(config.q_rows());
+    let vectors = 2 * config.n_embd + 2 * config.q_rows() + 2 * config.kv_rows() + config.n_ff;
+    let kind = if exact { ActKind::F32 } else { ActKind::Q8 };
+    let acts = ActLayout::new(kind, longest.next_multiple_of(32)).col_bytes();
+    (cols * (4 * vectors + acts) + 4 * LOGIT_COLS * n_vocab) as u64
+}
+
 /// Columns of a prompt that are processed together: as many as keep the hidden state within 32 MB.
 fn chunk_cols(config: &Config) -> usize {
     const MAX_COLS: usize = 512;

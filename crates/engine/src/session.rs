@@ -10,6 +10,10 @@ use crate::forward::Pass;
 use crate::kv::{CacheType, KvCache};
 use crate::model::Model;
 use crate::scratch::{LOGIT_COLS, Scratch};
+use crate::timing::{Clock, Job, Phase, Timing};
+
+/// Guesses that one evaluation checks at most: with the token before them as many columns as logits are computed for at once.
+pub(crate) const MAX_GUESSES: usize = LOGIT_COLS - 1;
 
 /// How a [`Session`] is set up.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +22,11 @@ pub struct SessionOptions {
     pub ctx_tokens: Option<usize>,
     /// When this is set, [`Session::eval`] stops at the next layer with [`Error::Cancelled`].
     pub cancel: Option<Arc<AtomicBool>>,
+    /// What keys and values are stored in; `None` takes half precision, and f32 for a model loaded as
+    /// [exact](crate::LoadOptions::exact).
+    pub cache_type: Option<CacheType>,
+    /// Whether [`Session::timing`] tells where the time goes. Costs two readings of a clock a job.
+    pub timing: bool,
 }
 
 /// A context of tokens over a shared model: KV cache and working memory. Everything that changes is here.
@@ -27,6 +36,7 @@ pub struct Session {
     scratch: Scratch,
     tokens: Vec<TokenId>,
     cancel: Option<Arc<AtomicBool>>,
+    clock: Clock,
 }
 
 impl Session {
@@ -39,12 +49,17 @@ impl Session {
         if capacity == 0 {
             return Err(Error::InvalidOption("a context of 0 tokens holds nothing; wanted at least 1".into()));
         }
-        let cache_type = if model.is_exact() { CacheType::F32 } else { CacheType::F16 };
+        let own = if model.is_exact() { CacheType::F32 } else { CacheType::F16 };
+        let cache_type = options.cache_type.unwrap_or(own);
+        if options.timing {
+            model.pool().measure_waiting(true);
+        }
         Ok(Session {
             kv: KvCache::new(model.config(), capacity, cache_type)?,
             scratch: Scratch::new(model.config(), model.n_vocab(), capacity, model.pool())?,
             tokens: Vec::with_capacity(capacity),
             cancel: options.cancel,
+            clock: Clock::new(options.timing),
             model: Arc::clone(model),
         })
     }
@@ -79,6 +94,22 @@ impl Session {
         self.kv.bytes_per_token() * self.len() as u64
     }
 
+    /// Where the time went so far; `None` without [`SessionOptions::timing`].
+    pub fn timing(&self) -> Option<&Timing> {
+        self.clock.timing()
+    }
+
+    /// The time since the last job was this one's.
+    pub(crate) fn lap(&mut self, job: Job) {
+        let pool = self.model.pool();
+        self.clock.lap(job, || pool.waited());
+    }
+
+    /// What the caller does until the next evaluation is no part of it.
+    pub(crate) fn pause_clock(&mut self) {
+        self.clock.pause();
+    }
+
     /// Appends tokens and returns the logits of what follows the last one: (n_vocab), free for the caller to change.
     ///
     /// # Errors
@@ -87,13 +118,30 @@ impl Session {
         if tokens.is_empty() {
             return Err(Error::InvalidOption("no tokens to evaluate".into()));
         }
-        self.append(tokens, |pass, is_last| {
+        let phase = if tokens.len() > 1 { Phase::Prompt } else { Phase::Decode };
+        self.append(tokens, phase, |pass, is_last| {
             if is_last {
                 pass.logits(pass.n - 1..pass.n);
             }
         })?;
         let n_vocab = self.model.n_vocab();
         Ok(&mut self.scratch.logits[..n_vocab])
+    }
+
+    /// Appends the last token and some that may follow it, at most [`MAX_GUESSES`] of them; afterwards
+    /// [`guessed_logits`](Self::guessed_logits) has the logits behind each. They have the bits that [`eval`](Self::eval) gives,
+    /// token by token.
+    pub(crate) fn eval_guesses(&mut self, tokens: &[TokenId]) -> Result<()> {
+        self.append(tokens, Phase::Decode, |pass, _| {
+            let n = pass.n;
+            pass.logits(0..n);
+        })
+    }
+
+    /// The logits behind token `index` of the last [`eval_guesses`](Self::eval_guesses): (n_vocab).
+    pub(crate) fn guessed_logits(&mut self, index: usize) -> &mut [f32] {
+        let n_vocab = self.model.n_vocab();
+        &mut self.scratch.logits[index * n_vocab..][..n_vocab]
     }
 
     /// Appends tokens and calls `each` with the index and the logits (n_vocab) of every one of them, in order.
@@ -103,7 +151,7 @@ impl Session {
     pub fn eval_each(&mut self, tokens: &[TokenId], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
         let n_vocab = self.model.n_vocab();
         let mut index = 0;
-        self.append(tokens, |pass, _| {
+        self.append(tokens, Phase::Prompt, |pass, _| {
             let n = pass.n;
             for first in (0..n).step_by(LOGIT_COLS) {
                 let cols = first..n.min(first + LOGIT_COLS);
@@ -116,14 +164,21 @@ impl Session {
         })
     }
 
-    fn append(&mut self, tokens: &[TokenId], mut after_chunk: impl FnMut(&mut Pass<'_>, bool)) -> Result<()> {
+    fn append(
+        &mut self,
+        tokens: &[TokenId],
+        phase: Phase,
+        mut after_chunk: impl FnMut(&mut Pass<'_>, bool),
+    ) -> Result<()> {
         self.check(tokens)?;
-        let Session { model, kv, scratch, cancel, .. } = self;
+        let Session { model, kv, scratch, cancel, clock, .. } = self;
+        let _turn = model.residency().turn();
+        clock.start(phase, tokens.len(), || model.pool().waited());
         let is_cancelled = || cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));
         let mut pos = self.tokens.len();
         let end = pos + tokens.len();
         for chunk in tokens.chunks(scratch.max_cols) {
-            let mut pass = Pass { model, kv, s: scratch, pos, n: chunk.len() };
+            let mut pass = Pass { model, kv, s: scratch, clock, pos, n: chunk.len() };
             pass.blocks(chunk, &is_cancelled)?;
             pos += chunk.len();
             after_chunk(&mut pass, pos == end);

@@ -70,6 +70,36 @@ pub struct Layer {
     pub post_ffn_norm: Option<Tensor>,
 }
 
+impl Layer {
+    /// The block's tensors in the order in which a token needs them.
+    pub fn in_use_order(&self) -> impl Iterator<Item = Tensor> + use<> {
+        [
+            Some(self.attn_norm),
+            Some(self.wq),
+            Some(self.wk),
+            Some(self.wv),
+            self.bq,
+            self.bk,
+            self.bv,
+            self.q_norm,
+            self.k_norm,
+            Some(self.wo),
+            self.bo,
+            self.post_attn_norm,
+            Some(self.ffn_norm),
+            Some(self.gate),
+            Some(self.up),
+            self.gate_bias,
+            self.up_bias,
+            Some(self.down),
+            self.down_bias,
+            self.post_ffn_norm,
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
 /// All tensors of a model.
 #[derive(Clone, Debug)]
 pub struct Weights {
@@ -101,32 +131,7 @@ impl Weights {
 
     /// Every tensor in the order in which a token needs them.
     pub fn in_use_order(&self) -> impl Iterator<Item = Tensor> {
-        let layers = self.layers.iter().flat_map(|l| {
-            [
-                Some(l.attn_norm),
-                Some(l.wq),
-                Some(l.wk),
-                Some(l.wv),
-                l.bq,
-                l.bk,
-                l.bv,
-                l.q_norm,
-                l.k_norm,
-                Some(l.wo),
-                l.bo,
-                l.post_attn_norm,
-                Some(l.ffn_norm),
-                Some(l.gate),
-                Some(l.up),
-                l.gate_bias,
-                l.up_bias,
-                Some(l.down),
-                l.down_bias,
-                l.post_ffn_norm,
-            ]
-            .into_iter()
-            .flatten()
-        });
+        let layers = self.layers.iter().flat_map(Layer::in_use_order);
         let tied = self.output.offset == self.token_embd.offset && self.output.shard == self.token_embd.shard;
         let head = [Some(self.output_norm), Some(self.output), self.output_bias, self.rope_freqs];
         layers.chain(head.into_iter().flatten()).chain((!tied).then_some(self.token_embd))

@@ -25,7 +25,7 @@ fn a_refused_evaluation_leaves_the_context_as_it_was() {
     };
 
     let cancel = Arc::new(AtomicBool::new(false));
-    let options = SessionOptions { ctx_tokens: Some(40), cancel: Some(Arc::clone(&cancel)) };
+    let options = SessionOptions { ctx_tokens: Some(40), cancel: Some(Arc::clone(&cancel)), ..Default::default() };
     let mut session = Session::new(&model, options).expect("a session");
     session.eval(&first).expect("evaluates");
     assert!(matches!(session.eval(&[]), Err(Error::InvalidOption(_))));

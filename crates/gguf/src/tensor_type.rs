@@ -150,6 +150,19 @@ impl TensorType {
         self.row().block_bytes
     }
 
+    /// Where the f16 scales and minimums of a block are, in bytes from its start. For F16 that is the element itself. `None` for
+    /// types whose scales are not f16 or whose blocks this project does not compute with.
+    pub fn f16_fields(self) -> Option<&'static [usize]> {
+        Some(match self {
+            TensorType::F16 | TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[0],
+            TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => &[0, 2],
+            TensorType::Q2_K => &[80, 82],
+            TensorType::Q3_K => &[108],
+            TensorType::Q6_K => &[208],
+            _ => return None,
+        })
+    }
+
     /// Bytes of a row of `k` elements; `None` where `k` is not a whole number of blocks or the size overflows.
     pub fn row_bytes(self, k: usize) -> Option<usize> {
         let blocks = k / self.block_len();

@@ -24,6 +24,8 @@ mod matrix;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 #[allow(clippy::needless_range_loop, reason = "as for AVX2")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod panel;
 mod scalar;
 mod table;
 mod vector;
@@ -31,4 +33,4 @@ mod vector;
 pub use isa::Isa;
 pub use matrix::{ACT_BLOCK, ActKind, ActLayout, Acts, MatRef, Output, Strided};
 pub use table::Kernels;
-pub use vector::{AttnInput, AttnPart, AttnState, KvElement, RopeStyle};
+pub use vector::{AttnInput, AttnPart, AttnState, KvElement, RopeStyle, q8_0_len};

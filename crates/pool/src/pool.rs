@@ -60,6 +60,13 @@ struct Shared {
     /// One a worker thread: worker `i` is at `i - 1`.
     sleep: Box<[CachePadded<Sleep>]>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    waiting: Waiting,
+}
+
+/// What the ends of loops cost their callers, for those who ask.
+struct Waiting {
+    is_measured: AtomicBool,
+    total_ns: AtomicU64,
 }
 
 struct Front {
@@ -128,6 +135,16 @@ impl Pool {
     /// Workers, the calling thread included.
     pub fn threads(&self) -> usize {
         self.handles.len() + 1
+    }
+
+    /// Whether [`Pool::waited`] counts from now on. Off at first: counting reads a clock twice a loop.
+    pub fn measure_waiting(&self, is_measured: bool) {
+        self.shared.waiting.is_measured.store(is_measured, Relaxed);
+    }
+
+    /// How long callers have waited at the ends of their loops for other workers' last chunks.
+    pub fn waited(&self) -> Duration {
+        Duration::from_nanos(self.shared.waiting.total_ns.load(Relaxed))
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -266,6 +283,7 @@ impl Shared {
             shares: (0..threads).map(|_| CachePadded(Share::empty())).collect(),
             sleep: (1..threads).map(|_| CachePadded(sleep())).collect(),
             panic: Mutex::new(None),
+            waiting: Waiting { is_measured: AtomicBool::new(false), total_ns: AtomicU64::new(0) },
         })
     }
 
@@ -374,6 +392,18 @@ impl Shared {
     /// Waits until workers have finished `n` chunks: spins, then parks. Parking early matters when the CPU of a worker
     /// was taken away: it lets the system move that worker to this CPU.
     fn join(&self, n: u32) {
+        if self.back.0.done.load(Acquire) == n {
+            return;
+        }
+        if !self.waiting.is_measured.load(Relaxed) {
+            return self.wait_for(n);
+        }
+        let start = Instant::now();
+        self.wait_for(n);
+        self.waiting.total_ns.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
+    }
+
+    fn wait_for(&self, n: u32) {
         let back = &self.back.0;
         if spin_until(self.spin, || back.done.load(Acquire) == n) {
             return;

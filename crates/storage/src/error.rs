@@ -59,6 +59,16 @@ pub enum StorageError {
         /// The system's reason.
         source: io::Error,
     },
+    /// A part of the file that does not stay in memory could not be read again.
+    #[error("cannot read {} at byte {offset}: {source}\n  the model is larger than the memory it may use, so parts of it are read for every token", path.display())]
+    StreamRead {
+        /// The path.
+        path: PathBuf,
+        /// Where in the file the read began.
+        offset: u64,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// A range that was to be loaded does not lie within the file.
     #[error("bytes {start}..{end} of {} do not exist: the file has {file_bytes} bytes", path.display())]
     OutOfRange {

@@ -4,7 +4,9 @@
 //!   in one buffer, or one allocation a tensor. All three hand out the same bytes.
 //! - [`Reserved`] is memory that is asked for but not touched: pages come zeroed from the operating system when they are
 //!   first written.
+//! - [`Stream`] reads a part of mapped files through a few windows of memory again and again: models larger than RAM.
 //! - [`process`] measures the process: page faults, resident, private and shared bytes.
+//! - [`mappers`] finds the processes that map a file; [`Storage::residency`] and [`Storage::evict`] are about its cached pages.
 //! - [`CountingAllocator`] counts what the heap holds.
 //!
 //! A mapped file that another program truncates raises SIGBUS (an access violation on Windows) where its lost pages are
@@ -12,15 +14,24 @@
 
 mod alloc;
 mod error;
+mod evict;
+mod lock;
 mod lost_pages;
+mod mappers;
 mod os;
+mod probe;
 pub mod process;
 mod read;
 mod region;
 mod storage;
+mod stream;
 
 pub use alloc::CountingAllocator;
 pub use error::StorageError;
+pub use lock::lockable_bytes;
 pub use lost_pages::report_lost_pages;
+pub use mappers::{Mapper, Mappers, mappers};
+pub use probe::DiskSpeed;
 pub use region::{Plain, Reserved};
 pub use storage::{Advice, LoadMode, Progress, Residency, SharedBytes, Storage};
+pub use stream::{Stream, StreamStats, StreamedRange};

@@ -5,7 +5,7 @@
 //! anything: it reads atomics, writes to standard error and ends the process.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicUsize, Ordering};
 
 use crate::os;
 
@@ -13,6 +13,12 @@ use crate::os;
 const SLOTS: usize = 64;
 /// Longer names keep their end.
 const NAME_BYTES: usize = 240;
+
+const BEFORE_NAME: &[u8] = b"error: ";
+const AFTER_NAME: &[u8] =
+    b" was cut short by another program, or its disk failed, while it was mapped: start again when the \
+file is whole (with -memory it is read once and not needed afterwards)\n";
+const LINE_BYTES: usize = BEFORE_NAME.len() + NAME_BYTES + AFTER_NAME.len();
 
 /// A mapping. `start` is 0 in a free slot, 1 while a slot is being filled.
 struct Slot {
@@ -26,6 +32,15 @@ static MAPPED: [Slot; SLOTS] = [const {
 }; SLOTS];
 
 static EXIT_CODE: AtomicI32 = AtomicI32::new(1);
+
+/// Set by the first thread that reports: several threads of a kernel lose the same pages at once.
+static REPORTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the caller is the first to ask. The others have nothing to say: the process is about to end.
+#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code, reason = "no such signal is handled"))]
+pub(crate) fn first_to_report() -> bool {
+    !REPORTED.swap(true, Ordering::Relaxed)
+}
 
 /// Makes a lost page of a mapped file end the process with `exit_code` and a message on standard error that names the file,
 /// instead of a bare SIGBUS. For programs, not for libraries: it replaces the process's handler, and passes on every SIGBUS that
@@ -64,23 +79,26 @@ impl Drop for Named {
     }
 }
 
-/// The message for a fault at an address, in pieces that `write` puts together, and the exit code; `None` if no file is mapped
+/// The exit code for a fault at an address, after `write` got the message, one line as a whole; `None` if no file is mapped
 /// there. Allocates nothing and takes no lock.
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code, reason = "no such signal is handled"))]
-pub(crate) fn message_for(address: usize, mut write: impl FnMut(&[u8])) -> Option<i32> {
+pub(crate) fn message_for(address: usize, write: impl FnOnce(&[u8])) -> Option<i32> {
     let slot = MAPPED.iter().find(|slot| {
         let start = slot.start.load(Ordering::Acquire);
         start > 1 && address.wrapping_sub(start) < slot.len.load(Ordering::Relaxed)
     })?;
-    let mut name = [0; NAME_BYTES];
-    name.iter_mut().zip(&slot.name).for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
-    let end = name.iter().position(|byte| *byte == 0).unwrap_or(NAME_BYTES);
-    write(b"error: ");
-    write(name.get(..end).unwrap_or_default());
-    write(
-        b" was cut short by another program, or its disk failed, while it was mapped\n  \
-          start again when the file is whole; -memory reads it once and does not need it afterwards\n",
-    );
+    let mut line = [0; LINE_BYTES];
+    let mut len = 0;
+    let mut push = |byte| {
+        if let Some(to) = line.get_mut(len) {
+            *to = byte;
+            len += 1;
+        }
+    };
+    BEFORE_NAME.iter().for_each(|byte| push(*byte));
+    slot.name.iter().map(|byte| byte.load(Ordering::Relaxed)).take_while(|byte| *byte != 0).for_each(&mut push);
+    AFTER_NAME.iter().for_each(|byte| push(*byte));
+    write(line.get(..len).unwrap_or_default());
     Some(EXIT_CODE.load(Ordering::Relaxed))
 }
 
@@ -101,7 +119,9 @@ mod tests {
         let at = bytes.as_ptr() as usize;
         let named = Named::new(&bytes, Path::new("some/mo\ndel\x1b[1m"));
         for address in [at, at + 999] {
-            assert!(told(address).unwrap().starts_with("error: some/mo?del?[1m was cut short"), "{:?}", told(address));
+            let line = told(address).unwrap();
+            assert!(line.starts_with("error: some/mo?del?[1m was cut short"), "{line:?}");
+            assert!(line.ends_with("afterwards)\n") && line.lines().count() == 1, "{line:?}");
         }
         assert_eq!((told(at - 1), told(at + 1000), told(0), told(usize::MAX)), (None, None, None, None));
         drop(named);

@@ -25,15 +25,18 @@ pub(crate) type Part<'a> = (u64, &'a mut [u8]);
 pub(crate) struct Source<'a> {
     pub(crate) file: &'a File,
     pub(crate) path: &'a Path,
-    /// Length of the file when it was opened, for messages.
+    /// Where the storage begins in the file: offsets count from there.
+    pub(crate) start: u64,
+    /// Length of the storage when it was opened, for messages.
     pub(crate) len: u64,
 }
 
 impl Source<'_> {
     /// Fills `out` from `offset` on, whatever number of reads it takes.
     pub(crate) fn fill(self, out: &mut [u8], offset: u64) -> Result<(), StorageError> {
-        fill(out, offset, |out, offset| os::read_at(self.file, out, offset)).map_err(|stopped| match stopped {
-            Stopped::End(at) => StorageError::Shrunk { path: self.path.to_owned(), at, wanted: self.len },
+        let read = |out: &mut [u8], offset| os::read_at(self.file, out, offset);
+        fill(out, self.start + offset, read).map_err(|stopped| match stopped {
+            Stopped::End(at) => StorageError::Shrunk { path: self.path.to_owned(), at, wanted: self.start + self.len },
             Stopped::Error(source) => StorageError::io(self.path, source),
         })
     }

@@ -54,6 +54,14 @@ impl<T: Plain> Reserved<T> {
         Reserved { map: None, len: 0, element: PhantomData }
     }
 
+    /// Asks for large pages, where the system has them: less address translation for memory that is used as a whole. Before the
+    /// first write, since pages that are there stay as they are.
+    pub fn advise_huge_pages(&self) {
+        if let Some(map) = &self.map {
+            os::advise_huge_pages(map);
+        }
+    }
+
     /// Bytes of the pages that cost memory by now, since they were touched. `None` where the system does not tell.
     pub fn committed_bytes(&self) -> Option<u64> {
         self.map.as_deref().map_or(Some(0), os::resident_bytes)

@@ -1,4 +1,4 @@
-//! One file of a model, in one of three ways.
+//! One file of a model, or a part of a file, in one of three ways.
 
 use std::cmp::Reverse;
 use std::fs::{File, Metadata};
@@ -6,7 +6,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 
 use crate::error::StorageError;
 use crate::lost_pages::Named;
@@ -63,15 +63,18 @@ pub enum Advice {
 /// Bytes that outlive the call that handed them out.
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// One file. Its bytes never change through this type, and any number of threads may read them.
+/// One file, or a range of its bytes ([`Storage::open_range`]): offsets count from the range's start. The bytes never change
+/// through this type, and any number of threads may read them.
 pub struct Storage {
     path: PathBuf,
+    /// Where the range begins in the file.
+    start: u64,
     len: u64,
     bytes: Bytes,
 }
 
 enum Bytes {
-    Map { map: Arc<Map>, tells_residency: bool },
+    Map { map: Arc<Map>, file: File, tells_residency: bool },
     Buffer(Arc<Buffer>),
     File { file: File, ranges: Vec<(Range<u64>, Buffer)> }, // sorted by start
 }
@@ -88,31 +91,63 @@ impl Storage {
         mode: LoadMode,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Storage, StorageError> {
+        Storage::open_part(path, None, mode, progress)
+    }
+
+    /// As [`Storage::open`], of a range of the file only: a model that lies within another file. Any start can be mapped; tensors
+    /// keep their alignment if it is a multiple of theirs.
+    ///
+    /// # Errors
+    /// As [`Storage::open`], and a range that is empty or does not lie within the file.
+    pub fn open_range(
+        path: &Path,
+        range: Range<u64>,
+        mode: LoadMode,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Storage, StorageError> {
+        Storage::open_part(path, Some(range), mode, progress)
+    }
+
+    fn open_part(
+        path: &Path,
+        range: Option<Range<u64>>,
+        mode: LoadMode,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Storage, StorageError> {
         // The kind is asked for before opening: to open a FIFO is to wait for its writer.
         let metadata = std::fs::metadata(path).map_err(|e| StorageError::io(path, e))?;
         check_kind(path, &metadata)?;
         let file = File::open(path).map_err(|e| StorageError::io(path, e))?;
         let metadata = file.metadata().map_err(|e| StorageError::io(path, e))?;
         check_kind(path, &metadata)?;
-        let mut len = metadata.len();
-        if len == 0 {
+        let file_bytes = metadata.len();
+        if file_bytes == 0 {
             return Err(StorageError::Empty(path.to_owned()));
         }
+        let (start, mut len) = match range.as_ref() {
+            None => (0, file_bytes),
+            Some(r) if r.start < r.end && r.end <= file_bytes => (r.start, r.end - r.start),
+            Some(r) => {
+                let Range { start, end } = *r;
+                return Err(StorageError::OutOfRange { path: path.to_owned(), start, end, file_bytes });
+            }
+        };
         let bytes = match mode {
             LoadMode::Map => {
-                let map = map(path, &file)?;
+                let map = map(path, &file, range.is_some().then_some((start, len)))?;
                 len = map.len() as u64; // If it changed since, the mapping knows better.
-                Bytes::Map { map: Arc::new(map), tells_residency: os::tells_residency(&file, &metadata) }
+                let tells_residency = os::tells_residency(&file, &metadata);
+                Bytes::Map { map: Arc::new(map), file, tells_residency }
             }
             LoadMode::Buffer => {
                 check_memory(len, path)?;
                 let mut buffer = private(len, path)?;
-                Source { file: &file, path, len }.fill_parts(vec![(0, &mut buffer)], progress)?;
+                Source { file: &file, path, start, len }.fill_parts(vec![(0, &mut buffer)], progress)?;
                 Bytes::Buffer(Arc::new(buffer))
             }
             LoadMode::File => Bytes::File { file, ranges: Vec::new() },
         };
-        Ok(Storage { path: path.to_owned(), len, bytes })
+        Ok(Storage { path: path.to_owned(), start, len, bytes })
     }
 
     /// The file's name.
@@ -120,7 +155,12 @@ impl Storage {
         &self.path
     }
 
-    /// Length of the file when it was opened, in bytes; not 0.
+    /// Where the bytes begin in the file: 0 unless a range was opened.
+    pub fn file_offset(&self) -> u64 {
+        self.start
+    }
+
+    /// Length of the file (or of the range of it) when it was opened, in bytes; not 0.
     #[allow(clippy::len_without_is_empty, reason = "an empty file is refused")]
     pub fn len(&self) -> u64 {
         self.len
@@ -148,7 +188,7 @@ impl Storage {
                 let wanted = at_least.min(self.len);
                 check_memory(wanted, &self.path)?;
                 let mut bytes = private(wanted, &self.path)?;
-                Source { file, path: &self.path, len: self.len }.fill(&mut bytes, 0)?;
+                Source { file, path: &self.path, start: self.start, len: self.len }.fill(&mut bytes, 0)?;
                 Ok(Arc::new(Header(Arc::new(bytes))))
             }
         }
@@ -167,7 +207,7 @@ impl Storage {
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
         let Bytes::File { file, ranges } = &mut self.bytes else { return Ok(()) };
-        let (path, len) = (self.path.as_path(), self.len);
+        let (path, start, len) = (self.path.as_path(), self.start, self.len);
         if let Some(&Range { start, end }) = wanted.iter().find(|r| r.start > r.end || r.end > len) {
             return Err(StorageError::OutOfRange { path: path.to_owned(), start, end, file_bytes: len });
         }
@@ -177,7 +217,7 @@ impl Storage {
             missing.into_iter().map(|r| Ok((r.clone(), private(r.end - r.start, path)?))).collect();
         let mut new = new?;
         let parts = new.iter_mut().map(|(r, bytes)| (r.start, &mut bytes[..])).collect();
-        Source { file, path, len }.fill_parts(parts, progress)?;
+        Source { file, path, start, len }.fill_parts(parts, progress)?;
         ranges.append(&mut new);
         // Without those that lie within another, the last one to begin before a place is the one that reaches furthest.
         ranges.sort_by_key(|(r, _)| (r.start, Reverse(r.end)));
@@ -208,7 +248,7 @@ impl Storage {
     }
 
     /// A range of a mapped file, for questions to the system about its pages.
-    fn mapped(&self, range: &Range<u64>) -> Option<&[u8]> {
+    pub(crate) fn mapped(&self, range: &Range<u64>) -> Option<&[u8]> {
         let Bytes::Map { map, .. } = &self.bytes else { return None };
         within(map, 0, range)
     }
@@ -227,6 +267,23 @@ impl Storage {
         os::mapped_resident_bytes(self.mapped(&(0..self.len))?)
     }
 
+    /// The same mapped file (or range of it) at a second address, whose pages are read one by one: for what is looked up here and
+    /// there. `None` in other modes, or where the system refuses.
+    pub fn random_view(&self) -> Option<Storage> {
+        let Bytes::Map { file, tells_residency, .. } = &self.bytes else { return None };
+        let file = file.try_clone().ok()?;
+        let map = map(&self.path, &file, Some((self.start, self.len))).ok()?;
+        os::advise(&map, Advice::Random);
+        let bytes = Bytes::Map { map: Arc::new(map), file, tells_residency: *tells_residency };
+        Some(Storage { path: self.path.clone(), start: self.start, len: self.len, bytes })
+    }
+
+    /// The open file behind a mapping.
+    pub(crate) fn mapped_file(&self) -> Option<&File> {
+        let Bytes::Map { file, .. } = &self.bytes else { return None };
+        Some(file)
+    }
+
     /// Asks for the pages of a range of a mapped file and makes them accessible without faults, where the system can; may block
     /// until they are read. Does nothing in other modes, and is silent where the system refuses: pages come when touched.
     pub fn prefetch(&self, range: Range<u64>) {
@@ -240,18 +297,16 @@ impl Storage {
     pub fn advise(&self, range: Range<u64>, advice: Advice) -> bool {
         self.mapped(&range).is_some_and(|bytes| !bytes.is_empty() && os::advise(bytes, advice))
     }
-
-    /// Reads the pages that a range of a mapped file touches and keeps them in memory as long as the file is mapped: all of them, or
-    /// none. False where the system refuses (a limit such as Linux's RLIMIT_MEMLOCK, which is often a few MB), in other modes and
-    /// beyond the end.
-    pub fn lock(&self, range: Range<u64>) -> bool {
-        self.mapped(&range).is_some_and(|bytes| !bytes.is_empty() && os::lock(bytes))
-    }
 }
 
 impl std::fmt::Debug for Storage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Storage").field("path", &self.path).field("len", &self.len).field("mode", &self.mode()).finish()
+        f.debug_struct("Storage")
+            .field("path", &self.path)
+            .field("start", &self.start)
+            .field("len", &self.len)
+            .field("mode", &self.mode())
+            .finish()
     }
 }
 
@@ -286,11 +341,17 @@ fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), StorageError> {
     }
 }
 
-fn map(path: &Path, file: &File) -> Result<Map, StorageError> {
+/// Maps a file, or a part of it: (start, length).
+fn map(path: &Path, file: &File, part: Option<(u64, u64)>) -> Result<Map, StorageError> {
+    let mut options = MmapOptions::new();
+    if let Some((start, len)) = part {
+        options.offset(start).len(usize::try_from(len).unwrap_or(usize::MAX));
+    }
     // SAFETY: a mapped file can change or shrink underneath. The bytes are handed out as `&[u8]` only, for which any content is
     // valid, and are never taken twice for a decision about memory; a lost page ends the process with SIGBUS, which the
     // crate's documentation says and which is no memory unsafety.
-    let map = unsafe { Mmap::map(file) }.map_err(|source| StorageError::MapFailed { path: path.to_owned(), source })?;
+    let map =
+        unsafe { options.map(file) }.map_err(|source| StorageError::MapFailed { path: path.to_owned(), source })?;
     if map.is_empty() {
         return Err(StorageError::Empty(path.to_owned()));
     }

@@ -6,14 +6,16 @@
 mod float;
 mod models;
 mod real;
-mod rng;
+mod sparse;
 mod writer;
 
 pub use float::{Diff, argmax, diff, first_bit_difference, log_prob};
+pub use modelembed_gguf::GgufValue;
+pub use modelembed_synthetic::{Rng, random_tensor};
 pub use models::{
-    TINY_BOS, TINY_EOS, TINY_VOCAB, TinyArch, TinyRope, TinySpec, TinyTensor, TinyToken, random_tensor, sha256_hex,
-    tiny, tiny_metadata, tiny_prompt, tiny_spec, tiny_specs, tiny_tensors, tiny_vocab,
+    TINY_BOS, TINY_EOS, TINY_VOCAB, TinyArch, TinyRope, TinySpec, TinyTensor, TinyToken, sha256_hex, tiny,
+    tiny_metadata, tiny_prompt, tiny_spec, tiny_specs, tiny_tensors, tiny_vocab,
 };
 pub use real::{GEMMA3, SMOLLM2, real_model};
-pub use rng::Rng;
-pub use writer::{GgufValue, GgufWriter};
+pub use sparse::sparse_model;
+pub use writer::GgufWriter;

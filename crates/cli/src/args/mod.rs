@@ -1,9 +1,11 @@
 //! What was typed. What it means is decided in `resolve`.
 
 mod expand;
+mod packed;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use modelembed::{Lock, RamBudget};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -46,18 +48,30 @@ pub struct CommonArgs {
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_parser = clap::builder::BoolishValueParser::new())]
     pub memory: Option<bool>,
+    /// Memory that a mapped model may use: a size like 600M or 4G, auto (what the machine and its control groups leave) or off.
+    /// What does not fit is read from the disk for every token
+    #[arg(long, global = true, value_name = "SIZE", default_value = "auto", value_parser = parse_ram_budget)]
+    pub ram_budget: RamBudget,
+    /// Lock the weights in memory, layer by layer, as far as the system allows; at most a size like 2G of them. With `require` a
+    /// model that cannot be locked as a whole does not run
+    #[arg(long, global = true, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "on",
+          default_value = "off", value_parser = parse_lock)]
+    pub mlock: Lock,
     /// Context size in tokens [default: 2048]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
     /// Layers on the GPU (this build has no GPU support: only 0)
     #[arg(long, global = true, value_name = "LAYERS", default_value_t = 0)]
     pub ngl: i64,
-    /// Worker threads [default: the physical cores that this process may use]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
+    /// Worker threads [default: the physical cores that this process may use]; `bench` takes a list: 1,2
+    #[arg(long, global = true, value_name = "N", value_parser = parse_threads)]
+    pub threads: Option<Numbers>,
     /// Number format of activations: q8 is fast, f32 exact
     #[arg(long, global = true, value_name = "KIND", value_enum, default_value_t = Activations::Q8)]
     pub activations: Activations,
+    /// Number format of the KV cache [default: f16, or f32 with -activations f32]; q8_0 takes half the memory of f16
+    #[arg(long, global = true, value_name = "TYPE", value_enum)]
+    pub cache_type: Option<CacheType>,
     /// Instruction set of the kernels [default: the best that the CPU has]
     #[arg(long, global = true, value_name = "NAME")]
     pub isa: Option<String>,
@@ -85,6 +99,9 @@ pub struct RunArgs {
     /// Interactive chat; an explicit -p is its first turn
     #[arg(long = "i")]
     pub interactive: bool,
+    /// Print what running the model here will be like, and do not load it
+    #[arg(long)]
+    pub dry_run: bool,
     /// Number of tokens to predict; -1: until the answer or the context ends
     #[arg(long = "n", value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(i64).range(-1..),
           allow_negative_numbers = true)]
@@ -98,6 +115,13 @@ pub struct RunArgs {
     /// No chat template: complete the prompt's text
     #[arg(long)]
     pub raw: bool,
+    /// Guess up to N tokens ahead from what the context holds, and check them together: repetitive text comes faster, and is
+    /// the same; 0: none
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=7))]
+    pub lookup: u8,
+    /// Print where the time went, job by job
+    #[arg(long, help_heading = "Output")]
+    pub timing: bool,
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
@@ -144,6 +168,18 @@ pub enum Activations {
     F32,
 }
 
+/// `-cache-type`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CacheType {
+    // Half precision.
+    F16,
+    // Blocks of 32 8-bit integers.
+    #[value(name = "q8_0")]
+    Q8,
+    // As computed.
+    F32,
+}
+
 /// `-format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -158,14 +194,55 @@ pub enum Format {
 pub enum Command {
     /// Print the token ids and pieces of a text
     Tokenize(TokenizeArgs),
-    /// Print a model file's metadata, tensors and sizes
-    Inspect,
+    /// Print a model file's metadata, tensors, sizes, and what running it here will be like
+    Inspect(InspectArgs),
     /// Print the log-probability of every token of a text, one JSON object a line
     Score(ScoreArgs),
     /// Measure speed
     Bench(BenchArgs),
+    /// Show which part of a model is in memory, and which processes map it
+    Status,
+    /// Read a model, or some of its layers, into memory ahead of use
+    Warm(WarmArgs),
+    /// Make the system forget a model's pages
+    Evict(EvictArgs),
+    /// Hash a model's files and look for values that are no numbers
+    Verify(VerifyArgs),
+    /// Measure each load mode in a process of its own, with a cold and a warm page cache
+    Compare(CompareArgs),
+    /// Write one executable that holds this program and a model
+    Pack(PackArgs),
+    /// Write the model that a program holds to a file
+    Unpack(UnpackArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
+}
+
+/// `pack`: every option that is not its own becomes a default of the new program.
+#[derive(Debug, Args)]
+pub struct PackArgs {
+    /// The executable to write
+    #[arg(long = "o", value_name = "FILE")]
+    pub output: PathBuf,
+    /// Replace a file of that name
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// The options for the new program, as `--name=value`
+    #[arg(skip)]
+    pub flags: Vec<String>,
+}
+
+/// `unpack`
+#[derive(Debug, Args)]
+pub struct UnpackArgs {
+    /// The file to write, or a folder; a folder for a model of several files
+    #[arg(long = "o", value_name = "PATH")]
+    pub output: PathBuf,
+    /// Replace files
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `tokenize`
@@ -179,6 +256,31 @@ pub struct TokenizeArgs {
     pub no_special: bool,
 }
 
+/// `inspect`
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Do not measure disk and memory for the plan, which takes a second
+    #[arg(long)]
+    pub no_plan: bool,
+}
+
+/// `compare`
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The text that every run completes
+    #[arg(long = "p", value_name = "PROMPT", default_value = "Once upon a time", allow_hyphen_values = true)]
+    pub prompt: String,
+    /// Number of tokens generated
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..))]
+    pub gen_tokens: u32,
+    /// Leave the page cache as it is
+    #[arg(long)]
+    pub warm_only: bool,
+    /// Draw the comparison into this file
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
 /// `score`
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
@@ -190,16 +292,64 @@ pub struct ScoreArgs {
 /// `bench`
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Length of the prompt
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Length of the prompt; 0 leaves it out
+    #[arg(long, value_name = "N", default_value_t = 512)]
     pub prompt_tokens: u32,
-    /// Number of tokens generated
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Number of tokens generated; 0 leaves it out
+    #[arg(long, value_name = "N", default_value_t = 64)]
     pub gen_tokens: u32,
+    /// Tokens that are in the context before the prompt, and before the tokens generated
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub depth: u32,
+    /// Also the time to the first token of prompts of these lengths: 1,2,4,8,16,32
+    #[arg(long, value_name = "LIST", value_parser = parse_numbers)]
+    pub short_prompts: Option<Numbers>,
     /// Runs, of which the median is reported
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
+    /// Leave out how fast the machine reads memory
+    #[arg(long)]
+    pub no_bandwidth: bool,
+    /// Write a model of a named shape and format with random weights instead: llama-1.1b:q4_k_m
+    #[arg(long, value_name = "SHAPE:FORMAT", requires = "out")]
+    pub synthetic: Option<String>,
+    /// Where to write it
+    #[arg(long, value_name = "FILE", requires = "synthetic")]
+    pub out: Option<PathBuf>,
+    /// The model whose vocabulary it gets [default: the one of -model]
+    #[arg(long, value_name = "FILE", requires = "synthetic")]
+    pub vocab: Option<PathBuf>,
 }
+
+/// `warm`
+#[derive(Debug, Args)]
+pub struct WarmArgs {
+    /// Only these: numbers, ranges such as 0..8 (without the last), embedding, head; several with commas
+    #[arg(long, value_name = "LAYERS")]
+    pub layers: Option<String>,
+    /// Read even if it does not fit into the memory that is available
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `evict`
+#[derive(Debug, Args)]
+pub struct EvictArgs {
+    /// Only these: numbers, ranges such as 0..8 (without the last), embedding, head; several with commas
+    #[arg(long, value_name = "LAYERS")]
+    pub layers: Option<String>,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Also print the hash of every tensor
+    #[arg(long)]
+    pub tensors: bool,
+}
+/// A list of numbers from 1, separated by commas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbers(pub Vec<usize>);
 
 /// `completions`
 #[derive(Debug, Args)]
@@ -208,11 +358,63 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
+/// `on`, `off`, `require`, or bytes as for `-ram-budget`.
+fn parse_lock(text: &str) -> Result<Lock, String> {
+    match text {
+        "on" | "true" => Ok(Lock::Allowed),
+        "off" | "false" => Ok(Lock::No),
+        "require" => Ok(Lock::Require),
+        _ => match parse_ram_budget(text) {
+            Ok(RamBudget::Bytes(bytes)) => Ok(Lock::Bytes(bytes)),
+            _ => Err("wanted on, off, require, or a size like 600M or 4G".to_string()),
+        },
+    }
+}
+
+/// `auto`, `off`, or bytes with an optional K, M, G or T (of 1024).
+fn parse_ram_budget(text: &str) -> Result<RamBudget, String> {
+    match text {
+        "auto" => return Ok(RamBudget::Auto),
+        "off" => return Ok(RamBudget::Off),
+        _ => {}
+    }
+    let refusal = || "wanted auto, off, or a size like 600M or 4G".to_string();
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[number.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        _ => return Err(refusal()),
+    };
+    let bytes = number.parse::<f64>().map_err(|_| refusal())? * (1u64 << shift) as f64;
+    if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(RamBudget::Bytes(bytes as u64)) } else { Err(refusal()) }
+}
+
 fn parse_seed(text: &str) -> Result<Seed, String> {
     if text == "-1" {
         return Ok(Seed::Random);
     }
     text.parse().map(Seed::Fixed).map_err(|_| "wanted a whole number from 0, or -1".to_string())
+}
+
+/// Up to 64 whole numbers from 1 to `max`.
+fn parse_list(text: &str, max: usize) -> Result<Numbers, String> {
+    let numbers: Option<Vec<usize>> =
+        text.split(',').map(|n| n.trim().parse().ok().filter(|n| (1..=max).contains(n))).collect();
+    let numbers = numbers.filter(|list| list.len() <= 64);
+    numbers
+        .map(Numbers)
+        .ok_or_else(|| format!("wanted a whole number from 1 to {max}, or several with commas between them"))
+}
+
+fn parse_threads(text: &str) -> Result<Numbers, String> {
+    parse_list(text, 1024)
+}
+
+fn parse_numbers(text: &str) -> Result<Numbers, String> {
+    parse_list(text, 1 << 24)
 }
 
 fn parse_float(text: &str) -> Result<f32, String> {
@@ -246,8 +448,34 @@ pub struct Refusal {
     pub exit_code: u8,
 }
 
+/// Parses the arguments, the program's name first, with `flags` before them that were packed into the program.
+pub fn parse_with(flags: &[String], args: impl IntoIterator<Item = OsString>) -> Result<LowArgs, Refusal> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // Alone first: a mistake is one in what was typed.
+    let typed = matches(args.iter().cloned())?;
+    let command = LowArgs::command();
+    let kept = packed::applicable(flags, &command, &typed);
+    if kept.is_empty() {
+        return parse(args);
+    }
+    let (program, rest) = args.split_at(args.len().min(1));
+    parse(program.iter().cloned().chain(kept.into_iter().map(OsString::from)).chain(rest.iter().cloned()))
+}
+
 /// Parses the arguments, the program's name first.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<LowArgs, Refusal> {
+    let matches = matches(args)?;
+    let mut low = LowArgs::from_arg_matches(&matches).map_err(refusal)?;
+    if let (Some(Command::Pack(pack)), Some((_, of_pack))) = (&mut low.command, matches.subcommand()) {
+        let mut command = LowArgs::command();
+        command.build();
+        pack.flags = packed::to_store(&command, of_pack)
+            .map_err(|message| refusal(command.error(ErrorKind::InvalidUtf8, message)))?;
+    }
+    Ok(low)
+}
+
+fn matches(args: impl IntoIterator<Item = OsString>) -> Result<ArgMatches, Refusal> {
     let mut command = LowArgs::command();
     command.build();
     let args = expand::expand(&command, args);
@@ -264,7 +492,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<LowArgs, Refusa
             return Err(refusal(command.error(ErrorKind::ArgumentConflict, message)));
         }
     }
-    LowArgs::from_arg_matches(&matches).map_err(refusal)
+    Ok(matches)
 }
 
 /// clap writes long options with two dashes; this program's are written with one.

@@ -63,12 +63,12 @@ fn common_options_stand_before_or_after_a_command() {
     }
     let low = parse_words(&["bench", "-prompt-tokens", "5", "-gen-tokens=6", "-threads", "3"]).unwrap();
     assert!(matches!(&low.command, Some(Command::Bench(b)) if (b.prompt_tokens, b.gen_tokens, b.repeat) == (5, 6, 3)));
-    assert_eq!(low.common.threads, Some(3));
+    assert_eq!(low.common.threads, Some(Numbers(vec![3])));
 }
 
 #[test]
 fn mistakes_end_with_2_and_name_what_was_typed_with_one_dash() {
-    let rows: [(&[&str], &str); 16] = [
+    let rows: [(&[&str], &str); 19] = [
         (&["-modle", "x"], "-model"),
         (&["--unknown"], "'-unknown'"),
         (&["-n"], "-n"),
@@ -79,6 +79,9 @@ fn mistakes_end_with_2_and_name_what_was_typed_with_one_dash() {
         (&["-temp=nan"], "nan"),
         (&["-top-p", "1.5"], "0 to 1"),
         (&["-threads", "0"], "-threads"),
+        (&["-threads", "1,"], "-threads"),
+        (&["bench", "-short-prompts", "1,x"], "-short-prompts"),
+        (&["bench", "-synthetic", "llama-1.1b:q8_0"], "-out"),
         (&["-activations", "q4"], "f32"),
         (&["-mmap=perhaps"], "perhaps"),
         (&["-quiet=perhaps"], "-quiet"),
@@ -132,4 +135,29 @@ fn a_prompt_may_be_any_bytes() {
         let low = parse(words.map(|word| OsString::from_vec(word.to_vec()))).unwrap();
         assert_eq!(low.run.prompt.unwrap().into_vec(), wanted);
     }
+}
+
+#[test]
+fn ram_budgets() {
+    let rows = [
+        ("auto", Some(RamBudget::Auto)),
+        ("off", Some(RamBudget::Off)),
+        ("600M", Some(RamBudget::Bytes(600 << 20))),
+        ("4G", Some(RamBudget::Bytes(4 << 30))),
+        ("1.5g", Some(RamBudget::Bytes(3 << 29))),
+        ("123456", Some(RamBudget::Bytes(123_456))),
+        ("16MiB", Some(RamBudget::Bytes(16 << 20))),
+        ("", None),
+        ("M", None),
+        ("0", None),
+        ("-1G", None),
+        ("4X", None),
+        ("nan", None),
+        ("inf", None),
+        ("99999999T", None),
+        ("4 G", None),
+        ("4é", None),
+    ];
+    let failed: Vec<_> = rows.iter().filter(|(text, wanted)| parse_ram_budget(text).ok() != *wanted).collect();
+    assert!(failed.is_empty(), "{failed:?}");
 }

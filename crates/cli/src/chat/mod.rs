@@ -5,6 +5,7 @@ mod input;
 
 use crate::interrupt::Interrupt;
 use crate::measure::{self, Speed};
+use crate::report::Statistics;
 use crate::resolve::{Format, Setting, Talk};
 use crate::run::{self, Stream};
 use crate::setup;
@@ -39,7 +40,9 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         talker.say(&first)?;
     }
     talker.converse(&mut source)?;
-    notes.line(&format!("\n{}", measure::statistics(&talker.model, &talker.speed).text().trim_end()));
+    let timing = talker.chat.session().timing().copied();
+    let statistics = Statistics { timing, ..measure::statistics(&talker.model, &talker.speed) };
+    notes.line(&format!("\n{}", statistics.text().trim_end()));
     Ok(ExitCode::SUCCESS)
 }
 

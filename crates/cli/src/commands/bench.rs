@@ -1,4 +1,4 @@
-//! `bench`: how fast this machine runs a model.
+//! `bench`: how fast this machine runs a model, and how fast it could at best. `docs/benchmarks.md` says what each figure means.
 
 use crate::interrupt::Interrupt;
 use crate::report::{Pace, megabytes};
@@ -7,83 +7,186 @@ use crate::setup;
 use crate::terminal::Answer;
 use anyhow::{Context, Result};
 use modelembed::storage::process;
-use modelembed::{Session, TokenId};
-use serde_json::json;
+use modelembed::{Model, ReadBandwidth, Session, TokenId};
+use serde_json::{Value, json};
+use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Times of one run.
-struct Lap {
-    prompt_us: u64,
-    decode_us: u64,
+/// Everything that was measured with one number of threads. Times in microseconds, one a run.
+#[derive(Default)]
+struct Figures {
+    /// The tokens before everything else, once.
+    depth_us: Option<u64>,
+    prompt_us: Vec<u64>,
+    decode_us: Vec<u64>,
+    /// Length of a prompt, and the times to its first token.
+    short_us: Vec<(usize, Vec<u64>)>,
+    /// From before loading to the logits of the first prompt, where nothing was evaluated in between.
+    load_to_first_token_us: Option<u64>,
+    private_bytes: Option<u64>,
+    bandwidth: Option<ReadBandwidth>,
 }
 
-/// Evaluates a prompt and then single tokens, some times over, and prints the medians.
-pub fn bench(setting: &Setting, bench: Bench) -> Result<ExitCode> {
-    let notes = setting.notes();
+/// Evaluates prompts and single tokens, some times over, with each number of threads, and prints the medians.
+pub fn bench(setting: Setting, bench: &Bench) -> Result<ExitCode> {
     let interrupt = Interrupt::install();
-    let model = setup::load(setting, &interrupt)?;
-    let wanted = bench.prompt_tokens + bench.gen_tokens;
-    let mut session = setup::session(&model, setting, setting.ctx_tokens.max(wanted), &interrupt)?;
-    let tokens = tokens(wanted, model.n_vocab());
-    let mut laps = Vec::with_capacity(bench.repeat);
-    for i in 0..bench.repeat {
-        let lap = lap(&mut session, &tokens, bench.prompt_tokens)?;
-        notes.detail(&format!("run {}: prompt {} us, decode {} us", i + 1, lap.prompt_us, lap.decode_us));
-        laps.push(lap);
+    let mut setting = setting;
+    let mut answer = Answer::new();
+    for threads in &bench.threads {
+        setting.threads = *threads;
+        let start = Instant::now();
+        let model = setup::load(&setting, &interrupt)?;
+        let figures = measure(&setting, bench, &model, &interrupt, start)?;
+        let text = match setting.format {
+            Format::Json => format!("{}\n", json_of(&setting, bench, &model, &figures)),
+            Format::Text => text_of(bench, &model, &figures),
+        };
+        answer.piece(&text)?;
     }
-    let first_token_us = laps.first().map_or(0, |lap| lap.prompt_us);
-    let prompt = Pace { tokens: bench.prompt_tokens, elapsed_us: median(laps.iter().map(|lap| lap.prompt_us)) };
-    let decode = Pace { tokens: bench.gen_tokens, elapsed_us: median(laps.iter().map(|lap| lap.decode_us)) };
-    let gb_per_second = decode.per_second() * model.bytes_per_token() as f64 / 1e9;
-    let load_ms = model.load_stats().load_time.as_secs_f64() * 1e3;
-    let private_bytes = process::snapshot().private_bytes;
-    let text = match setting.format {
-        Format::Json => {
-            let object = json!({
-                "model": setting.model.to_string_lossy(),
-                "isa": model.kernels().isa().name(),
-                "threads": model.threads(),
-                "prompt_tokens": bench.prompt_tokens,
-                "gen_tokens": bench.gen_tokens,
-                "repeat": bench.repeat,
-                "prompt_tokens_per_second": prompt.per_second(),
-                "decode_tokens_per_second": decode.per_second(),
-                "gb_per_second": gb_per_second,
-                "load_ms": load_ms,
-                "first_token_ms": first_token_us as f64 / 1e3,
-                "private_bytes": private_bytes,
-            });
-            format!("{object}\n")
-        }
-        Format::Text => format!(
-            "Prompt: {} tokens, {:.1} tokens/s\nDecode: {} tokens, {:.1} tokens/s, {gb_per_second:.2} GB/s\n\
-             Load time: {load_ms:.1} ms\nTime to first token: {:.1} ms\nPrivate: {}\n({}, {} threads, median of {})\n",
-            bench.prompt_tokens,
-            prompt.per_second(),
-            bench.gen_tokens,
-            decode.per_second(),
-            first_token_us as f64 / 1e3,
-            private_bytes.map_or("unknown".to_string(), megabytes),
-            model.kernels().isa().name(),
-            model.threads(),
-            bench.repeat,
-        ),
-    };
-    Answer::new().piece(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn lap(session: &mut Session, tokens: &[TokenId], prompt_tokens: usize) -> Result<Lap> {
-    session.truncate(0);
+fn measure(
+    setting: &Setting,
+    bench: &Bench,
+    model: &std::sync::Arc<Model>,
+    interrupt: &Interrupt,
+    start: Instant,
+) -> Result<Figures> {
+    let notes = setting.notes();
+    let longest_short = bench.short_prompts.iter().copied().max().unwrap_or(0);
+    // Decoding is measured behind one token at least.
+    let wanted = bench.depth + bench.prompt_tokens.max(bench.gen_tokens + 1).max(longest_short);
+    let mut session = setup::session(model, setting, setting.ctx_tokens.max(wanted), interrupt)?;
+    let tokens = tokens(wanted, model.n_vocab());
+    let (before, behind) = tokens.split_at(bench.depth);
+    let mut figures = Figures::default();
+    if !before.is_empty() {
+        figures.depth_us = Some(eval(&mut session, 0, before)?);
+    }
+    for i in 0..bench.repeat {
+        if bench.prompt_tokens > 0 {
+            let us = eval(&mut session, bench.depth, &behind[..bench.prompt_tokens])?;
+            if i == 0 && before.is_empty() {
+                figures.load_to_first_token_us = Some(start.elapsed().as_micros() as u64);
+            }
+            notes.detail(&format!("run {}: prompt {us} us", i + 1));
+            figures.prompt_us.push(us);
+        }
+        if bench.gen_tokens > 0 {
+            let us = decode(&mut session, bench.depth, &behind[..=bench.gen_tokens])?;
+            notes.detail(&format!("run {}: decode {us} us", i + 1));
+            figures.decode_us.push(us);
+        }
+    }
+    for &n in &bench.short_prompts {
+        let runs = (0..bench.repeat).map(|_| eval(&mut session, bench.depth, &behind[..n]));
+        figures.short_us.push((n, runs.collect::<Result<_>>()?));
+    }
+    figures.private_bytes = process::snapshot().private_bytes;
+    drop(session);
+    if bench.bandwidth {
+        figures.bandwidth = ReadBandwidth::measure(model.threads());
+    }
+    Ok(figures)
+}
+
+/// Microseconds that a prompt behind the first `depth` tokens takes to its logits.
+fn eval(session: &mut Session, depth: usize, prompt: &[TokenId]) -> Result<u64> {
+    session.truncate(depth);
     let start = Instant::now();
-    session.eval(&tokens[..prompt_tokens]).context("the prompt")?;
-    let prompt_us = start.elapsed().as_micros() as u64;
+    session.eval(prompt).context("the prompt")?;
+    Ok(start.elapsed().as_micros() as u64)
+}
+
+/// Microseconds that all tokens but the first take, one by one.
+fn decode(session: &mut Session, depth: usize, tokens: &[TokenId]) -> Result<u64> {
+    session.truncate(depth);
+    let mut tokens = tokens.chunks(1);
+    tokens.next().map(|first| session.eval(first)).transpose()?;
     let start = Instant::now();
-    for token in tokens[prompt_tokens..].chunks(1) {
+    for token in tokens {
         session.eval(token)?;
     }
-    Ok(Lap { prompt_us, decode_us: start.elapsed().as_micros() as u64 })
+    Ok(start.elapsed().as_micros() as u64)
+}
+
+impl Figures {
+    /// Medians: prompt, then decode; `None` for what was left out.
+    fn paces(&self, bench: &Bench) -> [Option<Pace>; 2] {
+        let pace = |tokens, us: &[u64]| (!us.is_empty()).then(|| Pace { tokens, elapsed_us: median(us) });
+        [pace(bench.prompt_tokens, &self.prompt_us), pace(bench.gen_tokens, &self.decode_us)]
+    }
+
+    /// Bytes of weights that decoding reads a second, in GB; the key-value cache comes on top.
+    fn gb_per_second(&self, bench: &Bench, model: &Model) -> Option<f64> {
+        let [_, decode] = self.paces(bench);
+        decode.map(|pace| pace.per_second() * model.bytes_per_token() as f64 / 1e9)
+    }
+
+    /// The part of the machine's read bandwidth that decoding reaches. More than 1 where weights stay in a cache.
+    fn bandwidth_share(&self, bench: &Bench, model: &Model) -> Option<f64> {
+        Some(self.gb_per_second(bench, model)? * 1e9 / self.bandwidth?.bytes_per_second)
+    }
+}
+
+fn json_of(setting: &Setting, bench: &Bench, model: &Model, figures: &Figures) -> Value {
+    let [prompt, decode] = figures.paces(bench);
+    let ms = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
+    let short = |(n, us): &(usize, Vec<u64>)| json!({ "tokens": n, "first_token_ms": ms(Some(median(us))), "us": us });
+    json!({
+        "model": setting.model.to_string_lossy(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "isa": model.kernels().isa().name(),
+        "threads": model.threads(),
+        "prompt_tokens": bench.prompt_tokens,
+        "gen_tokens": bench.gen_tokens,
+        "depth": bench.depth,
+        "repeat": bench.repeat,
+        "prompt_tokens_per_second": prompt.map(|pace| pace.per_second()),
+        "decode_tokens_per_second": decode.map(|pace| pace.per_second()),
+        "depth_us": figures.depth_us,
+        "prompt_us": figures.prompt_us,
+        "decode_us": figures.decode_us,
+        "short_prompts": figures.short_us.iter().map(short).collect::<Vec<_>>(),
+        "bytes_per_token": model.bytes_per_token(),
+        "gb_per_second": figures.gb_per_second(bench, model),
+        "read_gb_per_second": figures.bandwidth.map(|found| found.bytes_per_second / 1e9),
+        "bandwidth_share": figures.bandwidth_share(bench, model),
+        "load_ms": model.load_stats().load_time.as_secs_f64() * 1e3,
+        "first_token_ms": ms(figures.prompt_us.first().copied()),
+        "load_to_first_token_ms": ms(figures.load_to_first_token_us),
+        "private_bytes": figures.private_bytes,
+    })
+}
+
+fn text_of(bench: &Bench, model: &Model, figures: &Figures) -> String {
+    let mut out = String::new();
+    let [prompt, decode] = figures.paces(bench);
+    let behind = if bench.depth > 0 { format!(" behind {}", bench.depth) } else { String::new() };
+    if let Some(pace) = prompt {
+        let _ = writeln!(out, "Prompt: {} tokens{behind}, {:.1} tokens/s", pace.tokens, pace.per_second());
+    }
+    if let (Some(pace), Some(gb)) = (decode, figures.gb_per_second(bench, model)) {
+        let _ = write!(out, "Decode: {} tokens{behind}, {:.1} tokens/s, {gb:.2} GB/s", pace.tokens, pace.per_second());
+        if let (Some(found), Some(share)) = (figures.bandwidth, figures.bandwidth_share(bench, model)) {
+            let _ = write!(out, ", {:.0}% of the {:.2} GB/s", share * 100.0, found.bytes_per_second / 1e9);
+            let _ = write!(out, " that the machine reads");
+        }
+        out.push('\n');
+    }
+    for (n, us) in &figures.short_us {
+        let _ = writeln!(out, "Time to first token of {n} tokens{behind}: {:.2} ms", median(us) as f64 / 1e3);
+    }
+    let _ = writeln!(out, "Load time: {:.1} ms", model.load_stats().load_time.as_secs_f64() * 1e3);
+    if let Some(us) = figures.prompt_us.first() {
+        let _ = writeln!(out, "Time to first token: {:.1} ms", *us as f64 / 1e3);
+    }
+    let private = figures.private_bytes.map_or("unknown".to_string(), megabytes);
+    let (isa, threads) = (model.kernels().isa().name(), model.threads());
+    let _ = writeln!(out, "Private: {private}\n({isa}, {threads} threads, median of {})", bench.repeat);
+    out
 }
 
 /// Ids that look random, but are the same each time. What they say does not matter to speed.
@@ -97,8 +200,8 @@ fn tokens(n: usize, n_vocab: usize) -> Vec<TokenId> {
     (0..n).map(|_| next()).collect()
 }
 
-fn median(values: impl Iterator<Item = u64>) -> u64 {
-    let mut values: Vec<u64> = values.collect();
+fn median(values: &[u64]) -> u64 {
+    let mut values = values.to_vec();
     values.sort_unstable();
     let middle = values.len() / 2;
     match values.len() {
@@ -115,7 +218,7 @@ mod tests {
     #[test]
     fn the_median_is_the_middle_one() {
         let rows: [(&[u64], u64); 4] = [(&[], 0), (&[7], 7), (&[9, 1, 5], 5), (&[4, 1, 3, 2], 2)];
-        let failed: Vec<_> = rows.iter().filter(|(values, wanted)| median(values.iter().copied()) != *wanted).collect();
+        let failed: Vec<_> = rows.iter().filter(|(values, wanted)| median(values) != *wanted).collect();
         assert!(failed.is_empty(), "{failed:?}");
     }
 

@@ -1,5 +1,6 @@
 //! `inspect`: what a model file says about itself. Reads no tensor.
 
+use super::plan;
 use crate::report::megabytes;
 use crate::resolve::{Format, Setting};
 use crate::terminal::Answer;
@@ -17,15 +18,17 @@ const SHOWN_ITEMS: usize = 8;
 const SHOWN_CHARS: usize = 120;
 
 /// Prints metadata, the histogram of tensor types, the tensor table and sizes.
-pub fn inspect(setting: &Setting) -> Result<ExitCode> {
+///
+/// With a plan: what running it here will be like, too. A model that cannot run is no failure here: why is told.
+pub fn inspect(setting: &Setting, with_plan: bool) -> Result<ExitCode> {
     if let Some(note) = &setting.model_note {
         setting.notes().line(note);
     }
     let files = ModelFiles::open(&setting.model)?;
     let mut out = Answer::new();
     let text = match setting.format {
-        Format::Json => json_of(setting, &files),
-        Format::Text => text_of(setting, &files),
+        Format::Json => json_of(setting, &files, with_plan),
+        Format::Text => text_of(setting, &files, with_plan),
     };
     out.bytes(text.as_bytes())?;
     out.flush()?;
@@ -50,7 +53,7 @@ fn parameters(tensors: &[TensorInfo]) -> u64 {
         .fold(0, u64::saturating_add)
 }
 
-fn text_of(setting: &Setting, files: &ModelFiles) -> String {
+fn text_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
     let (gguf, tensors) = (files.gguf(), files.tensors());
     let tensor_bytes: u64 = tensors.iter().map(|tensor| tensor.n_bytes).sum();
     let mut out = format!(
@@ -64,6 +67,13 @@ fn text_of(setting: &Setting, files: &ModelFiles) -> String {
         megabytes(tensor_bytes),
         parameters(tensors),
     );
+    if with_plan {
+        let plan = match plan::forecast(setting, files) {
+            Ok(forecast) => forecast.to_string(),
+            Err(error) => format!("Plan: none: {error}"),
+        };
+        out = out.replacen("\n\nMetadata:\n", &format!("\n\n{plan}\n\nMetadata:\n"), 1);
+    }
     let width = gguf.metadata().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
     for (key, value) in gguf.metadata() {
         out += &format!("  {:<width$}  {}\n", printable(key), shown(value, (**files.header()).as_ref()));
@@ -88,7 +98,7 @@ fn text_of(setting: &Setting, files: &ModelFiles) -> String {
     out
 }
 
-fn json_of(setting: &Setting, files: &ModelFiles) -> String {
+fn json_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
     let (gguf, tensors) = (files.gguf(), files.tensors());
     let metadata: Map<_, _> =
         gguf.metadata().map(|(key, value)| (key.to_string(), json_value(value, (**files.header()).as_ref()))).collect();
@@ -120,6 +130,10 @@ fn json_of(setting: &Setting, files: &ModelFiles) -> String {
         "metadata": metadata,
         "types": types,
         "tensors": table,
+        "plan": with_plan.then(|| match plan::forecast(setting, files) {
+            Ok(forecast) => plan::json_of(&forecast),
+            Err(error) => json!({"error": error.to_string()}),
+        }),
     });
     format!("{object:#}\n")
 }

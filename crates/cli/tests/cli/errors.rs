@@ -71,6 +71,8 @@ fn files_that_are_no_models_are_named_for_what_they_are() {
             assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{name} {command:?}: {}", run.stderr);
             let error = run.stderr.lines().filter(|line| line.starts_with("error: ")).collect::<Vec<_>>().join("\n");
             assert!(error.to_lowercase().contains(&wanted.to_lowercase()), "{name} {command:?}: {}", run.stderr);
+            let (first, rest) = error.rsplit_once(": ").unwrap();
+            assert!(!first.contains(rest), "{name} {command:?}: told twice: {error}");
         }
     }
 }

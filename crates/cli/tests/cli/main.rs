@@ -3,7 +3,16 @@
 mod chat;
 mod errors;
 mod flags;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod lost_pages;
+mod packed;
+mod plan;
 mod real;
+mod residency;
+#[cfg(unix)]
+mod robust;
+#[cfg(target_os = "linux")]
+mod shared;
 mod subcommands;
 #[cfg(unix)]
 mod terminal;

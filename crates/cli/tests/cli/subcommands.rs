@@ -98,13 +98,66 @@ fn bench_reports_speed() {
     let command =
         ["bench", "-model", &tiny.model, "-prompt-tokens", "32", "-gen-tokens", "8", "-repeat", "2", "-threads", "2"];
     let object = run(&[&command[..], &["-format", "json"]].concat()).ok().json();
-    let keys = ["prompt_tokens_per_second", "decode_tokens_per_second", "gb_per_second", "load_ms", "first_token_ms"];
+    let keys = [
+        "prompt_tokens_per_second",
+        "decode_tokens_per_second",
+        "gb_per_second",
+        "read_gb_per_second",
+        "bandwidth_share",
+        "load_ms",
+        "first_token_ms",
+        "load_to_first_token_ms",
+    ];
     for key in keys {
         assert!(object[key].as_f64().is_some_and(|x| x > 0.0), "{key}: {object}");
     }
     assert!(object["private_bytes"].is_u64() || !cfg!(target_os = "linux"), "{object}");
     assert_eq!((&object["prompt_tokens"], &object["threads"]), (&32.into(), &2.into()));
     assert!(run(&command).ok().stdout.contains("tokens/s"));
+}
+
+#[test]
+fn bench_takes_a_depth_lists_of_threads_and_of_short_prompts() {
+    let tiny = tiny_model();
+    let common = ["bench", "-model", &tiny.model, "-repeat", "3", "-no-bandwidth", "-format", "json"];
+    let lists =
+        ["-threads", "1,2", "-depth", "100", "-gen-tokens", "4", "-prompt-tokens", "0", "-short-prompts", "1,7"];
+    let stdout = run(&[&common[..], &lists].concat()).ok().stdout;
+    let lines: Vec<serde_json::Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.iter().map(|line| line["threads"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    for line in &lines {
+        assert_eq!((&line["depth"], line["decode_us"].as_array().map(Vec::len)), (&100.into(), Some(3)), "{line}");
+        let short: Vec<_> = line["short_prompts"].as_array().unwrap().iter().map(|short| &short["tokens"]).collect();
+        assert_eq!(short, [1, 7]);
+        assert!(line["prompt_tokens_per_second"].is_null() && line["read_gb_per_second"].is_null(), "{line}");
+    }
+    for (words, code) in [(&["-prompt-tokens", "0", "-gen-tokens", "0"][..], 2), (&["-depth", "2000"], 0)] {
+        assert_eq!(run(&[&common[..], &["-threads", "1"], words].concat()).code, code, "{words:?}");
+    }
+    assert_eq!(run(&["-model", &tiny.model, "-threads", "1,2", "-n", "1"]).code, 2);
+}
+
+#[test]
+fn bench_writes_a_synthetic_model_that_runs() {
+    let tiny = tiny_model();
+    let out = tiny.folder.path().join("made.gguf");
+    let path = out.to_str().unwrap();
+    let made = run(&["bench", "-synthetic", "smollm2-135m:q4_0", "-out", path, "-vocab", &tiny.model]).ok();
+    assert!(made.stderr.contains("made.gguf"), "{}", made.stderr);
+    let inspected = run(&["inspect", "-model", path, "-format", "json"]).ok().stdout;
+    let object: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(object["tensors"].as_array().map(Vec::len), Some(272), "as the real model has");
+    let bench = ["bench", "-model", path, "-prompt-tokens", "5", "-gen-tokens", "2", "-repeat", "1", "-no-bandwidth"];
+    assert!(run(&bench).ok().stdout.contains("tokens/s"));
+    let missing = tiny.folder.path().join("no/such/folder/made.gguf");
+    let refused =
+        run(&["bench", "-synthetic", "smollm2-135m:q4_0", "-out", missing.to_str().unwrap(), "-vocab", &tiny.model]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("cannot write"), "{}", refused.stderr);
+    let unknown = run(&["bench", "-synthetic", "smollm9:q4_0", "-out", path, "-vocab", &tiny.model]);
+    assert!(unknown.code == 1 && unknown.stderr.contains("llama-1.1b"), "{}", unknown.stderr);
+    let left: Vec<_> = std::fs::read_dir(tiny.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with(".synthetic")), "{left:?}");
 }
 
 #[test]

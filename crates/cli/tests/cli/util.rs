@@ -28,7 +28,12 @@ impl Run {
 
 /// The binary, with a home of its own.
 pub fn binary(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_modelembed"));
+    program_at(Path::new(env!("CARGO_BIN_EXE_modelembed")), home)
+}
+
+/// Another program, with a home of its own.
+pub fn program_at(program: &Path, home: &Path) -> Command {
+    let mut command = Command::new(program);
     command.env("XDG_DATA_HOME", home).env("HOME", home).env_remove("RUST_BACKTRACE").stdin(Stdio::null());
     command
 }
@@ -40,8 +45,13 @@ pub fn run(args: &[&str]) -> Run {
 
 /// Runs in a folder, with `input` through a pipe on standard input.
 pub fn run_in(folder: &Path, args: &[&str], input: Option<&[u8]>) -> Run {
+    run_program(Path::new(env!("CARGO_BIN_EXE_modelembed")), folder, args, input)
+}
+
+/// As `run_in`, another program: one with a model in it.
+pub fn run_program(program: &Path, folder: &Path, args: &[&str], input: Option<&[u8]>) -> Run {
     let home = tempfile::tempdir().unwrap();
-    let mut command = binary(home.path());
+    let mut command = program_at(program, home.path());
     command.current_dir(folder).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
     if input.is_some() {
         command.stdin(Stdio::piped());

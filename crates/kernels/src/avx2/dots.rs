@@ -1,213 +1,253 @@
-//! Row-dots of quantised weights with `Q8` activations.
+//! Row-dots of quantised weights with few columns of `Q8` activations: weights are unpacked in registers, eight rows at a time.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::group::{Group, Head, RUN, RUNS, multiplier};
+use super::rows::{Blocks8, Format8, Head, MAX_HEADS, ROWS, RUN, Width};
 use crate::matrix::ActLayout;
 use crate::table::DotArgs;
 
-/// How far ahead of the reads weights are requested, in bytes, where `rows` rows are read at a time.
+/// Columns that are computed together.
+const COLS: usize = 2;
+
+/// How far ahead of the reads weights are requested, in bytes.
 ///
 /// Hardware prefetchers stop at the ends of 4 KiB pages, which a row-dot crosses every few hundred cycles. The next rows of
-/// the matrix follow, so whole steps of rows, at least a page ahead; but where such a step would not stay in a first-level cache,
-/// further along in the same row.
-fn prefetch_distance(rows: usize, row_bytes: usize) -> usize {
-    let step = rows * row_bytes;
-    if step > 16 << 10 { 2048 } else { 4096usize.next_multiple_of(step) }
+/// the matrix follow, so whole steps of eight rows, at least a page ahead; but where such a step would not stay in a first-level
+/// cache, further along in the same row.
+fn prefetch_distance(row_bytes: usize) -> usize {
+    let step = ROWS * row_bytes;
+    if step > 16 << 10 { 1024 } else { 4096usize.next_multiple_of(step) }
 }
 
 /// See [`crate::table::RowDots`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn row_dots<G: Group>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
-    // SAFETY: the caller's duties are handed on.
-    unsafe {
-        match args.n_cols {
-            1 => rows::<G, 4, 1>(args, out, stride),
-            2 => rows::<G, 2, 2>(args, out, stride),
-            3 => rows::<G, 2, 3>(args, out, stride),
-            4 => rows::<G, 2, 4>(args, out, stride),
-            5 => rows::<G, 1, 5>(args, out, stride),
-            6 => rows::<G, 1, 6>(args, out, stride),
-            7 => rows::<G, 1, 7>(args, out, stride),
-            _ => rows::<G, 1, 8>(args, out, stride),
-        }
-    }
-}
-
-/// All rows, `NR` at a time and the rest one by one.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn rows<G: Group, const NR: usize, const NC: usize>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
-    assert!(args.n_cols == NC && out.len() >= (NC - 1) * stride + args.n_rows);
-    let mut r = 0;
-    while r + NR <= args.n_rows {
-        // SAFETY: rows r..r + NR exist; the rest is the caller's duty.
-        let sums = unsafe { tile::<G, NR, NC>(args, r) };
-        for (i, sums) in sums.iter().enumerate() {
-            for (c, &sum) in sums.iter().enumerate() {
-                out[c * stride + r + i] = sum;
+pub(super) unsafe fn row_dots<F: Format8>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
+    let (n_rows, col_bytes) = (args.n_rows, args.layout.col_bytes());
+    for first in (0..n_rows).step_by(ROWS) {
+        let n = ROWS.min(n_rows - first);
+        // A last tile of fewer rows takes the last row again and again.
+        let rows: Blocks8 = std::array::from_fn(|r| args.w[(first + r.min(n - 1)) * args.row_bytes..].as_ptr());
+        for col in (0..args.n_cols).step_by(COLS) {
+            let x: [*const u8; COLS] =
+                std::array::from_fn(|c| args.acts[(col + c).min(args.n_cols - 1) * col_bytes..].as_ptr());
+            // SAFETY: rows and columns are those of `args`, whose lengths the caller vouches for.
+            unsafe {
+                if col + 1 < args.n_cols {
+                    let sums = tile::<F, 2>(rows, x, args.row_bytes, args.layout);
+                    out[col * stride + first..][..n].copy_from_slice(&sums[0][..n]);
+                    out[(col + 1) * stride + first..][..n].copy_from_slice(&sums[1][..n]);
+                } else {
+                    let [sums] = tile::<F, 1>(rows, [x[0]], args.row_bytes, args.layout);
+                    out[col * stride + first..][..n].copy_from_slice(&sums[..n]);
+                }
             }
         }
-        r += NR;
-    }
-    while r < args.n_rows {
-        // SAFETY: row r exists; the rest is the caller's duty.
-        let [sums] = unsafe { tile::<G, 1, NC>(args, r) };
-        for (c, &sum) in sums.iter().enumerate() {
-            out[c * stride + r] = sum;
-        }
-        r += 1;
     }
 }
 
-/// The products of rows `first..first + NR` with all `NC` columns.
+/// The products of eight rows with `NC` columns.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<G: Group, const NR: usize, const NC: usize>(args: &DotArgs<'_>, first: usize) -> [[f32; NC]; NR] {
-    let layout = args.layout;
-    let w: [*const u8; NR] = std::array::from_fn(|r| args.w[(first + r) * args.row_bytes..].as_ptr());
-    let x: [*const u8; NC] = std::array::from_fn(|c| args.acts[c * layout.col_bytes()..].as_ptr());
-    let n_runs = layout.k() / RUN;
-    let ahead = prefetch_distance(NR, args.row_bytes);
-    // SAFETY: a row is n_runs / BLOCK_RUNS whole blocks and a column n_runs runs with their scales and sums, as the caller
-    // vouches. Groups before the last have 8 runs; in the last one masks keep loads within `n` runs.
-    unsafe {
-        let mut acc = [[_mm256_setzero_ps(); NC]; NR];
-        let mut run = 0;
-        while run + RUNS <= n_runs {
-            group::<G, NR, NC, true>(w, x, layout, ahead, run, RUNS, &mut acc);
-            run += RUNS;
-        }
-        if G::BLOCK_RUNS == 1 && run < n_runs {
-            group::<G, NR, NC, false>(w, x, layout, ahead, run, n_runs - run, &mut acc);
-        }
-        let mut sums = [[0.0; NC]; NR];
-        for r in 0..NR {
-            for c in 0..NC {
-                sums[r][c] = lane_sum(acc[r][c]);
-            }
-        }
-        sums
-    }
-}
-
-/// Adds runs `run..run + n` to the accumulators and requests weights `ahead` bytes further on. `FULL` means that `n` is 8.
-///
-/// # Safety
-/// As [`tile`]; each row and column has these runs.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-unsafe fn group<G: Group, const NR: usize, const NC: usize, const FULL: bool>(
-    w: [*const u8; NR],
+unsafe fn tile<F: Format8, const NC: usize>(
+    rows: Blocks8,
     x: [*const u8; NC],
+    row_bytes: usize,
     layout: ActLayout,
-    ahead: usize,
-    run: usize,
-    n: usize,
-    acc: &mut [[__m256; NC]; NR],
-) {
-    // SAFETY: the caller vouches for AVX2, FMA, F16C and for the runs in rows and columns; prefetching any address is harmless.
-    unsafe {
-        let mut heads = [Head::ZERO; NR];
-        let mut at = w;
-        for r in 0..NR {
-            at[r] = w[r].add(run / G::BLOCK_RUNS * G::BYTES);
-            heads[r] = G::head(at[r], if FULL { RUNS } else { n });
+) -> [[f32; ROWS]; NC] {
+    let ahead = prefetch_distance(row_bytes);
+    let n_runs = layout.k() / RUN;
+    let mut acc = [_mm256_setzero_ps(); NC];
+    let mut heads = [MaybeUninit::<__m256>::uninit(); MAX_HEADS];
+    let heads = heads.as_mut_ptr().cast::<__m256>();
+    for block in 0..n_runs / F::BLOCK_RUNS {
+        let mut at = rows;
+        for p in &mut at {
+            *p = p.wrapping_add(block * F::BYTES);
         }
-        let w = at;
-        // Products of weight and activation scales, eight runs each.
-        let mut scales = [[[MaybeUninit::<f32>::uninit(); RUNS]; NC]; NR];
-        for c in 0..NC {
-            let scale = load8::<FULL>(x[c], layout.scales_at() + run * 4, n);
-            for r in 0..NR {
-                _mm256_storeu_ps(scales[r][c].as_mut_ptr().cast(), _mm256_mul_ps(heads[r].scale, scale));
-            }
-            if G::OFFSET && G::SUB16 {
-                let at = layout.sums16_at() + run * 8;
-                for (i, at) in [at, at + 32].into_iter().enumerate() {
-                    let sums = load8::<FULL>(x[c], at, n);
-                    for r in 0..NR {
-                        acc[r][c] = _mm256_fmadd_ps(heads[r].offset[i], sums, acc[r][c]);
-                    }
-                }
-            } else if G::OFFSET {
-                let sums = load8::<FULL>(x[c], layout.sums32_at() + run * 4, n);
-                for r in 0..NR {
-                    acc[r][c] = _mm256_fmadd_ps(heads[r].offset[0], sums, acc[r][c]);
-                }
-            }
-        }
-        // Keep the products in memory, from where a broadcast is one load: held in registers, each would cost two shuffles.
-        std::arch::asm!("/* {0} */", in(reg) scales.as_mut_ptr(), options(nostack, preserves_flags));
-        if NC <= 4 {
-            for w in w {
-                for line in 0..(G::BYTES * RUNS / G::BLOCK_RUNS).div_ceil(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(ahead + line * 64).cast());
-                }
-            }
-        }
-        macro_rules! step {
+        macro_rules! run {
             ($g:expr) => {
-                for r in 0..NR {
-                    let q = G::quants(w[r], $g);
-                    let mult = multiplier::<G>(&heads[r], $g);
-                    for c in 0..NC {
-                        let x = _mm256_loadu_si256(x[c].add((run + $g) * RUN).cast());
-                        let pairs = if G::SIGNED {
-                            _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q))
-                        } else {
-                            _mm256_maddubs_epi16(q, x)
-                        };
-                        let dots = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, mult));
-                        let scale = _mm256_broadcast_ss(scales[r][c][$g].assume_init_ref());
-                        acc[r][c] = _mm256_fmadd_ps(scale, dots, acc[r][c]);
-                    }
-                }
+                // SAFETY: block `block` of each row and run `block * BLOCK_RUNS + g` of each column exist, as the caller
+                // vouches; the head was written before.
+                unsafe { run::<F, NC>(at, $g, heads.add($g * Head::<F>::LEN), x, block * F::BLOCK_RUNS + $g, layout, &mut acc) };
             };
         }
-        if FULL {
-            // Written out, so that shifts by the run's number become constants.
-            step!(0);
-            step!(1);
-            step!(2);
-            step!(3);
-            step!(4);
-            step!(5);
-            step!(6);
-            step!(7);
+        // SAFETY: the block exists in each row; there is room for the heads of eight runs.
+        unsafe { F::heads(at, heads) };
+        if F::BLOCK_RUNS == 1 {
+            // In turn: what one row needs of the next eight blocks.
+            let row = block % ROWS;
+            prefetch(rows[row].wrapping_add(block / ROWS * ROWS * F::BYTES + ahead), ROWS * F::BYTES);
+            run!(0);
         } else {
-            for g in 0..n {
-                step!(g);
+            // Written out, so that shifts by the run's number become constants.
+            prefetch(at[0].wrapping_add(ahead), F::BYTES);
+            run!(0);
+            prefetch(at[1].wrapping_add(ahead), F::BYTES);
+            run!(1);
+            prefetch(at[2].wrapping_add(ahead), F::BYTES);
+            run!(2);
+            prefetch(at[3].wrapping_add(ahead), F::BYTES);
+            run!(3);
+            prefetch(at[4].wrapping_add(ahead), F::BYTES);
+            run!(4);
+            prefetch(at[5].wrapping_add(ahead), F::BYTES);
+            run!(5);
+            prefetch(at[6].wrapping_add(ahead), F::BYTES);
+            run!(6);
+            prefetch(at[7].wrapping_add(ahead), F::BYTES);
+            run!(7);
+        }
+    }
+    let mut sums = [[0.0; ROWS]; NC];
+    for c in 0..NC {
+        // SAFETY: room for eight f32.
+        unsafe { _mm256_storeu_ps(sums[c].as_mut_ptr(), acc[c]) };
+    }
+    sums
+}
+
+/// Requests some bytes. Any address is harmless.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+#[allow(unused_unsafe, reason = "the intrinsic was unsafe in earlier versions of the standard library")]
+fn prefetch(p: *const u8, len: usize) {
+    for line in 0..len.div_ceil(64) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(line * 64).cast()) };
+    }
+}
+
+/// Adds run `g` of the blocks, which is run `run` of the columns.
+///
+/// # Safety
+/// AVX2, FMA and F16C; blocks, columns and the run's head are readable.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn run<F: Format8, const NC: usize>(
+    blocks: Blocks8,
+    g: usize,
+    head: *const __m256,
+    x: [*const u8; NC],
+    run: usize,
+    layout: ActLayout,
+    acc: &mut [__m256; NC],
+) {
+    // SAFETY: the caller vouches for all of it.
+    unsafe {
+        let mut sums = [[_mm256_setzero_si256(); 4]; NC];
+        for i in 0..4 {
+            let w = F::halves([blocks[i], blocks[i + 4]], g);
+            for c in 0..NC {
+                let x = [half(x[c].add(run * RUN)), half(x[c].add(run * RUN + 16))];
+                sums[c][i] = partial_sums::<F>(w, x, head, i);
             }
+        }
+        for c in 0..NC {
+            let dots = row_sums(F::WIDTH, sums[c]);
+            acc[c] = accumulate::<F>(acc[c], dots, head, x[c], run, layout);
         }
     }
 }
 
-/// Eight f32, or the first `n` and zeros.
+/// 16 activations, twice.
 ///
 /// # Safety
-/// AVX2; 8 or `n` f32 can be read `at` bytes behind `p`.
+/// AVX2; they can be read.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn load8<const FULL: bool>(p: *const u8, at: usize, n: usize) -> __m256 {
-    // SAFETY: the caller vouches for the f32; masked lanes are not read.
-    unsafe {
-        let p = p.add(at).cast::<f32>();
-        if FULL { _mm256_loadu_ps(p) } else { _mm256_maskload_ps(p, first_lanes(n)) }
+unsafe fn half(x: *const u8) -> __m256i {
+    // SAFETY: the caller vouches for both.
+    unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(x.cast())) }
+}
+
+/// Sums of products of rows `i` and `i + 4`: eight i16 a row or, where those could overflow or are scaled, four i32.
+///
+/// # Safety
+/// AVX2; if sub-scaled, `head` is the run's.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn partial_sums<F: Format8>(w: [__m256i; 2], x: [__m256i; 2], head: *const __m256, i: usize) -> __m256i {
+    let pairs = |half: usize| _mm256_maddubs_epi16(w[half], x[half]);
+    match F::WIDTH {
+        Width::Nibble | Width::FiveBits => _mm256_add_epi16(pairs(0), pairs(1)),
+        Width::SubScaled => {
+            let scaled = |half: usize| {
+                // SAFETY: the caller vouches for the head.
+                let scales = unsafe { _mm256_castps_si256(head.add(1 + half).read()) };
+                let scale = match i {
+                    0 => _mm256_shuffle_epi32::<0b00_00_00_00>(scales),
+                    1 => _mm256_shuffle_epi32::<0b01_01_01_01>(scales),
+                    2 => _mm256_shuffle_epi32::<0b10_10_10_10>(scales),
+                    _ => _mm256_shuffle_epi32::<0b11_11_11_11>(scales),
+                };
+                _mm256_madd_epi16(pairs(half), scale)
+            };
+            _mm256_add_epi32(scaled(0), scaled(1))
+        }
+        Width::Signed => {
+            let fours = |half: usize| {
+                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w[half]), _mm256_sign_epi8(x[half], w[half]));
+                _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+            };
+            _mm256_add_epi32(fours(0), fours(1))
+        }
     }
 }
 
-/// A mask of the first `n` of eight lanes.
+/// The eight rows' i32 sums from four vectors of [`partial_sums`].
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn first_lanes(n: usize) -> __m256i {
-    _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+fn row_sums(width: Width, v: [__m256i; 4]) -> __m256i {
+    // Each half of a register is one row. Two rows' 64-bit parts side by side: (row i, row i + 1), half of what is left to add.
+    let parts = |a, b| (_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+    let add16 = |(a, b)| _mm256_add_epi16(a, b);
+    let add32 = |(a, b)| _mm256_add_epi32(a, b);
+    // Four rows' 32-bit parts.
+    let quarters = |a, b| {
+        let (a, b) = (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
+        let even = _mm256_shuffle_ps::<0b10_00_10_00>(a, b);
+        let odd = _mm256_shuffle_ps::<0b11_01_11_01>(a, b);
+        (_mm256_castps_si256(even), _mm256_castps_si256(odd))
+    };
+    let ones = _mm256_set1_epi16(1);
+    match width {
+        Width::Nibble => {
+            let eights = add16(quarters(add16(parts(v[0], v[1])), add16(parts(v[2], v[3]))));
+            _mm256_madd_epi16(eights, ones)
+        }
+        Width::FiveBits => {
+            let fours = |a, b| _mm256_madd_epi16(add16(parts(a, b)), ones);
+            add32(quarters(fours(v[0], v[1]), fours(v[2], v[3])))
+        }
+        Width::SubScaled | Width::Signed => add32(quarters(add32(parts(v[0], v[1])), add32(parts(v[2], v[3])))),
+    }
 }
 
-/// The sum of eight lanes, in a fixed order.
+/// The float part of a run, the same for row-dots and panels, so that both give the same bits: the rows' integer sums become f32,
+/// times the weights' and the activations' scales, then offsets times the activations' sums.
+///
+/// # Safety
+/// AVX2 and FMA; `head` is the run's, `x` a column that has it.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-pub(super) fn lane_sum(v: __m256) -> f32 {
-    let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+pub(super) unsafe fn accumulate<F: Format8>(
+    acc: __m256,
+    dots: __m256i,
+    head: *const __m256,
+    x: *const u8,
+    run: usize,
+    layout: ActLayout,
+) -> __m256 {
+    // SAFETY: the caller vouches for all of it.
+    unsafe {
+        let float = |at: usize| _mm256_set1_ps(x.add(at).cast::<f32>().read_unaligned());
+        let scale = _mm256_mul_ps(head.read(), float(layout.scales_at() + run * 4));
+        let mut acc = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dots), acc);
+        let sums_at = if Head::<F>::SUB_SCALED { layout.sums16_at() } else { layout.sums32_at() };
+        for i in 0..Head::<F>::N_OFFSETS {
+            let sum = float(sums_at + (run * Head::<F>::N_OFFSETS + i) * 4);
+            acc = _mm256_fmadd_ps(head.add(Head::<F>::OFFSETS_AT + i).read(), sum, acc);
+        }
+        acc
+    }
 }

@@ -1,10 +1,12 @@
-//! Dequantisation, and row-dots with f32 activations: weights become f32 on the fly.
+//! Dequantisation, and panels of f32 for f32 activations: weights become f32 on the fly.
 //!
-//! Sums are f32 over 256 elements in 32 lanes, then f64, which keeps the error near one f32 rounding of the terms.
+//! Sums are f32 over 64 elements, which are then added up in f32: that keeps the error near one f32 rounding of the terms.
 
 use std::arch::x86_64::*;
 
-use super::group::{Group, RUN, RUNS, sub_scales};
+use super::rows::{Format8, Head, MAX_HEADS, ROWS, RUN, Width, transpose};
+use crate::matrix::Strided;
+use crate::panel::{self, Panel, PanelRows, TileCols};
 use crate::table::DotArgs;
 
 /// Elements that are turned into f32 at a time.
@@ -22,39 +24,62 @@ pub(super) trait ReadF32 {
 }
 
 /// A quantised format.
-pub(super) struct Blocks<G>(G);
+pub(super) struct Blocks<F>(F);
 
-impl<G: Group> ReadF32 for Blocks<G> {
+impl<F: Format8> ReadF32 for Blocks<F> {
     #[inline]
     fn bytes(n: usize) -> usize {
-        n / (RUN * G::BLOCK_RUNS) * G::BYTES
+        n / (RUN * F::BLOCK_RUNS) * F::BYTES
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
     #[inline]
     unsafe fn read(p: *const u8, n: usize, out: *mut f32) {
-        // SAFETY: the caller vouches for the instruction set, for n / 32 runs at `p` and for room at `out`.
+        // SAFETY: the caller vouches for the instruction set, for `n` elements at `p` and for room at `out`.
         unsafe {
-            let n_runs = n / RUN;
-            let (scale, offset) =
-                if n_runs == RUNS { sub_scales::<G>(&G::head(p, RUNS)) } else { sub_scales::<G>(&G::head(p, n_runs)) };
-            for g in 0..n_runs {
-                let q = G::quants(p, g);
-                for (half, q) in [_mm256_castsi256_si128(q), _mm256_extracti128_si256::<1>(q)].into_iter().enumerate() {
-                    let j = g * 2 + half;
-                    for (part, q) in [q, _mm_unpackhi_epi64(q, q)].into_iter().enumerate() {
-                        let wide = if G::SIGNED { _mm256_cvtepi8_epi32(q) } else { _mm256_cvtepu8_epi32(q) };
-                        let product = _mm256_fmadd_ps(
-                            _mm256_set1_ps(scale[j]),
-                            _mm256_cvtepi32_ps(wide),
-                            _mm256_set1_ps(offset[j]),
-                        );
-                        _mm256_storeu_ps(out.add(j * 16 + part * 8), product);
+            let mut heads = [_mm256_setzero_ps(); MAX_HEADS];
+            for block in 0..n / (RUN * F::BLOCK_RUNS) {
+                // One row in the place of all eight.
+                let p = p.add(block * F::BYTES);
+                F::heads([p; ROWS], heads.as_mut_ptr());
+                for g in 0..F::BLOCK_RUNS {
+                    let head = &heads[g * Head::<F>::LEN..][..Head::<F>::LEN];
+                    for (half, q) in F::halves([p; 2], g).into_iter().enumerate() {
+                        let (scale, offset) = sub_scale::<F>(head, half);
+                        let q = _mm256_castsi256_si128(q);
+                        for (part, q) in [q, _mm_unpackhi_epi64(q, q)].into_iter().enumerate() {
+                            let wide = match F::WIDTH {
+                                Width::Signed => _mm256_cvtepi8_epi32(q),
+                                _ => _mm256_cvtepu8_epi32(q),
+                            };
+                            let product = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(wide), offset);
+                            let run = block * F::BLOCK_RUNS + g;
+                            _mm256_storeu_ps(out.add(run * RUN + half * 16 + part * 8), product);
+                        }
                     }
                 }
             }
         }
     }
+}
+
+/// Scale and offset of the first row's elements 0..16 or 16..32 of a run, in all lanes.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn sub_scale<F: Format8>(head: &[__m256], half: usize) -> (__m256, __m256) {
+    let first = |v: __m256| _mm256_broadcastss_ps(_mm256_castps256_ps128(v));
+    let scale = match Head::<F>::SUB_SCALED {
+        true => {
+            let integer = _mm256_srai_epi32::<16>(_mm256_castps_si256(first(head[1 + half])));
+            _mm256_mul_ps(first(head[0]), _mm256_cvtepi32_ps(integer))
+        }
+        false => first(head[0]),
+    };
+    let offset = match Head::<F>::N_OFFSETS {
+        0 => _mm256_setzero_ps(),
+        n => first(head[Head::<F>::OFFSETS_AT + half % n]),
+    };
+    (scale, offset)
 }
 
 macro_rules! float_format {
@@ -88,7 +113,10 @@ macro_rules! float_format {
     };
 }
 float_format!(F32, 4, |p| _mm256_loadu_ps(p.cast()), |p| p.cast::<f32>().read_unaligned());
-float_format!(F16, 2, |p| _mm256_cvtph_ps(_mm_loadu_si128(p.cast())), |p| super::group::f16_at(p));
+float_format!(F16, 2, |p| _mm256_cvtph_ps(_mm_loadu_si128(p.cast())), |p| half::f16::from_bits(
+    p.cast::<u16>().read_unaligned()
+)
+.to_f32());
 float_format!(
     Bf16,
     2,
@@ -110,80 +138,122 @@ pub(super) unsafe fn dequantize<R: ReadF32>(blocks: &[u8], out: &mut [f32]) {
     }
 }
 
-/// See [`crate::table::RowDots`].
+/// See [`crate::table::RowDots`]: the panel serves any number of columns.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn row_dots<R: ReadF32>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
     // SAFETY: the caller's duties are handed on.
-    unsafe {
-        match args.n_cols {
-            1 => rows::<R, 1>(args, out, stride),
-            2 => rows::<R, 2>(args, out, stride),
-            3 => rows::<R, 3>(args, out, stride),
-            4 => rows::<R, 4>(args, out, stride),
-            5 => rows::<R, 5>(args, out, stride),
-            6 => rows::<R, 6>(args, out, stride),
-            7 => rows::<R, 7>(args, out, stride),
-            _ => rows::<R, 8>(args, out, stride),
+    unsafe { panel::mul::<Floats<R>>(args, &mut Strided { data: out, stride, rows: args.n_rows }) }
+}
+
+/// Vectors of eight rows in a panel.
+const VECTORS: usize = 2;
+/// Columns of a tile: with two vectors of rows, twelve of sixteen registers hold sums.
+const COLS: usize = 6;
+/// Elements whose products are summed before they meet those before them.
+const SUM: usize = 64;
+
+/// Panels of f32: `(k, VECTORS, 8)`.
+pub(super) struct Floats<R>(R);
+
+// SAFETY: the functions need what the trait's callers vouch for, AVX2, FMA and F16C included.
+unsafe impl<R: ReadF32> Panel for Floats<R> {
+    const ROWS: usize = ROWS * VECTORS;
+    const COLS: usize = COLS;
+    const STEP: usize = CHUNK;
+    const STEP_BYTES: usize = CHUNK * ROWS * VECTORS * 4;
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn pack(rows: &PanelRows, k: usize, n: usize, panel: *mut u8) {
+        let mut w = [[0.0f32; CHUNK]; ROWS];
+        for at in (0..n).step_by(CHUNK) {
+            let len = CHUNK.min(n - at);
+            for vector in 0..VECTORS {
+                // SAFETY: the rows have elements k..k + n and the panel room for `n`, rounded up to whole chunks.
+                unsafe {
+                    for (r, w) in w.iter_mut().enumerate() {
+                        R::read(rows.row(vector * ROWS + r).add(R::bytes(k + at)), len, w.as_mut_ptr());
+                    }
+                    let to = panel.cast::<f32>().add((at * VECTORS + vector) * ROWS);
+                    for eight in (0..len).step_by(8) {
+                        transpose8(&w, eight, to.add(eight * VECTORS * ROWS));
+                    }
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn tile(panel: *const u8, n: usize, cols: &TileCols, acc: *mut f32, stride: usize) {
+        // SAFETY: the caller's duties are handed on.
+        unsafe {
+            match cols.n_cols {
+                1 => tile::<1>(panel.cast(), n, cols, acc, stride),
+                2 => tile::<2>(panel.cast(), n, cols, acc, stride),
+                3 => tile::<3>(panel.cast(), n, cols, acc, stride),
+                4 => tile::<4>(panel.cast(), n, cols, acc, stride),
+                5 => tile::<5>(panel.cast(), n, cols, acc, stride),
+                _ => tile::<6>(panel.cast(), n, cols, acc, stride),
+            }
         }
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn rows<R: ReadF32, const NC: usize>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
-    assert!(args.n_cols == NC && args.row_bytes == R::bytes(args.layout.k()));
-    let k = args.layout.k();
-    let mut w = [0.0f32; CHUNK];
-    for (r, row) in args.w.chunks_exact(args.row_bytes).take(args.n_rows).enumerate() {
-        let mut acc = [_mm256_setzero_pd(); NC];
-        let x: [*const f32; NC] = std::array::from_fn(|c| args.acts[c * args.layout.col_bytes()..].as_ptr().cast());
-        let mut at = 0;
-        while at + CHUNK <= k {
-            // SAFETY: elements at..at + CHUNK exist in the row and in each column.
-            unsafe {
-                R::read(row.as_ptr().add(R::bytes(at)), CHUNK, w.as_mut_ptr());
-                for c in 0..NC {
-                    acc[c] = _mm256_add_pd(acc[c], dot_chunk(&w, x[c].add(at)));
-                }
-            }
-            at += CHUNK;
-        }
-        if at < k {
-            // Both sides of the rest, padded with zeros.
-            w = [0.0; CHUNK];
-            // SAFETY: elements at..k exist in the row and in each column, and are fewer than CHUNK.
-            unsafe {
-                R::read(row.as_ptr().add(R::bytes(at)), k - at, w.as_mut_ptr());
-                for c in 0..NC {
-                    let mut rest = [0.0f32; CHUNK];
-                    std::ptr::copy_nonoverlapping(x[c].add(at).cast::<u8>(), rest.as_mut_ptr().cast(), (k - at) * 4);
-                    acc[c] = _mm256_add_pd(acc[c], dot_chunk(&w, rest.as_ptr()));
-                }
-            }
-        }
-        for (c, &acc) in acc.iter().enumerate() {
-            let two = _mm_add_pd(_mm256_castpd256_pd128(acc), _mm256_extractf128_pd::<1>(acc));
-            out[c * stride + r] = _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two))) as f32;
-        }
-    }
-}
-
-/// The products of 256 elements, summed in f32 to eight lanes, then to four f64.
+/// Elements `at..at + 8` of eight rows to eight vectors of eight rows, `VECTORS` vectors apart.
 ///
 /// # Safety
-/// AVX2 and FMA; 256 f32 can be read at `x`, at any address.
+/// AVX2; there is room for them, aligned to 32 bytes; `at + 8` is at most [`CHUNK`].
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn dot_chunk(w: &[f32; CHUNK], x: *const f32) -> __m256d {
-    // SAFETY: the caller vouches for both.
-    unsafe {
-        let mut acc = [_mm256_setzero_ps(); 4];
-        for i in (0..CHUNK).step_by(32) {
-            for (lane, acc) in acc.iter_mut().enumerate() {
-                let at = i + lane * 8;
-                *acc = _mm256_fmadd_ps(_mm256_loadu_ps(w.as_ptr().add(at)), _mm256_loadu_ps(x.add(at)), *acc);
+unsafe fn transpose8(w: &[[f32; CHUNK]; ROWS], at: usize, to: *mut f32) {
+    for half in 0..2 {
+        let mut pairs = [_mm256_setzero_si256(); 4];
+        for i in 0..4 {
+            // SAFETY: the caller vouches for `at`.
+            unsafe {
+                let four = |row: usize| _mm_loadu_si128(w[row].as_ptr().add(at + half * 4).cast());
+                pairs[i] = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(four(i)), four(i + 4));
             }
         }
-        let sum = _mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), _mm256_add_ps(acc[2], acc[3]));
-        _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(sum)), _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(sum)))
+        let columns = transpose(pairs);
+        for j in 0..4 {
+            // SAFETY: the caller vouches for room.
+            unsafe { _mm256_store_si256(to.add((half * 4 + j) * VECTORS * ROWS).cast(), columns[j]) };
+        }
+    }
+}
+
+/// See [`Panel::tile`].
+///
+/// # Safety
+/// As there, for `NC` columns.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn tile<const NC: usize>(panel: *const f32, n: usize, cols: &TileCols, acc: *mut f32, stride: usize) {
+    // SAFETY: the caller vouches for panel, columns and accumulators.
+    unsafe {
+        let mut x = [cols.first.add(cols.k * 4); NC];
+        for c in 0..NC {
+            x[c] = x[c].add(c * cols.layout.col_bytes());
+        }
+        for first in (0..n).step_by(SUM) {
+            let mut sums = [[_mm256_setzero_ps(); NC]; VECTORS];
+            for i in first..n.min(first + SUM) {
+                let w: [__m256; VECTORS] = [
+                    _mm256_load_ps(panel.add(i * VECTORS * ROWS)),
+                    _mm256_load_ps(panel.add((i * VECTORS + 1) * ROWS)),
+                ];
+                for c in 0..NC {
+                    let x = _mm256_set1_ps(x[c].add(i * 4).cast::<f32>().read_unaligned());
+                    for v in 0..VECTORS {
+                        sums[v][c] = _mm256_fmadd_ps(w[v], x, sums[v][c]);
+                    }
+                }
+            }
+            for v in 0..VECTORS {
+                for c in 0..NC {
+                    let acc = acc.add(c * stride + v * ROWS);
+                    _mm256_storeu_ps(acc, _mm256_add_ps(_mm256_loadu_ps(acc), sums[v][c]));
+                }
+            }
+        }
     }
 }

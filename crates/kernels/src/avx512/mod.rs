@@ -29,13 +29,20 @@ use modelembed_gguf::TensorType;
 
 use crate::avx2;
 use crate::matrix::ActKind;
-use crate::table::{MatrixFns, RowDots};
+use crate::table::{MatrixFns, PanelMul, RowDots};
 use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 /// Exact products and dequantisation are AVX2's.
 pub(crate) static MATRIX: MatrixFns =
-    MatrixFns { quantize: quantize::quantize, row_dots, dequantize: avx2::MATRIX.dequantize };
+    MatrixFns { quantize: quantize::quantize, row_dots, panel, dequantize: avx2::MATRIX.dequantize };
+
+fn panel(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
+    match kind {
+        ActKind::Q8 => None,
+        ActKind::F32 => (avx2::MATRIX.panel)(ty, kind),
+    }
+}
 
 fn row_dots(ty: TensorType, kind: ActKind) -> Option<RowDots> {
     if kind != ActKind::Q8 {

@@ -27,9 +27,9 @@ use crate::matrix::ActKind;
 use crate::table::{Dequantize, MatrixFns, RowDots};
 
 pub(crate) static NEON: MatrixFns =
-    MatrixFns { quantize: quantize::quantize, row_dots: row_dots::<dot::Widening>, dequantize };
+    MatrixFns { quantize: quantize::quantize, row_dots: row_dots::<dot::Widening>, panel: |_, _| None, dequantize };
 pub(crate) static DOTPROD: MatrixFns =
-    MatrixFns { quantize: quantize::quantize, row_dots: row_dots::<dot::Sdot>, dequantize };
+    MatrixFns { quantize: quantize::quantize, row_dots: row_dots::<dot::Sdot>, panel: |_, _| None, dequantize };
 
 use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};

@@ -18,6 +18,11 @@
 //!    registers, positions are added one by one in ascending order. Positions that only some queries of a tile see are added for
 //!    those alone, so a hidden row of V (which may hold anything) is never multiplied, not even by zero.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "iterator adapters around intrinsics are not always inlined, see `for_lanes`"
+)]
+
 use std::ops::Range;
 
 use super::exp::{exp, tanh};
@@ -67,7 +72,7 @@ pub struct AttnInput<'a, T = u16> {
     pub q: &'a [f32],
     /// Elements of a head.
     pub head_dim: usize,
-    /// `(n_pos, head_dim)`, in half precision (bits in a `u16`) or f32.
+    /// `(n_pos, head_dim)`, in half precision (bits in a `u16`), Q8_0 blocks (bytes) or f32.
     pub k: &'a [T],
     /// `(n_pos, head_dim)`.
     pub v: &'a [T],
@@ -77,9 +82,17 @@ pub struct AttnInput<'a, T = u16> {
     pub soft_cap: Option<f32>,
 }
 
-impl<T> AttnInput<'_, T> {
+#[allow(private_bounds, reason = "nothing here is public")]
+impl<T: Element> AttnInput<'_, T> {
+    /// Elements of `k` and `v` a position.
+    #[inline(always)]
+    pub(super) fn row_len(&self) -> usize {
+        T::row_len(self.head_dim).unwrap_or(0)
+    }
+
+    #[inline(always)]
     fn n_pos(&self) -> usize {
-        self.k.len() / self.head_dim
+        self.k.len() / self.row_len()
     }
 }
 
@@ -91,6 +104,16 @@ impl<T> AttnInput<'_, T> {
 pub(super) unsafe fn attend_f16<V: Lanes>(input: &AttnInput<'_, u16>, state: &mut AttnState<'_>) {
     // SAFETY: the caller's promise.
     unsafe { attend::<V, u16>(input, state) }
+}
+
+/// [`attend`] over a cache in Q8_0 blocks.
+///
+/// # Safety
+/// As [`attend`].
+#[inline(always)]
+pub(super) unsafe fn attend_q8_0<V: Lanes>(input: &AttnInput<'_, u8>, state: &mut AttnState<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { attend::<V, u8>(input, state) }
 }
 
 /// [`attend`] over a cache in f32.
@@ -139,7 +162,7 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
     query: usize,
     first: usize,
 ) {
-    let head_dim = input.head_dim;
+    let (head_dim, row_len) = (input.head_dim, input.row_len());
     let seen: [Range<usize>; Q] = std::array::from_fn(|j| {
         let range = &input.visible[query + j];
         range.start.clamp(first, first + BLOCK) - first..range.end.clamp(first, first + BLOCK) - first
@@ -155,7 +178,7 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
         for position in (start / POSITIONS * POSITIONS..end).step_by(POSITIONS) {
             let mut rows = [input.k.as_ptr(); POSITIONS];
             for (p, row) in rows.iter_mut().enumerate() {
-                *row = row.add((first + position + p).min(last) * head_dim);
+                *row = row.add((first + position + p).min(last) * row_len);
             }
             let tile = score_tile::<V, T, Q>(q, head_dim, rows);
             for (row, tile) in scores.iter_mut().zip(tile) {
@@ -169,7 +192,7 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
             }
         }
         let acc = state.acc.as_mut_ptr().add(query * head_dim);
-        let v = input.v.as_ptr().add(first * head_dim);
+        let v = input.v.as_ptr().add(first * row_len);
         let shared = seen.iter().map(|r| r.start).max().unwrap_or(0)..seen.iter().map(|r| r.end).min().unwrap_or(0);
         // Without a shared part, everything is before it.
         let shared = if shared.is_empty() { BLOCK..BLOCK } else { shared };
@@ -202,13 +225,13 @@ unsafe fn score_tile<V: Lanes, T: Element, const Q: usize>(
         let mut d = 0;
         while d < full {
             let mut keys = [V::splat(0.0); POSITIONS];
-            for (key, row) in keys.iter_mut().zip(rows) {
-                *key = T::load(row.add(d), V::N);
+            for p in 0..POSITIONS {
+                keys[p] = T::load(rows[p], d, V::N);
             }
-            for (j, sums) in sums.iter_mut().enumerate() {
+            for j in 0..Q {
                 let q = V::load(q.add(j * head_dim + d));
-                for (sum, key) in sums.iter_mut().zip(keys) {
-                    *sum = q.fma(key, *sum);
+                for p in 0..POSITIONS {
+                    sums[j][p] = q.fma(keys[p], sums[j][p]);
                 }
             }
             d += V::N;
@@ -216,19 +239,19 @@ unsafe fn score_tile<V: Lanes, T: Element, const Q: usize>(
         if d < head_dim {
             let n = head_dim - d;
             let mut keys = [V::splat(0.0); POSITIONS];
-            for (key, row) in keys.iter_mut().zip(rows) {
-                *key = T::load(row.add(d), n);
+            for p in 0..POSITIONS {
+                keys[p] = T::load(rows[p], d, n);
             }
-            for (j, sums) in sums.iter_mut().enumerate() {
+            for j in 0..Q {
                 let q = V::load_part(q.add(j * head_dim + d), n);
-                for (sum, key) in sums.iter_mut().zip(keys) {
-                    *sum = q.fma(key, *sum);
+                for p in 0..POSITIONS {
+                    sums[j][p] = q.fma(keys[p], sums[j][p]);
                 }
             }
         }
         let mut scores = [[0.0; POSITIONS]; Q];
-        for (scores, sums) in scores.iter_mut().zip(sums) {
-            *scores = V::sum4(sums);
+        for j in 0..Q {
+            scores[j] = V::sum4(sums[j]);
         }
         scores
     }
@@ -300,55 +323,59 @@ unsafe fn add_values<V: Lanes, T: Element, const Q: usize>(
     // SAFETY: offsets stay below head_dim.
     unsafe {
         while d + 4 * V::N <= head_dim {
-            add_value_columns::<V, T, Q, 4>(weights, v.add(d), head_dim, range.clone(), acc.add(d), V::N);
+            add_value_columns::<V, T, Q, 4>(weights, v, head_dim, d, range.clone(), acc, V::N);
             d += 4 * V::N;
         }
         while d < head_dim {
             let n = V::N.min(head_dim - d);
-            add_value_columns::<V, T, Q, 1>(weights, v.add(d), head_dim, range.clone(), acc.add(d), n);
+            add_value_columns::<V, T, Q, 1>(weights, v, head_dim, d, range.clone(), acc, n);
             d += n;
         }
     }
 }
 
-/// [`add_values`] for `C` registers of a head's elements, of which the last holds `n` lanes.
+/// [`add_values`] for `C` registers of a head's elements from `first` on, of which the last holds `n` lanes.
 ///
 /// # Safety
-/// As [`add_values`]; `(C - 1) * N + n` elements can be read and written at `v` and `acc` of each row.
+/// As [`add_values`]; rows have `first + (C - 1) * N + n` elements.
 #[inline(always)]
 unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize>(
     weights: &[[f32; BLOCK]],
     v: *const T,
     head_dim: usize,
+    first: usize,
     range: Range<usize>,
     acc: *mut f32,
     n: usize,
 ) {
     // SAFETY: only the last register of a row may be partial, and `lanes` says so.
     unsafe {
+        let row_len = T::row_len(head_dim).unwrap_or(0);
+        let acc = acc.add(first);
+        let weights = &weights[..Q];
         let lanes = |c: usize| if c + 1 == C { n } else { V::N };
         let mut sums = [[V::splat(0.0); C]; Q];
-        for (j, sums) in sums.iter_mut().enumerate() {
-            for (c, sum) in sums.iter_mut().enumerate() {
-                *sum = load_n(acc.add(j * head_dim + c * V::N), lanes(c));
+        for j in 0..Q {
+            for c in 0..C {
+                sums[j][c] = load_n(acc.add(j * head_dim + c * V::N), lanes(c));
             }
         }
         for position in range {
-            let row = v.add(position * head_dim);
+            let row = v.add(position * row_len);
             let mut values = [V::splat(0.0); C];
-            for (c, value) in values.iter_mut().enumerate() {
-                *value = T::load(row.add(c * V::N), lanes(c));
+            for c in 0..C {
+                values[c] = T::load(row, first + c * V::N, lanes(c));
             }
-            for (sums, weights) in sums.iter_mut().zip(weights) {
-                let weight = V::splat(weights[position]);
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum = weight.fma(value, *sum);
+            for j in 0..Q {
+                let weight = V::splat(weights[j][position]);
+                for c in 0..C {
+                    sums[j][c] = weight.fma(values[c], sums[j][c]);
                 }
             }
         }
-        for (j, sums) in sums.into_iter().enumerate() {
-            for (c, sum) in sums.into_iter().enumerate() {
-                store_n(sum, acc.add(j * head_dim + c * V::N), lanes(c));
+        for j in 0..Q {
+            for c in 0..C {
+                store_n(sums[j][c], acc.add(j * head_dim + c * V::N), lanes(c));
             }
         }
     }

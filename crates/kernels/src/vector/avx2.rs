@@ -93,6 +93,18 @@ impl Lanes for Ymm {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: valid for 8 bytes.
+        Ymm(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) })
+    }
+
+    #[inline(always)]
+    unsafe fn splat_f16(from: *const u16) -> Self {
+        // SAFETY: see above.
+        Ymm(unsafe { _mm256_cvtph_ps(_mm_set1_epi16(from.read_unaligned() as i16)) })
+    }
+
+    #[inline(always)]
     unsafe fn load_twice(from: *const f32) -> Self {
         // SAFETY: valid for 4 elements.
         unsafe {

@@ -79,6 +79,18 @@ impl Lanes for Zmm {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: valid for 16 bytes.
+        Zmm(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) })
+    }
+
+    #[inline(always)]
+    unsafe fn splat_f16(from: *const u16) -> Self {
+        // SAFETY: see above.
+        Zmm(unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(from.read_unaligned() as i16)) })
+    }
+
+    #[inline(always)]
     unsafe fn load_twice(from: *const f32) -> Self {
         // SAFETY: valid for 8 elements.
         unsafe {

@@ -182,6 +182,6 @@ pub(super) unsafe fn from_f16<V: Lanes>(x: &[u16], out: &mut [f32]) {
     for i in (0..x.len()).step_by(V::N) {
         let n = V::N.min(x.len() - i);
         // SAFETY: offsets stay below x.len().
-        unsafe { store_n(<u16 as super::kv::Element>::load::<V>(from.add(i), n), to.add(i), n) }
+        unsafe { store_n(<u16 as super::kv::Element>::load::<V>(from, i, n), to.add(i), n) }
     }
 }

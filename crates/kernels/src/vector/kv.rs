@@ -1,24 +1,39 @@
 //! What the rows of a KV cache may be made of: the attention kernels are written once over it.
 
 use super::lanes::{Lanes, load_n};
-use super::{AttnInput, AttnState, VectorFns};
+use super::{AttnInput, AttnState, VectorFns, half};
 
 /// The attention function of a table for one kind of element.
 pub(crate) type AttendFn<T> = unsafe fn(&AttnInput<'_, T>, &mut AttnState<'_>);
 
-/// An element of cached keys and values: `u16` holding the bits of half precision, or `f32` where nothing may be rounded.
-#[allow(private_bounds, reason = "sealed: the kernels know these two")]
+/// An element of cached keys and values: `u16` holding the bits of half precision, `u8` holding bytes of Q8_0 blocks, or `f32`
+/// where nothing may be rounded.
+#[allow(private_bounds, reason = "sealed: the kernels know these three")]
 pub trait KvElement: Element {}
 
 impl KvElement for u16 {}
+impl KvElement for u8 {}
 impl KvElement for f32 {}
 
+/// Elements of a Q8_0 block.
+const Q8_LEN: usize = 32;
+/// Bytes of a Q8_0 block: the scale in half precision, then 32 i8.
+const Q8_BYTES: usize = 34;
+
+/// Bytes of `n` elements in Q8_0 blocks; `None` if they are no whole number of blocks.
+pub fn q8_0_len(n: usize) -> Option<usize> {
+    n.is_multiple_of(Q8_LEN).then(|| (n / Q8_LEN).checked_mul(Q8_BYTES)).flatten()
+}
+
 pub(crate) trait Element: Copy {
-    /// The first `n <= N` elements, widened; zero in the other lanes.
+    /// How many of these make up a row of `head_dim` elements; `None` if none do.
+    fn row_len(head_dim: usize) -> Option<usize>;
+
+    /// Elements `at..at + n` of a row, `n <= N` and `at` a multiple of `N`, widened; zero in the other lanes.
     ///
     /// # Safety
-    /// As [`Lanes`]; `from` is valid for `n` elements.
-    unsafe fn load<V: Lanes>(from: *const Self, n: usize) -> V;
+    /// As [`Lanes`]; `row` is valid for a row that has these elements.
+    unsafe fn load<V: Lanes>(row: *const Self, at: usize, n: usize) -> V;
 
     /// The function of a table that takes this element.
     fn attend(table: &VectorFns) -> AttendFn<Self>;
@@ -26,9 +41,14 @@ pub(crate) trait Element: Copy {
 
 impl Element for u16 {
     #[inline(always)]
-    unsafe fn load<V: Lanes>(from: *const u16, n: usize) -> V {
+    fn row_len(head_dim: usize) -> Option<usize> {
+        Some(head_dim)
+    }
+
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(row: *const u16, at: usize, n: usize) -> V {
         // SAFETY: the caller's promise.
-        unsafe { if n == V::N { V::load_f16(from) } else { V::load_f16_part(from, n) } }
+        unsafe { if n == V::N { V::load_f16(row.add(at)) } else { V::load_f16_part(row.add(at), n) } }
     }
 
     fn attend(table: &VectorFns) -> AttendFn<u16> {
@@ -36,14 +56,80 @@ impl Element for u16 {
     }
 }
 
+impl Element for u8 {
+    #[inline(always)]
+    fn row_len(head_dim: usize) -> Option<usize> {
+        q8_0_len(head_dim)
+    }
+
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(row: *const u8, at: usize, _n: usize) -> V {
+        // SAFETY: registers divide a block, and blocks a row: all N elements lie in the block of the first.
+        unsafe {
+            let block = row.add(at / Q8_LEN * Q8_BYTES);
+            V::load_i8(block.add(2 + at % Q8_LEN).cast()).mul(V::splat_f16(block.cast()))
+        }
+    }
+
+    fn attend(table: &VectorFns) -> AttendFn<u8> {
+        table.attend_q8_0
+    }
+}
+
 impl Element for f32 {
     #[inline(always)]
-    unsafe fn load<V: Lanes>(from: *const f32, n: usize) -> V {
+    fn row_len(head_dim: usize) -> Option<usize> {
+        Some(head_dim)
+    }
+
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(row: *const f32, at: usize, n: usize) -> V {
         // SAFETY: the caller's promise.
-        unsafe { load_n(from, n) }
+        unsafe { load_n(row.add(at), n) }
     }
 
     fn attend(table: &VectorFns) -> AttendFn<f32> {
         table.attend_f32
+    }
+}
+
+/// Turns whole runs of 32 into Q8_0 blocks. The scale is rounded to half precision first, so that the integers fit what is stored.
+///
+/// Plain operations that every instruction set rounds alike: all give the same bytes.
+///
+/// # Safety
+/// As [`Lanes`]; `out` has the bytes of the blocks.
+#[inline(always)]
+pub(super) unsafe fn to_q8_0<V: Lanes>(x: &[f32], out: &mut [u8]) {
+    // 1.5 * 2^23: adding it rounds to an integer, ties to even.
+    const ROUNDER: f32 = 12_582_912.0;
+    for (x, block) in x.as_chunks::<Q8_LEN>().0.iter().zip(out.as_chunks_mut::<Q8_BYTES>().0) {
+        // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on top.
+        let amax = f32::from_bits(x.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff)));
+        let scale = half::from_f32(amax / 127.0);
+        let wide = half::to_f32(scale);
+        block[..2].copy_from_slice(&scale.to_ne_bytes());
+        let inverse = if wide > 0.0 && wide.is_finite() { 1.0 / wide } else { 0.0 };
+        for (q, x) in block[2..].iter_mut().zip(x) {
+            let scaled = x * inverse;
+            let clamped = if scaled > 127.0 { 127.0 } else { scaled };
+            let clamped = if clamped < -127.0 { -127.0 } else { clamped };
+            // The low bits of the sum are the integer in two's complement.
+            *q = (clamped + ROUNDER).to_bits() as u8;
+        }
+    }
+}
+
+/// The reverse.
+///
+/// # Safety
+/// As [`Lanes`]; `x` has the bytes of the blocks.
+#[inline(always)]
+pub(super) unsafe fn from_q8_0<V: Lanes>(x: &[u8], out: &mut [f32]) {
+    for (block, out) in x.as_chunks::<Q8_BYTES>().0.iter().zip(out.as_chunks_mut::<Q8_LEN>().0) {
+        let scale = half::to_f32(u16::from_ne_bytes([block[0], block[1]]));
+        for (out, q) in out.iter_mut().zip(&block[2..]) {
+            *out = scale * f32::from(*q as i8);
+        }
     }
 }

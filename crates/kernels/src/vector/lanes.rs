@@ -28,6 +28,10 @@ pub(crate) trait Lanes: Copy {
     /// Rounds to half precision, to nearest even.
     unsafe fn store_f16(self, to: *mut u16);
     unsafe fn store_f16_part(self, to: *mut u16, n: usize);
+    /// `N` 8-bit integers.
+    unsafe fn load_i8(from: *const i8) -> Self;
+    /// One half-precision number, widened, in all lanes.
+    unsafe fn splat_f16(from: *const u16) -> Self;
     /// `N / 2` numbers from memory, each in two neighbouring lanes.
     unsafe fn load_twice(from: *const f32) -> Self;
 

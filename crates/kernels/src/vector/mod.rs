@@ -21,7 +21,7 @@ mod tests;
 
 use crate::table::Kernels;
 pub use attend::{AttnInput, AttnPart, AttnState};
-pub use kv::KvElement;
+pub use kv::{KvElement, q8_0_len};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::VECTOR as AVX2;
@@ -58,7 +58,10 @@ pub(crate) struct VectorFns {
     log_sum_exp: unsafe fn(&[f32]) -> f32,
     softmax: unsafe fn(&mut [f32]),
     attend_f16: kv::AttendFn<u16>,
+    attend_q8_0: kv::AttendFn<u8>,
     attend_f32: kv::AttendFn<f32>,
+    to_q8_0: unsafe fn(&[f32], &mut [u8]),
+    from_q8_0: unsafe fn(&[u8], &mut [f32]),
     merge: unsafe fn(usize, &mut AttnState<'_>, &AttnPart<'_>),
     finish: unsafe fn(usize, &[f32], &mut [f32]),
 }
@@ -81,6 +84,9 @@ macro_rules! functions {
             reduce::log_sum_exp(x: &[f32]) -> f32;
             reduce::softmax(x: &mut [f32]);
             attend::attend_f16(input: &$crate::vector::AttnInput<'_, u16>, state: &mut $crate::vector::AttnState<'_>);
+            attend::attend_q8_0(input: &$crate::vector::AttnInput<'_, u8>, state: &mut $crate::vector::AttnState<'_>);
+            kv::to_q8_0(x: &[f32], out: &mut [u8]);
+            kv::from_q8_0(x: &[u8], out: &mut [f32]);
             attend::attend_f32(input: &$crate::vector::AttnInput<'_, f32>, state: &mut $crate::vector::AttnState<'_>);
             attend::merge(head_dim: usize, into: &mut $crate::vector::AttnState<'_>, part: &$crate::vector::AttnPart<'_>);
             attend::finish(head_dim: usize, sum: &[f32], acc: &mut [f32]);
@@ -177,6 +183,21 @@ impl Kernels {
         unsafe { (self.vector.from_f16)(x, out) }
     }
 
+    /// Turns runs of 32 into Q8_0 blocks; every table gives the same bytes. A run that holds an infinity or a NaN becomes NaN or
+    /// infinite in all its elements.
+    pub fn to_q8_0(&self, x: &[f32], out: &mut [u8]) {
+        assert_eq!(q8_0_len(x.len()), Some(out.len()), "bytes of the blocks");
+        // SAFETY: see above.
+        unsafe { (self.vector.to_q8_0)(x, out) }
+    }
+
+    /// Widens Q8_0 blocks to f32.
+    pub fn from_q8_0(&self, x: &[u8], out: &mut [f32]) {
+        assert_eq!(q8_0_len(out.len()), Some(x.len()), "bytes of the blocks");
+        // SAFETY: see above.
+        unsafe { (self.vector.from_q8_0)(x, out) }
+    }
+
     /// The index of the greatest element, the first of equals. A NaN never wins; 0 if there is nothing else, or nothing.
     pub fn argmax(&self, x: &[f32]) -> usize {
         // SAFETY: see above.
@@ -205,8 +226,10 @@ impl Kernels {
         check_state(n_q, head_dim, state.max, state.sum, state.acc);
         assert_eq!(input.q.len(), n_q * head_dim, "elements of the queries");
         assert_eq!(input.k.len(), input.v.len(), "elements of K and V");
-        let n_pos = input.k.len() / head_dim;
-        assert_eq!(input.k.len(), n_pos * head_dim, "elements of K");
+        let row_len =
+            T::row_len(head_dim).unwrap_or_else(|| panic!("a head of {head_dim} is no whole number of blocks"));
+        let n_pos = input.k.len() / row_len;
+        assert_eq!(input.k.len(), n_pos * row_len, "elements of K");
         for range in input.visible {
             assert!(range.end <= n_pos, "visible positions {range:?} of {n_pos}");
         }

@@ -121,6 +121,21 @@ impl Lanes for Quad {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: valid for four bytes.
+        unsafe {
+            let bytes = vreinterpret_s8_u32(vdup_n_u32(from.cast::<u32>().read_unaligned()));
+            Quad(vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes)))))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_f16(from: *const u16) -> Self {
+        // SAFETY: valid for one element.
+        unsafe { Quad(f16x4_to_f32(vdup_n_u16(from.read_unaligned()))) }
+    }
+
+    #[inline(always)]
     unsafe fn load_twice(from: *const f32) -> Self {
         // SAFETY: valid for 2 elements.
         unsafe {

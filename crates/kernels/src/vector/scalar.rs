@@ -96,6 +96,18 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: valid for N bytes.
+        Portable(unsafe { from.cast::<[i8; N]>().read_unaligned() }.map(f32::from))
+    }
+
+    #[inline(always)]
+    unsafe fn splat_f16(from: *const u16) -> Self {
+        // SAFETY: valid for one element.
+        Portable([half::to_f32(unsafe { from.read_unaligned() }); N])
+    }
+
+    #[inline(always)]
     unsafe fn load_twice(from: *const f32) -> Self {
         // SAFETY: valid for N / 2 elements.
         Portable(std::array::from_fn(|i| unsafe { from.add(i / 2).read_unaligned() }))

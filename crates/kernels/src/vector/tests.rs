@@ -440,6 +440,68 @@ fn a_cache_in_f32_gives_what_the_same_values_in_f16_give() {
 }
 
 #[test]
+fn a_cache_in_q8_0_gives_what_the_same_values_in_f32_give() {
+    let mut fail = Failures::default();
+    for kernels in Kernels::all() {
+        for case in cases().into_iter().filter(|case| case.head_dim.is_multiple_of(32)) {
+            // A product of an i8 and a half is exact in f32, so the bits must be equal.
+            let blocks = |m: &[u16]| {
+                let wide: Vec<f32> = m.iter().map(|&h| half::to_f32(h)).collect();
+                let mut blocks = vec![0; super::q8_0_len(wide.len()).expect("whole blocks")];
+                kernels.to_q8_0(&wide, &mut blocks);
+                let mut back = vec![0.0; wide.len()];
+                kernels.from_q8_0(&blocks, &mut back);
+                (blocks, back)
+            };
+            let ((k, wide_k), (v, wide_v)) = (blocks(&case.k), blocks(&case.v));
+            let (q, visible, head_dim, soft_cap) = (&case.q, &case.visible, case.head_dim, case.soft_cap);
+            let mut state = State::new(visible.len(), head_dim);
+            kernels.attend(AttnInput { q, head_dim, k: &k, v: &v, visible, soft_cap }, state.view());
+            let mut want = State::new(visible.len(), head_dim);
+            kernels.attend(AttnInput { q, head_dim, k: &wide_k, v: &wide_v, visible, soft_cap }, want.view());
+            fail.check(state == want, || format!("{} head {head_dim} x {}", kernels.isa(), case.n_pos()));
+        }
+    }
+}
+
+#[test]
+fn q8_0_blocks_are_those_of_the_format() {
+    let mut random = Random(77);
+    let mut runs: Vec<Vec<f32>> = [1e-7, 1e-3, 1.0, 60.0, 3e4].iter().map(|&m| random.vector(32, m)).collect();
+    runs.push(vec![0.0; 32]);
+    let mut fail = Failures::default();
+    for x in &runs {
+        let mut want = vec![0; 34];
+        Kernels::all().next().expect("a table").to_q8_0(x, &mut want);
+        let scale = half::to_f32(u16::from_le_bytes([want[0], want[1]]));
+        let amax = x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        // Half precision has steps of 2^-24 at least.
+        fail.check((scale - amax / 127.0).abs() <= amax / 127.0 / 2048.0 + 2f32.powi(-25), || format!("scale {scale}"));
+        for (x, q) in x.iter().zip(&want[2..]) {
+            let error = (x - scale * f32::from(*q as i8)).abs();
+            fail.check(error <= scale * 0.5001 + 127.0 * 2f32.powi(-25) + amax / 2048.0, || {
+                format!("{x} is off by {error}")
+            });
+        }
+        for kernels in Kernels::all() {
+            let mut got = vec![1; 34];
+            kernels.to_q8_0(x, &mut got);
+            fail.check(got == want, || format!("{}: {got:?}, not {want:?}", kernels.isa()));
+        }
+    }
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
+        let mut x = random.vector(32, 1.0);
+        x[5] = bad;
+        for kernels in Kernels::all() {
+            let (mut blocks, mut back) = (vec![0; 34], vec![0.0; 32]);
+            kernels.to_q8_0(&x, &mut blocks);
+            kernels.from_q8_0(&blocks, &mut back);
+            fail.check(back.iter().all(|x| !x.is_finite()), || format!("{}: {bad} became {back:?}", kernels.isa()));
+        }
+    }
+}
+
+#[test]
 fn a_query_does_not_feel_its_neighbours_nor_hidden_positions() {
     let mut fail = Failures::default();
     for kernels in Kernels::all() {

@@ -3,7 +3,8 @@
 use std::fs::{File, Metadata};
 
 pub(crate) use super::unix::{
-    Anonymous, anonymous, handle_lost_pages, irregular_kind, lock, read_at, resident_bytes, stdin_is_pipe_or_file,
+    Anonymous, alias, anonymous, handle_lost_pages, irregular_kind, lock, memlock_limit as lockable_bytes, read_at,
+    resident_bytes, stdin_is_pipe_or_file,
 };
 use super::unix::{advise_pages, faults};
 use crate::process::Snapshot;
@@ -36,6 +37,11 @@ pub(crate) fn mapped_resident_bytes(_bytes: &[u8]) -> Option<u64> {
     None
 }
 
+/// Reads without caching are answered from the cache where it has the pages: they would not measure the disk.
+pub(crate) fn open_direct(_path: &std::path::Path) -> Option<File> {
+    None
+}
+
 pub(crate) fn tells_residency(_file: &File, _metadata: &Metadata) -> bool {
     true
 }
@@ -54,6 +60,10 @@ pub(crate) fn advise(bytes: &[u8], advice: Advice) -> bool {
         Advice::Release => return false,
     };
     advise_pages(bytes, advice)
+}
+
+pub(crate) fn evict(_file: &File, bytes: &[u8], _range: std::ops::Range<u64>) -> std::io::Result<bool> {
+    Ok(super::unix::invalidate(bytes))
 }
 
 /// Nothing to ask for: macOS has no such advice.
@@ -75,3 +85,33 @@ pub(crate) fn available_memory_bytes() -> Option<u64> {
     let pages = u64::from(figures.free_count) + u64::from(figures.inactive_count);
     ok.then_some(pages * u64::try_from(page_bytes).ok()?)
 }
+
+pub(crate) fn refuse_huge_pages(_bytes: &[u8]) {}
+
+/// Memory that can be mapped at several addresses: a POSIX shared memory object whose name is given up at once.
+pub(crate) fn shared_memory(len: usize) -> std::io::Result<File> {
+    use std::os::fd::FromRawFd;
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let name = std::ffi::CString::new(format!("/modelembed-{}-{number}", std::process::id()))?;
+    // SAFETY: the name is a string that ends with a zero; the descriptor is new and belongs to nobody else.
+    let file = unsafe {
+        let fd = libc::shm_open(name.as_ptr(), libc::O_RDWR | libc::O_CREAT | libc::O_EXCL, 0o600);
+        if fd < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        libc::shm_unlink(name.as_ptr());
+        File::from_raw_fd(fd)
+    };
+    file.set_len(len as u64)?;
+    Ok(file)
+}
+
+/// Reads past the page cache, or through it again.
+pub(crate) fn set_direct(file: &File, direct: bool) -> bool {
+    use std::os::fd::AsRawFd;
+    // SAFETY: changes a flag of an open file only.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_NOCACHE, libc::c_int::from(direct)) == 0 }
+}
+
+pub(crate) fn drop_cached(_file: &File, _offset: u64, _len: u64) {}

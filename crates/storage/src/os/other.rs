@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata};
 
 #[cfg(unix)]
-pub(crate) use super::unix::{Anonymous, anonymous, irregular_kind, lock, read_at, stdin_is_pipe_or_file};
+pub(crate) use super::unix::{Anonymous, anonymous, irregular_kind, read_at, stdin_is_pipe_or_file};
 use crate::process::Snapshot;
 use crate::storage::Advice;
 
@@ -37,9 +37,21 @@ pub(crate) fn stdin_is_pipe_or_file() -> bool {
     false
 }
 
+#[cfg(unix)]
+pub(crate) use super::unix::{lock, memlock_limit as lockable_bytes};
+
 #[cfg(not(unix))]
-pub(crate) fn lock(_bytes: &[u8]) -> bool {
-    false
+pub(crate) fn lock(_bytes: &[u8]) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(unix))]
+pub(crate) fn lockable_bytes() -> Option<u64> {
+    None
+}
+
+pub(crate) fn open_direct(_path: &std::path::Path) -> Option<File> {
+    None
 }
 
 pub(crate) fn tells_residency(_file: &File, _metadata: &Metadata) -> bool {
@@ -60,6 +72,10 @@ pub(crate) fn advise(_bytes: &[u8], _advice: Advice) -> bool {
     false
 }
 
+pub(crate) fn evict(_file: &File, _bytes: &[u8], _range: std::ops::Range<u64>) -> std::io::Result<bool> {
+    Ok(false)
+}
+
 pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
 
 /// No signal tells of them here.
@@ -74,3 +90,20 @@ pub(crate) fn snapshot() -> Snapshot {
 pub(crate) fn available_memory_bytes() -> Option<u64> {
     None
 }
+
+pub(crate) fn refuse_huge_pages(_bytes: &[u8]) {}
+
+/// Streaming needs memory at several addresses, which this system is not asked for: its pager does the work.
+pub(crate) fn shared_memory(_len: usize) -> std::io::Result<File> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn alias(_bytes: &[u8], _shared: &File, _offset: usize) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn set_direct(_file: &File, _direct: bool) -> bool {
+    false
+}
+
+pub(crate) fn drop_cached(_file: &File, _offset: u64, _len: u64) {}

@@ -44,26 +44,62 @@ pub(crate) fn advise_pages(bytes: &[u8], advice: libc::c_int) -> bool {
     unsafe { libc::madvise(start as *mut libc::c_void, len, advice) == 0 }
 }
 
-/// Keeps the pages that `bytes` lies in in memory until they are unmapped: all of them, or none if the system refuses.
-pub(crate) fn lock(bytes: &[u8]) -> bool {
-    let (start, len) = pages_of(bytes);
-    // SAFETY: the pages are mapped, since `bytes` is borrowed; locking changes nothing that can be read there. Linux may keep some of
-    // them locked where it refuses in the middle, so that is taken back.
-    unsafe {
-        let locked = libc::mlock(start as *const libc::c_void, len) == 0;
-        if !locked {
-            libc::munlock(start as *const libc::c_void, len);
-        }
-        locked
-    }
-}
-
 /// The whole pages that `bytes` lies in: (address, length).
-fn pages_of(bytes: &[u8]) -> (usize, usize) {
+pub(crate) fn pages_of(bytes: &[u8]) -> (usize, usize) {
     let page = page_bytes();
     let start = bytes.as_ptr() as usize / page * page;
     let end = (bytes.as_ptr() as usize + bytes.len()).next_multiple_of(page);
     (start, end - start)
+}
+
+/// Waits until the pages are there, and keeps them: all of them, or none if the system refuses.
+pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
+    let (start, len) = pages_of(bytes);
+    // SAFETY: the pages are mapped, since `bytes` is borrowed; locking changes nothing that can be read there.
+    if unsafe { libc::mlock(start as *const libc::c_void, len) } == 0 {
+        return Ok(());
+    }
+    let refusal = io::Error::last_os_error();
+    // SAFETY: as above. Linux may keep some of them locked where it refuses in the middle, so that is taken back.
+    unsafe { libc::munlock(start as *const libc::c_void, len) };
+    Err(refusal)
+}
+
+/// The limit on locked memory; `None` if there is none.
+pub(crate) fn memlock_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills the structure that it is given.
+    let ok = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0;
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between systems")]
+    (ok && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur as u64)
+}
+
+/// Drops the cached pages of a mapped file's bytes. False where the system refuses.
+#[cfg(target_os = "macos")]
+pub(crate) fn invalidate(bytes: &[u8]) -> bool {
+    let (start, len) = pages_of(bytes);
+    // SAFETY: the pages are a file's, mapped for reading only: none of them differs from the disk, so nothing can be lost.
+    unsafe { libc::msync(start as *mut libc::c_void, len, libc::MS_INVALIDATE) == 0 }
+}
+
+/// Puts memory of `shared`, from `offset` on, in the place of mapped pages: `bytes` keep their address and read what is
+/// written there from now on. Address, length and offset are whole pages.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+pub(crate) fn alias(bytes: &[u8], shared: &File, offset: usize) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let (page, at) = (page_bytes(), bytes.as_ptr() as usize);
+    if !(at.is_multiple_of(page) && bytes.len().is_multiple_of(page) && offset.is_multiple_of(page)) || bytes.is_empty()
+    {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the pages are a part of a mapping of a file, since `bytes` is borrowed from one (the caller's promise), and whole.
+    // They stay readable all the time; that their content changes is what every reader of a mapped file has to expect.
+    let new = unsafe {
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        libc::mmap(at as *mut libc::c_void, bytes.len(), libc::PROT_READ, flags, shared.as_raw_fd(), offset)
+    };
+    if new == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// (minor, major) faults.
@@ -130,13 +166,19 @@ pub(crate) fn handle_lost_pages() -> bool {
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 extern "C" fn on_lost_page(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
-    // SAFETY: the system passes a valid structure; for SIGBUS it holds an address. `write` takes the piece's own extent.
+    // SAFETY: the system passes a valid structure; for SIGBUS it holds an address. `write` takes the line's own extent, `pause` nothing.
     // `_exit` ends the process without running anything else.
     unsafe {
         let address = (*info).si_addr() as usize;
-        let write = |piece: &[u8]| {
+        let write = |line: &[u8]| {
+            if !crate::lost_pages::first_to_report() {
+                // Another thread is writing the line and will end the process.
+                loop {
+                    libc::pause();
+                }
+            }
             // If the message cannot be written, the exit code still tells.
-            let _ = libc::write(libc::STDERR_FILENO, piece.as_ptr().cast(), piece.len());
+            let _ = libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len());
         };
         if let Some(exit_code) = crate::lost_pages::message_for(address, write) {
             libc::_exit(exit_code);

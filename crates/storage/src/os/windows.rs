@@ -132,17 +132,36 @@ pub(crate) fn advise(bytes: &[u8], advice: Advice) -> bool {
     }
 }
 
-/// A process may lock as much as the smallest working set that it is promised, about 200 KB at first: so that grows by as much.
-pub(crate) fn lock(bytes: &[u8]) -> bool {
+/// A process may lock as much as the smallest working set that it is promised, about 200 KB at first: so that grows by as much,
+/// which needs no privilege, and the largest keeps its distance.
+pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
     let pages_bytes = bytes.len() + 2 * PAGE_BYTES; // parts of pages at both ends
     let (mut least, mut most, mut flags) = (0, 0, 0);
-    // SAFETY: the calls write the three numbers and take them; the pages are mapped, since `bytes` is borrowed.
-    unsafe {
+    // SAFETY: the calls write the three numbers and take them; the pages are mapped, since `bytes` is borrowed, and locking changes
+    // nothing that can be read there.
+    let locked = unsafe {
         let process = GetCurrentProcess();
         GetProcessWorkingSetSizeEx(process, &raw mut least, &raw mut most, &raw mut flags) != 0
             && SetProcessWorkingSetSizeEx(process, least + pages_bytes, most + pages_bytes, flags) != 0
             && VirtualLock(bytes.as_ptr().cast(), bytes.len()) != 0
-    }
+    };
+    if locked { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Only the attempt tells.
+pub(crate) fn lockable_bytes() -> Option<u64> {
+    None
+}
+
+pub(crate) fn open_direct(path: &std::path::Path) -> Option<File> {
+    use std::os::windows::fs::OpenOptionsExt;
+    const FILE_FLAG_NO_BUFFERING: u32 = 0x2000_0000;
+    std::fs::OpenOptions::new().read(true).custom_flags(FILE_FLAG_NO_BUFFERING).open(path).ok()
+}
+
+/// There is no call for it.
+pub(crate) fn evict(_file: &File, _bytes: &[u8], _range: std::ops::Range<u64>) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Large pages need a privilege that users do not have.
@@ -185,3 +204,20 @@ pub(crate) fn available_memory_bytes() -> Option<u64> {
     // SAFETY: the call fills the structure, whose size stands in it.
     (unsafe { GlobalMemoryStatusEx(&mut status) } != 0).then_some(status.ullAvailPhys)
 }
+
+pub(crate) fn refuse_huge_pages(_bytes: &[u8]) {}
+
+/// Streaming needs memory at several addresses, which this system is not asked for: its pager does the work.
+pub(crate) fn shared_memory(_len: usize) -> std::io::Result<File> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn alias(_bytes: &[u8], _shared: &File, _offset: usize) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn set_direct(_file: &File, _direct: bool) -> bool {
+    false
+}
+
+pub(crate) fn drop_cached(_file: &File, _offset: u64, _len: u64) {}

@@ -2,10 +2,9 @@
 
 use modelembed_gguf::TensorType;
 
-use super::blocks::random_tensor;
 use super::vocab::{TINY_BOS, TINY_EOS, TINY_VOCAB, tiny_vocab};
 use super::{TinyArch, TinyRope, TinySpec};
-use crate::{GgufValue, Rng};
+use crate::{GgufValue, Rng, random_tensor};
 
 /// A tensor of a tiny model.
 #[derive(Clone, Debug, PartialEq)]

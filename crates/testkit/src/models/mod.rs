@@ -4,11 +4,9 @@
 //! by llama.cpp carry the file's SHA-256, so a change here shows up as "run tools/tiny_goldens.py again".
 
 mod arch;
-mod blocks;
 mod vocab;
 
 pub use arch::TinyTensor;
-pub use blocks::random_tensor;
 pub use vocab::{TINY_BOS, TINY_EOS, TINY_VOCAB, TinyToken, tiny_vocab};
 
 use modelembed_gguf::TensorType;

@@ -1,0 +1,63 @@
+//! What running a model here will be like, for `inspect` and `-dry-run`: nothing of the model is loaded.
+
+use crate::resolve::{Format, Setting};
+use crate::terminal::Answer;
+use anyhow::Result;
+use modelembed::storage::DiskSpeed;
+use modelembed::{Forecast, ModelFiles, ReadBandwidth, Verdict, available_threads};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+/// Prints the forecast for a run with these settings. Exit code 1 if the model cannot run so.
+pub fn dry_run(setting: &Setting) -> Result<ExitCode> {
+    if let Some(note) = &setting.model_note {
+        setting.notes().line(note);
+    }
+    let files = ModelFiles::open(&setting.model)?;
+    let forecast = forecast(setting, &files)?;
+    let text = match setting.format {
+        Format::Json => format!("{}\n", json_of(&forecast)),
+        Format::Text => format!("{forecast}\n"),
+    };
+    Answer::new().piece(&text)?;
+    Ok(if forecast.verdict() == Verdict::Impossible { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Plans, and measures how fast memory and disk are: that takes about a second.
+///
+/// # Errors
+/// Whatever keeps the model from running.
+pub fn forecast(setting: &Setting, files: &ModelFiles) -> Result<Forecast> {
+    let mut plan = files.plan(setting.ram_budget, Some(setting.ctx_tokens), setting.exact)?;
+    let threads = setting.threads.unwrap_or_else(available_threads);
+    plan.memory_bytes_per_second = ReadBandwidth::measure(threads).map(|found| found.bytes_per_second);
+    // The largest file says most about the disk.
+    let largest = files.storages().max_by_key(|storage| storage.len());
+    plan.disk_bytes_per_second = largest.and_then(DiskSpeed::probe).map(|found| found.bytes_per_second);
+    let cached_bytes = files.storages().map(|storage| Some(storage.residency(0..storage.len())?.resident_bytes)).sum();
+    Ok(Forecast { plan, mode: setting.mode.load_mode(), cached_bytes })
+}
+
+/// The forecast for programs.
+pub fn json_of(forecast: &Forecast) -> Value {
+    let verdict = match forecast.verdict() {
+        Verdict::Fits => "fits",
+        Verdict::Streams => "streams",
+        Verdict::Impossible => "impossible",
+        Verdict::Unplanned => "unplanned",
+    };
+    let plan = &forecast.plan;
+    json!({
+        "verdict": verdict,
+        "weight_bytes": plan.weight_bytes,
+        "other_bytes": plan.other_bytes,
+        "budget_bytes": plan.budget_bytes,
+        "streamed_bytes_per_token": plan.streamed_per_token(),
+        "cached_bytes": forecast.cached_bytes,
+        "first_read_bytes": forecast.first_read_bytes(),
+        "first_read_seconds": forecast.first_read_seconds(),
+        "most_tokens_per_second": forecast.tokens_per_second(),
+        "memory_bytes_per_second": plan.memory_bytes_per_second,
+        "disk_bytes_per_second": plan.disk_bytes_per_second,
+    })
+}

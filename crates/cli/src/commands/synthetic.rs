@@ -1,0 +1,57 @@
+//! `bench -synthetic`: writes a model with random weights.
+
+use crate::interrupt::Interrupt;
+use crate::report::megabytes;
+use crate::resolve::{Setting, SyntheticModel};
+use anyhow::{Context, Result};
+use modelembed::ModelFiles;
+use modelembed_synthetic::Synthetic;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Writes under another name and renames at the end: there is the whole file or none.
+pub fn synthetic(setting: &Setting, model: &SyntheticModel) -> Result<ExitCode> {
+    let notes = setting.notes();
+    if let Some(note) = &setting.model_note {
+        notes.line(note);
+    }
+    let interrupt = Interrupt::install();
+    let vocab = ModelFiles::open(&setting.model)?;
+    let plan = Synthetic::new(&model.spec, vocab.gguf(), (**vocab.header()).as_ref())?;
+    let cannot = || format!("cannot write {} ({})", model.out.display(), megabytes(plan.n_bytes()));
+    let folder = model.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = temporary().tempfile_in(folder).with_context(cannot)?;
+    let mut out = BufWriter::with_capacity(1 << 20, Stoppable { out: file.as_file_mut(), interrupt: &interrupt });
+    plan.write(&mut out).with_context(cannot)?;
+    drop(out);
+    file.persist(&model.out).map_err(|e| e.error).with_context(cannot)?;
+    notes.line(&format!("wrote {} ({}, {})", model.out.display(), model.spec, megabytes(plan.n_bytes())));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn temporary() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".synthetic");
+    // As any new file, not for the owner alone: the system takes off what the user's mask says.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder
+}
+
+/// Refuses to write on after Ctrl-C; then the temporary file goes.
+struct Stoppable<'a, W> {
+    out: W,
+    interrupt: &'a Interrupt,
+}
+
+impl<W: Write> Write for Stoppable<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Not `Interrupted`, which `write_all` takes as a reason to try again.
+        if self.interrupt.is_set() { Err(io::Error::other("stopped by Ctrl-C")) } else { self.out.write(bytes) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

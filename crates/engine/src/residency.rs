@@ -1,0 +1,224 @@
+//! Carries a [`Plan`] out: takes the streamed part of each unit out of the map, and has it read before its block computes.
+//!
+//! A unit is what must be in memory together: here a block, and last the output head. Experts of a mixture would be more
+//! units, acquired as the router chooses them; nothing below this file knows what a unit is.
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
+
+use modelembed_storage::{Storage, Stream, StreamStats, StreamedRange};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::files::Shard;
+use crate::kv;
+use crate::plan::{Plan, PlanInput, RamBudget, Verdict};
+use crate::scratch;
+use crate::weights::{Tensor, Weights};
+
+/// Units in memory at once: one that is computed with, one that is complete when that is done, one that is being read.
+const N_WINDOWS: usize = 3;
+
+/// What of a model stays in memory, and the stream of what does not.
+pub(crate) struct Residency {
+    plan: Plan,
+    stream: Option<Streaming>,
+    /// What streams.
+    streamed: Vec<StreamedRange>,
+    /// Why a plan could not be carried out, for `-verbose`.
+    note: Option<String>,
+}
+
+struct Streaming {
+    stream: Stream,
+    /// The file of the embedding once more, without streamed parts: its rows are looked up whatever the windows hold.
+    embedding: Storage,
+    /// Units come in a circle, so evaluations of several sessions take turns.
+    turn: Mutex<()>,
+}
+
+impl Residency {
+    /// Plans, and starts to stream if that is the plan.
+    ///
+    /// # Errors
+    /// An explicit budget that is too small for the model.
+    pub(crate) fn new(
+        shards: &[Shard],
+        weights: &Weights,
+        config: &Config,
+        budget: RamBudget,
+        sizes: Sizes,
+    ) -> Result<Residency> {
+        let (input, runs) = plan_input(shards, weights, config, budget, sizes);
+        let mut residency = Residency { plan: Plan::new(&input), stream: None, streamed: Vec::new(), note: None };
+        match (residency.plan.verdict, budget) {
+            (Verdict::Streams, _) => residency.start(shards, weights, runs),
+            (Verdict::Impossible, RamBudget::Bytes(_)) => {
+                return Err(Error::InvalidOption(format!("the budget of memory is too small: {}", residency.plan)));
+            }
+            _ => {}
+        }
+        Ok(residency)
+    }
+
+    fn start(&mut self, shards: &[Shard], weights: &Weights, runs: Vec<Vec<StreamedRange>>) {
+        let storages: Vec<&Storage> = shards.iter().map(|s| &s.storage).collect();
+        let shares: Vec<_> = runs.into_iter().zip(&self.plan.streamed_bytes).map(|(r, n)| share(r, *n)).collect();
+        let Some(embedding) = storages[weights.token_embd.shard].random_view() else {
+            self.note = Some("not streaming: the file could not be mapped twice; the system pages instead".into());
+            return;
+        };
+        let since = Instant::now();
+        match Stream::start(&storages, &shares, N_WINDOWS) {
+            Ok(stream) => {
+                // The first units are wanted anyway: their reading tells how fast the disk is.
+                let bytes = stream.fill();
+                self.plan.disk_bytes_per_second = Some(bytes as f64 / since.elapsed().as_secs_f64().max(1e-6));
+                if !stream.stats().is_direct {
+                    self.note = Some("the file system refuses direct reads: reading through the page cache".into());
+                }
+                self.streamed = shares.into_iter().flatten().collect();
+                self.stream = Some(Streaming { stream, embedding, turn: Mutex::new(()) });
+            }
+            Err(e) => self.note = Some(format!("not streaming ({e}): the system pages instead")),
+        }
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(crate) fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    pub(crate) fn stats(&self) -> Option<StreamStats> {
+        self.stream.as_ref().map(|s| s.stream.stats())
+    }
+
+    /// To be held by an evaluation from its first unit to its last.
+    pub(crate) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        // What the turn guards is not left half done by a panic: the next one begins with its own first unit.
+        self.stream.as_ref().map(|s| s.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    /// Waits until a block's tensors (or the output head's, after the last block) are in memory. They are until the next call.
+    ///
+    /// # Errors
+    /// A failed read, or cancellation.
+    pub(crate) fn enter(&self, unit: usize, is_cancelled: &dyn Fn() -> bool) -> Result<()> {
+        let Some(s) = &self.stream else { return Ok(()) };
+        s.stream.acquire(unit, is_cancelled).map_err(|e| match e {
+            modelembed_storage::StorageError::Cancelled => Error::Cancelled,
+            other => other.into(),
+        })
+    }
+
+    /// Bytes of the embedding, where they are valid at any time.
+    pub(crate) fn embedding(&self, t: &Tensor) -> Option<&[u8]> {
+        self.stream.as_ref()?.embedding.bytes(t.offset..t.offset + t.n_bytes)
+    }
+
+    /// The parts of the files whose bytes stream.
+    pub(crate) fn streamed(&self) -> &[StreamedRange] {
+        &self.streamed
+    }
+
+    /// Whether any bytes stream.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.stream.is_some()
+    }
+}
+
+/// What memory beside the weights depends on.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) ctx_tokens: usize,
+    pub(crate) exact: bool,
+}
+
+/// What a plan for a model depends on here and now, and the parts of each unit that can stream.
+fn plan_input(
+    shards: &[Shard],
+    weights: &Weights,
+    config: &Config,
+    budget: RamBudget,
+    sizes: Sizes,
+) -> (PlanInput, Vec<Vec<StreamedRange>>) {
+    let units = units(weights);
+    let runs: Vec<Vec<StreamedRange>> = units.iter().map(|unit| runs(shards, unit)).collect();
+    let total = |tensors: &[Tensor]| tensors.iter().map(|t| t.n_bytes).sum::<u64>();
+    let input = PlanInput {
+        unit_bytes: units.iter().map(|unit| total(unit)).collect(),
+        streamable_bytes: runs.iter().map(|runs| runs.iter().map(|r| r.bytes.end - r.bytes.start).sum()).collect(),
+        kv_bytes: kv::bytes(config, sizes.ctx_tokens, sizes.exact),
+        scratch_bytes: scratch::bytes(config, weights.output.rows, sizes.ctx_tokens, sizes.exact),
+        budget,
+        available_bytes: match budget {
+            RamBudget::Auto => modelembed_storage::process::available_memory_bytes(),
+            _ => None,
+        },
+        n_windows: N_WINDOWS,
+        memory_bytes_per_second: None,
+    };
+    (input, runs)
+}
+
+/// The plan that loading would make, without carrying it out.
+pub(crate) fn plan(shards: &[Shard], weights: &Weights, config: &Config, budget: RamBudget, sizes: Sizes) -> Plan {
+    Plan::new(&plan_input(shards, weights, config, budget, sizes).0)
+}
+
+/// The tensors of each block, then those of the head. The norm after a block's feed-forward network is the next unit's: that is
+/// where its output joins the residual stream.
+pub(crate) fn units(weights: &Weights) -> Vec<Vec<Tensor>> {
+    let mut late = None;
+    let mut units: Vec<Vec<Tensor>> = Vec::with_capacity(weights.layers.len() + 1);
+    for layer in &weights.layers {
+        let norm = layer.post_ffn_norm.map(|t| (t.shard, t.offset));
+        let own = layer.in_use_order().filter(|t| Some((t.shard, t.offset)) != norm);
+        units.push(late.into_iter().chain(own).collect());
+        late = layer.post_ffn_norm;
+    }
+    units.push(
+        [late, Some(weights.output_norm), Some(weights.output), weights.output_bias].into_iter().flatten().collect(),
+    );
+    units
+}
+
+/// The parts of a unit that can stream: whole pages that hold nothing but its tensors, longest parts first.
+fn runs(shards: &[Shard], tensors: &[Tensor]) -> Vec<StreamedRange> {
+    // Padding up to the usual alignments; smaller than any tensor that could lie there unseen.
+    const GAP_BYTES: u64 = 64;
+    let mut tensors: Vec<&Tensor> = tensors.iter().collect();
+    tensors.sort_by_key(|t| (t.shard, t.offset));
+    let mut runs: Vec<StreamedRange> = Vec::new();
+    for t in tensors {
+        let bytes = t.offset..t.offset + t.n_bytes;
+        match runs.last_mut() {
+            Some(last) if last.file == t.shard && t.offset < last.bytes.end + GAP_BYTES => {
+                last.bytes.end = last.bytes.end.max(bytes.end);
+            }
+            _ => runs.push(StreamedRange { file: t.shard, bytes }),
+        }
+    }
+    for run in &mut runs {
+        run.bytes = Stream::align(&shards[run.file].storage, run.bytes.clone());
+    }
+    runs.retain(|r| !r.bytes.is_empty());
+    runs.sort_by_key(|r| std::cmp::Reverse(r.bytes.end - r.bytes.start));
+    runs
+}
+
+/// The first `n` bytes of some runs, from the end of each.
+fn share(runs: Vec<StreamedRange>, mut n: u64) -> Vec<StreamedRange> {
+    let mut out = Vec::new();
+    for StreamedRange { file, bytes } in runs {
+        let taken = n.min(bytes.end - bytes.start);
+        if taken > 0 {
+            out.push(StreamedRange { file, bytes: bytes.end - taken..bytes.end });
+        }
+        n -= taken;
+    }
+    out
+}

@@ -1,0 +1,179 @@
+//! Where the time of a pass goes: one clock on the calling thread, read at the end of each job of the forward program.
+//!
+//! A clock that is off is never read: what it costs is a branch a job.
+
+use std::time::{Duration, Instant};
+
+/// A step of a token's way from its id to its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Looking up embeddings, and the angles of the positions.
+    Embed,
+    /// Joining the residual stream, norm, and turning the result into 8-bit blocks.
+    Norm,
+    /// Query, key and value projections.
+    Qkv,
+    /// Turning queries and keys by their positions, and storing keys and values.
+    RopeStore,
+    /// Attention over the cache.
+    Attention,
+    /// Turning attention's output into 8-bit blocks, and the output projection.
+    AttentionOutput,
+    /// Gate and up projections with the activation function.
+    GateUp,
+    /// Turning the hidden state into 8-bit blocks, and the down projection.
+    Down,
+    /// The last norm and the output head.
+    Head,
+    /// Choosing the next token.
+    Sampling,
+    /// Turning tokens into text, handing it out, and whatever else the caller does between two evaluations.
+    Text,
+}
+
+impl Job {
+    /// All jobs in the order of the program.
+    pub const ALL: [Job; 11] = [
+        Job::Embed,
+        Job::Norm,
+        Job::Qkv,
+        Job::RopeStore,
+        Job::Attention,
+        Job::AttentionOutput,
+        Job::GateUp,
+        Job::Down,
+        Job::Head,
+        Job::Sampling,
+        Job::Text,
+    ];
+
+    /// The job's name in a table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Job::Embed => "embed",
+            Job::Norm => "norm, quantise",
+            Job::Qkv => "qkv",
+            Job::RopeStore => "rope, store",
+            Job::Attention => "attention",
+            Job::AttentionOutput => "output projection",
+            Job::GateUp => "gate, up",
+            Job::Down => "down",
+            Job::Head => "head",
+            Job::Sampling => "sampling",
+            Job::Text => "text",
+        }
+    }
+}
+
+/// What a time was spent for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Several tokens at once.
+    #[default]
+    Prompt,
+    /// One token after the other, or a few that were guessed.
+    Decode,
+}
+
+/// Time of one job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobTime {
+    /// On the clock of the calling thread.
+    pub elapsed: Duration,
+    /// How much of that the calling thread waited for other workers to end theirs.
+    pub waited: Duration,
+}
+
+/// Times of all jobs in one phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PhaseTiming {
+    /// Tokens that went through the layers.
+    pub tokens: usize,
+    /// In the order of [`Job::ALL`].
+    pub jobs: [JobTime; Job::ALL.len()],
+}
+
+impl PhaseTiming {
+    /// The time of one job.
+    pub fn of(&self, job: Job) -> JobTime {
+        self.jobs[job as usize]
+    }
+
+    /// The time of all jobs together.
+    pub fn total(&self) -> JobTime {
+        self.jobs.iter().fold(JobTime::default(), |sum, job| JobTime {
+            elapsed: sum.elapsed + job.elapsed,
+            waited: sum.waited + job.waited,
+        })
+    }
+}
+
+/// Where the time of a session went; see [`SessionOptions::timing`](crate::SessionOptions::timing).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Evaluations of several tokens.
+    pub prompt: PhaseTiming,
+    /// Evaluations of one token, or of one and some that were guessed.
+    pub decode: PhaseTiming,
+}
+
+/// The clock of a session.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    timing: Option<Box<Timing>>,
+    phase: Phase,
+    /// When the last job ended, and what the pool had waited until then; `None` while nothing is timed.
+    last: Option<(Instant, Duration)>,
+}
+
+impl Clock {
+    /// A clock that runs, or one that is off.
+    pub(crate) fn new(is_on: bool) -> Clock {
+        Clock { timing: is_on.then(Box::default), ..Clock::default() }
+    }
+
+    /// The time until the next start belongs to no job.
+    pub(crate) fn pause(&mut self) {
+        self.last = None;
+    }
+
+    /// The sums so far; `None` if the clock is off.
+    pub(crate) fn timing(&self) -> Option<&Timing> {
+        self.timing.as_deref()
+    }
+
+    /// An evaluation of `tokens` tokens begins. What was not timed since the last job, in decoding, was the caller's.
+    pub(crate) fn start(&mut self, phase: Phase, tokens: usize, waited: impl FnOnce() -> Duration) {
+        if self.timing.is_none() {
+            return;
+        }
+        if self.last.is_some() && (self.phase, phase) == (Phase::Decode, Phase::Decode) {
+            self.lap(Job::Text, waited);
+        } else {
+            self.last = Some((Instant::now(), waited()));
+        }
+        self.phase = phase;
+        if let Some(timing) = &mut self.timing {
+            timing.phase_mut(phase).tokens += tokens;
+        }
+    }
+
+    /// A job has ended: the time since the last one was its.
+    pub(crate) fn lap(&mut self, job: Job, waited: impl FnOnce() -> Duration) {
+        let (Some(timing), Some((then, waited_then))) = (&mut self.timing, self.last) else { return };
+        let (now, waited) = (Instant::now(), waited());
+        let sum = &mut timing.phase_mut(self.phase).jobs[job as usize];
+        sum.elapsed += now - then;
+        sum.waited += waited - waited_then;
+        self.last = Some((now, waited));
+    }
+}
+
+impl Timing {
+    fn phase_mut(&mut self, phase: Phase) -> &mut PhaseTiming {
+        match phase {
+            Phase::Prompt => &mut self.prompt,
+            Phase::Decode => &mut self.decode,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Which graphics processor to use.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// What kind of device an adapter is, the preferred first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AdapterKind {
+    /// A card with memory of its own.
+    Discrete,
+    /// Part of the processor.
+    Integrated,
+    /// A part of a device that a virtual machine was given.
+    Virtual,
+    /// The driver does not say.
+    Other,
+    /// A program on the CPU that acts like a device.
+    Software,
+}
+
+/// An adapter, as a user may want to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterInfo {
+    /// Place in [`adapters`]' list.
+    pub index: usize,
+    /// The driver's name for the device.
+    pub name: String,
+    /// The interface that it is reached by: Vulkan, Metal, Dx12.
+    pub backend: String,
+    /// What it is.
+    pub kind: AdapterKind,
+}
+
+impl fmt::Display for AdapterInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            AdapterKind::Discrete => "discrete",
+            AdapterKind::Integrated => "integrated",
+            AdapterKind::Virtual => "virtual",
+            AdapterKind::Other => "unknown kind",
+            AdapterKind::Software => "software",
+        };
+        write!(f, "{}: {} ({}, {kind})", self.index, self.name, self.backend)
+    }
+}
+
+/// Which adapter is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The best one; none that is software.
+    #[default]
+    Best,
+    /// By its place in the list, or else by a part of its name, in any case.
+    Named(String),
+}
+
+/// All adapters of this machine.
+pub fn adapters() -> Vec<AdapterInfo> {
+    found().into_iter().map(|(info, _)| info).collect()
+}
+
+fn found() -> Vec<(AdapterInfo, wgpu::Adapter)> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    // No debug markers and no validation layer: both are for whoever debugs this crate.
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    // Beyond what the driver calls free, memory would be the host's, at a tenth of the speed.
+    descriptor.memory_budget_thresholds =
+        wgpu::MemoryBudgetThresholds { for_resource_creation: Some(95), for_device_loss: None };
+    let instance = wgpu::Instance::new(descriptor);
+    let all = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    all.into_iter()
+        .enumerate()
+        .map(|(index, adapter)| {
+            let info = adapter.get_info();
+            let kind = match info.device_type {
+                wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+                wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+                wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
+                wgpu::DeviceType::Other => AdapterKind::Other,
+                wgpu::DeviceType::Cpu => AdapterKind::Software,
+            };
+            let backend = format!("{:?}", info.backend);
+            (AdapterInfo { index, name: info.name, backend, kind }, adapter)
+        })
+        .collect()
+}
+
+pub(crate) fn find(choice: &Choice) -> Result<(AdapterInfo, wgpu::Adapter)> {
+    let mut all = found();
+    let infos: Vec<_> = all.iter().map(|(info, _)| info.clone()).collect();
+    match choose(choice, &infos) {
+        Some(at) => Ok(all.swap_remove(at)),
+        None => Err(Error::NoAdapter(nothing(choice, &infos))),
+    }
+}
+
+/// The place of the adapter to take.
+fn choose(choice: &Choice, infos: &[AdapterInfo]) -> Option<usize> {
+    // One device shows up once an interface; Direct3D is the one whose compiler has no subgroups.
+    let rank = |info: &AdapterInfo| (info.kind, info.backend == "Dx12", info.index);
+    match choice {
+        Choice::Best => {
+            (0..infos.len()).filter(|&i| infos[i].kind != AdapterKind::Software).min_by_key(|&i| rank(&infos[i]))
+        }
+        Choice::Named(name) => {
+            let by_index = name.parse().ok().filter(|&i: &usize| i < infos.len());
+            by_index.or_else(|| {
+                let name = name.to_lowercase();
+                let matching = (0..infos.len()).filter(|&i| infos[i].name.to_lowercase().contains(&name));
+                matching.min_by_key(|&i| rank(&infos[i]))
+            })
+        }
+    }
+}
+
+fn nothing(choice: &Choice, infos: &[AdapterInfo]) -> String {
+    let looked = "looked for a GPU through Vulkan, Metal and Direct3D 12";
+    if infos.is_empty() {
+        return format!("{looked} and found none: no driver, or none that this program can load");
+    }
+    let list = infos.iter().map(|i| format!("\n  {i}")).collect::<String>();
+    match choice {
+        Choice::Best => {
+            format!(
+                "{looked} and found only software on the CPU, which is slower than CPU layers (-device takes it all the same):{list}"
+            )
+        }
+        Choice::Named(name) => format!("{looked} and found none that \"{name}\" names:{list}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(index: usize, name: &str, backend: &str, kind: AdapterKind) -> AdapterInfo {
+        AdapterInfo { index, name: name.into(), backend: backend.into(), kind }
+    }
+
+    #[test]
+    fn the_card_is_preferred_and_software_must_be_named() {
+        let soft = info(0, "llvmpipe", "Vulkan", AdapterKind::Software);
+        let part = info(1, "UHD Graphics", "Vulkan", AdapterKind::Integrated);
+        let dx = info(2, "RTX 4090", "Dx12", AdapterKind::Discrete);
+        let card = info(3, "RTX 4090", "Vulkan", AdapterKind::Discrete);
+        let all = [soft.clone(), part, dx, card];
+        let named = |name: &str| Choice::Named(name.into());
+        let rows = [
+            (Choice::Best, &all[..], Some(3)),
+            (Choice::Best, &all[..2], Some(1)),
+            (Choice::Best, &all[..1], None),
+            (named("LLVM"), &all[..], Some(0)),
+            (named("rtx"), &all[..], Some(3)),
+            (named("1"), &all[..], Some(1)),
+            (named("4090"), &all[..], Some(3)),
+            (named("radeon"), &all[..], None),
+            (Choice::Best, &[], None),
+        ];
+        let failed: Vec<_> = rows.iter().filter(|(choice, all, want)| choose(choice, all) != *want).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+        assert!(nothing(&Choice::Best, &[soft]).contains("llvmpipe"));
+        assert!(nothing(&Choice::Best, &[]).contains("Vulkan"));
+    }
+}

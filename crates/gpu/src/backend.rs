@@ -1,0 +1,180 @@
+//! What an engine wants of a device: the interface, and the steps that can be asked for.
+
+use modelembed_gguf::TensorType;
+
+use crate::error::Result;
+
+/// What keys and values are stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CacheType {
+    /// Half precision.
+    F16,
+    /// As computed.
+    F32,
+}
+
+impl CacheType {
+    /// Bytes of an element.
+    pub fn size_bytes(self) -> u64 {
+        match self {
+            CacheType::F16 => 2,
+            CacheType::F32 => 4,
+        }
+    }
+}
+
+/// Which elements of a head a rotary embedding pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RopeStyle {
+    /// (0, 1), (2, 3), ...
+    Adjacent,
+    /// (0, n), (1, n + 1), ... for n pairs.
+    Halves,
+}
+
+/// The gate's activation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// x * sigmoid(x).
+    Silu,
+    /// The tanh form of GELU.
+    Gelu,
+}
+
+/// A weight matrix: `rows` rows of `k` elements as the file holds them. The buffer is at least [`Weight::buffer_bytes`] long.
+#[derive(Clone, Debug)]
+pub struct Weight<B> {
+    /// Where the rows lie, from byte 0 on.
+    pub buffer: B,
+    /// How elements are stored.
+    pub ty: TensorType,
+    /// Rows.
+    pub rows: usize,
+    /// Elements of a row.
+    pub k: usize,
+}
+
+impl<B> Weight<B> {
+    /// Bytes that a buffer for `n_bytes` of weights must have: kernels read whole words, one beyond an unaligned end.
+    pub fn buffer_bytes(n_bytes: u64) -> u64 {
+        n_bytes.next_multiple_of(4) + 4
+    }
+}
+
+/// f32 columns in a buffer: element `i` of column `c` is number `first + c * stride + i`.
+#[derive(Clone, Debug)]
+pub struct Columns<B> {
+    /// Where they lie.
+    pub buffer: B,
+    /// First element of column 0.
+    pub first: usize,
+    /// Elements from one column to the next.
+    pub stride: usize,
+}
+
+/// Vectors of equal length, some of them one after the other in each column.
+#[derive(Clone, Debug)]
+pub struct Vectors<B> {
+    /// Where the first vector of each column begins.
+    pub columns: Columns<B>,
+    /// Vectors in a column.
+    pub per_col: usize,
+}
+
+/// Keys or values of a layer: (heads, capacity, head_dim).
+#[derive(Clone, Debug)]
+pub struct KvCache<B> {
+    /// Where they lie, from byte 0 on.
+    pub buffer: B,
+    /// What they are stored in.
+    pub ty: CacheType,
+    /// Key heads.
+    pub heads: usize,
+    /// Positions that fit.
+    pub capacity: usize,
+    /// Elements of a head; even.
+    pub head_dim: usize,
+}
+
+/// One step. Steps of a list run in order, each after those before it have ended.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "fields are explained where the step is")]
+pub enum Op<B> {
+    /// `y[c] = w x[c] (+ bias)` for each column. The bias is f32, one for each row.
+    MatMul { w: Weight<B>, bias: Option<B>, x: Columns<B>, y: Columns<B>, n_cols: usize },
+    /// `y = x / sqrt(mean(x^2) + eps) * weight` for each vector of `len` elements; `y` may be `x`.
+    RmsNorm { x: Vectors<B>, y: Columns<B>, weight: B, len: usize, eps: f32, n_cols: usize },
+    /// `acc += x`, `len` elements from the columns' first on.
+    Add { acc: Columns<B>, x: Columns<B>, len: usize },
+    /// `gate = act(gate) * up`, likewise.
+    ActMul { gate: Columns<B>, up: Columns<B>, len: usize, act: Activation },
+    /// Turns the first `2 * pairs` elements of each of `heads` heads. Angles: (n_cols, 2, pairs), cosines and then sines.
+    Rope { x: Columns<B>, angles: B, heads: usize, head_dim: usize, pairs: usize, style: RopeStyle, n_cols: usize },
+    /// Puts the columns' keys (or values) at `pos..pos + n_cols`.
+    Store { x: Columns<B>, cache: KvCache<B>, pos: usize, n_cols: usize },
+    /// `y = softmax(scale * q k) v` for `heads` query heads; column `c` sees the last `window` of `0..=pos + c`.
+    Attend {
+        q: Columns<B>,
+        k: KvCache<B>,
+        v: KvCache<B>,
+        y: Columns<B>,
+        heads: usize,
+        pos: usize,
+        window: usize,
+        scale: f32,
+        n_cols: usize,
+    },
+    /// Moves positions `from..from + n` down to `to`; `temp` is as large as the cache's buffer. Keys come with angles (2, pairs)
+    /// and the number of pairs, by which each is turned.
+    Shift { cache: KvCache<B>, temp: B, turn: Option<(B, usize, RopeStyle)>, from: usize, to: usize, n: usize },
+    /// The index (u32) of each column's greatest element of `len`, the first of equals; a NaN never wins.
+    ArgMax { x: Columns<B>, len: usize, n_cols: usize, out: B },
+    /// Copies whole words.
+    Copy { from: B, from_byte: u64, to: B, to_byte: u64, len_bytes: u64 },
+}
+
+/// A device that holds buffers and runs steps.
+pub trait Backend {
+    /// A piece of the device's memory; freed when the last handle is dropped.
+    type Buffer: Clone;
+
+    /// Takes memory; `what` names it in errors.
+    ///
+    /// # Errors
+    /// More than the device has or allows.
+    fn alloc(&self, what: &str, len_bytes: u64) -> Result<Self::Buffer>;
+
+    /// Copies bytes into a buffer, `offset` being a multiple of 4. What lies in the rest of the last word is lost.
+    ///
+    /// # Errors
+    /// Whatever the device refuses.
+    fn write(&self, buffer: &Self::Buffer, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Runs steps. Returns when they are handed over, not when they have ended.
+    ///
+    /// # Errors
+    /// Whatever the device refuses, now or of the steps before.
+    fn run(&self, ops: &[Op<Self::Buffer>]) -> Result<()>;
+
+    /// Waits for all steps, then copies bytes out of a buffer; offset and length are multiples of 4.
+    ///
+    /// # Errors
+    /// Whatever the device refused.
+    fn read(&self, buffer: &Self::Buffer, offset: u64, bytes: &mut [u8]) -> Result<()>;
+
+    /// Copies numbers into a buffer, from element `first` on.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    fn write_f32(&self, buffer: &Self::Buffer, first: usize, x: &[f32]) -> Result<()> {
+        self.write(buffer, first as u64 * 4, bytemuck::cast_slice(x))
+    }
+
+    /// Waits for all steps, then copies numbers out of a buffer, from element `first` on.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn read_f32(&self, buffer: &Self::Buffer, first: usize, x: &mut [f32]) -> Result<()> {
+        self.read(buffer, first as u64 * 4, bytemuck::cast_slice_mut(x))
+    }
+}

@@ -1,0 +1,413 @@
+//! The backend over the graphics library: memory, kernels compiled when first needed, and every error as a value.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::adapter::{self, AdapterInfo, AdapterKind, Choice};
+use crate::backend::{Backend, Op};
+use crate::encode::{Dispatch, Step, encode};
+use crate::error::{Error, Result};
+use crate::kernels::{Access, Kernel};
+
+/// How a device is opened. Besides the choice these are for tests, which put weak devices' bounds on strong ones.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Which adapter.
+    pub choice: Choice,
+    /// Bytes that all buffers may take together; `None` leaves it to the driver.
+    pub budget_bytes: Option<u64>,
+    /// Bytes of a buffer that a kernel may see at a time; `None` takes what the adapter allows.
+    pub max_binding_bytes: Option<u64>,
+    /// Sum over subgroups, or do without; `None` does where the adapter has them and they pay.
+    pub subgroups: Option<bool>,
+    /// Threads that share a row of a matrix-vector product, a power of two up to 64; `None` chooses.
+    pub lanes: Option<u32>,
+}
+
+/// What steps are fitted to.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a buffer that a kernel may see at a time.
+    pub max_binding_bytes: u64,
+    /// Bytes of the largest buffer.
+    pub max_buffer_bytes: u64,
+    /// What the first byte of a binding must be a multiple of.
+    pub offset_alignment: u64,
+    /// Kernels may sum over subgroups.
+    pub subgroups: bool,
+    /// Threads that share a row of a matrix-vector product without subgroups.
+    pub lanes: u32,
+}
+
+/// Memory of a device; dropped with its last handle.
+#[derive(Clone, Debug)]
+pub struct Buffer(Arc<Memory>);
+
+#[derive(Debug)]
+struct Memory {
+    raw: wgpu::Buffer,
+    len_bytes: u64,
+    used: Arc<AtomicU64>,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.used.fetch_sub(self.len_bytes, Ordering::Relaxed);
+    }
+}
+
+impl Buffer {
+    /// Length in bytes.
+    pub fn len_bytes(&self) -> u64 {
+        self.0.len_bytes
+    }
+}
+
+/// What went wrong behind the scenes.
+#[derive(Clone, Debug)]
+enum Fault {
+    OutOfMemory,
+    Lost(String),
+    Refused(String),
+}
+
+struct Pipeline {
+    raw: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+}
+
+/// An opened device.
+pub struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    adapter: AdapterInfo,
+    limits: Limits,
+    budget_bytes: Option<u64>,
+    used: Arc<AtomicU64>,
+    pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
+    /// Parameters of the steps of one list, one slot each.
+    params: Mutex<Option<wgpu::Buffer>>,
+    /// Where bytes are copied to before they are read.
+    staging: Mutex<Option<wgpu::Buffer>>,
+    /// Bound where a kernel has a buffer that a step does not use.
+    unused: wgpu::Buffer,
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+/// Bytes from one step's parameters to the next: no adapter asks for more.
+const PARAMS_STRIDE: u64 = 256;
+/// Bytes of parameters that a step has.
+const PARAMS_BYTES: u64 = 64;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gpu {
+    /// Opens an adapter.
+    ///
+    /// # Errors
+    /// No adapter that may be used, or one that its driver does not open.
+    pub fn open(options: &GpuOptions) -> Result<Gpu> {
+        let (info, adapter) = adapter::find(&options.choice)?;
+        let has = adapter.limits();
+        // On a CPU a thread a row is as fast, and shares nothing.
+        let wanted = options.subgroups.unwrap_or(info.kind != AdapterKind::Software);
+        let subgroups = wanted && adapter.features().contains(wgpu::Features::SUBGROUP);
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("modelembed"),
+            required_features: if subgroups { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() },
+            required_limits: has.clone(),
+            ..Default::default()
+        };
+        let opened = pollster::block_on(adapter.request_device(&descriptor));
+        let (device, queue) = opened.map_err(|e| Error::Open { adapter: info.to_string(), problem: e.to_string() })?;
+        let fault = Arc::new(Mutex::new(None));
+        let slot = Arc::clone(&fault);
+        device.on_uncaptured_error(Arc::new(move |error| {
+            let found = match error {
+                wgpu::Error::OutOfMemory { .. } => Fault::OutOfMemory,
+                other => Fault::Refused(other.to_string()),
+            };
+            lock(&slot).get_or_insert(found);
+        }));
+        let slot = Arc::clone(&fault);
+        device.set_device_lost_callback(move |_, message| {
+            *lock(&slot) = Some(Fault::Lost(message));
+        });
+        let unused = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("unused"),
+            size: 256,
+            usage: wgpu::BufferUsages::STORAGE,
+            mapped_at_creation: false,
+        });
+        let max_binding = has.max_storage_buffer_binding_size;
+        let lanes = if info.kind == AdapterKind::Software { 1 } else { 32 };
+        let gpu = Gpu {
+            limits: Limits {
+                max_binding_bytes: options.max_binding_bytes.unwrap_or(max_binding).min(max_binding),
+                max_buffer_bytes: has.max_buffer_size,
+                offset_alignment: u64::from(has.min_storage_buffer_offset_alignment.max(4)),
+                subgroups,
+                lanes: options.lanes.unwrap_or(lanes).clamp(1, 64),
+            },
+            adapter: info,
+            device,
+            queue,
+            budget_bytes: options.budget_bytes,
+            used: Arc::default(),
+            pipelines: Mutex::default(),
+            params: Mutex::default(),
+            staging: Mutex::default(),
+            unused,
+            fault,
+        };
+        gpu.check("opening")?;
+        Ok(gpu)
+    }
+
+    /// What was opened.
+    pub fn adapter(&self) -> &AdapterInfo {
+        &self.adapter
+    }
+
+    /// What steps are fitted to.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Bytes of all buffers.
+    pub fn used_bytes(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Takes what went wrong since the last look. A lost device stays lost.
+    fn check(&self, what: &str) -> Result<()> {
+        let mut fault = lock(&self.fault);
+        let found = match &*fault {
+            Some(Fault::Lost(why)) => return Err(Error::Lost(why.clone())),
+            _ => fault.take(),
+        };
+        match found {
+            None => Ok(()),
+            Some(Fault::OutOfMemory) => Err(Error::OutOfMemory { what: what.to_owned(), wanted_bytes: 0 }),
+            Some(Fault::Refused(why) | Fault::Lost(why)) => Err(Error::Device(format!("{what}: {why}"))),
+        }
+    }
+
+    fn wait(&self) -> Result<()> {
+        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.check("waiting")?;
+        waited.map(|_| ()).map_err(|e| Error::Device(e.to_string()))
+    }
+
+    fn pipeline(&self, kernel: Kernel) -> Result<Arc<Pipeline>> {
+        if let Some(pipeline) = lock(&self.pipelines).get(&kernel) {
+            return Ok(Arc::clone(pipeline));
+        }
+        let name = format!("{kernel:?}");
+        let entry = |binding: u32, ty: wgpu::BufferBindingType, min: u64| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: min.try_into().ok() },
+            count: None,
+        };
+        let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform, 0)];
+        for (i, access) in kernel.bindings().iter().enumerate() {
+            let ty = wgpu::BufferBindingType::Storage { read_only: *access == Access::Read };
+            entries.push(entry(i as u32 + 1, ty, 0));
+        }
+        let layout = self
+            .device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&name), entries: &entries });
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&name),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(&name),
+            source: wgpu::ShaderSource::Wgsl(kernel.source().into()),
+        });
+        let raw = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&name),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            // Workgroup memory is written before it is read.
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        self.check(&name)?;
+        let pipeline = Arc::new(Pipeline { raw, layout });
+        lock(&self.pipelines).insert(kernel, Arc::clone(&pipeline));
+        Ok(pipeline)
+    }
+
+    /// A buffer of at least `len` bytes out of a slot that keeps the largest asked for.
+    fn grown(&self, slot: &mut Option<wgpu::Buffer>, len: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+        match slot {
+            Some(buffer) if buffer.size() >= len => buffer.clone(),
+            _ => {
+                let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("transfer"),
+                    size: len.next_power_of_two().max(1 << 16),
+                    usage,
+                    mapped_at_creation: false,
+                });
+                slot.insert(buffer).clone()
+            }
+        }
+    }
+
+    fn dispatch(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        dispatch: &Dispatch<'_, Buffer>,
+        params: &wgpu::Buffer,
+        slot: u64,
+    ) -> Result<()> {
+        let pipeline = self.pipeline(dispatch.kernel)?;
+        let bound = |buffer, offset, size: u64| {
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: size.try_into().ok() })
+        };
+        let mut entries =
+            vec![wgpu::BindGroupEntry { binding: 0, resource: bound(params, slot * PARAMS_STRIDE, PARAMS_BYTES) }];
+        for (i, binding) in dispatch.bindings.iter().enumerate() {
+            let resource = match binding {
+                None => bound(&self.unused, 0, 256),
+                Some(b) => bound(&b.buffer.0.raw, b.offset, b.len),
+            };
+            entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
+        }
+        let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &pipeline.layout,
+            entries: &entries,
+        });
+        pass.set_pipeline(&pipeline.raw);
+        pass.set_bind_group(0, &group, &[]);
+        let [x, y, z] = dispatch.groups;
+        pass.dispatch_workgroups(x, y, z);
+        Ok(())
+    }
+}
+
+impl Backend for Gpu {
+    type Buffer = Buffer;
+
+    fn alloc(&self, what: &str, len_bytes: u64) -> Result<Buffer> {
+        let len_bytes = len_bytes.next_multiple_of(4).max(4);
+        if len_bytes > self.limits.max_buffer_bytes {
+            return Err(Error::Limit {
+                what: what.to_owned(),
+                wanted_bytes: len_bytes,
+                limit: "largest buffer",
+                limit_bytes: self.limits.max_buffer_bytes,
+            });
+        }
+        let out_of_memory = || Error::OutOfMemory { what: what.to_owned(), wanted_bytes: len_bytes };
+        if self.budget_bytes.is_some_and(|budget| self.used_bytes() + len_bytes > budget) {
+            return Err(out_of_memory());
+        }
+        let raw = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(what),
+            size: len_bytes,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.check(what).map_err(|e| if matches!(e, Error::OutOfMemory { .. }) { out_of_memory() } else { e })?;
+        self.used.fetch_add(len_bytes, Ordering::Relaxed);
+        Ok(Buffer(Arc::new(Memory { raw, len_bytes, used: Arc::clone(&self.used) })))
+    }
+
+    fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        // The library copies what it is given into memory that the device sees: pieces keep that small, and a wait after
+        // some of them gives it back.
+        const PIECE: usize = 8 << 20;
+        const PIECES_IN_FLIGHT: usize = 4;
+        let whole = bytes.len() / 4 * 4;
+        for (i, piece) in bytes[..whole].chunks(PIECE).enumerate() {
+            self.queue.write_buffer(&buffer.0.raw, offset + (i * PIECE) as u64, piece);
+            if piece.len() == PIECE {
+                self.queue.submit([]);
+                if i % PIECES_IN_FLIGHT == PIECES_IN_FLIGHT - 1 {
+                    self.wait()?;
+                }
+            }
+        }
+        if whole < bytes.len() {
+            let mut last = [0; 4];
+            last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+            self.queue.write_buffer(&buffer.0.raw, offset + whole as u64, &last);
+        }
+        self.check("writing")
+    }
+
+    fn run(&self, ops: &[Op<Buffer>]) -> Result<()> {
+        let steps = encode(ops, &self.limits, Buffer::len_bytes)?;
+        let mut params = vec![0u8; steps.len() * PARAMS_STRIDE as usize];
+        for (slot, step) in params.chunks_exact_mut(PARAMS_STRIDE as usize).zip(&steps) {
+            if let Step::Dispatch(d) = step {
+                slot[..PARAMS_BYTES as usize].copy_from_slice(bytemuck::bytes_of(&d.params));
+            }
+        }
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        // Held until the list is handed over: another thread's list must not write its parameters in between.
+        let mut slot = lock(&self.params);
+        let params_buffer = self.grown(&mut slot, params.len() as u64, usage);
+        self.queue.write_buffer(&params_buffer, 0, &params);
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        let mut at = 0;
+        while at < steps.len() {
+            if let Step::Copy { from, from_byte, to, to_byte, len_bytes } = &steps[at] {
+                encoder.copy_buffer_to_buffer(&from.0.raw, *from_byte, &to.0.raw, *to_byte, *len_bytes);
+                at += 1;
+                continue;
+            }
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            while let Some(Step::Dispatch(dispatch)) = steps.get(at) {
+                self.dispatch(&mut pass, dispatch, &params_buffer, at as u64)?;
+                at += 1;
+            }
+        }
+        self.queue.submit([encoder.finish()]);
+        self.check("running")
+    }
+
+    fn read(&self, buffer: &Buffer, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        let len = bytes.len() as u64;
+        if len == 0 {
+            return self.wait();
+        }
+        let mut slot = lock(&self.staging);
+        let staging = self.grown(&mut slot, len, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&buffer.0.raw, offset, &staging, 0, len);
+        self.queue.submit([encoder.finish()]);
+        let mapped = Arc::new(Mutex::new(None));
+        let result = Arc::clone(&mapped);
+        staging.map_async(wgpu::MapMode::Read, 0..len, move |r| *lock(&result) = Some(r));
+        self.wait()?;
+        match lock(&mapped).take() {
+            Some(Ok(())) => {}
+            other => return Err(Error::Device(format!("memory of the GPU cannot be read: {other:?}"))),
+        }
+        {
+            let view = staging.get_mapped_range(0..len).map_err(|e| Error::Device(e.to_string()))?;
+            bytes.copy_from_slice(&view);
+        }
+        staging.unmap();
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gpu").field("adapter", &self.adapter).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,251 @@
+//! From steps to dispatches: which kernel, with which parameters, over which parts of which buffers.
+
+use modelembed_gguf::TensorType;
+
+use crate::backend::{Columns, KvCache, Op, RopeStyle, Weight};
+use crate::device::Limits;
+use crate::error::{Error, Result};
+use crate::kernels::{Kernel, MATVEC_COLS, supports};
+
+/// A part of a buffer.
+pub(crate) struct Binding<'a, B> {
+    pub buffer: &'a B,
+    pub offset: u64,
+    pub len: u64,
+}
+
+/// One run of one kernel.
+pub(crate) struct Dispatch<'a, B> {
+    pub kernel: Kernel,
+    pub params: [u32; 16],
+    /// `None` where a kernel has a buffer that this step does not use.
+    pub bindings: Vec<Option<Binding<'a, B>>>,
+    pub groups: [u32; 3],
+}
+
+pub(crate) enum Step<'a, B> {
+    Dispatch(Dispatch<'a, B>),
+    Copy { from: &'a B, from_byte: u64, to: &'a B, to_byte: u64, len_bytes: u64 },
+}
+
+/// Threads of a workgroup in all but the arg-max.
+const GROUP: usize = 64;
+/// Columns from which on tiles pay.
+const GEMM_COLS: usize = 9;
+/// Rows and columns of a tile.
+const TILE: usize = 32;
+/// Workgroups in the first dimension; every adapter allows 65535.
+const MAX_GROUPS_X: usize = 32768;
+
+/// Workgroups for `n` units of work; kernels put the two dimensions together again.
+fn grid(n: usize) -> [u32; 3] {
+    let x = n.clamp(1, MAX_GROUPS_X);
+    [x as u32, n.div_ceil(x) as u32, 1]
+}
+
+struct Encoder<'a, B> {
+    limits: &'a Limits,
+    len_of: fn(&B) -> u64,
+    steps: Vec<Step<'a, B>>,
+}
+
+pub(crate) fn encode<'a, B>(ops: &'a [Op<B>], limits: &'a Limits, len_of: fn(&B) -> u64) -> Result<Vec<Step<'a, B>>> {
+    let mut encoder = Encoder { limits, len_of, steps: Vec::with_capacity(ops.len()) };
+    ops.iter().try_for_each(|op| encoder.op(op))?;
+    Ok(encoder.steps)
+}
+
+/// Numbers as a kernel's parameters. Sizes beyond 32 bits were refused when the buffers were bound.
+fn params<const N: usize>(values: [usize; N]) -> [u32; 16] {
+    let mut out = [0; 16];
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = value.min(u32::MAX as usize) as u32;
+    }
+    out
+}
+
+impl<'a, B> Encoder<'a, B> {
+    fn whole(&self, buffer: &'a B) -> Result<Option<Binding<'a, B>>> {
+        let len = (self.len_of)(buffer);
+        if len > self.limits.max_binding_bytes {
+            return Err(Error::Limit {
+                what: "a buffer of activations, keys or values".into(),
+                wanted_bytes: len,
+                limit: "largest binding",
+                limit_bytes: self.limits.max_binding_bytes,
+            });
+        }
+        Ok(Some(Binding { buffer, offset: 0, len }))
+    }
+
+    fn push<const N: usize>(
+        &mut self,
+        kernel: Kernel,
+        params: [u32; 16],
+        buffers: [&'a B; N],
+        groups: [u32; 3],
+    ) -> Result<()> {
+        let bindings = buffers.into_iter().map(|b| self.whole(b)).collect::<Result<_>>()?;
+        self.steps.push(Step::Dispatch(Dispatch { kernel, params, bindings, groups }));
+        Ok(())
+    }
+
+    fn op(&mut self, op: &'a Op<B>) -> Result<()> {
+        match op {
+            Op::MatMul { w, bias, x, y, n_cols } => self.matmul(w, bias.as_ref(), x, y, *n_cols),
+            Op::RmsNorm { x, y, weight, len, eps, n_cols } => {
+                let n = n_cols * x.per_col;
+                let from = &x.columns;
+                let mut p = params([*len, 0, n, x.per_col, from.first, from.stride, y.first, y.stride]);
+                p[1] = eps.to_bits();
+                self.push(Kernel::RmsNorm, p, [weight, &from.buffer, &y.buffer], grid(n))
+            }
+            Op::Add { acc, x, len } => self.elementwise(Kernel::Add, acc, x, *len),
+            Op::ActMul { gate, up, len, act } => self.elementwise(Kernel::ActMul(*act), gate, up, *len),
+            Op::Rope { x, angles, heads, head_dim, pairs, style, n_cols } => {
+                let halves = usize::from(*style == RopeStyle::Halves);
+                let p = params([*n_cols, *heads, *head_dim, *pairs, x.first, x.stride, halves]);
+                let n = n_cols * heads * pairs;
+                self.push(Kernel::Rope, p, [&x.buffer, angles], grid(n.div_ceil(GROUP)))
+            }
+            Op::Store { x, cache, pos, n_cols } => {
+                let half_dim = half_dim(cache)?;
+                let p = params([*n_cols, cache.heads, half_dim, cache.capacity, *pos, x.first, x.stride]);
+                let n = n_cols * cache.heads * half_dim;
+                self.push(Kernel::Store(cache.ty), p, [&x.buffer, &cache.buffer], grid(n.div_ceil(GROUP)))
+            }
+            Op::Attend { q, k, v, y, heads, pos, window, scale, n_cols } => {
+                let half_dim = half_dim(k)?;
+                let group = heads / k.heads;
+                let mut p =
+                    params([*n_cols, group, half_dim, k.capacity, *pos, *window, q.first, q.stride, y.first, y.stride]);
+                p[10] = scale.to_bits();
+                let kernel = Kernel::Attend { ty: k.ty, pairs: half_dim.div_ceil(GROUP) as u32 };
+                let groups = [*heads as u32, *n_cols as u32, 1];
+                self.push(kernel, p, [&q.buffer, &k.buffer, &v.buffer, &y.buffer], groups)
+            }
+            Op::Shift { cache, temp, turn, from, to, n } => self.shift(cache, temp, turn.as_ref(), [*from, *to, *n]),
+            Op::ArgMax { x, len, n_cols, out } => {
+                let p = params([*len, x.first, x.stride]);
+                self.push(Kernel::ArgMax, p, [&x.buffer, out], [*n_cols as u32, 1, 1])
+            }
+            Op::Copy { from, from_byte, to, to_byte, len_bytes } => {
+                let (from_byte, to_byte, len_bytes) = (*from_byte, *to_byte, *len_bytes);
+                self.steps.push(Step::Copy { from, from_byte, to, to_byte, len_bytes });
+                Ok(())
+            }
+        }
+    }
+
+    fn elementwise(&mut self, kernel: Kernel, acc: &'a Columns<B>, x: &'a Columns<B>, len: usize) -> Result<()> {
+        let p = params([len, acc.first, x.first]);
+        self.push(kernel, p, [&acc.buffer, &x.buffer], grid(len.div_ceil(GROUP)))
+    }
+
+    fn shift(
+        &mut self,
+        cache: &'a KvCache<B>,
+        temp: &'a B,
+        turn: Option<&'a (B, usize, RopeStyle)>,
+        [from, to, n]: [usize; 3],
+    ) -> Result<()> {
+        if n == 0 {
+            return Ok(());
+        }
+        let half_dim = half_dim(cache)?;
+        let (pairs, halves) = turn.map_or((0, false), |(_, pairs, style)| (*pairs, *style == RopeStyle::Halves));
+        let p = params([cache.heads, half_dim, cache.capacity, to, from, n, pairs, usize::from(halves)]);
+        let len_bytes = (self.len_of)(&cache.buffer);
+        self.steps.push(Step::Copy { from: &cache.buffer, from_byte: 0, to: temp, to_byte: 0, len_bytes });
+        let bindings = vec![
+            self.whole(&cache.buffer)?,
+            self.whole(temp)?,
+            turn.map(|(angles, ..)| self.whole(angles)).transpose()?.flatten(),
+        ];
+        let groups = grid((cache.heads * n * half_dim).div_ceil(GROUP));
+        self.steps.push(Step::Dispatch(Dispatch { kernel: Kernel::Shift(cache.ty), params: p, bindings, groups }));
+        Ok(())
+    }
+
+    /// A product, in slices of as many rows as a binding holds.
+    fn matmul(
+        &mut self,
+        w: &'a Weight<B>,
+        bias: Option<&'a B>,
+        x: &'a Columns<B>,
+        y: &'a Columns<B>,
+        n_cols: usize,
+    ) -> Result<()> {
+        let row_bytes = w.ty.row_bytes(w.k).filter(|_| supports(w.ty));
+        let row_bytes = row_bytes.ok_or_else(|| Error::Unsupported(format!("{} rows of {}", w.ty, w.k)))?;
+        let kernel = self.product(w.ty, n_cols);
+        // A slice begins up to an alignment before its first row and may read a word beyond its last.
+        let room = self.limits.max_binding_bytes.saturating_sub(self.limits.offset_alignment + 8);
+        let slice_rows = room as usize / row_bytes;
+        if slice_rows == 0 {
+            return Err(Error::Limit {
+                what: format!("a row of {} {}", w.k, w.ty),
+                wanted_bytes: row_bytes as u64,
+                limit: "largest binding",
+                limit_bytes: self.limits.max_binding_bytes,
+            });
+        }
+        let buffer_bytes = (self.len_of)(&w.buffer);
+        for first in (0..w.rows).step_by(slice_rows) {
+            let rows = slice_rows.min(w.rows - first);
+            let start = (first * row_bytes) as u64;
+            let end = (start + (rows * row_bytes) as u64).next_multiple_of(4) + 4;
+            let offset = start / self.limits.offset_alignment * self.limits.offset_alignment;
+            let len = end.min(buffer_bytes) - offset;
+            let p = params([
+                rows,
+                w.k,
+                row_bytes,
+                (start - offset) as usize,
+                n_cols,
+                x.first,
+                x.stride,
+                y.first + first,
+                y.stride,
+                usize::from(bias.is_some()),
+                first,
+            ]);
+            let bindings = vec![
+                Some(Binding { buffer: &w.buffer, offset, len }),
+                bias.map(|b| self.whole(b)).transpose()?.flatten(),
+                self.whole(&x.buffer)?,
+                self.whole(&y.buffer)?,
+            ];
+            let groups = match kernel {
+                Kernel::Gemm { .. } => [rows.div_ceil(TILE) as u32, n_cols.div_ceil(TILE) as u32, 1],
+                Kernel::MatVec { cols, lanes, .. } => {
+                    let [gx, gy, _] = grid(rows.div_ceil(GROUP / lanes as usize));
+                    [gx, gy, n_cols.div_ceil(cols as usize) as u32]
+                }
+                Kernel::MatVecSubgroup { cols, .. } => {
+                    let [gx, gy, _] = grid(rows);
+                    [gx, gy, n_cols.div_ceil(cols as usize) as u32]
+                }
+                _ => unreachable!("products have these kernels only"),
+            };
+            self.steps.push(Step::Dispatch(Dispatch { kernel, params: p, bindings, groups }));
+        }
+        Ok(())
+    }
+
+    fn product(&self, ty: TensorType, n_cols: usize) -> Kernel {
+        let cols = if n_cols == 1 { 1 } else { MATVEC_COLS };
+        match n_cols {
+            GEMM_COLS.. => Kernel::Gemm { ty },
+            _ if self.limits.subgroups => Kernel::MatVecSubgroup { ty, cols },
+            _ => Kernel::MatVec { ty, cols, lanes: self.limits.lanes },
+        }
+    }
+}
+
+fn half_dim<B>(cache: &KvCache<B>) -> Result<usize> {
+    match cache.head_dim {
+        d if d % 2 == 0 && d > 0 => Ok(d / 2),
+        d => Err(Error::Unsupported(format!("heads of {d} elements"))),
+    }
+}

@@ -1,0 +1,48 @@
+/// Why something could not be done on a graphics processor.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no adapter that may be used.
+    #[error("{0}")]
+    NoAdapter(String),
+    /// The adapter would not be opened.
+    #[error("cannot open {adapter}: {problem}")]
+    Open {
+        /// Its name.
+        adapter: String,
+        /// What the driver says.
+        problem: String,
+    },
+    /// The device has no memory left.
+    #[error("the GPU is out of memory: {wanted_bytes} bytes wanted for {what}")]
+    OutOfMemory {
+        /// What the memory was for.
+        what: String,
+        /// Bytes asked for.
+        wanted_bytes: u64,
+    },
+    /// A buffer is larger than the adapter allows.
+    #[error("{what} takes {wanted_bytes} bytes, but the adapter's {limit} is {limit_bytes} bytes")]
+    Limit {
+        /// What was to be stored or bound.
+        what: String,
+        /// Bytes that it takes.
+        wanted_bytes: u64,
+        /// Name of the limit.
+        limit: &'static str,
+        /// Its value.
+        limit_bytes: u64,
+    },
+    /// The device is gone: unplugged, reset by its driver or taken by another program.
+    #[error("the GPU was lost: {0}")]
+    Lost(String),
+    /// The driver or the graphics library refused a step.
+    #[error("the GPU refused a step: {0}")]
+    Device(String),
+    /// There is no kernel for such weights or such a size.
+    #[error("no GPU kernel for {0}")]
+    Unsupported(String),
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

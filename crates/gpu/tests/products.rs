@@ -1,0 +1,155 @@
+//! Matrix products of every format against the scalar reference, in every variant of the device.
+
+mod common;
+
+use common::{bytes_of, columns, floats, upload, variants};
+use modelembed_gguf::TensorType;
+use modelembed_gpu::{Backend, Gpu, Op, Weight, supports};
+use modelembed_kernels::{ActKind, ActLayout, Acts, Isa, Kernels, MatRef, Strided};
+use modelembed_testkit::{Rng, random_tensor};
+
+/// (columns, rows) of y.
+fn reference(ty: TensorType, w: &[u8], rows: usize, k: usize, x: &[f32]) -> Vec<f32> {
+    let kernels = Kernels::by_isa(Isa::Scalar).expect("the scalar table");
+    let mat = MatRef::new(ty, w, rows, k).expect("a matrix");
+    let layout = ActLayout::new(ActKind::F32, k);
+    let n = x.len() / k;
+    let mut acts = vec![0; n * layout.col_bytes()];
+    for (x, out) in x.chunks_exact(k).zip(acts.chunks_exact_mut(layout.col_bytes())) {
+        kernels.quantize(layout, x, out);
+    }
+    let mut y = vec![0.0; n * rows];
+    kernels.mul_rows(mat, 0..rows, Acts::new(layout, &acts, n), &mut Strided { data: &mut y, stride: rows, rows });
+    y
+}
+
+/// Largest error, in units of the product of the lengths of row and column: what rounding of a sum is relative to.
+fn error(got: &[f32], want: &[f32], w: MatRef<'_>, x: &[f32]) -> f64 {
+    let kernels = Kernels::by_isa(Isa::Scalar).expect("the scalar table");
+    let length = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    let mut row = vec![0.0; w.k()];
+    let rows: Vec<f64> = (0..w.rows())
+        .map(|r| {
+            kernels.dequantize_row(w, r, &mut row);
+            length(&row)
+        })
+        .collect();
+    let columns: Vec<f64> = x.chunks_exact(w.k()).map(length).collect();
+    let scales = columns.iter().flat_map(|c| rows.iter().map(move |r| r * c + 1e-3));
+    let errors = got.iter().zip(want).zip(scales).map(|((g, w), s)| (f64::from(*g) - f64::from(*w)).abs() / s);
+    errors.fold(0.0, |worst, e| if e.is_nan() || e > worst { e } else { worst })
+}
+
+#[allow(clippy::too_many_arguments, reason = "a table's row")]
+fn check(
+    name: &str,
+    gpu: &Gpu,
+    ty: TensorType,
+    rows: usize,
+    k: usize,
+    n: usize,
+    bias: bool,
+    failures: &mut Vec<String>,
+) {
+    let mut rng = Rng::for_name(7, &format!("{ty} {rows} {k} {n}"));
+    let w = random_tensor(ty, rows, k, 0.05, &mut rng);
+    let x: Vec<f32> = (0..n * k).map(|_| rng.normal()).collect();
+    let b: Vec<f32> = (0..rows).map(|_| rng.normal()).collect();
+    let mut want = reference(ty, &w, rows, k, &x);
+    if bias {
+        want.chunks_exact_mut(rows).for_each(|y| y.iter_mut().zip(&b).for_each(|(y, b)| *y += b));
+    }
+    // Columns lie among others, whose NaN must not get in.
+    let (x_first, x_stride, y_first, y_stride) = (5, k + 3, 2, rows + 1);
+    let mut spread = vec![f32::NAN; x_first + n * x_stride + 8];
+    for (c, x) in x.chunks_exact(k).enumerate() {
+        spread[x_first + c * x_stride..][..k].copy_from_slice(x);
+    }
+    let y = upload(gpu, &bytes_of(&vec![7.0; y_first + n * y_stride]));
+    let op = Op::MatMul {
+        w: Weight { buffer: upload(gpu, &w), ty, rows, k },
+        bias: bias.then(|| upload(gpu, &bytes_of(&b))),
+        x: columns(&upload(gpu, &bytes_of(&spread)), x_first, x_stride),
+        y: columns(&y, y_first, y_stride),
+        n_cols: n,
+    };
+    if let Err(e) = gpu.run(&[op]) {
+        failures.push(format!("{name}: {ty} {rows}x{k}, {n} columns: {e}"));
+        return;
+    }
+    let all = floats(gpu, &y, y_first + n * y_stride);
+    let got: Vec<f32> = (0..n).flat_map(|c| all[y_first + c * y_stride..][..rows].to_vec()).collect();
+    let untouched =
+        all[..y_first].iter().all(|v| *v == 7.0) && (0..n).all(|c| all[y_first + c * y_stride + rows] == 7.0);
+    let mat = MatRef::new(ty, &w, rows, k).expect("a matrix");
+    let e = error(&got, &want, mat, &x);
+    if e.is_nan() || e > 1e-6 || !untouched {
+        failures.push(format!(
+            "{name}: {ty} {rows}x{k}, {n} columns, bias {bias}: error {e:.2e}, rest untouched {untouched}"
+        ));
+    }
+}
+
+#[test]
+fn products_of_every_format_equal_the_scalar_reference() {
+    let mut failures = Vec::new();
+    for (name, gpu) in variants() {
+        for ty in TensorType::all().filter(|&t| Kernels::supports(t)) {
+            assert!(supports(ty), "{ty} has no kernel");
+            let block = ty.block_len();
+            // An odd number of blocks puts every other row at an odd word.
+            for (rows, blocks) in [(1, 1), (37, 3), (70, 2)] {
+                let k = if block == 1 { 64 * blocks } else { block * blocks };
+                for n in [1, 2, 7, 9, 33] {
+                    check(name, &gpu, ty, rows, k, n, n % 2 == 1, &mut failures);
+                }
+            }
+            if block == 1 {
+                for k in [1, 7, 54, 77] {
+                    check(name, &gpu, ty, 13, k, 1, false, &mut failures);
+                    check(name, &gpu, ty, 13, k, 3, true, &mut failures);
+                    check(name, &gpu, ty, 13, k, 12, true, &mut failures);
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn a_matrix_beyond_a_binding_is_multiplied_in_slices() {
+    let mut failures = Vec::new();
+    for (name, gpu) in variants() {
+        // 19 MB, 70000 rows: more than 16 MiB, more than 65535 workgroups, and rows of 272 bytes, which no alignment divides.
+        check(
+            name,
+            &gpu,
+            TensorType::Q8_0,
+            if name.contains("KiB") { 2000 } else { 70_000 },
+            256,
+            1,
+            true,
+            &mut failures,
+        );
+        check(name, &gpu, TensorType::Q6_K, 1500, 256, 10, true, &mut failures);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn a_row_that_no_binding_holds_is_refused() {
+    for (_, gpu) in variants().into_iter().filter(|(name, _)| name.contains("KiB")) {
+        let k = 65536;
+        let buffer = gpu.alloc("w", 4 * k as u64).expect("memory");
+        let x = gpu.alloc("x", 4).expect("memory");
+        let op = Op::MatMul {
+            w: Weight { buffer, ty: TensorType::F32, rows: 1, k },
+            bias: None,
+            x: columns(&x, 0, k),
+            y: columns(&x, 0, 1),
+            n_cols: 1,
+        };
+        let error = gpu.run(&[op]).expect_err("a limit").to_string();
+        assert!(error.contains("largest binding"), "{error}");
+    }
+}

@@ -1,0 +1,296 @@
+//! Norms, rotary embedding, activations, attention and the cache against plain loops in f64.
+
+mod common;
+
+use common::{bytes_of, columns, floats, gpu, upload};
+use half::f16;
+use modelembed_gpu::{Activation, Backend, CacheType, Gpu, KvCache, Op, RopeStyle, Vectors};
+use modelembed_testkit::{Rng, diff};
+
+fn random(n: usize, seed: u64) -> Vec<f32> {
+    let mut rng = Rng::new(seed);
+    (0..n).map(|_| rng.normal()).collect()
+}
+
+fn close(what: &str, got: &[f32], want: &[f32], bound: f64, failures: &mut Vec<String>) {
+    let d = diff(got, want);
+    if d.max_abs > bound || d.max_abs.is_nan() {
+        failures.push(format!("{what}: {d}"));
+    }
+}
+
+fn report(failures: Vec<String>) {
+    assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn norms_equal_f64_arithmetic_also_in_place() {
+    let Some(gpu) = gpu() else { return };
+    let mut failures = Vec::new();
+    for (len, per_col, n) in [(1, 1, 1), (18, 3, 5), (64, 4, 7), (77, 1, 3), (640, 1, 2), (4096, 1, 1)] {
+        let stride = len * per_col + 3;
+        let (x, weight) = (random(n * stride, 1), random(len, 2));
+        let mut want = x.clone();
+        for c in 0..n {
+            for v in want[c * stride..][..len * per_col].chunks_exact_mut(len) {
+                let mean = v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / len as f64;
+                let scale = 1.0 / (mean + f64::from(1e-5f32)).sqrt();
+                v.iter_mut().zip(&weight).for_each(|(x, w)| *x = (f64::from(*x) * scale * f64::from(*w)) as f32);
+            }
+        }
+        let (buffer, weight) = (upload(&gpu, &bytes_of(&x)), upload(&gpu, &bytes_of(&weight)));
+        for in_place in [false, true] {
+            let out = if in_place { buffer.clone() } else { upload(&gpu, &bytes_of(&x)) };
+            let x = Vectors { columns: columns(&buffer, 0, stride), per_col };
+            gpu.run(&[Op::RmsNorm {
+                x,
+                y: columns(&out, 0, stride),
+                weight: weight.clone(),
+                len,
+                eps: 1e-5,
+                n_cols: n,
+            }])
+            .expect("runs");
+            close(&format!("{len} x {per_col} x {n}"), &floats(&gpu, &out, want.len()), &want, 4e-6, &mut failures);
+        }
+    }
+    report(failures);
+}
+
+#[test]
+fn sums_and_activations_equal_f64_arithmetic() {
+    let Some(gpu) = gpu() else { return };
+    let mut failures = Vec::new();
+    for len in [1, 63, 64, 1000, 70_001] {
+        let mut gate: Vec<f32> = random(len, 3).iter().map(|x| 3.0 * x).collect();
+        for (gate, nasty) in gate.iter_mut().zip([-200.0, 200.0, 1e5, -1e5, 0.0]) {
+            *gate = nasty;
+        }
+        let up = random(len, 4);
+        let silu = |g: f64| g / (1.0 + (-g).exp());
+        let gelu = |g: f64| 0.5 * g * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3))).tanh());
+        let want = |f: &dyn Fn(f64) -> f64| -> Vec<f32> {
+            gate.iter().zip(&up).map(|(g, u)| (f(f64::from(*g)) * f64::from(*u)) as f32).collect()
+        };
+        let sum: Vec<f32> = gate.iter().zip(&up).map(|(g, u)| g + u).collect();
+        for (what, want) in [("silu", want(&silu)), ("gelu", want(&gelu)), ("sum", sum)] {
+            let (a, b) = (upload(&gpu, &bytes_of(&gate)), upload(&gpu, &bytes_of(&up)));
+            let (a_cols, b_cols) = (columns(&a, 0, 0), columns(&b, 0, 0));
+            let op = match what {
+                "silu" => Op::ActMul { gate: a_cols, up: b_cols, len, act: Activation::Silu },
+                "gelu" => Op::ActMul { gate: a_cols, up: b_cols, len, act: Activation::Gelu },
+                _ => Op::Add { acc: a_cols, x: b_cols, len },
+            };
+            gpu.run(&[op]).expect("runs");
+            // The first five are large: judged apart.
+            let got = floats(&gpu, &a, len);
+            let rest = 5.min(len);
+            close(&format!("{what} {len}"), &got[rest..], &want[rest..], 1e-4, &mut failures);
+            close(&format!("{what} {len}, extremes"), &got[..rest], &want[..rest], 0.1, &mut failures);
+        }
+    }
+    report(failures);
+}
+
+fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], style: RopeStyle) {
+    let pairs = cos.len();
+    for i in 0..pairs {
+        let (a, b) = match style {
+            RopeStyle::Adjacent => (2 * i, 2 * i + 1),
+            RopeStyle::Halves => (i, i + pairs),
+        };
+        let (u, v) = (head[a], head[b]);
+        head[a] = u * cos[i] - v * sin[i];
+        head[b] = u * sin[i] + v * cos[i];
+    }
+}
+
+fn angles(pairs: usize, n: usize) -> Vec<f32> {
+    let angle = |c: usize, i: usize| (c * 7 + 1) as f64 * 10_000f64.powf(-(i as f64) / pairs as f64);
+    (0..n)
+        .flat_map(|c| {
+            let cos = (0..pairs).map(move |i| angle(c, i).cos() as f32);
+            cos.chain((0..pairs).map(move |i| angle(c, i).sin() as f32))
+        })
+        .collect()
+}
+
+const STYLES: [RopeStyle; 2] = [RopeStyle::Adjacent, RopeStyle::Halves];
+
+#[test]
+fn rotary_embedding_turns_both_kinds_of_pairs() {
+    let Some(gpu) = gpu() else { return };
+    let mut failures = Vec::new();
+    for style in STYLES {
+        for (heads, hd, pairs, n) in [(1, 2, 1, 1), (3, 18, 9, 4), (4, 64, 32, 5), (2, 32, 10, 3)] {
+            let stride = heads * hd + 5;
+            let (x, angles) = (random(n * stride, 5), angles(pairs, n));
+            let mut want = x.clone();
+            for c in 0..n {
+                let (cos, sin) = angles[c * 2 * pairs..][..2 * pairs].split_at(pairs);
+                let column = &mut want[c * stride + 2..][..heads * hd];
+                column.chunks_exact_mut(hd).for_each(|head| rotate(head, cos, sin, style));
+            }
+            let (buffer, angles) = (upload(&gpu, &bytes_of(&x)), upload(&gpu, &bytes_of(&angles)));
+            let x = columns(&buffer, 2, stride);
+            gpu.run(&[Op::Rope { x, angles, heads, head_dim: hd, pairs, style, n_cols: n }]).expect("runs");
+            close(
+                &format!("{style:?} {heads} {hd} {pairs} {n}"),
+                &floats(&gpu, &buffer, want.len()),
+                &want,
+                1e-6,
+                &mut failures,
+            );
+        }
+    }
+    report(failures);
+}
+
+/// A cache filled with columns (n, heads, head_dim) from position 0 on, and what a reader finds in it.
+fn filled(
+    gpu: &Gpu,
+    ty: CacheType,
+    heads: usize,
+    hd: usize,
+    capacity: usize,
+    x: &[f32],
+) -> (KvCache<modelembed_gpu::Buffer>, Vec<f32>) {
+    let n = x.len() / (heads * hd);
+    let len = (heads * capacity * hd) as u64 * ty.size_bytes();
+    let cache = KvCache { buffer: gpu.alloc("cache", len).expect("memory"), ty, heads, capacity, head_dim: hd };
+    let from = upload(gpu, &bytes_of(x));
+    // In two steps, the second at a position of its own.
+    let first = n / 2;
+    let rows = heads * hd;
+    gpu.run(&[
+        Op::Store { x: columns(&from, 0, rows), cache: cache.clone(), pos: 0, n_cols: first },
+        Op::Store { x: columns(&from, first * rows, rows), cache: cache.clone(), pos: first, n_cols: n - first },
+    ])
+    .expect("runs");
+    let seen = match ty {
+        CacheType::F16 => x.iter().map(|v| f16::from_f32(*v).to_f32()).collect(),
+        CacheType::F32 => x.to_vec(),
+    };
+    (cache, seen)
+}
+
+/// The elements of a cache: (heads, capacity, head_dim).
+fn elements(gpu: &Gpu, cache: &KvCache<modelembed_gpu::Buffer>) -> Vec<f32> {
+    let n = cache.heads * cache.capacity * cache.head_dim;
+    match cache.ty {
+        CacheType::F32 => floats(gpu, &cache.buffer, n),
+        CacheType::F16 => {
+            let words = floats(gpu, &cache.buffer, n / 2);
+            let halves = words.iter().flat_map(|w| [w.to_bits() as u16, (w.to_bits() >> 16) as u16]);
+            halves.map(|h| f16::from_bits(h).to_f32()).collect()
+        }
+    }
+}
+
+#[test]
+fn attention_equals_f64_arithmetic() {
+    let Some(gpu) = gpu() else { return };
+    let mut failures = Vec::new();
+    for ty in [CacheType::F16, CacheType::F32] {
+        for (heads, kv, hd, total, n, window) in [
+            (1, 1, 2, 1, 1, usize::MAX),
+            (4, 2, 16, 40, 40, usize::MAX),
+            (4, 2, 16, 40, 3, 7),
+            (3, 3, 18, 65, 2, usize::MAX),
+            (6, 2, 64, 130, 1, 64),
+            (4, 1, 256, 200, 5, 100),
+            (2, 1, 128, 300, 1, usize::MAX),
+        ] {
+            let (pos, capacity) = (total - n, total + 3);
+            let scale = 1.0 / (hd as f32).sqrt();
+            let (k, k_seen) = filled(&gpu, ty, kv, hd, capacity, &random(total * kv * hd, 6));
+            let (v, v_seen) = filled(&gpu, ty, kv, hd, capacity, &random(total * kv * hd, 7));
+            let q: Vec<f32> = random(n * heads * hd, 8).iter().map(|x| 2.0 * x).collect();
+            let mut want = Vec::new();
+            for c in 0..n {
+                for h in 0..heads {
+                    let query = &q[(c * heads + h) * hd..][..hd];
+                    let row = |all: &'_ [f32], p: usize| -> Vec<f64> {
+                        all[(p * kv + h / (heads / kv)) * hd..][..hd].iter().map(|x| f64::from(*x)).collect()
+                    };
+                    let seen = (pos + c + 1).saturating_sub(window)..pos + c + 1;
+                    let scores: Vec<f64> = seen
+                        .clone()
+                        .map(|p| {
+                            row(&k_seen, p).iter().zip(query).map(|(k, q)| k * f64::from(*q)).sum::<f64>()
+                                * f64::from(scale)
+                        })
+                        .collect();
+                    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+                    let mut out = vec![0.0; hd];
+                    for (p, s) in seen.zip(&scores) {
+                        out.iter_mut().zip(row(&v_seen, p)).for_each(|(o, v)| *o += (s - max).exp() / total * v);
+                    }
+                    want.extend(out.iter().map(|x| *x as f32));
+                }
+            }
+            let rows = heads * hd;
+            let (q, y) = (upload(&gpu, &bytes_of(&q)), upload(&gpu, &vec![0; n * rows * 4]));
+            let (q, y_cols) = (columns(&q, 0, rows), columns(&y, 0, rows));
+            gpu.run(&[Op::Attend { q, k, v, y: y_cols, heads, pos, window, scale, n_cols: n }]).expect("runs");
+            close(
+                &format!("{ty:?} {heads}/{kv} heads of {hd}, {n} at {pos}, window {window}"),
+                &floats(&gpu, &y, want.len()),
+                &want,
+                2e-5,
+                &mut failures,
+            );
+        }
+    }
+    report(failures);
+}
+
+#[test]
+fn moved_positions_are_turned_and_the_others_stay() {
+    let Some(gpu) = gpu() else { return };
+    let mut failures = Vec::new();
+    for ty in [CacheType::F16, CacheType::F32] {
+        for (style, pairs) in STYLES.into_iter().flat_map(|s| [(s, 9), (s, 4), (s, 0)]) {
+            let (heads, hd, capacity, total) = (2, 18, 20, 15);
+            let (cache, seen) = filled(&gpu, ty, heads, hd, capacity, &random(total * heads * hd, 9));
+            let (from, to, n) = (6, 3, total - 6);
+            let angles = angles(pairs.max(1), 1);
+            let mut want = elements(&gpu, &cache);
+            for h in 0..heads {
+                for i in 0..n {
+                    let mut key = seen[((from + i) * heads + h) * hd..][..hd].to_vec();
+                    rotate(&mut key, &angles[..pairs], &angles[angles.len() / 2..][..pairs], style);
+                    want[(h * capacity + to + i) * hd..][..hd].copy_from_slice(&key);
+                }
+            }
+            let temp = gpu.alloc("temp", cache.buffer.len_bytes()).expect("memory");
+            let turn = (pairs > 0).then(|| (upload(&gpu, &bytes_of(&angles)), pairs, style));
+            gpu.run(&[Op::Shift { cache: cache.clone(), temp, turn, from, to, n }]).expect("runs");
+            let bound = if ty == CacheType::F16 { 2e-3 } else { 1e-6 };
+            close(&format!("{ty:?} {style:?} {pairs} pairs"), &elements(&gpu, &cache), &want, bound, &mut failures);
+        }
+    }
+    report(failures);
+}
+
+#[test]
+fn the_greatest_element_is_found_the_first_of_equals_and_never_a_nan() {
+    let Some(gpu) = gpu() else { return };
+    for len in [1, 255, 256, 257, 10_000] {
+        let mut x = random(3 * len, 10);
+        x[len..2 * len].fill(f32::NAN);
+        x[2 * len..].fill(f32::NEG_INFINITY);
+        if len > 2 {
+            x[0] = f32::NAN;
+            x[len / 2] = 9.0;
+            x[len - 1] = 9.0;
+            x[2 * len + 1] = 1.0;
+        }
+        let want = if len > 2 { [len / 2, 0, 1] } else { [0, 0, 0] };
+        let (buffer, out) = (upload(&gpu, &bytes_of(&x)), upload(&gpu, &[0; 12]));
+        gpu.run(&[Op::ArgMax { x: columns(&buffer, 0, len), len, n_cols: 3, out: out.clone() }]).expect("runs");
+        let got: Vec<usize> = floats(&gpu, &out, 3).iter().map(|v| v.to_bits() as usize).collect();
+        assert_eq!(got, want, "{len} elements");
+    }
+}

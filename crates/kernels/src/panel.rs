@@ -1,0 +1,148 @@
+//! Products of many columns: weight rows are unpacked once into a panel, over which all columns are swept.
+//!
+//! ```text
+//! for each strip of rows:                         PANELS panels of ROWS rows
+//!     for each stretch of k that fits a panel:
+//!         unpack the strip's weights              once, whatever the number of columns
+//!         for each tile of COLS columns:
+//!             acc = the tile's products so far    (zero in the first stretch)
+//!             acc += panel * tile                 one microkernel call a panel
+//!             store acc
+//! ```
+//! This file is the same for every instruction set, which adds a [`Panel`] for each format: what a panel looks like is known
+//! to its two functions alone. Weights keep their integers and the scales of their sub-blocks, so a panel is exact. It lives in
+//! the caller's frame: a worker's stack is its private scratch, and nothing is allocated.
+
+use std::mem::MaybeUninit;
+
+use crate::matrix::{ActLayout, Output};
+use crate::table::DotArgs;
+
+/// Room for the panels of one strip: in a second-level cache of 256 KiB it leaves half for the columns.
+const STRIP_BYTES: usize = 128 << 10;
+/// Rows of a strip at most: what a worker takes at a time from a wide chunk.
+const MAX_STRIP_ROWS: usize = 32;
+/// Columns of a tile at most.
+const MAX_TILE_COLS: usize = 16;
+
+/// Some neighbouring rows of a matrix, as a packer reads them: there are as many as a panel wants, the last one again and again
+/// where a matrix ends within a panel.
+#[derive(Clone, Copy)]
+pub(crate) struct PanelRows {
+    first: *const u8,
+    row_bytes: usize,
+    n_rows: usize,
+}
+
+impl PanelRows {
+    /// The first byte of row `r`.
+    ///
+    /// # Safety
+    /// The matrix is still borrowed.
+    #[inline]
+    pub unsafe fn row(&self, r: usize) -> *const u8 {
+        // SAFETY: `n_rows` rows stand at `first`, as the driver constructed it.
+        unsafe { self.first.add(r.min(self.n_rows - 1) * self.row_bytes) }
+    }
+}
+
+/// Some neighbouring columns from one element on.
+#[derive(Clone, Copy)]
+pub(crate) struct TileCols {
+    /// The first byte of the first column.
+    pub first: *const u8,
+    pub layout: ActLayout,
+    /// The element where the panel begins.
+    pub k: usize,
+    pub n_cols: usize,
+}
+
+/// How an instruction set unpacks and multiplies one weight format with one kind of activations.
+///
+/// # Safety
+/// Both functions may be called if the CPU has the instruction set and the arguments are as they say. `pack` reads nothing but
+/// the elements it is asked for and writes at most `n.div_ceil(STEP) * STEP_BYTES` bytes.
+pub(crate) unsafe trait Panel {
+    /// Rows in a panel.
+    const ROWS: usize;
+    /// Columns that the microkernel takes at most.
+    const COLS: usize;
+    /// The whole blocks and runs that stretches of `k` are cut into, in elements.
+    const STEP: usize;
+    /// Bytes of a panel for `STEP` elements of `ROWS` rows: a multiple of 64.
+    const STEP_BYTES: usize;
+
+    /// Unpacks elements `k..k + n` of [`Self::ROWS`] rows. `k` is a multiple of `STEP`, and so is `n` unless the row ends there.
+    ///
+    /// # Safety
+    /// The rows have these elements; `panel` is aligned to 64 bytes and has room for them.
+    unsafe fn pack(rows: &PanelRows, k: usize, n: usize, panel: *mut u8);
+
+    /// Adds to `acc[c * stride + r]` the products of the panel's row `r` and column `c`.
+    ///
+    /// The sequence of operations on one accumulator must not depend on `cols.n_cols`, nor on where `k` is cut.
+    ///
+    /// # Safety
+    /// `panel` is what [`Self::pack`] wrote for `cols.k` and the same `n`; there are `1..=COLS` columns; `acc` holds
+    /// `(n_cols - 1) * stride + ROWS` elements.
+    unsafe fn tile(panel: *const u8, n: usize, cols: &TileCols, acc: *mut f32, stride: usize);
+}
+
+#[repr(align(64))]
+struct Strip(#[allow(dead_code, reason = "written and read through pointers")] [u8; STRIP_BYTES]);
+
+/// Writes the product of row `r` and column `c` to `out.column(c)[r]`, for any number of columns.
+///
+/// # Safety
+/// The CPU must have the instruction set of `P`; `args` must be as documented there, for `P`'s weights and activations.
+pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
+    let panels = const {
+        assert!(P::ROWS <= MAX_STRIP_ROWS && P::COLS <= MAX_TILE_COLS && P::STEP_BYTES.is_multiple_of(64));
+        MAX_STRIP_ROWS / P::ROWS
+    };
+    let panel_bytes = const { STRIP_BYTES / (MAX_STRIP_ROWS / P::ROWS) / P::STEP_BYTES * P::STEP_BYTES };
+    let stretch = panel_bytes / P::STEP_BYTES * P::STEP;
+    let (n_rows, n_cols, k) = (args.n_rows, args.n_cols, args.layout.k());
+    assert!(args.w.len() >= n_rows * args.row_bytes && args.acts.len() >= n_cols * args.layout.col_bytes());
+
+    let mut strip = MaybeUninit::<Strip>::uninit();
+    let strip = strip.as_mut_ptr().cast::<u8>();
+    let mut acc = [0.0f32; MAX_TILE_COLS * MAX_STRIP_ROWS];
+    for first in (0..n_rows).step_by(panels * P::ROWS) {
+        let n = (n_rows - first).min(panels * P::ROWS);
+        for at in (0..k).step_by(stretch) {
+            let len = stretch.min(k - at);
+            for (p, r) in (first..first + n).step_by(P::ROWS).enumerate() {
+                let w = args.w[r * args.row_bytes..].as_ptr();
+                let rows = PanelRows { first: w, row_bytes: args.row_bytes, n_rows: n_rows - r };
+                // SAFETY: rows r.. exist and have elements at..at + len; panel p has room for a stretch.
+                unsafe { P::pack(&rows, at, len, strip.add(p * panel_bytes)) };
+            }
+            for col in (0..n_cols).step_by(P::COLS) {
+                let cols = col..n_cols.min(col + P::COLS);
+                let tile = TileCols {
+                    first: args.acts[col * args.layout.col_bytes()..].as_ptr(),
+                    layout: args.layout,
+                    k: at,
+                    n_cols: cols.len(),
+                };
+                for (acc, c) in acc.chunks_exact_mut(MAX_STRIP_ROWS).zip(cols.clone()) {
+                    match at {
+                        0 => acc.fill(0.0),
+                        _ => acc[..n].copy_from_slice(&out.column(c)[first..first + n]),
+                    }
+                }
+                for p in 0..n.div_ceil(P::ROWS) {
+                    let acc = acc[p * P::ROWS..].as_mut_ptr();
+                    // SAFETY: panel p was packed above; `acc` has MAX_TILE_COLS columns of MAX_STRIP_ROWS rows.
+                    unsafe { P::tile(strip.add(p * panel_bytes), len, &tile, acc, MAX_STRIP_ROWS) };
+                }
+                for (acc, c) in acc.chunks_exact(MAX_STRIP_ROWS).zip(cols) {
+                    let column = out.column(c);
+                    assert_eq!(column.len(), n_rows, "rows of an output column");
+                    column[first..first + n].copy_from_slice(&acc[..n]);
+                }
+            }
+        }
+    }
+}

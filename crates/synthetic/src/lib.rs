@@ -1,0 +1,48 @@
+//! Models of a named shape with random valid weights: what speed depends on, without a download.
+//!
+//! [`Synthetic::new`] plans the file of a spec such as `llama-1.1b:q4_k_m`: the tensors of a [`Shape`] in the types that
+//! llama.cpp's quantiser gives them ([`Mix`]), with the vocabulary of another file. [`Synthetic::write`] streams it. The same spec and
+//! vocabulary give the same bytes everywhere. Activations of such a model neither grow without bound nor vanish, but it says nothing.
+//!
+//! [`Rng`] and [`random_tensor`] make the weights; tests use them too.
+#![forbid(unsafe_code)]
+
+mod blocks;
+mod mix;
+mod rng;
+mod shape;
+mod vocab;
+mod write;
+
+pub use blocks::random_tensor;
+pub use mix::{MIXES, Mix};
+pub use rng::Rng;
+pub use shape::{SHAPES, Shape};
+pub use write::Synthetic;
+
+/// Why a synthetic model cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The text is not `SHAPE:FORMAT` with names that are known.
+    #[error(
+        "\"{seen}\" names no synthetic model, wanted SHAPE:FORMAT with a shape of {shapes} and a format of {formats}"
+    )]
+    Spec {
+        /// What was given.
+        seen: String,
+        /// Names of the shapes.
+        shapes: String,
+        /// Names of the formats.
+        formats: String,
+    },
+    /// The other file's vocabulary does not fit.
+    #[error("the vocabulary does not fit: {0}")]
+    Vocabulary(String),
+    /// The other file's metadata.
+    #[error(transparent)]
+    Gguf(#[from] modelembed_gguf::Error),
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

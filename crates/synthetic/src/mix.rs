@@ -1,0 +1,92 @@
+//! Which tensor gets which type: the choices of llama.cpp's quantiser, so that a file has the real one's size and mix of kernels.
+
+use modelembed_gguf::TensorType::{self, BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+
+/// A quantisation format of whole files.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mix {
+    /// The name in lower case.
+    pub name: &'static str,
+    /// Type of most matrices.
+    pub base: TensorType,
+    /// Type of `attn_v` and `ffn_down` in the layers that get more bits.
+    pub finer: TensorType,
+    /// Type of the output head, which is the embedding in models that tie the two.
+    pub output: TensorType,
+    /// The number that `general.file_type` has.
+    pub file_type: u32,
+}
+
+const fn mix(name: &'static str, file_type: u32, base: TensorType, finer: TensorType, output: TensorType) -> Mix {
+    Mix { name, base, finer, output, file_type }
+}
+
+/// All formats.
+pub const MIXES: [Mix; 11] = [
+    mix("f32", 0, F32, F32, F32),
+    mix("f16", 1, F16, F16, F16),
+    mix("bf16", 32, BF16, BF16, BF16),
+    mix("q4_0", 2, Q4_0, Q4_0, Q6_K),
+    mix("q4_1", 3, Q4_1, Q4_1, Q6_K),
+    mix("q5_0", 8, Q5_0, Q5_0, Q6_K),
+    mix("q5_1", 9, Q5_1, Q5_1, Q6_K),
+    mix("q8_0", 7, Q8_0, Q8_0, Q8_0),
+    mix("q4_k_m", 15, Q4_K, Q6_K, Q6_K),
+    mix("q5_k_m", 17, Q5_K, Q6_K, Q6_K),
+    mix("q6_k", 18, Q6_K, Q6_K, Q6_K),
+];
+
+impl Mix {
+    /// The format with this name, in any case.
+    pub fn from_name(name: &str) -> Option<Mix> {
+        MIXES.iter().find(|m| m.name.eq_ignore_ascii_case(name)).copied()
+    }
+
+    /// Type of a matrix with rows of `k` elements; `part` is its name without layer and `.weight`.
+    pub fn ty(&self, part: &str, layer: usize, n_layer: usize, tied: bool, k: usize) -> TensorType {
+        let wanted = match part {
+            "output" => self.output,
+            "token_embd" if tied => self.output,
+            "attn_v" | "ffn_down" if gets_more_bits(layer, n_layer) => self.finer,
+            _ => self.base,
+        };
+        fitting(wanted, k)
+    }
+}
+
+/// The first and last eighth of the layers, and every third in between.
+fn gets_more_bits(layer: usize, n_layer: usize) -> bool {
+    let eighth = n_layer / 8;
+    layer < eighth || layer >= 7 * n_layer / 8 || (layer - eighth) % 3 == 2
+}
+
+/// The type itself, or the 32-block one that stands in for it where rows are no multiple of 256.
+fn fitting(ty: TensorType, k: usize) -> TensorType {
+    match ty {
+        _ if ty.row_bytes(k).is_some() => ty,
+        Q4_K => Q5_0,
+        Q5_K => Q5_1,
+        Q6_K => Q8_0,
+        _ => F16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_read_back() {
+        for m in MIXES {
+            assert_eq!(Mix::from_name(&m.name.to_uppercase()), Some(m));
+        }
+        assert_eq!(Mix::from_name("q3_x"), None);
+    }
+
+    #[test]
+    fn layers_with_more_bits() {
+        let of = |n: usize| (0..n).filter(|&i| gets_more_bits(i, n)).collect::<Vec<_>>();
+        assert_eq!(of(22), [0, 1, 4, 7, 10, 13, 16, 19, 20, 21]);
+        assert_eq!(of(3), [2]);
+    }
+}

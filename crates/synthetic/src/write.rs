@@ -1,0 +1,91 @@
+//! A model's plan, and how its bytes are streamed: one run of rows at a time, so memory does not grow with the model.
+
+use std::io::{self, Write};
+
+use modelembed_gguf::{Gguf, HeaderWriter, TensorType};
+
+use crate::shape::{Kind, Part};
+use crate::vocab::fitted;
+use crate::{Error, MIXES, Mix, Result, Rng, SHAPES, Shape, random_tensor};
+
+/// Seed of all weights. Each tensor has a generator of its own, from the seed and its name.
+const SEED: u64 = 42;
+/// About what is made and written at a time.
+const STEP_BYTES: usize = 1 << 20;
+
+/// A model that can be written.
+#[derive(Clone, Debug)]
+pub struct Synthetic {
+    header: HeaderWriter,
+    tensors: Vec<(Part, TensorType, u64)>, // with length in bytes
+}
+
+impl Synthetic {
+    /// Plans the model that `spec` names, with the vocabulary of the file that `vocab` and `vocab_header` were read from.
+    ///
+    /// # Errors
+    /// A spec that names nothing; a vocabulary that is missing, or whose special tokens lie beyond the model's number of tokens.
+    pub fn new(spec: &str, vocab: &Gguf, vocab_header: &[u8]) -> Result<Synthetic> {
+        let named = spec.split_once(':').and_then(|(s, m)| Some((Shape::from_name(s)?, Mix::from_name(m)?)));
+        let (shape, mix) = named.ok_or_else(|| Error::Spec {
+            seen: spec.to_owned(),
+            shapes: SHAPES.map(|s| s.name).join(", "),
+            formats: MIXES.map(|m| m.name).join(", "),
+        })?;
+        let mut header = HeaderWriter::default();
+        header.pair("general.architecture", shape.arch);
+        header.pair("general.name", format!("synthetic {}:{}", shape.name, mix.name));
+        header.pair("general.file_type", mix.file_type);
+        header.pair("general.quantization_version", 2u32);
+        shape.metadata(&mut header);
+        for (key, value) in fitted(vocab, vocab_header, shape.n_vocab)? {
+            header.pair(&key, value);
+        }
+        let plan = |part: Part| {
+            let (ty, dims, n_bytes) = match part.kind {
+                Kind::Matrix { rows, k, .. } => {
+                    let ty = mix.ty(part.part, part.layer, shape.n_layer, shape.tied, k);
+                    // Every mix falls back on a type that divides every row of `SHAPES` (see the tests).
+                    (ty, vec![k as u64, rows as u64], rows * ty.row_bytes(k).unwrap_or(0))
+                }
+                Kind::Vector { n, .. } => (TensorType::F32, vec![n as u64], n * 4),
+            };
+            header.tensor(&part.name, ty, &dims, n_bytes as u64);
+            (part, ty, n_bytes as u64)
+        };
+        let tensors = shape.parts().into_iter().map(plan).collect();
+        Ok(Synthetic { header, tensors })
+    }
+
+    /// Length of the file.
+    pub fn n_bytes(&self) -> u64 {
+        let padded = |n: u64| n + self.header.padding(n) as u64;
+        self.header.build().len() as u64 + self.tensors.iter().map(|t| padded(t.2)).sum::<u64>()
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// Whatever `out` refuses.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(&self.header.build())?;
+        for (part, ty, n_bytes) in &self.tensors {
+            let mut rng = Rng::for_name(SEED, &part.name);
+            match part.kind {
+                Kind::Vector { n, centre, deviation } => {
+                    let value = |_| (centre + deviation * rng.normal()).to_le_bytes();
+                    out.write_all(&(0..n).flat_map(value).collect::<Vec<u8>>())?;
+                }
+                Kind::Matrix { rows, k, gain } => {
+                    let step = (STEP_BYTES / (*n_bytes as usize / rows).max(1)).max(1);
+                    for first in (0..rows).step_by(step) {
+                        let rows = step.min(rows - first);
+                        out.write_all(&random_tensor(*ty, rows, k, gain / (k as f32).sqrt(), &mut rng))?;
+                    }
+                }
+            }
+            out.write_all(&vec![0; self.header.padding(*n_bytes)])?;
+        }
+        out.flush()
+    }
+}
