@@ -24,7 +24,7 @@ mod matrix;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 #[allow(clippy::needless_range_loop, reason = "as for AVX2")]
 mod neon;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod panel;
 mod scalar;
 mod table;

@@ -48,3 +48,25 @@ unsafe impl Dot for Sdot {
         sums
     }
 }
+
+/// Adds to lane `i` of the sums the products of bytes `4 * i..4 * i + 4` of `a` with the four bytes `4 * FOUR..4 * FOUR + 4` of `b`.
+///
+/// # Safety
+/// The CPU has the dot-product instructions.
+#[target_feature(enable = "neon")]
+#[inline]
+pub(super) unsafe fn sdot_by_four<const FOUR: usize>(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: as for `Sdot`.
+    unsafe {
+        std::arch::asm!(
+            ".arch_extension dotprod",
+            "sdot {sums:v}.4s, {a:v}.16b, {b:v}.4b[{four}]",
+            sums = inout(vreg) sums,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            four = const FOUR,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sums
+}

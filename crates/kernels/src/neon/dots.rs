@@ -1,248 +1,169 @@
-//! Row-dots of quantised weights with `Q8` activations.
+//! Row-dots of quantised weights with few columns of `Q8` activations: weights are unpacked in registers, four rows at a time.
 
 use std::arch::aarch64::*;
+use std::mem::MaybeUninit;
 
 use super::dot::Dot;
-use super::group::{Group, Head, RUN, RUNS};
+use super::rows::{Blocks4, Format4, Head, MAX_HEADS, ROWS, RUN};
 use crate::matrix::ActLayout;
 use crate::table::DotArgs;
 
+/// Columns that are computed together: their sums of four rows, a register each at most, leave room for weights.
+const COLS: usize = 4;
+
 /// See [`crate::table::RowDots`].
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn row_dots<G: Group, D: Dot>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
-    // SAFETY: the caller's duties are handed on.
-    unsafe {
-        match args.n_cols {
-            1 => rows::<G, D, 4, 1>(args, out, stride),
-            2 => rows::<G, D, 2, 2>(args, out, stride),
-            3 => rows::<G, D, 2, 3>(args, out, stride),
-            4 => rows::<G, D, 2, 4>(args, out, stride),
-            5 => rows::<G, D, 1, 5>(args, out, stride),
-            6 => rows::<G, D, 1, 6>(args, out, stride),
-            7 => rows::<G, D, 1, 7>(args, out, stride),
-            _ => rows::<G, D, 1, 8>(args, out, stride),
-        }
-    }
-}
-
-/// All rows, `NR` at a time and the rest one by one.
-#[target_feature(enable = "neon")]
-unsafe fn rows<G: Group, D: Dot, const NR: usize, const NC: usize>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
-    assert!(args.n_cols == NC && out.len() >= (NC - 1) * stride + args.n_rows);
-    let mut r = 0;
-    while r + NR <= args.n_rows {
-        // SAFETY: rows r..r + NR exist; the rest is the caller's duty.
-        let sums = unsafe { tile::<G, D, NR, NC>(args, r) };
-        for (i, sums) in sums.iter().enumerate() {
-            for (c, &sum) in sums.iter().enumerate() {
-                out[c * stride + r + i] = sum;
-            }
-        }
-        r += NR;
-    }
-    while r < args.n_rows {
-        // SAFETY: row r exists; the rest is the caller's duty.
-        let [sums] = unsafe { tile::<G, D, 1, NC>(args, r) };
-        for (c, &sum) in sums.iter().enumerate() {
-            out[c * stride + r] = sum;
-        }
-        r += 1;
-    }
-}
-
-/// The products of rows `first..first + NR` with all `NC` columns.
-#[target_feature(enable = "neon")]
-#[inline]
-unsafe fn tile<G: Group, D: Dot, const NR: usize, const NC: usize>(
-    args: &DotArgs<'_>,
-    first: usize,
-) -> [[f32; NC]; NR] {
-    let layout = args.layout;
-    let w: [*const u8; NR] = std::array::from_fn(|r| args.w[(first + r) * args.row_bytes..].as_ptr());
-    let x: [*const u8; NC] = std::array::from_fn(|c| args.acts[c * layout.col_bytes()..].as_ptr());
-    let n_runs = layout.k() / RUN;
-    let mut acc = [[vdupq_n_f32(0.0); NC]; NR];
-    let mut run = 0;
-    // SAFETY: a row is n_runs / BLOCK_RUNS whole blocks and a column n_runs runs with their scales and sums, as the caller
-    // vouches. Groups before the last have 8 runs; in the last one loads keep within those that there are.
-    unsafe {
-        while run + RUNS <= n_runs {
-            group::<G, D, NR, NC>(w, x, layout, run, &mut acc);
-            run += RUNS;
-        }
-        if G::BLOCK_RUNS == 1 && run < n_runs {
-            for r in 0..NR {
-                for c in 0..NC {
-                    acc[r][c] = last_group::<G, D>(w[r], x[c], layout, run, n_runs - run, acc[r][c]);
+pub(super) unsafe fn row_dots<F: Format4, D: Dot>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
+    let (n_rows, col_bytes) = (args.n_rows, args.layout.col_bytes());
+    for first in (0..n_rows).step_by(ROWS) {
+        let n = ROWS.min(n_rows - first);
+        // A last tile of fewer rows takes the last row again and again.
+        let rows: Blocks4 = std::array::from_fn(|r| args.w[(first + r.min(n - 1)) * args.row_bytes..].as_ptr());
+        for col in (0..args.n_cols).step_by(COLS) {
+            let n_cols = COLS.min(args.n_cols - col);
+            let x: [*const u8; COLS] =
+                std::array::from_fn(|c| args.acts[(col + c.min(n_cols - 1)) * col_bytes..].as_ptr());
+            let mut sums = [[0.0; ROWS]; COLS];
+            // SAFETY: rows and columns are those of `args`, whose lengths the caller vouches for.
+            unsafe {
+                match n_cols {
+                    1 => tile::<F, D, 1>(rows, &x, args.layout, &mut sums),
+                    2 => tile::<F, D, 2>(rows, &x, args.layout, &mut sums),
+                    3 => tile::<F, D, 3>(rows, &x, args.layout, &mut sums),
+                    _ => tile::<F, D, 4>(rows, &x, args.layout, &mut sums),
                 }
             }
+            for (c, sums) in sums.iter().enumerate().take(n_cols) {
+                out[(col + c) * stride + first..][..n].copy_from_slice(&sums[..n]);
+            }
         }
     }
-    let mut sums = [[0.0; NC]; NR];
-    for r in 0..NR {
-        for c in 0..NC {
-            sums[r][c] = lane_sum(acc[r][c]);
-        }
-    }
-    sums
 }
 
-/// Adds runs `run..run + 8` to the accumulators.
-///
-/// # Safety
-/// As [`tile`]; each row and column has these runs.
+/// The products of four rows with `NC` columns.
 #[target_feature(enable = "neon")]
-#[inline]
-unsafe fn group<G: Group, D: Dot, const NR: usize, const NC: usize>(
-    w: [*const u8; NR],
-    x: [*const u8; NC],
+unsafe fn tile<F: Format4, D: Dot, const NC: usize>(
+    rows: Blocks4,
+    x: &[*const u8; COLS],
     layout: ActLayout,
-    run: usize,
-    acc: &mut [[float32x4_t; NC]; NR],
+    sums: &mut [[f32; ROWS]; COLS],
 ) {
-    // SAFETY: the caller vouches for the runs in rows and columns.
-    unsafe {
-        for r in 0..NR {
-            let w = w[r].add(run / G::BLOCK_RUNS * G::BYTES);
-            let head = G::head(w, RUNS);
-            for c in 0..NC {
-                acc[r][c] = add_offsets::<G, true>(&head, x[c], layout, run, RUNS, acc[r][c]);
-            }
+    let mut acc = [vdupq_n_f32(0.0); NC];
+    let mut heads = [MaybeUninit::<float32x4_t>::uninit(); MAX_HEADS];
+    let heads = heads.as_mut_ptr().cast::<float32x4_t>();
+    for block in 0..layout.k() / (RUN * F::BLOCK_RUNS) {
+        let mut at = rows;
+        for p in &mut at {
+            *p = p.wrapping_add(block * F::BYTES);
+        }
+        macro_rules! run {
+            ($g:expr) => {
+                // SAFETY: block `block` of each row and run `block * BLOCK_RUNS + g` of each column exist, as the caller
+                // vouches; the head was written before.
+                unsafe {
+                    let head = heads.add($g * Head::<F>::LEN);
+                    run::<F, D, NC>(at, $g, head, x, block * F::BLOCK_RUNS + $g, layout, &mut acc)
+                };
+            };
+        }
+        // SAFETY: the block exists in each row; there is room for the heads of eight runs.
+        unsafe { F::heads(at, heads) };
+        run!(0);
+        if F::BLOCK_RUNS == 8 {
             // Written out, so that shifts by the run's number become constants.
-            let q = [G::quants(w, 0), G::quants(w, 1), G::quants(w, 2), G::quants(w, 3)];
+            run!(1);
+            run!(2);
+            run!(3);
+            run!(4);
+            run!(5);
+            run!(6);
+            run!(7);
+        }
+    }
+    for c in 0..NC {
+        // SAFETY: room for four f32.
+        unsafe { vst1q_f32(sums[c].as_mut_ptr(), acc[c]) };
+    }
+}
+
+/// Adds run `g` of the blocks, which is run `run` of the columns.
+///
+/// # Safety
+/// The CPU has what `D` needs; blocks, columns and the run's head are readable.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn run<F: Format4, D: Dot, const NC: usize>(
+    blocks: Blocks4,
+    g: usize,
+    head: *const float32x4_t,
+    x: &[*const u8; COLS],
+    run: usize,
+    layout: ActLayout,
+    acc: &mut [float32x4_t; NC],
+) {
+    let zero = vdupq_n_s32(0);
+    // Sums of elements 0..16 and 16..32 of each row; without integer scales the first has all.
+    let mut sums = [[[zero; 2]; ROWS]; NC];
+    // SAFETY: the caller vouches for all of it.
+    unsafe {
+        for r in 0..ROWS {
+            let q = F::quants(blocks[r], g);
             for c in 0..NC {
-                acc[r][c] = add_quad::<G, D, true, 0>(&head, &q, x[c], layout, run, 4, acc[r][c]);
+                let x = x[c].add(run * RUN).cast::<i8>();
+                let first = D::add(zero, q[0], vld1q_s8(x));
+                let second = if F::SUB_SCALED { zero } else { first };
+                let second = D::add(second, q[1], vld1q_s8(x.add(16)));
+                sums[c][r] = [first, second];
             }
-            let q = [G::quants(w, 4), G::quants(w, 5), G::quants(w, 6), G::quants(w, 7)];
-            for c in 0..NC {
-                acc[r][c] = add_quad::<G, D, true, 1>(&head, &q, x[c], layout, run, 4, acc[r][c]);
-            }
+        }
+        for c in 0..NC {
+            let all = |half: usize| {
+                let [a, b, c, d] = sums[c];
+                vpaddq_s32(vpaddq_s32(a[half], b[half]), vpaddq_s32(c[half], d[half]))
+            };
+            let dots = if F::SUB_SCALED { scaled(head, [all(0), all(1)]) } else { all(1) };
+            acc[c] = accumulate::<F>(acc[c], dots, head, x[c], run, layout);
         }
     }
 }
 
-/// `acc` plus the `n` runs, fewer than 8, with which a row of 32-element blocks may end. Once a row and column, so not worth code for
-/// each number of them.
+/// The sums of the halves of a run, times their integer scales, together.
 ///
 /// # Safety
-/// As [`tile`]; row and column have these runs.
+/// `head` is a run's of a sub-scaled format.
 #[target_feature(enable = "neon")]
-#[inline(never)]
-unsafe fn last_group<G: Group, D: Dot>(
-    w: *const u8,
-    x: *const u8,
-    layout: ActLayout,
-    run: usize,
-    n: usize,
+#[inline]
+pub(super) unsafe fn scaled(head: *const float32x4_t, [first, second]: [int32x4_t; 2]) -> int32x4_t {
+    // SAFETY: the caller vouches for the head.
+    let scales = unsafe { [vreinterpretq_s32_f32(head.add(1).read()), vreinterpretq_s32_f32(head.add(2).read())] };
+    vmlaq_s32(vmulq_s32(first, scales[0]), second, scales[1])
+}
+
+/// The float part of a run, the same for row-dots and panels, so that both give the same bits: the rows' integer sums become f32,
+/// times the weights' and the activations' scales, then offsets times the activations' sums.
+///
+/// # Safety
+/// `head` is the run's, `x` a column that has it.
+#[target_feature(enable = "neon")]
+#[inline]
+pub(super) unsafe fn accumulate<F: Format4>(
     acc: float32x4_t,
-) -> float32x4_t {
-    // SAFETY: the caller vouches for the runs; those beyond `n` are not loaded.
-    unsafe {
-        let w = w.add(run * G::BYTES);
-        let head = G::head(w, n);
-        let mut acc = add_offsets::<G, false>(&head, x, layout, run, n, acc);
-        let mut q = [[[vdupq_n_s8(0); 2]; 4]; 2];
-        for g in 0..n {
-            q[g / 4][g % 4] = G::quants(w, g);
-        }
-        acc = add_quad::<G, D, false, 0>(&head, &q[0], x, layout, run, n.min(4), acc);
-        add_quad::<G, D, false, 1>(&head, &q[1], x, layout, run, n.saturating_sub(4), acc)
-    }
-}
-
-/// `acc` plus the offsets of `n` runs times the sums of their activations. `FULL` means that `n` is 8.
-///
-/// # Safety
-/// As [`tile`]; the column has these runs.
-#[target_feature(enable = "neon")]
-#[inline]
-unsafe fn add_offsets<G: Group, const FULL: bool>(
-    head: &Head,
+    dots: int32x4_t,
+    head: *const float32x4_t,
     x: *const u8,
-    layout: ActLayout,
     run: usize,
-    n: usize,
-    mut acc: float32x4_t,
-) -> float32x4_t {
-    if G::OFFSET {
-        // Sums of 16: four vectors; of 32: two.
-        let (sums_at, per_run) = if G::SUB16 { (layout.sums16_at(), 2) } else { (layout.sums32_at(), 1) };
-        for i in 0..2 * per_run {
-            // SAFETY: the caller vouches for the sums of `n` runs.
-            let sums =
-                unsafe { load4::<FULL>(x, sums_at + (run * per_run + i * 4) * 4, (n * per_run).saturating_sub(i * 4)) };
-            acc = vfmaq_f32(acc, head.offset[i], sums);
-        }
-    }
-    acc
-}
-
-/// `acc` plus four runs of a group, from run `4 * QUAD` on, of which the first `n` exist: `FULL` means all.
-///
-/// # Safety
-/// As [`tile`]; the column has these runs, and the group begins at `run`.
-#[target_feature(enable = "neon")]
-#[inline]
-unsafe fn add_quad<G: Group, D: Dot, const FULL: bool, const QUAD: usize>(
-    head: &Head,
-    q: &[[int8x16_t; 2]; 4],
-    x: *const u8,
     layout: ActLayout,
-    run: usize,
-    n: usize,
-    acc: float32x4_t,
 ) -> float32x4_t {
-    let first = run + 4 * QUAD;
-    // SAFETY: the caller vouches for the runs; those beyond `n` are not loaded.
+    // SAFETY: the caller vouches for all of it.
     unsafe {
-        let mut halves = [[vdupq_n_s32(0); 2]; 4];
-        for i in 0..4 {
-            if FULL || i < n {
-                let x = x.add((first + i) * RUN).cast::<i8>();
-                halves[i][0] = D::add(halves[i][0], q[i][0], vld1q_s8(x));
-                let second = if G::SUB16 { 1 } else { 0 };
-                halves[i][second] = D::add(halves[i][second], q[i][1], vld1q_s8(x.add(16)));
-            }
+        let float = |at: usize| x.add(at).cast::<f32>().read_unaligned();
+        let scale = vmulq_n_f32(head.read(), float(layout.scales_at() + run * 4));
+        let mut acc = vfmaq_f32(acc, vcvtq_f32_s32(dots), scale);
+        let sums_at = if F::SUB_SCALED { layout.sums16_at() } else { layout.sums32_at() };
+        for i in 0..Head::<F>::N_OFFSETS {
+            let sum = float(sums_at + (run * Head::<F>::N_OFFSETS + i) * 4);
+            acc = vfmaq_n_f32(acc, head.add(Head::<F>::OFFSETS_AT + i).read(), sum);
         }
-        let [[a, a2], [b, b2], [c, c2], [d, d2]] = halves;
-        let dots = if G::SUB16 {
-            // Sums of the halves of two runs, times their integer scales; then sums of runs.
-            let low = vmulq_s32(vpaddq_s32(vpaddq_s32(a, a2), vpaddq_s32(b, b2)), head.mult[2 * QUAD]);
-            let high = vmulq_s32(vpaddq_s32(vpaddq_s32(c, c2), vpaddq_s32(d, d2)), head.mult[2 * QUAD + 1]);
-            vpaddq_s32(low, high)
-        } else {
-            vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))
-        };
-        let scale = vmulq_f32(head.scale[QUAD], load4::<FULL>(x, layout.scales_at() + first * 4, n));
-        vfmaq_f32(acc, vcvtq_f32_s32(dots), scale)
+        acc
     }
-}
-
-/// Four f32, or the first `n` and zeros.
-///
-/// # Safety
-/// 4, or `n` if that is less, f32 can be read `at` bytes behind `p`.
-#[target_feature(enable = "neon")]
-#[inline]
-unsafe fn load4<const FULL: bool>(p: *const u8, at: usize, n: usize) -> float32x4_t {
-    // SAFETY: the caller vouches for the f32; the copy has four.
-    unsafe {
-        let p = p.wrapping_add(at).cast::<f32>();
-        if FULL || n >= 4 {
-            return vld1q_f32(p);
-        }
-        let mut copy = [0.0f32; 4];
-        for (i, x) in copy.iter_mut().enumerate().take(n) {
-            *x = p.add(i).read_unaligned();
-        }
-        vld1q_f32(copy.as_ptr())
-    }
-}
-
-/// The sum of four lanes, in a fixed order.
-#[target_feature(enable = "neon")]
-#[inline]
-fn lane_sum(v: float32x4_t) -> f32 {
-    let two = vpaddq_f32(v, v);
-    vgetq_lane_f32::<0>(vpaddq_f32(two, two))
 }

@@ -1,8 +1,8 @@
-//! The formats of 256-element blocks: a group is one block.
+//! The formats of 256-element blocks.
 
 use std::arch::aarch64::*;
 
-use super::group::{Group, Head, RUNS, f16_at, scaled, widen};
+use super::rows::{Blocks4, Format4, Head, ROWS, f16x4, transpose_bytes, widen};
 
 /// # Safety
 /// 32 bytes can be read.
@@ -52,56 +52,102 @@ fn or([a, b]: [uint8x16_t; 2], [c, d]: [uint8x16_t; 2]) -> [int8x16_t; 2] {
     signed([vorrq_u8(a, c), vorrq_u8(b, d)])
 }
 
-/// The head of Q4_K and Q5_K: f16 d, f16 dmin, 12 bytes with 8 scales and 8 minimums of 6 bits.
-///
-/// # Safety
-/// 16 bytes can be read.
-#[target_feature(enable = "neon")]
-#[inline]
-unsafe fn scales_and_mins(p: *const u8) -> Head {
-    // SAFETY: the caller vouches for them.
-    let (d, dmin, [a, b, c]) = unsafe {
-        let word = |i: usize| u32::from_le(p.add(4 + i * 4).cast::<u32>().read_unaligned());
-        (f16_at(p), f16_at(p.add(2)), [word(0), word(1), word(2)])
-    };
-    let high2 = |v: u32| (v >> 2) & 0x3030_3030; // bits 6-7 of each byte to bits 4-5
-    let scales = u64::from(a & 0x3f3f_3f3f) | u64::from(c & 0x0f0f_0f0f | high2(a)) << 32;
-    let mins = u64::from(b & 0x3f3f_3f3f) | u64::from((c >> 4) & 0x0f0f_0f0f | high2(b)) << 32;
-    let floats = |eight: u64, factor: f32| {
-        let wide = vmovl_u8(vcreate_u8(eight));
-        let (low, high) = (vmovl_u16(vget_low_u16(wide)), vmovl_high_u16(wide));
-        [vmulq_n_f32(vcvtq_f32_u32(low), factor), vmulq_n_f32(vcvtq_f32_u32(high), factor)]
-    };
-    let [low, high] = floats(mins, -dmin);
-    Head { scale: floats(scales, d), offset: [low, high, vdupq_n_f32(0.0), vdupq_n_f32(0.0)], ..Head::ZERO }
+/// For each row what `$each` makes of its block, and of all the transpose.
+macro_rules! byte_columns {
+    ($blocks:ident, |$p:ident| $each:expr) => {{
+        let mut rows = [vdupq_n_s8(0); ROWS];
+        for (row, $p) in rows.iter_mut().zip($blocks) {
+            *row = $each;
+        }
+        transpose_bytes(rows)
+    }};
 }
 
-/// A head of 16 integer scales times `d`, with these offsets.
+/// The heads of Q4_K and Q5_K: f16 d, f16 dmin, 12 bytes with 8 scales and 8 minimums of 6 bits.
+///
+/// # Safety
+/// 16 bytes of each block can be read, and there is room for eight heads.
 #[target_feature(enable = "neon")]
 #[inline]
-fn head16(d: f32, scales: int8x16_t, offset: [float32x4_t; 4]) -> Head {
-    Head { scale: [vdupq_n_f32(d); 2], offset, mult: widen(scales) }
+unsafe fn scales_and_mins(blocks: Blocks4, heads: *mut float32x4_t) {
+    // SAFETY: the caller vouches for all of it.
+    unsafe {
+        // With a, b, c the three words of the twelve bytes:
+        //   scales 0..4  a & 63    scales 4..8  c & 15 | (a >> 6) << 4
+        //   mins 0..4    b & 63    mins 4..8    c >> 4 | (b >> 6) << 4
+        let columns = byte_columns!(blocks, |p| {
+            let word = |i: usize| u32::from_le(p.add(4 + i * 4).cast::<u32>().read_unaligned());
+            let (a, b, c) = (word(0), word(1), word(2));
+            let high2 = |v: u32| (v >> 2) & 0x3030_3030; // bits 6-7 of each byte to bits 4-5
+            let scales = u64::from(a & 0x3f3f_3f3f) | u64::from(c & 0x0f0f_0f0f | high2(a)) << 32;
+            let mins = u64::from(b & 0x3f3f_3f3f) | u64::from((c >> 4) & 0x0f0f_0f0f | high2(b)) << 32;
+            vcombine_s8(vcreate_s8(scales), vcreate_s8(mins))
+        });
+        let (d, minus_dmin) = (f16x4(blocks, 0), vnegq_f32(f16x4(blocks, 2)));
+        for four in 0..2 {
+            let (scales, mins) = (widen(columns[four]), widen(columns[2 + four]));
+            for j in 0..4 {
+                let head = heads.add((four * 4 + j) * 2);
+                head.write(vmulq_f32(d, vcvtq_f32_s32(scales[j])));
+                head.add(1).write(vmulq_f32(minus_dmin, vcvtq_f32_s32(mins[j])));
+            }
+        }
+    }
+}
+
+/// Heads of a common scale and, for each 16 elements, a signed integer scale (byte `j` of `scales`) and an offset: `factor` times
+/// that scale or, where there are minimums, times those.
+///
+/// # Safety
+/// There is room for eight heads.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn sub_scaled<F: Format4>(
+    d: float32x4_t,
+    scales: [int8x16_t; 4],
+    factor: float32x4_t,
+    mins: Option<[int8x16_t; 4]>,
+    heads: *mut float32x4_t,
+) {
+    const { assert!(Head::<F>::LEN == 5) };
+    for four in 0..4 {
+        let scales = widen(scales[four]);
+        let times = match &mins {
+            Some(mins) => widen(mins[four]),
+            None => scales,
+        };
+        for j in 0..4 {
+            let (g, half) = (four * 2 + j / 2, j % 2);
+            // SAFETY: the caller vouches for room.
+            unsafe {
+                let head = heads.add(g * 5);
+                head.write(d);
+                head.add(1 + half).write(vreinterpretq_f32_s32(scales[j]));
+                head.add(3 + half).write(vmulq_f32(factor, vcvtq_f32_s32(times[j])));
+            }
+        }
+    }
 }
 
 macro_rules! kquant {
-    ($name:ident, $bytes:literal, sub16: $sub16:literal, |$p:ident| $head:expr, |$q:ident, $g:ident| $quants:expr) => {
+    ($name:ident, $bytes:literal, sub_scaled: $sub:literal, |$p:ident, $to:ident| $heads:expr, |$b:ident, $g:ident| $quants:expr) => {
         #[allow(non_camel_case_types, reason = "the format's own name")]
         #[doc = concat!("See the format's definition, `format::", stringify!($name), "`.")]
         pub(crate) struct $name;
-        // SAFETY: reads only within the `BYTES` bytes of the block that the caller vouches for.
-        unsafe impl Group for $name {
+        // SAFETY: reads only within the `BYTES` bytes of the blocks that the caller vouches for.
+        unsafe impl Format4 for $name {
             const BYTES: usize = $bytes;
-            const BLOCK_RUNS: usize = RUNS;
-            const SUB16: bool = $sub16;
+            const BLOCK_RUNS: usize = 8;
+            const SUB_SCALED: bool = $sub;
             #[target_feature(enable = "neon")]
             #[inline]
-            unsafe fn head($p: *const u8, _n: usize) -> Head {
-                // SAFETY: the caller vouches for the block.
-                unsafe { $head }
+            unsafe fn heads($p: Blocks4, $to: *mut float32x4_t) {
+                // SAFETY: the caller vouches for the blocks and room for eight heads.
+                unsafe { $heads }
             }
             #[target_feature(enable = "neon")]
             #[inline]
-            unsafe fn quants($q: *const u8, $g: usize) -> [int8x16_t; 2] {
+            unsafe fn quants($b: *const u8, $g: usize) -> [int8x16_t; 2] {
                 // SAFETY: the caller vouches for the block; `g` is below 8.
                 unsafe { $quants }
             }
@@ -112,59 +158,62 @@ macro_rules! kquant {
 kquant!(
     Q2_K,
     84,
-    sub16: true,
-    |p| {
-        let both = vld1q_u8(p);
-        let [scales, mins] = signed([vandq_u8(both, vdupq_n_u8(15)), vshrq_n_u8::<4>(both)]);
-        head16(f16_at(p.add(80)), scales, scaled(mins, -f16_at(p.add(82))))
+    sub_scaled: true,
+    |p, heads| {
+        let scales = byte_columns!(p, |p| vreinterpretq_s8_u8(vandq_u8(vld1q_u8(p), vdupq_n_u8(15))));
+        let mins = byte_columns!(p, |p| vreinterpretq_s8_u8(vshrq_n_u8::<4>(vld1q_u8(p))));
+        sub_scaled::<Q2_K>(f16x4(p, 80), scales, vnegq_f32(f16x4(p, 82)), Some(mins), heads);
     },
-    |p, g| signed(bits(load(p.add(16 + g / 4 * 32)), g % 4 * 2, 2, 0))
+    |b, g| signed(bits(load(b.add(16 + g / 4 * 32)), g % 4 * 2, 2, 0))
 );
 
 kquant!(
     Q3_K,
     110,
-    sub16: true,
-    |p| {
-        let word = |i: usize| u32::from_le(p.add(96 + i * 4).cast::<u32>().read_unaligned());
-        let (a, b, c) = (word(0), word(1), word(2));
-        let low = |v: u32| v & 0x0f0f_0f0f;
-        let high = |v: u32| (v & 0x0303_0303) << 4;
-        let first = u64::from(low(a) | high(c)) | u64::from(low(b) | high(c >> 2)) << 32;
-        let second = u64::from(low(a >> 4) | high(c >> 4)) | u64::from(low(b >> 4) | high(c >> 6)) << 32;
-        let scales = vsubq_s8(vcombine_s8(vcreate_s8(first), vcreate_s8(second)), vdupq_n_s8(32));
-        let d = f16_at(p.add(108));
-        head16(d, scales, scaled(scales, -4.0 * d))
+    sub_scaled: true,
+    |p, heads| {
+        let scales = byte_columns!(p, |p| {
+            let word = |i: usize| u32::from_le(p.add(96 + i * 4).cast::<u32>().read_unaligned());
+            let (a, b, c) = (word(0), word(1), word(2));
+            let low = |v: u32| v & 0x0f0f_0f0f;
+            let high = |v: u32| (v & 0x0303_0303) << 4;
+            let first = u64::from(low(a) | high(c)) | u64::from(low(b) | high(c >> 2)) << 32;
+            let second = u64::from(low(a >> 4) | high(c >> 4)) | u64::from(low(b >> 4) | high(c >> 6)) << 32;
+            vsubq_s8(vcombine_s8(vcreate_s8(first), vcreate_s8(second)), vdupq_n_s8(32))
+        });
+        let d = f16x4(p, 108);
+        sub_scaled::<Q3_K>(d, scales, vmulq_n_f32(d, -4.0), None, heads);
     },
-    |p, g| or(bits(load(p.add(32 + g / 4 * 32)), g % 4 * 2, 2, 0), bits(load(p), g, 1, 2))
+    |b, g| or(bits(load(b.add(32 + g / 4 * 32)), g % 4 * 2, 2, 0), bits(load(b), g, 1, 2))
 );
 
 kquant!(
     Q4_K,
     144,
-    sub16: false,
-    |p| scales_and_mins(p),
-    |p, g| signed(bits(load(p.add(16 + g / 2 * 32)), g % 2 * 4, 4, 0))
+    sub_scaled: false,
+    |p, heads| scales_and_mins(p, heads),
+    |b, g| signed(bits(load(b.add(16 + g / 2 * 32)), g % 2 * 4, 4, 0))
 );
 
 kquant!(
     Q5_K,
     176,
-    sub16: false,
-    |p| scales_and_mins(p),
-    |p, g| or(bits(load(p.add(48 + g / 2 * 32)), g % 2 * 4, 4, 0), bits(load(p.add(16)), g, 1, 4))
+    sub_scaled: false,
+    |p, heads| scales_and_mins(p, heads),
+    |b, g| or(bits(load(b.add(48 + g / 2 * 32)), g % 2 * 4, 4, 0), bits(load(b.add(16)), g, 1, 4))
 );
 
 kquant!(
     Q6_K,
     210,
-    sub16: true,
-    |p| {
-        let (d, scales) = (f16_at(p.add(208)), vld1q_s8(p.add(192).cast()));
-        head16(d, scales, scaled(scales, -32.0 * d))
+    sub_scaled: true,
+    |p, heads| {
+        let scales = byte_columns!(p, |p| vld1q_s8(p.add(192).cast()));
+        let d = f16x4(p, 208);
+        sub_scaled::<Q6_K>(d, scales, vmulq_n_f32(d, -32.0), None, heads);
     },
-    |p, g| {
-        let low = bits(load(p.add(g / 4 * 64 + g % 2 * 32)), g % 4 / 2 * 4, 4, 0);
-        or(low, bits(load(p.add(128 + g / 4 * 32)), g % 4 * 2, 2, 4))
+    |b, g| {
+        let low = bits(load(b.add(g / 4 * 64 + g % 2 * 32)), g % 4 / 2 * 4, 4, 0);
+        or(low, bits(load(b.add(128 + g / 4 * 32)), g % 4 * 2, 2, 4))
     }
 );

@@ -1,30 +1,8 @@
-//! The formats of 32-element blocks. A group is eight blocks; the last group of a row may have fewer.
+//! The formats of 32-element blocks: a block is a run.
 
 use std::arch::aarch64::*;
 
-use super::group::{Group, Head, RUNS};
-use crate::vector::f16x4_to_f32;
-
-/// The f16 `at` bytes into each of `n` blocks of `bytes` bytes, 0 beyond.
-///
-/// # Safety
-/// `n` blocks, which have two bytes there, can be read at `p`; `n` is at most 8.
-#[target_feature(enable = "neon")]
-#[inline]
-unsafe fn f16x8(p: *const u8, bytes: usize, at: usize, n: usize) -> [float32x4_t; 2] {
-    let mut halves = [0u16; RUNS];
-    // SAFETY: the caller vouches for the blocks; the array has eight halves.
-    unsafe {
-        if n == RUNS {
-            halves = std::array::from_fn(|i| p.add(i * bytes + at).cast::<u16>().read_unaligned());
-        } else {
-            for (i, half) in halves.iter_mut().enumerate().take(n) {
-                *half = p.add(i * bytes + at).cast::<u16>().read_unaligned();
-            }
-        }
-        [f16x4_to_f32(vld1_u16(halves.as_ptr())), f16x4_to_f32(vld1_u16(halves.as_ptr().add(4)))]
-    }
-}
+use super::rows::{Blocks4, Format4, Head, f16x4};
 
 /// 16 bytes of low and high nibbles to 32 bytes: low ones first.
 ///
@@ -72,52 +50,45 @@ fn signed([a, b]: [uint8x16_t; 2]) -> [int8x16_t; 2] {
     [vreinterpretq_s8_u8(a), vreinterpretq_s8_u8(b)]
 }
 
-/// A head with these offsets.
+/// Scales, and offsets of `factor * scale`.
 #[target_feature(enable = "neon")]
 #[inline]
-fn head(scale: [float32x4_t; 2], [low, high]: [float32x4_t; 2]) -> Head {
-    Head { scale, offset: [low, high, vdupq_n_f32(0.0), vdupq_n_f32(0.0)], ..Head::ZERO }
-}
-
-/// A head with offsets of `factor * scale`.
-#[target_feature(enable = "neon")]
-#[inline]
-fn head_with_factor([low, high]: [float32x4_t; 2], factor: f32) -> Head {
-    head([low, high], [vmulq_n_f32(low, factor), vmulq_n_f32(high, factor)])
+fn with_factor(scale: float32x4_t, factor: f32) -> [float32x4_t; 2] {
+    [scale, vmulq_n_f32(scale, factor)]
 }
 
 macro_rules! legacy {
-    ($name:ident, $bytes:literal, offset: $offset:literal, |$p:ident, $n:ident| $head:expr, |$q:ident| $quants:expr) => {
+    ($name:ident, $bytes:literal, offset: $offset:literal, |$p:ident| $heads:expr, |$b:ident| $quants:expr) => {
         #[doc = concat!("See the format's definition, `format::", stringify!($name), "`.")]
         pub(crate) struct $name;
-        // SAFETY: reads `BYTES` bytes of each of the blocks that the caller vouches for, and nothing else.
-        unsafe impl Group for $name {
+        // SAFETY: reads only within the `BYTES` bytes of the blocks that the caller vouches for.
+        unsafe impl Format4 for $name {
             const BYTES: usize = $bytes;
             const BLOCK_RUNS: usize = 1;
             const OFFSET: bool = $offset;
             #[target_feature(enable = "neon")]
             #[inline]
-            unsafe fn head($p: *const u8, $n: usize) -> Head {
-                // SAFETY: the caller vouches for `n` blocks.
-                unsafe { $head }
+            unsafe fn heads($p: Blocks4, heads: *mut float32x4_t) {
+                // SAFETY: the caller vouches for the blocks and room for a head.
+                unsafe {
+                    let head = $heads;
+                    for i in 0..Head::<Self>::LEN {
+                        heads.add(i).write(head[i]);
+                    }
+                }
             }
             #[target_feature(enable = "neon")]
             #[inline]
-            unsafe fn quants(p: *const u8, g: usize) -> [int8x16_t; 2] {
-                // SAFETY: the caller vouches for block `g`.
-                unsafe {
-                    let $q = p.add(g * $bytes);
-                    $quants
-                }
+            unsafe fn quants($b: *const u8, _g: usize) -> [int8x16_t; 2] {
+                // SAFETY: the caller vouches for the block.
+                unsafe { $quants }
             }
         }
     };
 }
 
-legacy!(Q4_0, 18, offset: true, |p, n| head_with_factor(f16x8(p, 18, 0, n), -8.0), |b| signed(nibbles(b.add(2))));
-legacy!(Q4_1, 20, offset: true, |p, n| head(f16x8(p, 20, 0, n), f16x8(p, 20, 2, n)), |b| signed(nibbles(b.add(4))));
-legacy!(Q5_0, 22, offset: true, |p, n| head_with_factor(f16x8(p, 22, 0, n), -16.0), |b| five_bits(b.add(6), b.add(2)));
-legacy!(Q5_1, 24, offset: true, |p, n| head(f16x8(p, 24, 0, n), f16x8(p, 24, 2, n)), |b| five_bits(b.add(8), b.add(4)));
-legacy!(Q8_0, 34, offset: false, |p, n| head_with_factor(f16x8(p, 34, 0, n), 0.0), |b| {
-    [vld1q_s8(b.add(2).cast()), vld1q_s8(b.add(18).cast())]
-});
+legacy!(Q4_0, 18, offset: true, |p| with_factor(f16x4(p, 0), -8.0), |b| signed(nibbles(b.add(2))));
+legacy!(Q4_1, 20, offset: true, |p| [f16x4(p, 0), f16x4(p, 2)], |b| signed(nibbles(b.add(4))));
+legacy!(Q5_0, 22, offset: true, |p| with_factor(f16x4(p, 0), -16.0), |b| five_bits(b.add(6), b.add(2)));
+legacy!(Q5_1, 24, offset: true, |p| [f16x4(p, 0), f16x4(p, 2)], |b| five_bits(b.add(8), b.add(4)));
+legacy!(Q8_0, 34, offset: false, |p| [f16x4(p, 0)], |b| [vld1q_s8(b.add(2).cast()), vld1q_s8(b.add(18).cast())]);
