@@ -43,7 +43,7 @@ impl ModelFiles {
         mode: LoadMode,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<ModelFiles> {
-        let packed = Packed::find(path).map_err(|source| Error::Packed { path: path.to_owned(), source })?;
+        let packed = find_packed(path).map_err(|source| Error::Packed { path: path.to_owned(), source })?;
         let (shards, header) = match &packed {
             Some(packed) => open_parts(path, &packed.manifest().parts, mode, progress)?,
             None => open_shards(path, mode, progress)?,
@@ -117,6 +117,20 @@ impl std::fmt::Debug for ModelFiles {
             .field("n_tensors", &self.tensors.len())
             .field("n_bytes", &self.n_bytes())
             .finish_non_exhaustive()
+    }
+}
+
+/// The model packed into a file, looked for through a mapping: a read of a few bytes would make the system read megabytes ahead into
+/// small pages of its cache, and pages that came small stay small.
+fn find_packed(path: &Path) -> std::result::Result<Option<Packed>, PackedError> {
+    let ignore = &mut |_| ControlFlow::Continue(());
+    match Storage::open(path, LoadMode::Map, ignore) {
+        Ok(storage) => match storage.bytes(0..storage.len()) {
+            Some(bytes) => Packed::find_in(&mut std::io::Cursor::new(bytes), path),
+            None => Ok(None),
+        },
+        // What is wrong with the file is said when it is opened as a model; some file systems only refuse mappings.
+        Err(_) => Packed::find(path),
     }
 }
 

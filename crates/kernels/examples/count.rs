@@ -76,12 +76,12 @@ fn main() {
         std::process::exit(1);
     };
     for ty in TensorType::all().filter(|&ty| Kernels::supports(ty)) {
-        for n_cols in [1, 4] {
+        for n_cols in [1, 4, 12] {
             row_dot(kernels, ty, n_cols);
         }
     }
     quantize(kernels);
-    for n_q in [1, 4] {
+    for n_q in [1, 4, 64] {
         attend(kernels, 64, n_q);
     }
 }

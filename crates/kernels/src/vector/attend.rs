@@ -11,8 +11,9 @@
 //! ```
 //! and at the end `acc / sum` (Dao et al., FlashAttention, 2022; Milakov and Gimelshein, 2018, for the running maximum).
 //! What the code adds:
-//! 1. Queries are taken a few at a time (the heads of a group, or neighbouring tokens), so that each row of K and V is read and
-//!    widened once for all of them. Blocks are the outer loop: 64 rows of K and V stay in the first-level cache.
+//! 1. Queries are taken a few at a time (the heads of a group, or neighbouring tokens), so that each row of K and V is read
+//!    once for all of them. Blocks are the outer loop: 64 rows of K and V stay in the first-level cache. Where more queries than one
+//!    tile go over the same rows, these are widened to f32 once for all ([`attend_many`]), with the same bits.
 //! 2. Four positions' dot products are added up across lanes together.
 //! 3. Each query's arithmetic has one order, given by its own visible range alone: products run over the head's elements in
 //!    registers, positions are added one by one in ascending order. Positions that only some queries of a tile see are added for
@@ -33,6 +34,12 @@ use super::lanes::{Lanes, for_lanes, load_n, store_n};
 const BLOCK: usize = 64;
 /// Positions in one score tile.
 const POSITIONS: usize = 4;
+/// Queries from which on widening rows first pays.
+const MANY_FROM: usize = 12;
+/// Queries whose scores are held at once: 16 KiB.
+const MANY: usize = 64;
+/// Floats of widened rows: 16 KiB, half of a small first-level cache.
+const WIDE_LEN: usize = 4096;
 
 /// The running state of some queries. Start from [`AttnState::clear`].
 #[derive(Debug)]
@@ -126,27 +133,46 @@ pub(super) unsafe fn attend_f32<V: Lanes>(input: &AttnInput<'_, f32>, state: &mu
     unsafe { attend::<V, f32>(input, state) }
 }
 
+/// Runs `call` with the constant `Q` equal to `n`, which is at most `most` (4 or less). What is more than `most` is known when this is
+/// compiled for one instruction set: no code where tiles are smaller.
+macro_rules! for_queries {
+    ($most:expr, $n:expr, $Q:ident => $call:expr) => {
+        match $n {
+            1 => {
+                const $Q: usize = 1;
+                $call
+            }
+            2 => {
+                const $Q: usize = 2;
+                $call
+            }
+            3 if $most >= 3 => {
+                const $Q: usize = 3;
+                $call
+            }
+            _ if $most >= 4 => {
+                const $Q: usize = 4;
+                $call
+            }
+            _ => unreachable!("a tile is at most {} queries", $most),
+        }
+    };
+}
+
 /// # Safety
 /// As [`Lanes`]; all slices have the documented lengths, `head_dim` is positive, ranges end within `n_pos`.
 #[inline(always)]
 unsafe fn attend<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mut AttnState<'_>) {
     let n_q = input.visible.len();
+    if n_q >= MANY_FROM && input.head_dim * POSITIONS <= WIDE_LEN {
+        // SAFETY: the caller's promise.
+        return unsafe { attend_many::<V, T>(input, state) };
+    }
     for first in (0..input.n_pos()).step_by(BLOCK) {
-        let mut query = 0;
-        while query < n_q {
+        for query in (0..n_q).step_by(V::QUERIES) {
             let n = V::QUERIES.min(n_q - query);
             // SAFETY: queries query..query + n exist; the rest is the caller's promise.
-            unsafe {
-                match n {
-                    1 => attend_tile::<V, T, 1>(input, state, query, first),
-                    2 => attend_tile::<V, T, 2>(input, state, query, first),
-                    // Known when this is compiled for one instruction set: no code where a tile is two queries.
-                    _ if V::QUERIES == 2 => unreachable!("a tile is at most two queries"),
-                    3 => attend_tile::<V, T, 3>(input, state, query, first),
-                    _ => attend_tile::<V, T, 4>(input, state, query, first),
-                }
-            }
-            query += n;
+            unsafe { for_queries!(V::QUERIES, n, Q => attend_tile::<V, T, Q>(input, state, query, first)) }
         }
     }
 }
@@ -163,19 +189,15 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
     first: usize,
 ) {
     let (head_dim, row_len) = (input.head_dim, input.row_len());
-    let seen: [Range<usize>; Q] = std::array::from_fn(|j| {
-        let range = &input.visible[query + j];
-        range.start.clamp(first, first + BLOCK) - first..range.end.clamp(first, first + BLOCK) - first
-    });
-    let used = || seen.iter().filter(|r| !r.is_empty());
-    let (Some(start), Some(end)) = (used().map(|r| r.start).min(), used().map(|r| r.end).max()) else { return };
+    let seen: [Range<usize>; Q] = std::array::from_fn(|j| within(&input.visible[query + j], first..first + BLOCK));
+    let Some(all) = union(&seen) else { return };
 
     let mut scores = [[0.0f32; BLOCK]; Q];
     // SAFETY: rows are clamped to the last position, tiles of scores to the block; queries exist by the caller's promise.
     unsafe {
         let q = input.q.as_ptr().add(query * head_dim);
         let last = input.n_pos() - 1;
-        for position in (start / POSITIONS * POSITIONS..end).step_by(POSITIONS) {
+        for position in (all.start / POSITIONS * POSITIONS..all.end).step_by(POSITIONS) {
             let mut rows = [input.k.as_ptr(); POSITIONS];
             for (p, row) in rows.iter_mut().enumerate() {
                 *row = row.add((first + position + p).min(last) * row_len);
@@ -193,17 +215,163 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
         }
         let acc = state.acc.as_mut_ptr().add(query * head_dim);
         let v = input.v.as_ptr().add(first * row_len);
-        let shared = seen.iter().map(|r| r.start).max().unwrap_or(0)..seen.iter().map(|r| r.end).min().unwrap_or(0);
-        // Without a shared part, everything is before it.
-        let shared = if shared.is_empty() { BLOCK..BLOCK } else { shared };
+        add_seen::<V, T, Q>(scores.as_ptr().cast(), v, head_dim, &seen, acc);
+    }
+}
+
+/// The part of `range` that lies within `block`, counted from its beginning.
+#[inline(always)]
+fn within(range: &Range<usize>, block: Range<usize>) -> Range<usize> {
+    let clamp = |x: usize| x.clamp(block.start, block.end) - block.start;
+    clamp(range.start)..clamp(range.end)
+}
+
+/// The range from the first to the last position that one of the ranges has; `None` if all are empty.
+#[inline(always)]
+fn union(ranges: &[Range<usize>]) -> Option<Range<usize>> {
+    let used = || ranges.iter().filter(|r| !r.is_empty());
+    Some(used().map(|r| r.start).min()?..used().map(|r| r.end).max()?)
+}
+
+/// Rows of K or V as f32, aligned as cache lines are.
+#[repr(align(64))]
+struct Wide([f32; WIDE_LEN]);
+
+/// [`attend`] for more queries than a tile has: each few rows of K and V are widened once, and then all queries go over them.
+///
+/// One query's operations are the same, in the same order, as in [`attend_tile`].
+///
+/// # Safety
+/// As [`attend`]; `WIDE_LEN` holds [`POSITIONS`] rows.
+#[inline(always)]
+unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mut AttnState<'_>) {
+    let (head_dim, row_len, n_q) = (input.head_dim, input.row_len(), input.visible.len());
+    let at_once = (WIDE_LEN / head_dim / POSITIONS * POSITIONS).min(BLOCK);
+    let last = input.n_pos() - 1;
+    let mut scores = [[0.0f32; BLOCK]; MANY];
+    let mut wide = Wide([0.0; WIDE_LEN]);
+    let wide = wide.0.as_mut_ptr();
+    for first in (0..input.n_pos()).step_by(BLOCK) {
+        for query in (0..n_q).step_by(MANY) {
+            let queries = query..n_q.min(query + MANY);
+            let mut seen = [const { 0..0 }; MANY];
+            for (seen, range) in seen.iter_mut().zip(&input.visible[queries.clone()]) {
+                *seen = within(range, first..first + BLOCK);
+            }
+            let seen = &seen[..queries.len()];
+            let Some(all) = union(seen) else { continue };
+            // SAFETY: rows are clamped to the last position; queries are those of `input`; `at_once` rows fit `wide`.
+            unsafe {
+                for sub in (all.start / POSITIONS * POSITIONS..all.end).step_by(at_once) {
+                    let n_rows = at_once.min(all.end - sub).next_multiple_of(POSITIONS);
+                    for r in 0..n_rows {
+                        let row = input.k.as_ptr().add((first + sub + r).min(last) * row_len);
+                        widen::<V, T>(row, head_dim, wide.add(r * head_dim));
+                    }
+                    for j in (0..queries.len()).step_by(V::MANY_QUERIES) {
+                        let n = V::MANY_QUERIES.min(queries.len() - j);
+                        let Some(tile) = union(&seen[j..j + n]) else { continue };
+                        let tile = within(&tile, sub..sub + n_rows);
+                        let q = input.q.as_ptr().add((query + j) * head_dim);
+                        let scores = scores[j..j + n].as_mut_ptr().cast::<f32>().add(sub);
+                        for_queries!(V::MANY_QUERIES, n, Q => score_rows::<V, Q>(q, head_dim, wide, tile, scores));
+                    }
+                }
+                for (j, seen) in seen.iter().enumerate().filter(|(_, seen)| !seen.is_empty()) {
+                    let acc = &mut state.acc[(query + j) * head_dim..][..head_dim];
+                    let (max, sum) = (&mut state.max[query + j], &mut state.sum[query + j]);
+                    weigh::<V>(&mut scores[j], seen, input.soft_cap, max, sum, acc);
+                }
+                for sub in (all.start..all.end).step_by(at_once) {
+                    let n_rows = at_once.min(all.end - sub);
+                    for r in 0..n_rows {
+                        let row = input.v.as_ptr().add((first + sub + r) * row_len);
+                        widen::<V, T>(row, head_dim, wide.add(r * head_dim));
+                    }
+                    for j in (0..queries.len()).step_by(V::MANY_QUERIES) {
+                        let n = V::MANY_QUERIES.min(queries.len() - j);
+                        let acc = state.acc.as_mut_ptr().add((query + j) * head_dim);
+                        let weights = scores[j..j + n].as_ptr().cast::<f32>().add(sub);
+                        for_queries!(V::MANY_QUERIES, n, Q => {
+                            let seen: [_; Q] = std::array::from_fn(|i| within(&seen[j + i], sub..sub + n_rows));
+                            add_seen::<V, f32, Q>(weights, wide, head_dim, &seen, acc);
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes a row's elements as f32.
+///
+/// # Safety
+/// As [`Lanes`]; the row and `out` have `head_dim` elements.
+#[inline(always)]
+unsafe fn widen<V: Lanes, T: Element>(row: *const T, head_dim: usize, out: *mut f32) {
+    // SAFETY: offsets stay below head_dim.
+    unsafe {
+        for d in (0..head_dim).step_by(V::N) {
+            let n = V::N.min(head_dim - d);
+            store_n(T::load::<V>(row, d, n), out.add(d), n);
+        }
+    }
+}
+
+/// The scores of `Q` neighbouring queries with some rows of K: query `j` and row `p` to `scores[j * BLOCK + p]`, for whole tiles that
+/// cover the rows.
+///
+/// # Safety
+/// As [`Lanes`]; `q` holds `(Q, head_dim)`, `k` rows up to the next whole tile, `scores` as many columns.
+#[inline(always)]
+unsafe fn score_rows<V: Lanes, const Q: usize>(
+    q: *const f32,
+    head_dim: usize,
+    k: *const f32,
+    rows: Range<usize>,
+    scores: *mut f32,
+) {
+    for p in (rows.start / POSITIONS * POSITIONS..rows.end).step_by(POSITIONS) {
+        let mut keys = [k; POSITIONS];
+        // SAFETY: the caller's promise.
+        unsafe {
+            for (i, key) in keys.iter_mut().enumerate() {
+                *key = key.add((p + i) * head_dim);
+            }
+            let tile = score_tile::<V, f32, Q>(q, head_dim, keys);
+            for (j, tile) in tile.iter().enumerate() {
+                scores.add(j * BLOCK + p).cast::<[f32; POSITIONS]>().write(*tile);
+            }
+        }
+    }
+}
+
+/// Adds weight * value of the positions that each of `Q` neighbouring queries sees: weight `j * BLOCK + p` is that of query `j` and
+/// row `p` of `v`.
+///
+/// # Safety
+/// As [`Lanes`]; the ranges are within the rows of `v` and a block, `acc` is `(Q, head_dim)`.
+#[inline(always)]
+unsafe fn add_seen<V: Lanes, T: Element, const Q: usize>(
+    weights: *const f32,
+    v: *const T,
+    head_dim: usize,
+    seen: &[Range<usize>; Q],
+    acc: *mut f32,
+) {
+    let shared = seen.iter().map(|r| r.start).max().unwrap_or(0)..seen.iter().map(|r| r.end).min().unwrap_or(0);
+    // Without a shared part, everything is before it.
+    let shared = if shared.is_empty() { BLOCK..BLOCK } else { shared };
+    // SAFETY: the caller's promise.
+    unsafe {
         for (j, seen) in seen.iter().enumerate() {
             let before = seen.start..seen.end.min(shared.start);
-            add_values::<V, T, 1>(&scores[j..], v, head_dim, before, acc.add(j * head_dim));
+            add_values::<V, T, 1>(weights.add(j * BLOCK), v, head_dim, before, acc.add(j * head_dim));
         }
-        add_values::<V, T, Q>(&scores, v, head_dim, shared.clone(), acc);
+        add_values::<V, T, Q>(weights, v, head_dim, shared.clone(), acc);
         for (j, seen) in seen.iter().enumerate() {
             let after = seen.start.max(shared.end)..seen.end;
-            add_values::<V, T, 1>(&scores[j..], v, head_dim, after, acc.add(j * head_dim));
+            add_values::<V, T, 1>(weights.add(j * BLOCK), v, head_dim, after, acc.add(j * head_dim));
         }
     }
 }
@@ -224,14 +392,14 @@ unsafe fn score_tile<V: Lanes, T: Element, const Q: usize>(
         let full = head_dim / V::N * V::N;
         let mut d = 0;
         while d < full {
-            let mut keys = [V::splat(0.0); POSITIONS];
-            for p in 0..POSITIONS {
-                keys[p] = T::load(rows[p], d, V::N);
-            }
+            let mut queries = [V::splat(0.0); Q];
             for j in 0..Q {
-                let q = V::load(q.add(j * head_dim + d));
-                for p in 0..POSITIONS {
-                    sums[j][p] = q.fma(keys[p], sums[j][p]);
+                queries[j] = V::load(q.add(j * head_dim + d));
+            }
+            for p in 0..POSITIONS {
+                let key: V = T::load(rows[p], d, V::N);
+                for j in 0..Q {
+                    sums[j][p] = queries[j].fma(key, sums[j][p]);
                 }
             }
             d += V::N;
@@ -304,13 +472,13 @@ unsafe fn weigh<V: Lanes>(
     }
 }
 
-/// Adds weight * value of the positions `range` to the accumulators of `Q` neighbouring queries, whose weights come first.
+/// Adds weight * value of the positions `range` to the accumulators of `Q` neighbouring queries.
 ///
 /// # Safety
-/// As [`Lanes`]; `range` is within the block, `v` holds its rows, `acc` `(Q, head_dim)`.
+/// As [`Lanes`]; `v` and `weights` (see [`add_seen`]) have the positions of `range`, `acc` is `(Q, head_dim)`.
 #[inline(always)]
 unsafe fn add_values<V: Lanes, T: Element, const Q: usize>(
-    weights: &[[f32; BLOCK]],
+    weights: *const f32,
     v: *const T,
     head_dim: usize,
     range: Range<usize>,
@@ -340,7 +508,7 @@ unsafe fn add_values<V: Lanes, T: Element, const Q: usize>(
 /// As [`add_values`]; rows have `first + (C - 1) * N + n` elements.
 #[inline(always)]
 unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize>(
-    weights: &[[f32; BLOCK]],
+    weights: *const f32,
     v: *const T,
     head_dim: usize,
     first: usize,
@@ -352,7 +520,6 @@ unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize
     unsafe {
         let row_len = T::row_len(head_dim).unwrap_or(0);
         let acc = acc.add(first);
-        let weights = &weights[..Q];
         let lanes = |c: usize| if c + 1 == C { n } else { V::N };
         let mut sums = [[V::splat(0.0); C]; Q];
         for j in 0..Q {
@@ -362,14 +529,14 @@ unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize
         }
         for position in range {
             let row = v.add(position * row_len);
-            let mut values = [V::splat(0.0); C];
-            for c in 0..C {
-                values[c] = T::load(row, first + c * V::N, lanes(c));
-            }
+            let mut factors = [V::splat(0.0); Q];
             for j in 0..Q {
-                let weight = V::splat(weights[j][position]);
-                for c in 0..C {
-                    sums[j][c] = weight.fma(values[c], sums[j][c]);
+                factors[j] = V::splat(*weights.add(j * BLOCK + position));
+            }
+            for c in 0..C {
+                let value: V = T::load(row, first + c * V::N, lanes(c));
+                for j in 0..Q {
+                    sums[j][c] = factors[j].fma(value, sums[j][c]);
                 }
             }
         }

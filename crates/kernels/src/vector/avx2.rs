@@ -29,6 +29,7 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 impl Lanes for Ymm {
     const N: usize = N;
     const QUERIES: usize = 2;
+    const MANY_QUERIES: usize = 3;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

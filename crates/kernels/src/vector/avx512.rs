@@ -23,6 +23,7 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 impl Lanes for Zmm {
     const N: usize = N;
     const QUERIES: usize = 4;
+    const MANY_QUERIES: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -14,6 +14,8 @@ pub(crate) trait Lanes: Copy {
     const N: usize;
     /// Queries that the attention kernels hold in registers at once (their tile is `QUERIES` x 4 accumulators).
     const QUERIES: usize;
+    /// The same where rows are f32 already and need no register to be widened in.
+    const MANY_QUERIES: usize;
 
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;

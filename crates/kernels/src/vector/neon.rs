@@ -49,6 +49,7 @@ impl Lanes for Quad {
     const N: usize = N;
     // 16 accumulators, four keys and a query in 32 registers.
     const QUERIES: usize = 4;
+    const MANY_QUERIES: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -36,6 +36,7 @@ fn power_of_two(n: i32) -> f32 {
 impl Lanes for Portable {
     const N: usize = N;
     const QUERIES: usize = 2;
+    const MANY_QUERIES: usize = 2;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
