@@ -100,10 +100,11 @@ class Ik:
         self.n_past += len(tokens)
 
     def truncate(self, n):
-        if n == 0:
-            self.api.llama_kv_cache_clear(self.ctx)
-        else:
-            assert self.api.llama_kv_cache_seq_rm(self.ctx, 0, n, -1)
+        if n == self.n_past:
+            return
+        if n != 0:  # the package offers no call that keeps a part
+            raise SystemExit(f"peer.py: ik_llama.cpp can be measured once a process behind {n} tokens: --repeat 1, prompt or gen")
+        self.api.llama_kv_cache_clear(self.ctx)
         self.n_past = n
 
 

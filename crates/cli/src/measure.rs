@@ -68,6 +68,7 @@ pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
             stalls: stats.stalls,
             stall_us: stats.stall_time.as_micros() as u64,
             is_direct: stats.is_direct,
+            reader: stats.reader.name(),
         }),
         timing: None,
     }

@@ -1,7 +1,7 @@
 //! The banner before and the statistics after an answer.
 
 use crate::resolve::Mode;
-use modelembed::LockStats;
+use modelembed::{GpuLayers, GpuPlacement, LockStats};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
@@ -30,7 +30,12 @@ impl Mode {
 }
 
 /// What is printed before the model is loaded.
-pub fn banner(model: &Path, ctx_tokens: usize, mode: Mode) -> String {
+pub fn banner(model: &Path, ctx_tokens: usize, gpu_layers: GpuLayers, mode: Mode) -> String {
+    let gpu_layers = match gpu_layers {
+        GpuLayers::Count(n) => n.to_string(),
+        GpuLayers::All => "all".to_string(),
+        GpuLayers::Auto => "auto".to_string(),
+    };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
         "=== Memory Loading Example ===\n\
@@ -41,7 +46,7 @@ pub fn banner(model: &Path, ctx_tokens: usize, mode: Mode) -> String {
          Configuration:\n\
          \x20 Model: {}\n\
          \x20 Context size: {ctx_tokens}\n\
-         \x20 GPU layers: 0\n\
+         \x20 GPU layers: {gpu_layers}\n\
          \x20 Mode: {}\n\
          \n\
          {}",
@@ -52,6 +57,19 @@ pub fn banner(model: &Path, ctx_tokens: usize, mode: Mode) -> String {
         model.display(),
         mode.words(),
         mode.loading(),
+    )
+}
+
+/// What a GPU computes of a model of `n_layer` layers, and what is left to the CPU, in weights that a token reads.
+pub fn placed(gpu: &GpuPlacement, n_layer: usize, bytes_per_token: u64) -> String {
+    let head = if gpu.has_head { " and the output head" } else { "" };
+    format!(
+        "✓ GPU layers: {} of {n_layer}{head} on {} ({}), {}; on the CPU {}",
+        gpu.n_layers,
+        gpu.adapter,
+        gpu.backend,
+        megabytes(gpu.weight_bytes),
+        megabytes(bytes_per_token.saturating_sub(gpu.weight_bytes)),
     )
 }
 
@@ -141,6 +159,8 @@ pub struct Streamed {
     pub stall_us: u64,
     /// Past the page cache.
     pub is_direct: bool,
+    /// Who reads.
+    pub reader: &'static str,
 }
 
 impl Statistics {
@@ -198,9 +218,10 @@ impl Statistics {
             line(
                 "Streamed",
                 format!(
-                    "{}, {} a token, {way} the page cache; {} stalls of {} together",
+                    "{}, {} a token, by {} {way} the page cache; {} stalls of {} together",
                     megabytes(s.read_bytes),
                     megabytes(s.bytes_per_token),
+                    s.reader,
                     s.stalls,
                     milliseconds(s.stall_us)
                 ),
@@ -251,6 +272,7 @@ impl Statistics {
                 "stalls": s.stalls,
                 "stall_ms": s.stall_us as f64 / 1e3,
                 "direct": s.is_direct,
+                "reader": s.reader,
             })),
             "lookup_guessed_tokens": self.guessed_tokens,
             "lookup_accepted_tokens": self.accepted_tokens,
@@ -273,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_banner_says_what_will_be_done() {
-        let text = banner("models/x.gguf".as_ref(), 2048, Mode::Map);
+        let text = banner("models/x.gguf".as_ref(), 2048, GpuLayers::Count(0), Mode::Map);
         for line in [
             "=== Memory Loading Example ===",
             "System: ",
@@ -324,6 +346,7 @@ mod tests {
                 stalls: 7,
                 stall_us: 250_000,
                 is_direct: true,
+                reader: "threads",
             }),
             timing: None,
         };
@@ -333,7 +356,7 @@ mod tests {
              Resident: 1.00 MB of 4.00 MB of the model (25%)\n  Private: 2.00 MB\n  \
              Locked: 1.00 MB of 3.00 MB of weights; the limit allows 9 bytes\n  Load time: 1.5 ms\n  \
              Time to first token: 12.3 s\n  Prompt: 10 tokens, 100.0 tokens/s\n  Decode: 5 tokens, 10.0 tokens/s, 1.00 GB/s\n  \
-             Streamed: 90.00 MB, 10.00 MB a token, past the page cache; 7 stalls of 250.0 ms together\n"
+             Streamed: 90.00 MB, 10.00 MB a token, by threads past the page cache; 7 stalls of 250.0 ms together\n"
         );
         let none = Statistics::default().text();
         assert!(!none.contains("System") && !none.contains("Decode") && !none.contains("first token"), "{none}");

@@ -5,7 +5,8 @@ use crate::args::{self, Activations, LowArgs, Seed};
 use crate::model_path::{self, Found};
 use crate::own::Own;
 use anyhow::{Context, Result};
-use modelembed::storage::process;
+use modelembed::GpuLayers;
+use modelembed::storage::{StreamReader, process};
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{IsTerminal, Read, stdin};
@@ -43,6 +44,7 @@ pub struct Setting {
     pub model_note: Option<String>,
     pub mode: Mode,
     pub ram_budget: modelembed::RamBudget,
+    pub stream_reader: StreamReader,
     pub lock: modelembed::Lock,
     pub ctx_tokens: usize,
     /// The context size was asked for.
@@ -54,6 +56,9 @@ pub struct Setting {
     /// Where the time goes is measured.
     pub timing: bool,
     pub isa: Option<String>,
+    pub gpu_layers: GpuLayers,
+    /// Index or part of the name of the GPU.
+    pub gpu_device: Option<String>,
     pub quiet: bool,
     pub verbose: bool,
     pub format: Format,
@@ -172,6 +177,8 @@ pub enum Task {
     Unpack(Unpack),
     Synthetic(SyntheticModel),
     Completions(clap_complete::Shell),
+    /// Show the GPUs that there are.
+    Devices,
 }
 
 /// The context size of a run that was given none.
@@ -185,12 +192,10 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
     if let Some(args::Command::Completions(completions)) = low.command {
         return Ok((Task::Completions(completions.shell), None));
     }
+    if low.common.device.as_deref() == Some("list") {
+        return Ok((Task::Devices, None));
+    }
     let mode = mode(low.common.mmap, low.common.memory)?;
-    anyhow::ensure!(
-        low.common.ngl == 0,
-        "-ngl {}: this build has no GPU support; leave -ngl out to compute on the CPU",
-        low.common.ngl
-    );
     if low.command.is_none() {
         // A program with a model chats when it is started from a terminal without a question.
         low.run.interactive |= own.is_some() && low.run.prompt.is_none() && !low.run.raw && stdin().is_terminal();
@@ -212,6 +217,11 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         model_note: found.note,
         mode,
         ram_budget: low.common.ram_budget,
+        stream_reader: match low.common.stream_io {
+            args::StreamIo::Auto => StreamReader::Auto,
+            args::StreamIo::Ring => StreamReader::Ring,
+            args::StreamIo::Threads => StreamReader::Threads,
+        },
         lock: low.common.mlock,
         ctx_tokens: low.common.ctx.map_or(DEFAULT_CTX_TOKENS, |tokens| tokens as usize),
         ctx_is_explicit: low.common.ctx.is_some(),
@@ -224,6 +234,8 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         }),
         timing: low.run.timing,
         isa: low.common.isa,
+        gpu_layers: low.common.ngl,
+        gpu_device: low.common.device,
         quiet: low.common.quiet,
         verbose: low.common.verbose,
         format: low.common.format,

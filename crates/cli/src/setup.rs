@@ -6,7 +6,9 @@ use crate::resolve::{Mode, Sampling, Setting, Talk};
 use crate::terminal::Notes;
 use anyhow::{Result, anyhow};
 use modelembed::text::chat::{self, ChatTemplate, Source};
-use modelembed::{Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions, Verdict};
+use modelembed::{
+    GpuLimits, Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions, Verdict,
+};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -17,6 +19,24 @@ impl Setting {
     /// Where notes go.
     pub fn notes(&self) -> Notes {
         Notes { quiet: self.quiet, verbose: self.verbose }
+    }
+
+    /// How the model is loaded, but for the instruction set, which may not exist.
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions {
+            mode: self.mode.load_mode(),
+            threads: self.threads,
+            isa: None,
+            exact: self.exact,
+            ram_budget: self.ram_budget,
+            ctx_tokens: Some(self.ctx_tokens),
+            cache_type: self.cache_type,
+            lock: self.lock,
+            stream_reader: self.stream_reader,
+            gpu_layers: self.gpu_layers,
+            gpu_device: self.gpu_device.clone(),
+            gpu_limits: GpuLimits::default(),
+        }
     }
 }
 
@@ -44,15 +64,7 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
             anyhow!("-isa {name}: no such instruction set; this CPU has {}", known.join(", "))
         })?),
     };
-    let options = LoadOptions {
-        mode: setting.mode.load_mode(),
-        threads: setting.threads,
-        isa,
-        exact: setting.exact,
-        ram_budget: setting.ram_budget,
-        ctx_tokens: Some(setting.ctx_tokens),
-        lock: setting.lock,
-    };
+    let options = LoadOptions { isa, ..setting.load_options() };
     let mut bar = ProgressBar::new(notes);
     let loaded = Model::load(&setting.model, &options, &mut |progress| {
         bar.show(progress.done_bytes, progress.total_bytes);
@@ -79,9 +91,12 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
 /// Loads the model between the banner and the line that says that it is there.
 pub fn load_with_banner(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
     let notes = setting.notes();
-    notes.line(&report::banner(&setting.model, setting.ctx_tokens, setting.mode));
+    notes.line(&report::banner(&setting.model, setting.ctx_tokens, setting.gpu_layers, setting.mode));
     let model = load(setting, interrupt)?;
     let address = model.storages().next().and_then(|storage| storage.base_address());
+    if let Some(placement) = model.gpu_placement() {
+        notes.line(&report::placed(placement, model.config().n_layer, model.bytes_per_token()));
+    }
     notes.line(&report::loaded(setting.mode, address, model.n_bytes()));
     Ok(model)
 }

@@ -13,13 +13,17 @@ pub fn text(timing: &Timing) -> String {
     let mut out = String::new();
     for (name, phase) in phases(timing).into_iter().filter(|(_, phase)| phase.tokens > 0) {
         let total = phase.total();
-        let _ = writeln!(out, "{name} timing, {} tokens:      us/token   share   waiting", phase.tokens);
+        // A column that says nothing is left out.
+        let on_gpu = if total.on_gpu.is_zero() { "" } else { "    on GPU" };
+        let _ = writeln!(out, "{name} timing, {} tokens:      us/token   share   waiting{on_gpu}", phase.tokens);
         let mut line = |label: &str, time: JobTime| {
             let us = |time: std::time::Duration| time.as_secs_f64() * 1e6 / phase.tokens as f64;
             let share = 100.0 * time.elapsed.as_secs_f64() / total.elapsed.as_secs_f64().max(1e-9);
-            let _ = writeln!(out, "  {label:<20} {:>12.1} {share:>6.1}% {:>9.1}", us(time.elapsed), us(time.waited));
+            let _ = write!(out, "  {label:<20} {:>12.1} {share:>6.1}% {:>9.1}", us(time.elapsed), us(time.waited));
+            let _ = if on_gpu.is_empty() { writeln!(out) } else { writeln!(out, " {:>9.1}", us(time.on_gpu)) };
         };
-        for job in Job::ALL {
+        let is_there = |job: &Job| *job != Job::Gpu || !phase.of(Job::Gpu).elapsed.is_zero();
+        for job in Job::ALL.into_iter().filter(is_there) {
             line(job.name(), phase.of(job));
         }
         line("all", total);
@@ -29,7 +33,10 @@ pub fn text(timing: &Timing) -> String {
 
 /// The same for programs: microseconds of the whole phase.
 pub fn json(timing: &Timing) -> Value {
-    let us = |time: JobTime| json!({"elapsed_us": time.elapsed.as_secs_f64() * 1e6, "waited_us": time.waited.as_secs_f64() * 1e6});
+    let us = |time: JobTime| {
+        let [elapsed, waited, on_gpu] = [time.elapsed, time.waited, time.on_gpu].map(|time| time.as_secs_f64() * 1e6);
+        json!({"elapsed_us": elapsed, "waited_us": waited, "on_gpu_us": on_gpu})
+    };
     let phase = |phase: &PhaseTiming| {
         let jobs: serde_json::Map<String, Value> =
             Job::ALL.iter().map(|&job| (job.name().to_string(), us(phase.of(job)))).collect();
@@ -47,7 +54,11 @@ mod tests {
     fn a_table_has_each_job_and_only_phases_that_were() {
         let mut timing = Timing::default();
         timing.decode.tokens = 10;
-        let time = |us| JobTime { elapsed: Duration::from_micros(us), waited: Duration::from_micros(us / 10) };
+        let time = |us| JobTime {
+            elapsed: Duration::from_micros(us),
+            waited: Duration::from_micros(us / 10),
+            ..JobTime::default()
+        };
         timing.decode.jobs[Job::Head as usize] = time(3000);
         timing.decode.jobs[Job::Qkv as usize] = time(1000);
         let text = text(&timing);
@@ -55,7 +66,15 @@ mod tests {
         let line = |label: &str| text.lines().find(|line| line.trim_start().starts_with(label)).map(str::to_string);
         assert_eq!(line("head").as_deref(), Some("  head                        300.0   75.0%      30.0"));
         assert_eq!(line("all").as_deref(), Some("  all                         400.0  100.0%      40.0"));
-        assert!(Job::ALL.iter().all(|job| line(job.name()).is_some()), "{text}");
+        assert!(Job::ALL.iter().all(|job| line(job.name()).is_some() != (*job == Job::Gpu)), "{text}");
+        assert!(!text.contains("on GPU"), "{text}");
+        timing.decode.jobs[Job::Head as usize].on_gpu = Duration::from_micros(2500);
+        let text = super::text(&timing);
+        assert!(
+            text.contains("on GPU\n")
+                && text.contains("  head                        300.0   75.0%      30.0     250.0\n"),
+            "{text}"
+        );
         assert_eq!(json(&timing)["decode"]["jobs"]["qkv"]["elapsed_us"], 1000.0);
     }
 }

@@ -77,10 +77,10 @@ impl AttentionScratch {
     }
 }
 
-/// Floats that the states of all spans of one small chunk take.
+/// Floats that the states of all spans of one small chunk take, as far as they can be counted.
 pub(crate) fn partials_len(config: &Config, capacity: usize) -> usize {
     let rows = queries_at_once(config) * config.group();
-    config.n_head_kv * (capacity.div_ceil(SPAN) + 1) * State::len(rows, config.head_dim)
+    (config.n_head_kv * State::len(rows, config.head_dim)).saturating_mul(capacity.div_ceil(SPAN) + 1)
 }
 
 /// Which part of the attention of a layer a call computes.

@@ -162,12 +162,12 @@ impl Keys<'_> {
 
     fn u32(&self, key: &str) -> Result<Option<u32>> {
         let key = self.full(key);
-        self.gguf.u32(&key).map_err(|e| bad(&key, &e.to_string()))
+        self.gguf.u32(&key).map_err(|e| unusable(&key, e))
     }
 
     fn f32(&self, key: &str) -> Result<Option<f32>> {
         let full = self.full(key);
-        match self.gguf.f32(&full).map_err(|e| bad(&full, &e.to_string()))? {
+        match self.gguf.f32(&full).map_err(|e| unusable(&full, e))? {
             Some(x) if !x.is_finite() => Err(bad(&full, &format!("is {x}, wanted a finite number"))),
             other => Ok(other),
         }
@@ -291,8 +291,16 @@ fn bad(key: &str, problem: &str) -> Error {
     Error::Metadata { key: key.to_owned(), problem: problem.to_owned() }
 }
 
+/// What reading a value says, as an error of this crate that names the key once.
+fn unusable(key: &str, error: modelembed_gguf::Error) -> Error {
+    match error {
+        modelembed_gguf::Error::WrongType { seen, wanted, .. } => bad(key, &format!("is {seen}, wanted {wanted}")),
+        other => bad(key, &other.to_string()),
+    }
+}
+
 fn string(gguf: &Gguf, key: &str) -> Result<Option<String>> {
-    Ok(gguf.str(key).map_err(|e| bad(key, &e.to_string()))?.map(str::to_owned))
+    Ok(gguf.str(key).map_err(|e| unusable(key, e))?.map(str::to_owned))
 }
 
 /// Text out of a file, fit for a terminal: control characters become spaces, at most 80 characters.

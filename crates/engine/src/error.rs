@@ -139,6 +139,10 @@ pub enum Error {
     #[error(transparent)]
     Sampler(#[from] crate::sampler::InvalidSamplerOption),
 
+    /// No usable graphics processor, or one that could not do what was asked.
+    #[error("{0}")]
+    Gpu(String),
+
     /// The model could not be locked in memory as a whole.
     #[error("only {locked_bytes} of {wanted_bytes} bytes can be locked in memory: {reason}")]
     NotLocked {

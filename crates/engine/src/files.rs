@@ -10,7 +10,9 @@ use modelembed_storage::{LoadMode, Progress, Storage};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::plan::{Plan, RamBudget};
+use crate::gpu::Here;
+use crate::model::LoadOptions;
+use crate::plan::Plan;
 use crate::residency::{self, Sizes};
 use crate::weights::Weights;
 
@@ -93,16 +95,15 @@ impl ModelFiles {
         self.shards.iter().enumerate().map(source).collect()
     }
 
-    /// The plan that [`Model::load`](crate::Model::load) would make for these files here and now, for a context of `ctx_tokens`
-    /// (`None`: the length that the model was trained for) and exact activations or not. Reads no tensor.
+    /// The plan that [`Model::load`](crate::Model::load) would make for these files here and now. Reads no tensor.
     ///
     /// # Errors
     /// Whatever keeps the model from running: an unknown architecture, a missing or misshapen tensor.
-    pub fn plan(&self, budget: RamBudget, ctx_tokens: Option<usize>, exact: bool) -> Result<Plan> {
+    pub fn plan(&self, options: &LoadOptions) -> Result<Plan> {
         let config = Config::from_gguf(self.gguf())?;
         let weights = Weights::find(self.tensors.iter(), &config)?;
-        let sizes = Sizes { ctx_tokens: ctx_tokens.unwrap_or(config.n_ctx_train), exact };
-        Ok(residency::plan(&self.shards, &weights, &config, budget, sizes))
+        let sizes = Sizes::of(options, &config, Here::all(&config));
+        Ok(residency::plan(&self.shards, &weights, &config, options.ram_budget, sizes))
     }
 
     /// Length of all files, in bytes.

@@ -13,6 +13,7 @@ use modelembed_text::TokenId;
 use crate::arch::Activation;
 use crate::attention;
 use crate::error::{Error, Result};
+use crate::gpu::{Best, GpuSession};
 use crate::kv::{KeysValuesMut, KvCache};
 use crate::model::Model;
 use crate::rope::RopeTable;
@@ -30,6 +31,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) model: &'a Model,
     pub(crate) kv: &'a mut KvCache,
     pub(crate) s: &'a mut Scratch,
+    /// Where the last layers are computed, if not here.
+    pub(crate) gpu: Option<&'a mut GpuSession>,
     pub(crate) clock: &'a mut Clock,
     /// Position of the first token.
     pub(crate) pos: usize,
@@ -48,6 +51,11 @@ impl Pass<'_> {
             if is_cancelled() {
                 return Err(Error::Cancelled);
             }
+            if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.first_layer() == il) {
+                gpu.blocks(model, self.s, self.pos, self.n, is_cancelled)?;
+                self.lap_on_gpu(Job::Gpu)?;
+                break;
+            }
             model.residency().enter(il, is_cancelled)?;
             let before = match il {
                 0 => None,
@@ -56,13 +64,25 @@ impl Pass<'_> {
             self.attention_block(il, layer, before);
             self.feed_forward(layer);
         }
-        model.residency().enter(model.weights().layers.len(), is_cancelled)
+        match model.here() {
+            here if here.has_head => model.residency().enter(here.n_layers, is_cancelled),
+            _ => Ok(()),
+        }
     }
 
     /// The time since the last job was this one's.
     fn lap(&mut self, job: Job) {
         let pool = self.model.pool();
         self.clock.lap(job, || pool.waited());
+    }
+
+    /// The same for a job of the graphics processor, which is waited for only if somebody wants to know.
+    fn lap_on_gpu(&mut self, job: Job) -> Result<()> {
+        if let (true, Some(gpu)) = (self.clock.is_on(), self.gpu.as_deref()) {
+            let (busy, pool) = (gpu.busy()?, self.model.pool());
+            self.clock.lap_on_gpu(job, || pool.waited(), busy);
+        }
+        Ok(())
     }
 
     /// x = embedding of each token.
@@ -317,18 +337,37 @@ impl Pass<'_> {
         });
     }
 
+    /// What a sampler needs of the logits of some columns: the best of them if they can be found where they are computed, all
+    /// others as [`logits`](Self::logits).
+    pub(crate) fn logits_for(&mut self, cols: Range<usize>, wanted: &Wanted) -> Result<Option<Vec<Best>>> {
+        let gpu = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head());
+        if let (Some(gpu), Some(n_best)) = (gpu, wanted.n_best) {
+            let best = gpu.best(self.model, cols.clone(), n_best, &wanted.also)?;
+            if best.is_some() {
+                self.lap_on_gpu(Job::Head)?;
+                return Ok(best);
+            }
+        }
+        self.logits(cols)?;
+        Ok(None)
+    }
+
     /// Joins the last block to the residual and computes the logits of some columns, at most
     /// [`LOGIT_COLS`](crate::scratch::LOGIT_COLS), into `logits`: (columns, n_vocab). Columns may be asked for once, in
     /// ascending order: they are moved over those asked for before.
-    pub(crate) fn logits(&mut self, cols: Range<usize>) {
+    pub(crate) fn logits(&mut self, cols: Range<usize>) -> Result<()> {
         let (model, w) = (self.model, self.model.weights());
+        if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head()) {
+            gpu.logits(model, cols, &mut self.s.logits)?;
+            return self.lap_on_gpu(Job::Head);
+        }
         let (n_embd, n_vocab) = (model.config().n_embd, w.output.rows);
         // The columns asked for move to the front, where the steps look for theirs.
         self.s.x.copy_within(cols.start * n_embd..cols.end * n_embd, 0);
         self.s.delta.copy_within(cols.start * n_embd..cols.end * n_embd, 0);
         let n = cols.len();
         let last = w.layers.last().map(|l| Joined { norm: l.post_ffn_norm });
-        let mut head = Pass { model, kv: self.kv, s: self.s, clock: self.clock, pos: self.pos, n };
+        let mut head = Pass { model, kv: self.kv, s: self.s, gpu: None, clock: self.clock, pos: self.pos, n };
         let kinds = Kinds::of([w.output.ty], model.is_exact());
         head.join_and_norm(last, &w.output_norm, Kinds { f32: true, ..kinds });
         let kind = modelembed_kernels::Kernels::act_kind(w.output.ty, model.is_exact());
@@ -353,6 +392,7 @@ impl Pass<'_> {
             add_bias(bias, chunk, n, &mut out.first);
         });
         self.lap(Job::Head);
+        Ok(())
     }
 
     /// Puts behind the `n` quantised columns `n` more, of what quantising them lost; returns their number.
@@ -377,6 +417,14 @@ impl Pass<'_> {
         }
         2 * n
     }
+}
+
+/// What a sampler needs of logits.
+pub(crate) struct Wanted {
+    /// So many of the most likely tokens' are enough; `None`: all.
+    pub(crate) n_best: Option<usize>,
+    /// These tokens' too.
+    pub(crate) also: Vec<TokenId>,
 }
 
 /// What a block added, on its way into the residual stream.

@@ -124,7 +124,7 @@ pub(crate) fn generate_making_room(
         sampler.accept(id);
     }
     session.pause_clock();
-    session.eval(prompt)?;
+    session.eval_prompt(prompt, sampler)?;
     let prompt_time = start.elapsed();
     let mut lookup = Lookup::new(options.lookup_tokens.min(MAX_GUESSES));
     let (mut generated_tokens, mut decode_steps, mut first_token_time) = (0, 0, Duration::ZERO);
@@ -144,13 +144,13 @@ pub(crate) fn generate_making_room(
             base = session.len();
             // The last token that may be generated is not evaluated, nor one that the context has no room for.
             let room = (options.max_tokens - generated_tokens - 1).min(session.capacity() - base - 1);
-            session.eval_guesses(lookup.guess(session.tokens(), id, room))?;
+            session.eval_guesses(lookup.guess(session.tokens(), id, room), sampler)?;
             decode_steps += 1;
         }
         // Each position is sampled as if it were the only one; the next one counts only if its token was guessed.
         let mut n_kept = 0;
         let stop = loop {
-            let id = sampler.sample(session.guessed_logits(n_kept));
+            let id = session.sample(n_kept, sampler);
             sampler.accept(id);
             session.lap(Job::Sampling);
             if tokenizer.is_eog(id) {

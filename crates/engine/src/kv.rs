@@ -30,6 +30,11 @@ impl CacheType {
         }
     }
 
+    /// What a session uses that does not say.
+    pub(crate) fn usual(exact: bool) -> CacheType {
+        if exact { CacheType::F32 } else { CacheType::F16 }
+    }
+
     /// Bytes of one head's key or value; `None` if such a head cannot be stored.
     fn row_bytes(self, head_dim: usize) -> Option<usize> {
         match self {
@@ -73,25 +78,24 @@ enum Data {
     F32 { k: Reserved<f32>, v: Reserved<f32> },
 }
 
-/// Bytes of keys and values of `ctx_tokens`, as far as they can be counted, in the widest type that such a run uses.
-pub(crate) fn bytes(config: &Config, ctx_tokens: usize, exact: bool) -> u64 {
-    let ty = if exact { CacheType::F32 } else { CacheType::F16 };
-    let sizes = [config.n_layer, config.n_head_kv, ctx_tokens, 2, ty.row_bytes(config.head_dim).unwrap_or(usize::MAX)];
+/// Bytes of keys and values of `ctx_tokens` in `n_layer` layers, as far as they can be counted.
+pub(crate) fn bytes(config: &Config, n_layer: usize, ctx_tokens: usize, ty: CacheType) -> u64 {
+    let sizes = [n_layer, config.n_head_kv, ctx_tokens, 2, ty.row_bytes(config.head_dim).unwrap_or(usize::MAX)];
     sizes.into_iter().fold(1u64, |product, n| product.saturating_mul(n as u64))
 }
 
 impl KvCache {
-    /// Reserves room for `capacity` tokens.
+    /// Reserves room for `capacity` tokens in each of the first `n_layer` layers.
     ///
     /// # Errors
     /// Sizes that overflow, heads that do not fit the type, or the operating system's refusal.
-    pub(crate) fn new(config: &Config, capacity: usize, ty: CacheType) -> Result<KvCache> {
+    pub(crate) fn new(config: &Config, n_layer: usize, capacity: usize, ty: CacheType) -> Result<KvCache> {
         let head_dim = config.head_dim;
         let row_bytes = ty.row_bytes(head_dim).ok_or_else(|| {
             let problem = "needs heads of a multiple of 32 elements";
             Error::InvalidOption(format!("a {} cache {problem}; this model's have {head_dim}", ty.name()))
         })?;
-        let n_bytes = [config.n_layer, config.n_head_kv, capacity, row_bytes]
+        let n_bytes = [n_layer, config.n_head_kv, capacity, row_bytes]
             .into_iter()
             .try_fold(1usize, usize::checked_mul)
             .filter(|n| *n <= isize::MAX as usize / 2)
@@ -101,7 +105,7 @@ impl KvCache {
             CacheType::Q8 => Data::Q8 { k: Reserved::zeroed(n_bytes)?, v: Reserved::zeroed(n_bytes)? },
             CacheType::F32 => Data::F32 { k: Reserved::zeroed(n_bytes / 4)?, v: Reserved::zeroed(n_bytes / 4)? },
         };
-        let (n_layer, n_head_kv) = (config.n_layer, config.n_head_kv);
+        let n_head_kv = config.n_head_kv;
         Ok(KvCache { data, n_layer, n_head_kv, head_dim, capacity, row_bytes })
     }
 

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
 use modelembed_kernels::{Isa, Kernels, MatRef};
 use modelembed_pool::Pool;
-use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamStats, process};
+use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamReader, StreamStats, process};
 use modelembed_text::Tokenizer;
 
 use crate::config::{Config, RopeConfig};
 use crate::error::{Error, Result};
 use crate::files::{ModelFiles, Shard};
+use crate::gpu::{GpuLayers, GpuLimits, GpuModel, GpuPlacement, Here};
+use crate::kv::CacheType;
 use crate::locking::{self, Budget, Lock, LockStats};
 use crate::plan::{Plan, RamBudget, Verdict};
 use crate::prefetch::Prefetch;
@@ -36,8 +38,19 @@ pub struct LoadOptions {
     pub ram_budget: RamBudget,
     /// Tokens of the context that the plan leaves memory for; `None` takes the length that the model was trained for.
     pub ctx_tokens: Option<usize>,
+    /// What keys and values of that context are stored in; `None` takes what a session takes that does not say.
+    pub cache_type: Option<CacheType>,
     /// How much of the weights is locked in memory.
     pub lock: Lock,
+    /// How many of the last layers a graphics processor computes.
+    pub gpu_layers: GpuLayers,
+    /// Which graphics processor: its index in [`gpu_adapters`](crate::gpu_adapters) or a part of its name; `None` takes the
+    /// best that is no software.
+    pub gpu_device: Option<String>,
+    /// Bounds for it below its own.
+    pub gpu_limits: GpuLimits,
+    /// Who reads what streams.
+    pub stream_reader: StreamReader,
 }
 
 /// What loading did.
@@ -63,6 +76,7 @@ pub struct Model {
     pool: Pool,
     rope: RopeTable,
     rope_windowed: Option<RopeTable>,
+    gpu: Option<Arc<GpuModel>>,
     exact: bool,
     stats: LoadStats,
     residency: Residency,
@@ -110,9 +124,14 @@ impl Model {
             });
         }
         load_tensors(&mut shards, &weights, progress)?;
-        let budget = if options.mode == LoadMode::Map { options.ram_budget } else { RamBudget::Off };
         let ctx_tokens = options.ctx_tokens.unwrap_or(config.n_ctx_train);
-        let residency = Residency::new(&shards, &weights, &config, budget, Sizes { ctx_tokens, exact: options.exact })?;
+        let mut warnings = tokenizer.warnings().to_vec();
+        // Before the plan, which may replace pages of the map: what is copied is what the file holds.
+        let gpu = GpuModel::load(&config, &weights, &shards, options, ctx_tokens, &mut warnings, progress)?;
+        let budget = if options.mode == LoadMode::Map { options.ram_budget } else { RamBudget::Off };
+        let here = gpu.as_deref().map_or(Here::all(&config), GpuModel::left);
+        let sizes = Sizes::of(options, &config, here);
+        let residency = Residency::new(&shards, &weights, &config, budget, sizes, options.stream_reader)?;
         let mut model = Model {
             residency,
             rope: RopeTable::new(config.rope.n_rot, config.rope.base, config.rope.scaling, None),
@@ -124,8 +143,9 @@ impl Model {
             weights,
             kernels,
             pool: Pool::new(threads),
+            gpu,
             exact: options.exact,
-            stats: LoadStats { load_time: Duration::ZERO, warnings: tokenizer.warnings().to_vec(), locked: None },
+            stats: LoadStats { load_time: Duration::ZERO, warnings, locked: None },
             tokenizer,
             prefetch: None,
         };
@@ -202,6 +222,27 @@ impl Model {
     /// What loading did.
     pub fn load_stats(&self) -> &LoadStats {
         &self.stats
+    }
+
+    /// What a graphics processor computes of it, if anything.
+    pub fn gpu_placement(&self) -> Option<&GpuPlacement> {
+        self.gpu.as_deref().map(GpuModel::placement)
+    }
+
+    /// Gives the graphics processor up: evaluations of layers on it are errors from now on, as when it is unplugged.
+    pub fn give_up_gpu(&self) {
+        if let Some(gpu) = &self.gpu {
+            gpu.give_up();
+        }
+    }
+
+    pub(crate) fn gpu(&self) -> Option<&Arc<GpuModel>> {
+        self.gpu.as_ref()
+    }
+
+    /// What is computed on the CPU.
+    pub(crate) fn here(&self) -> Here {
+        self.gpu.as_deref().map_or(Here::all(&self.config), GpuModel::left)
     }
 
     /// How far the pages are that are read ahead of the first token; `None` where nothing is read ahead.
@@ -283,7 +324,7 @@ impl Model {
         let available = available.map(|n| Budget { bytes: n - n / 10, name: "the memory that is available".into() });
         let part = |t: &Tensor| (t.shard, t.offset..t.offset + t.n_bytes);
         let holes: Vec<_> = self.residency.streamed().iter().map(|r| (r.file, r.bytes.clone())).collect();
-        let mut units = residency::units(&self.weights);
+        let mut units = residency::units(&self.weights, self.here());
         let (embd, head) = (&self.weights.token_embd, &self.weights.output);
         // Of a large vocabulary most rows are never looked up, so this comes last.
         if (embd.shard, embd.offset) != (head.shard, head.offset) {
@@ -311,6 +352,9 @@ impl Model {
         let is_head = |t: &Tensor| (t.shard, t.offset) == (w.output.shard, w.output.offset);
         // Where memory is short, the embedding's rows come as they are looked up.
         let wanted = w.in_use_order().filter(|t| stays || is_head(t) || !is_embedding(t));
+        // Of what a graphics processor holds nothing is read here; of an embedding that is its head too, rows are looked up.
+        let is_elsewhere = |t: &Tensor| self.gpu.as_ref().is_some_and(|gpu| gpu.holds(t));
+        let wanted = wanted.filter(|t| !is_elsewhere(t));
         let ranges = wanted.map(|t| (t.shard, t.offset, t.offset + t.n_bytes));
         self.prefetch = Some(Prefetch::start(&self.shards, ranges));
     }

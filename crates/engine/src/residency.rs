@@ -6,12 +6,14 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
-use modelembed_storage::{Storage, Stream, StreamStats, StreamedRange};
+use modelembed_storage::{Storage, Stream, StreamOptions, StreamReader, StreamStats, StreamedRange};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::Shard;
-use crate::kv;
+use crate::gpu::Here;
+use crate::kv::{self, CacheType};
+use crate::model::LoadOptions;
 use crate::plan::{Plan, PlanInput, RamBudget, Verdict};
 use crate::scratch;
 use crate::weights::{Tensor, Weights};
@@ -48,11 +50,12 @@ impl Residency {
         config: &Config,
         budget: RamBudget,
         sizes: Sizes,
+        reader: StreamReader,
     ) -> Result<Residency> {
         let (input, runs) = plan_input(shards, weights, config, budget, sizes);
         let mut residency = Residency { plan: Plan::new(&input), stream: None, streamed: Vec::new(), note: None };
         match (residency.plan.verdict, budget) {
-            (Verdict::Streams, _) => residency.start(shards, weights, runs),
+            (Verdict::Streams, _) => residency.start(shards, weights, runs, reader)?,
             (Verdict::Impossible, RamBudget::Bytes(_)) => {
                 return Err(Error::InvalidOption(format!("the budget of memory is too small: {}", residency.plan)));
             }
@@ -61,27 +64,39 @@ impl Residency {
         Ok(residency)
     }
 
-    fn start(&mut self, shards: &[Shard], weights: &Weights, runs: Vec<Vec<StreamedRange>>) {
+    fn start(
+        &mut self,
+        shards: &[Shard],
+        weights: &Weights,
+        runs: Vec<Vec<StreamedRange>>,
+        reader: StreamReader,
+    ) -> Result<()> {
         let storages: Vec<&Storage> = shards.iter().map(|s| &s.storage).collect();
         let shares: Vec<_> = runs.into_iter().zip(&self.plan.streamed_bytes).map(|(r, n)| share(r, *n)).collect();
         let Some(embedding) = storages[weights.token_embd.shard].random_view() else {
             self.note = Some("not streaming: the file could not be mapped twice; the system pages instead".into());
-            return;
+            return Ok(());
         };
         let since = Instant::now();
-        match Stream::start(&storages, &shares, N_WINDOWS) {
+        let options = StreamOptions { n_windows: N_WINDOWS, reader, direct: true };
+        match Stream::start(&storages, &shares, options) {
             Ok(stream) => {
                 // The first units are wanted anyway: their reading tells how fast the disk is.
                 let bytes = stream.fill();
                 self.plan.disk_bytes_per_second = Some(bytes as f64 / since.elapsed().as_secs_f64().max(1e-6));
-                if !stream.stats().is_direct {
-                    self.note = Some("the file system refuses direct reads: reading through the page cache".into());
-                }
+                let ring = stream.ring_refusal().map(|e| format!("io_uring is refused ({e}): several threads read"));
+                let direct = "the file system refuses direct reads: reading through the page cache".to_owned();
+                let notes = [ring, (!stream.stats().is_direct).then_some(direct)];
+                self.note = notes.into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
                 self.streamed = shares.into_iter().flatten().collect();
                 self.stream = Some(Streaming { stream, embedding, turn: Mutex::new(()) });
             }
+            Err(e) if reader == StreamReader::Ring => {
+                return Err(Error::InvalidOption(format!("streaming by io_uring was asked for, but is refused: {e}")));
+            }
             Err(e) => self.note = Some(format!("not streaming ({e}): the system pages instead")),
         }
+        Ok(())
     }
 
     pub(crate) fn plan(&self) -> &Plan {
@@ -133,8 +148,21 @@ impl Residency {
 /// What memory beside the weights depends on.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
-    pub(crate) ctx_tokens: usize,
-    pub(crate) exact: bool,
+    ctx_tokens: usize,
+    exact: bool,
+    cache_type: CacheType,
+    pub(crate) here: Here,
+}
+
+impl Sizes {
+    pub(crate) fn of(options: &LoadOptions, config: &Config, here: Here) -> Sizes {
+        Sizes {
+            ctx_tokens: options.ctx_tokens.unwrap_or(config.n_ctx_train),
+            exact: options.exact,
+            cache_type: options.cache_type.unwrap_or(CacheType::usual(options.exact)),
+            here,
+        }
+    }
 }
 
 /// What a plan for a model depends on here and now, and the parts of each unit that can stream.
@@ -145,13 +173,13 @@ fn plan_input(
     budget: RamBudget,
     sizes: Sizes,
 ) -> (PlanInput, Vec<Vec<StreamedRange>>) {
-    let units = units(weights);
+    let units = units(weights, sizes.here);
     let runs: Vec<Vec<StreamedRange>> = units.iter().map(|unit| runs(shards, unit)).collect();
     let total = |tensors: &[Tensor]| tensors.iter().map(|t| t.n_bytes).sum::<u64>();
     let input = PlanInput {
         unit_bytes: units.iter().map(|unit| total(unit)).collect(),
         streamable_bytes: runs.iter().map(|runs| runs.iter().map(|r| r.bytes.end - r.bytes.start).sum()).collect(),
-        kv_bytes: kv::bytes(config, sizes.ctx_tokens, sizes.exact),
+        kv_bytes: kv::bytes(config, sizes.here.n_layers, sizes.ctx_tokens, sizes.cache_type),
         scratch_bytes: scratch::bytes(config, weights.output.rows, sizes.ctx_tokens, sizes.exact),
         budget,
         available_bytes: match budget {
@@ -169,20 +197,22 @@ pub(crate) fn plan(shards: &[Shard], weights: &Weights, config: &Config, budget:
     Plan::new(&plan_input(shards, weights, config, budget, sizes).0)
 }
 
-/// The tensors of each block, then those of the head. The norm after a block's feed-forward network is the next unit's: that is
+/// The tensors of each block that is computed here, then those of the head, if that is. The norm after a block's feed-forward network is the next unit's: that is
 /// where its output joins the residual stream.
-pub(crate) fn units(weights: &Weights) -> Vec<Vec<Tensor>> {
+pub(crate) fn units(weights: &Weights, here: Here) -> Vec<Vec<Tensor>> {
     let mut late = None;
     let mut units: Vec<Vec<Tensor>> = Vec::with_capacity(weights.layers.len() + 1);
-    for layer in &weights.layers {
+    for layer in &weights.layers[..here.n_layers] {
         let norm = layer.post_ffn_norm.map(|t| (t.shard, t.offset));
         let own = layer.in_use_order().filter(|t| Some((t.shard, t.offset)) != norm);
         units.push(late.into_iter().chain(own).collect());
         late = layer.post_ffn_norm;
     }
-    units.push(
-        [late, Some(weights.output_norm), Some(weights.output), weights.output_bias].into_iter().flatten().collect(),
-    );
+    if here.has_head {
+        let late = weights.layers.last().and_then(|l| l.post_ffn_norm);
+        let head = [late, Some(weights.output_norm), Some(weights.output), weights.output_bias];
+        units.push(head.into_iter().flatten().collect());
+    }
     units
 }
 

@@ -156,7 +156,7 @@ impl Sampler {
     /// Allocates when the vocabulary is larger than any before, else not.
     pub fn sample(&mut self, logits: &mut [f32]) -> TokenId {
         if self.options.temp == 0.0 {
-            self.penalise(logits);
+            self.penalise(logits, |id| Some(id.0 as usize));
             return TokenId(argmax(logits).unwrap_or(0) as u32);
         }
         self.distribution(logits);
@@ -164,17 +164,55 @@ impl Sampler {
         draw(&self.candidates, x).unwrap_or(TokenId(0))
     }
 
+    /// How many of the most likely tokens it takes to choose one, besides the [recent](Self::recent) ones; `None` if it takes all.
+    pub fn n_best(&self) -> Option<usize> {
+        let kept = match self.options {
+            SamplerOptions { temp: 0.0, .. } => 1,
+            SamplerOptions { top_k: 0, .. } => return None,
+            SamplerOptions { top_k, .. } => top_k,
+        };
+        // As many as the penalty may take from the front.
+        Some(kept + self.recent.len())
+    }
+
+    /// Tokens whose logits the penalty changes, some of them several times.
+    pub fn recent(&self) -> impl Iterator<Item = TokenId> {
+        self.recent.iter().copied()
+    }
+
+    /// [`sample`](Self::sample) from a part of the vocabulary that holds the [`n_best`](Self::n_best) most likely tokens and all
+    /// recent ones: `ids` in ascending order, and the logit of each. The answer is the one that all logits give.
+    pub fn sample_best(&mut self, ids: &[TokenId], logits: &mut [f32]) -> TokenId {
+        self.penalise(logits, |id| ids.binary_search(&id).ok());
+        if self.options.temp == 0.0 {
+            return argmax(logits).map_or(TokenId(0), |i| ids[i]);
+        }
+        self.candidates.clear();
+        select_top_k(logits, self.options.top_k.min(logits.len()), &mut self.candidates);
+        let kept = self.sum_of_candidates();
+        self.cut(kept);
+        let x = self.random.next_u64();
+        draw(&self.candidates, x).map_or(TokenId(0), |place| ids[place.0 as usize])
+    }
+
     /// The tokens that [`Sampler::sample`] chooses among, with their probabilities after the whole chain: most likely
     /// first, or in order of id if the options cut nothing. Takes nothing from the random stream.
     pub fn distribution(&mut self, logits: &mut [f32]) -> &[Candidate] {
-        self.penalise(logits);
+        self.penalise(logits, |id| Some(id.0 as usize));
         self.candidates.clear();
-        let SamplerOptions { temp, top_p, min_p, .. } = self.options;
-        if temp == 0.0 {
+        if self.options.temp == 0.0 {
             self.candidates.extend(argmax(logits).map(|i| Candidate { p: 1.0, ..candidate(i, logits[i]) }));
             return &self.candidates;
         }
-        let (max, total) = self.select(logits);
+        let kept = self.select(logits);
+        self.cut(kept);
+        &self.candidates
+    }
+
+    /// Leaves of the candidates what top-p and min-p keep, given the largest logit and the sum that top-p refers to, and gives
+    /// each its probability.
+    fn cut(&mut self, (max, total): (f32, f64)) {
+        let SamplerOptions { temp, top_p, min_p, .. } = self.options;
         if top_p < 1.0 {
             cut_top_p(&mut self.candidates, max, total, top_p);
         }
@@ -189,7 +227,12 @@ impl Sampler {
         }
         let scale = (1.0 / sum) as f32;
         self.candidates.iter_mut().for_each(|c| c.p *= scale);
-        &self.candidates
+    }
+
+    /// The largest logit of the candidates, which come in order, and the sum of exp(logit - largest).
+    fn sum_of_candidates(&self) -> (f32, f64) {
+        let max = self.candidates.first().map_or(0.0, |best| best.logit);
+        (max, self.candidates.iter().map(|c| f64::from(exp(c.logit - max))).sum())
     }
 
     /// Fills `candidates` with the top k, or with all tokens that later steps may keep. Returns the largest logit and,
@@ -199,8 +242,7 @@ impl Sampler {
         let kept = &mut self.candidates;
         if 0 < top_k && top_k < logits.len() {
             select_top_k(logits, top_k, kept);
-            let max = kept.first().map_or(0.0, |best| best.logit);
-            return (max, kept.iter().map(|c| f64::from(exp(c.logit - max))).sum());
+            return self.sum_of_candidates();
         }
         let max = argmax(logits).map_or(0.0, |i| finite(logits[i]));
         let cut = if top_p < 1.0 { Nucleus::find(logits, max, top_p) } else { Nucleus::EVERYTHING };
@@ -212,13 +254,14 @@ impl Sampler {
         (max, cut.total)
     }
 
-    fn penalise(&mut self, logits: &mut [f32]) {
+    /// Changes the logits of recent tokens; `place` tells where a token's is.
+    fn penalise(&mut self, logits: &mut [f32], place: impl Fn(TokenId) -> Option<usize>) {
         self.distinct.clear();
         self.distinct.extend(&self.recent);
         self.distinct.sort_unstable();
         self.distinct.dedup();
         for id in &self.distinct {
-            let Some(logit) = logits.get_mut(id.0 as usize) else { continue };
+            let Some(logit) = place(*id).and_then(|i| logits.get_mut(i)) else { continue };
             if !logit.is_finite() {
                 continue;
             }

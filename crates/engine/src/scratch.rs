@@ -88,7 +88,7 @@ impl Scratch {
         let cols = chunk_cols(config).min(capacity);
         let longest = config.n_embd.max(config.n_ff).max(config.q_rows());
         let n_rot = config.rope.n_rot;
-        let tile = cols * MAX_GRAIN_ROWS_WIDE.max(MAX_GRAIN_ROWS * WIDE_COLS / cols.max(1));
+        let tile = tile_len(cols);
         let mut failed = None;
         let workers = PerWorker::new(pool, |_| WorkerScratch {
             vector: vec![0.0; longest].into(),
@@ -137,6 +137,11 @@ fn chunk_cols(config: &Config) -> usize {
     (HIDDEN_BYTES / (4 * config.n_ff)).clamp(MIN_COLS, MAX_COLS)
 }
 
+/// Products of a worker's tile, for chunks of up to `cols` columns.
+fn tile_len(cols: usize) -> usize {
+    (cols * MAX_GRAIN_ROWS_WIDE).max(cols.min(WIDE_COLS) * MAX_GRAIN_ROWS)
+}
+
 /// Rows that a worker takes at a time.
 ///
 /// Small enough for the last worker to finish soon after the others, large enough for the kernels' blocks of rows.
@@ -164,5 +169,18 @@ impl Kinds {
             }
         }
         kinds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tile_holds_what_a_worker_takes_at_a_time() {
+        for cols in 1..600 {
+            let most = (1..=cols).map(|n| n * grain_rows(1 << 20, n, 2)).max();
+            assert!(most <= Some(tile_len(cols)), "{cols} columns: {most:?} of {}", tile_len(cols));
+        }
     }
 }

@@ -1,19 +1,26 @@
 //! A conversation with a model: what it has seen, and what it expects next.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use modelembed_text::TokenId;
 
 use crate::error::{Error, Result};
-use crate::forward::Pass;
+use crate::forward::{Pass, Wanted};
+use crate::gpu::{Best, GpuSession};
 use crate::kv::{CacheType, KvCache};
 use crate::model::Model;
+use crate::sampler::Sampler;
 use crate::scratch::{LOGIT_COLS, Scratch};
 use crate::timing::{Clock, Job, Phase, Timing};
 
 /// Guesses that one evaluation checks at most: with the token before them as many columns as logits are computed for at once.
 pub(crate) const MAX_GUESSES: usize = LOGIT_COLS - 1;
+
+/// Token ids that a session has room for from the start, in 4 MB: metadata may name a context of any length, and what a token
+/// appends must not allocate in contexts that are used.
+const MOST_RESERVED_TOKENS: usize = 1 << 20;
 
 /// How a [`Session`] is set up.
 #[derive(Clone, Debug, Default)]
@@ -34,9 +41,12 @@ pub struct Session {
     model: Arc<Model>,
     kv: KvCache,
     scratch: Scratch,
+    gpu: Option<GpuSession>,
     tokens: Vec<TokenId>,
     cancel: Option<Arc<AtomicBool>>,
     clock: Clock,
+    /// Of the last evaluation the logits that a sampler needs, where they did not all come to `scratch`: one for each column.
+    best: Option<Vec<Best>>,
 }
 
 impl Session {
@@ -49,17 +59,26 @@ impl Session {
         if capacity == 0 {
             return Err(Error::InvalidOption("a context of 0 tokens holds nothing; wanted at least 1".into()));
         }
-        let own = if model.is_exact() { CacheType::F32 } else { CacheType::F16 };
-        let cache_type = options.cache_type.unwrap_or(own);
+        let cache_type = options.cache_type.unwrap_or(CacheType::usual(model.is_exact()));
         if options.timing {
             model.pool().measure_waiting(true);
         }
+        // A layer's keys and values live where the layer lives.
+        let kv = KvCache::new(model.config(), model.here().n_layers, capacity, cache_type)?;
+        let scratch = Scratch::new(model.config(), model.n_vocab(), capacity, model.pool())?;
+        let gpu =
+            model.gpu().map(|gpu| GpuSession::new(gpu, model, capacity, scratch.max_cols, cache_type)).transpose()?;
+        if let Some(gpu) = gpu.as_ref().filter(|_| options.timing) {
+            gpu.measure();
+        }
         Ok(Session {
-            kv: KvCache::new(model.config(), capacity, cache_type)?,
-            scratch: Scratch::new(model.config(), model.n_vocab(), capacity, model.pool())?,
-            tokens: Vec::with_capacity(capacity),
+            kv,
+            scratch,
+            gpu,
+            tokens: Vec::with_capacity(capacity.min(MOST_RESERVED_TOKENS)),
             cancel: options.cancel,
             clock: Clock::new(options.timing),
+            best: None,
             model: Arc::clone(model),
         })
     }
@@ -91,7 +110,8 @@ impl Session {
 
     /// Bytes of keys and values of the tokens in the context.
     pub fn kv_bytes_used(&self) -> u64 {
-        self.kv.bytes_per_token() * self.len() as u64
+        let on_gpu = self.gpu.as_ref().map_or(0, GpuSession::kv_bytes_per_token);
+        (self.kv.bytes_per_token() + on_gpu) * self.len() as u64
     }
 
     /// Where the time went so far; `None` without [`SessionOptions::timing`].
@@ -119,29 +139,59 @@ impl Session {
             return Err(Error::InvalidOption("no tokens to evaluate".into()));
         }
         let phase = if tokens.len() > 1 { Phase::Prompt } else { Phase::Decode };
-        self.append(tokens, phase, |pass, is_last| {
-            if is_last {
-                pass.logits(pass.n - 1..pass.n);
-            }
-        })?;
+        self.append(tokens, phase, |pass, is_last| if is_last { pass.logits(pass.n - 1..pass.n) } else { Ok(()) })?;
         let n_vocab = self.model.n_vocab();
         Ok(&mut self.scratch.logits[..n_vocab])
     }
 
-    /// Appends the last token and some that may follow it, at most [`MAX_GUESSES`] of them; afterwards
-    /// [`guessed_logits`](Self::guessed_logits) has the logits behind each. They have the bits that [`eval`](Self::eval) gives,
-    /// token by token.
-    pub(crate) fn eval_guesses(&mut self, tokens: &[TokenId]) -> Result<()> {
-        self.append(tokens, Phase::Decode, |pass, _| {
-            let n = pass.n;
-            pass.logits(0..n);
-        })
+    /// Appends a prompt, to [`sample`](Self::sample) what follows it as column 0.
+    pub(crate) fn eval_prompt(&mut self, tokens: &[TokenId], sampler: &Sampler) -> Result<()> {
+        if tokens.is_empty() {
+            return Err(Error::InvalidOption("no tokens to evaluate".into()));
+        }
+        let phase = if tokens.len() > 1 { Phase::Prompt } else { Phase::Decode };
+        self.append_for(tokens, phase, sampler, |n| n - 1..n)
     }
 
-    /// The logits behind token `index` of the last [`eval_guesses`](Self::eval_guesses): (n_vocab).
-    pub(crate) fn guessed_logits(&mut self, index: usize) -> &mut [f32] {
+    /// Appends the last token and some that may follow it, at most [`MAX_GUESSES`] of them, to [`sample`](Self::sample) what
+    /// follows each. On the CPU logits have the bits that [`eval`](Self::eval) gives, token by token.
+    pub(crate) fn eval_guesses(&mut self, tokens: &[TokenId], sampler: &Sampler) -> Result<()> {
+        self.append_for(tokens, Phase::Decode, sampler, |n| 0..n)
+    }
+
+    fn append_for(
+        &mut self,
+        tokens: &[TokenId],
+        phase: Phase,
+        sampler: &Sampler,
+        cols: impl Fn(usize) -> Range<usize>,
+    ) -> Result<()> {
+        let mut wanted = Wanted { n_best: None, also: Vec::new() };
+        if self.gpu.is_some() {
+            // As guesses come true they are recent tokens too, and may push as many others from the front.
+            let n_guesses = if phase == Phase::Decode { tokens.len() } else { 0 };
+            wanted.n_best = sampler.n_best().map(|n| n + n_guesses);
+            wanted.also.extend(sampler.recent().chain(tokens.iter().copied().take(n_guesses)));
+        }
+        let mut best = None;
+        self.append(tokens, phase, |pass, is_last| {
+            if is_last {
+                best = pass.logits_for(cols(pass.n), &wanted)?;
+            }
+            Ok(())
+        })?;
+        self.best = best;
+        Ok(())
+    }
+
+    /// Chooses what follows the token of column `index` of the last [`eval_guesses`](Self::eval_guesses) or
+    /// [`eval_prompt`](Self::eval_prompt).
+    pub(crate) fn sample(&mut self, index: usize, sampler: &mut Sampler) -> TokenId {
+        if let Some(best) = self.best.as_mut().and_then(|all| all.get_mut(index)) {
+            return sampler.sample_best(&best.ids, &mut best.logits);
+        }
         let n_vocab = self.model.n_vocab();
-        &mut self.scratch.logits[index * n_vocab..][..n_vocab]
+        sampler.sample(&mut self.scratch.logits[index * n_vocab..][..n_vocab])
     }
 
     /// Appends tokens and calls `each` with the index and the logits (n_vocab) of every one of them, in order.
@@ -155,12 +205,13 @@ impl Session {
             let n = pass.n;
             for first in (0..n).step_by(LOGIT_COLS) {
                 let cols = first..n.min(first + LOGIT_COLS);
-                pass.logits(cols.clone());
+                pass.logits(cols.clone())?;
                 for logits in pass.s.logits.chunks_exact(n_vocab).take(cols.len()) {
                     each(index, logits);
                     index += 1;
                 }
             }
+            Ok(())
         })
     }
 
@@ -168,20 +219,20 @@ impl Session {
         &mut self,
         tokens: &[TokenId],
         phase: Phase,
-        mut after_chunk: impl FnMut(&mut Pass<'_>, bool),
+        mut after_chunk: impl FnMut(&mut Pass<'_>, bool) -> Result<()>,
     ) -> Result<()> {
         self.check(tokens)?;
-        let Session { model, kv, scratch, cancel, clock, .. } = self;
+        let Session { model, kv, scratch, gpu, cancel, clock, .. } = self;
         let _turn = model.residency().turn();
         clock.start(phase, tokens.len(), || model.pool().waited());
         let is_cancelled = || cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));
         let mut pos = self.tokens.len();
         let end = pos + tokens.len();
         for chunk in tokens.chunks(scratch.max_cols) {
-            let mut pass = Pass { model, kv, s: scratch, clock, pos, n: chunk.len() };
+            let mut pass = Pass { model, kv, s: scratch, gpu: gpu.as_mut(), clock, pos, n: chunk.len() };
             pass.blocks(chunk, &is_cancelled)?;
             pos += chunk.len();
-            after_chunk(&mut pass, pos == end);
+            after_chunk(&mut pass, pos == end)?;
         }
         self.tokens.extend_from_slice(tokens);
         Ok(())
@@ -218,6 +269,9 @@ impl Session {
             table.fill_shift(delta, &mut cos, &mut sin);
             (cos, sin)
         };
+        if let Some(gpu) = &mut self.gpu {
+            gpu.shift(&self.model, range.end..self.tokens.len(), range.start, &angles);
+        }
         let (global, windowed) = (angles(self.model.rope()), self.model.rope_windowed().map(angles));
         let (kernels, style) = (self.model.kernels(), config.arch.rope_style);
         self.kv.shift(range.end..self.tokens.len(), range.start, kernels, |il, key| {

@@ -23,6 +23,8 @@ pub enum Job {
     GateUp,
     /// Turning the hidden state into 8-bit blocks, and the down projection.
     Down,
+    /// Layers on a graphics processor, the way there and back included.
+    Gpu,
     /// The last norm and the output head.
     Head,
     /// Choosing the next token.
@@ -33,7 +35,7 @@ pub enum Job {
 
 impl Job {
     /// All jobs in the order of the program.
-    pub const ALL: [Job; 11] = [
+    pub const ALL: [Job; 12] = [
         Job::Embed,
         Job::Norm,
         Job::Qkv,
@@ -42,6 +44,7 @@ impl Job {
         Job::AttentionOutput,
         Job::GateUp,
         Job::Down,
+        Job::Gpu,
         Job::Head,
         Job::Sampling,
         Job::Text,
@@ -58,6 +61,7 @@ impl Job {
             Job::AttentionOutput => "output projection",
             Job::GateUp => "gate, up",
             Job::Down => "down",
+            Job::Gpu => "gpu layers",
             Job::Head => "head",
             Job::Sampling => "sampling",
             Job::Text => "text",
@@ -82,6 +86,8 @@ pub struct JobTime {
     pub elapsed: Duration,
     /// How much of that the calling thread waited for other workers to end theirs.
     pub waited: Duration,
+    /// How long a graphics processor computed for it, by its own clock; 0 where it has none.
+    pub on_gpu: Duration,
 }
 
 /// Times of all jobs in one phase.
@@ -104,6 +110,7 @@ impl PhaseTiming {
         self.jobs.iter().fold(JobTime::default(), |sum, job| JobTime {
             elapsed: sum.elapsed + job.elapsed,
             waited: sum.waited + job.waited,
+            on_gpu: sum.on_gpu + job.on_gpu,
         })
     }
 }
@@ -124,6 +131,8 @@ pub(crate) struct Clock {
     phase: Phase,
     /// When the last job ended, and what the pool had waited until then; `None` while nothing is timed.
     last: Option<(Instant, Duration)>,
+    /// What a graphics processor had computed until then.
+    busy: Duration,
 }
 
 impl Clock {
@@ -166,6 +175,21 @@ impl Clock {
         sum.elapsed += now - then;
         sum.waited += waited - waited_then;
         self.last = Some((now, waited));
+    }
+
+    /// The same for a job of a graphics processor, which has computed for `busy` in all.
+    pub(crate) fn lap_on_gpu(&mut self, job: Job, waited: impl FnOnce() -> Duration, busy: Duration) {
+        let since = busy.saturating_sub(self.busy);
+        self.busy = busy;
+        self.lap(job, waited);
+        if let Some(timing) = &mut self.timing {
+            timing.phase_mut(self.phase).jobs[job as usize].on_gpu += since;
+        }
+    }
+
+    /// Whether it runs.
+    pub(crate) fn is_on(&self) -> bool {
+        self.timing.is_some()
     }
 }
 

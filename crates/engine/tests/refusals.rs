@@ -2,50 +2,11 @@
 
 mod common;
 
-use common::{TinyModels, load, session};
+use common::{Parts, TinyModels, load, session};
 use modelembed::{LoadOptions, Model, TokenId};
 use modelembed_gguf::TensorType;
-use modelembed_testkit::{
-    GgufValue, GgufWriter, TinySpec, TinyTensor, sha256_hex, tiny, tiny_metadata, tiny_prompt, tiny_spec, tiny_tensors,
-};
+use modelembed_testkit::{TinySpec, TinyTensor, sha256_hex, tiny, tiny_prompt, tiny_spec, tiny_tensors};
 use std::ops::ControlFlow;
-
-/// A tiny model whose parts can be changed before it is written.
-struct Parts {
-    metadata: Vec<(String, GgufValue)>,
-    tensors: Vec<TinyTensor>,
-}
-
-impl Parts {
-    fn of(spec: &TinySpec) -> Parts {
-        Parts { metadata: tiny_metadata(spec), tensors: tiny_tensors(spec) }
-    }
-
-    fn set(&mut self, key: &str, value: impl Into<GgufValue>) {
-        self.unset(key);
-        self.metadata.push((key.to_owned(), value.into()));
-    }
-
-    fn unset(&mut self, key: &str) {
-        self.metadata.retain(|(k, _)| k != key);
-    }
-
-    fn tensor(&mut self, name: &str) -> &mut TinyTensor {
-        self.tensors.iter_mut().find(|t| t.name == name).unwrap_or_else(|| panic!("no tensor {name}"))
-    }
-
-    fn build(&self) -> Vec<u8> {
-        let writer = self.metadata.iter().fold(GgufWriter::new(), |w, (key, value)| w.pair(key, value.clone()));
-        self.tensors.iter().fold(writer, |w, t| w.tensor(&t.name, t.ty, &t.dims, &t.data)).build()
-    }
-
-    /// What loading says: the error, or "loaded".
-    fn outcome(&self, dir: &TinyModels) -> String {
-        let path = dir.write("changed", &self.build());
-        let loaded = Model::load(&path, &LoadOptions::default(), &mut |_| ControlFlow::Continue(()));
-        loaded.map_or_else(|e| e.to_string(), |_| "loaded".to_owned())
-    }
-}
 
 /// A change of a tiny model and words that the error must hold.
 type Row = (&'static str, fn(&mut Parts), &'static [&'static str]);
@@ -154,6 +115,20 @@ fn tensors_that_cannot_be_used_are_named() {
                 &["blk.0.attn_sinks.weight"],
             ),
             ("angles divided by 0", |p| p.tensor("rope_freqs.weight").data.fill(0), &["rope_freqs.weight"]),
+            (
+                "fewer tokens than rows of the embedding",
+                |p| p.set("tokenizer.ggml.tokens", vec!["<unk>", "<s>", "</s>"]),
+                &["tokenizer.ggml.tokens", "3 tokens", "320 rows"],
+            ),
+            (
+                "more tokens than rows of the embedding",
+                |p| {
+                    p.set("tokenizer.ggml.tokens", (0..400).map(|i| format!("t{i}")).collect::<Vec<_>>());
+                    p.unset("tokenizer.ggml.scores");
+                    p.unset("tokenizer.ggml.token_type");
+                },
+                &["tokenizer.ggml.tokens", "400 tokens", "320 rows"],
+            ),
             (
                 "vocabulary of another size",
                 |p| {

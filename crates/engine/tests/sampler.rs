@@ -244,3 +244,45 @@ fn impossible_options_are_named() {
     assert!(wrong.is_empty(), "seen, wanted: {wrong:#?}");
     assert!(Sampler::new(SamplerOptions::default()).is_ok());
 }
+
+#[test]
+fn the_best_and_the_recent_tokens_are_enough_to_choose_one() {
+    let mut wrong = Vec::new();
+    for (case, shift) in (0..60u32).zip([18, 19, 22].into_iter().cycle()) {
+        let mut all = logits(700, case + 1, shift);
+        // Equals at every cut, and what is no number.
+        all[10..300].iter_mut().for_each(|x| *x = x.round());
+        all[case as usize] = f32::NAN;
+        all[case as usize + 1] = f32::NEG_INFINITY;
+        let o = SamplerOptions {
+            temp: [0.0, 0.8, 1.5][case as usize % 3],
+            top_k: [1, 5, 40][case as usize / 3 % 3],
+            top_p: [1.0, 0.9][case as usize / 9 % 2],
+            min_p: [0.0, 0.05][case as usize / 2 % 2],
+            repeat_penalty: [1.0, 1.3, 0.7][case as usize / 5 % 3],
+            repeat_last_n: 16,
+            seed: case.into(),
+        };
+        let (mut whole, mut part) = (Sampler::new(o).expect("valid"), Sampler::new(o).expect("valid"));
+        for step in 0..40 {
+            let n_best = part.n_best().expect("a cut");
+            let rank = |i: &usize| (!all[*i].is_nan()).then_some(all[*i]);
+            let mut order: Vec<usize> = (0..all.len()).collect();
+            order.sort_by(|a, b| rank(b).partial_cmp(&rank(a)).expect("comparable"));
+            let mut ids: Vec<TokenId> = order[..n_best].iter().map(|&i| TokenId(i as u32)).collect();
+            ids.extend(part.recent());
+            ids.sort_unstable();
+            ids.dedup();
+            let mut some: Vec<f32> = ids.iter().map(|id| all[id.0 as usize]).collect();
+            let (a, b) = (whole.sample(&mut all.clone()), part.sample_best(&ids, &mut some));
+            if a != b {
+                wrong.push((o, step, a, b));
+            }
+            whole.accept(a);
+            part.accept(a);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let takes_all = Sampler::new(SamplerOptions { top_k: 0, ..NEUTRAL }).expect("valid");
+    assert_eq!(takes_all.n_best(), None);
+}

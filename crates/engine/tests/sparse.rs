@@ -27,7 +27,13 @@ fn a_hundred_gigabytes_open_without_being_read() {
     let faults = |s: process::Snapshot| s.minor_faults.unwrap_or(0) + s.major_faults.unwrap_or(0);
     let before = process::snapshot();
     let files = ModelFiles::open(&path).unwrap();
-    let plan = files.plan(RamBudget::Bytes(400 * MIB), Some(32), false).unwrap();
+    let options = LoadOptions {
+        threads: Some(2),
+        ram_budget: RamBudget::Bytes(400 * MIB),
+        ctx_tokens: Some(32),
+        ..LoadOptions::default()
+    };
+    let plan = files.plan(&options).unwrap();
     let after = process::snapshot();
     assert_eq!((files.tensors().len(), plan.verdict), (1900 * 9 + 3, Verdict::Streams));
     // The directory of 17,103 tensors is what costs pages: 1.3 MB in the file, some MB on the heap.
@@ -37,12 +43,6 @@ fn a_hundred_gigabytes_open_without_being_read() {
     assert!(cached_bytes(&files) < 16 * MIB, "{} bytes in the cache", cached_bytes(&files));
 
     // Ready for a prompt: a few windows are filled past the cache, and nothing is read of all the rest.
-    let options = LoadOptions {
-        threads: Some(2),
-        ram_budget: RamBudget::Bytes(400 * MIB),
-        ctx_tokens: Some(32),
-        ..LoadOptions::default()
-    };
     let model = Model::load(&path, &options, &mut |_| Continue(())).unwrap();
     assert_eq!(model.plan().verdict, Verdict::Streams, "{}", model.plan());
     let streamed = model.stream_stats().expect("it streams").read_bytes;

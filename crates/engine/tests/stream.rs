@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use common::{TinyModels, all_logits, load, session};
 use modelembed::gguf::TensorType;
-use modelembed::{Error, LoadMode, LoadOptions, Model, RamBudget, Session, SessionOptions, TokenId, Verdict};
+use modelembed::storage::StreamReader;
+use modelembed::{
+    CacheType, Error, LoadMode, LoadOptions, Model, ModelFiles, RamBudget, Session, SessionOptions, TokenId, Verdict,
+};
 use modelembed_testkit::{
     GEMMA3, SMOLLM2, TinyArch, TinySpec, first_bit_difference, real_model, tiny, tiny_prompt, tiny_spec,
 };
@@ -69,6 +72,52 @@ fn streaming_gives_the_same_bits() {
             assert!((least..least + 2 * plan.streamed_per_token()).contains(&stats.read_bytes), "{stats:?} {plan:?}");
         }
     }
+}
+
+/// Whoever reads: the kind that the system allows is what `auto` takes.
+#[test]
+fn every_reader_gives_the_same_bits() {
+    let dir = TinyModels::new();
+    let path = dir.write("q4_k", &tiny(&specs()[0]));
+    let want = all_logits(&load(&path, &options(RamBudget::Off)), &ids(12), 5);
+    let auto = squeezed(&path, 0.5);
+    let budget = RamBudget::Bytes(auto.plan().budget_bytes);
+    for stream_reader in [StreamReader::Ring, StreamReader::Threads] {
+        let options = LoadOptions { stream_reader, ..options(budget) };
+        match Model::load(&path, &options, &mut |_| std::ops::ControlFlow::Continue(())) {
+            Ok(model) => {
+                assert_eq!(first_bit_difference(&all_logits(&model, &ids(12), 5), &want), None, "{stream_reader:?}");
+                assert_eq!(model.stream_stats().map(|s| s.reader), Some(stream_reader));
+            }
+            Err(error) => {
+                let text = error.to_string();
+                assert!(stream_reader == StreamReader::Ring && text.contains("by io_uring was asked for"), "{text}");
+                assert_eq!(auto.stream_stats().map(|s| s.reader), Some(StreamReader::Threads));
+                assert!(auto.plan_note().is_some_and(|note| note.contains("io_uring is refused")));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_plan_counts_the_cache_that_will_be_used() {
+    let dir = TinyModels::new();
+    let spec = TinySpec { n_layer: 12, ..tiny_spec("q4_k") };
+    let path = dir.write("q4_k", &tiny(&spec));
+    let files = ModelFiles::open(&path).unwrap();
+    let others = |cache_type, exact| {
+        let options = LoadOptions { cache_type, exact, ctx_tokens: Some(4096), ..options(RamBudget::Bytes(1 << 40)) };
+        let planned = files.plan(&options).unwrap().other_bytes;
+        assert_eq!(load(&path, &options).plan().other_bytes, planned);
+        planned
+    };
+    // Keys and values of 12 layers, in bytes for each 32 elements.
+    let elements = (12 * spec.n_head_kv * spec.head_dim * 2 * 4096) as u64;
+    let f16 = others(Some(CacheType::F16), false);
+    assert_eq!(f16, others(None, false));
+    assert_eq!(f16 - others(Some(CacheType::Q8), false), elements / 32 * (64 - 34));
+    assert_eq!(others(Some(CacheType::F32), false) - f16, elements / 32 * (128 - 64));
+    assert_eq!(others(None, true), others(Some(CacheType::F32), true));
 }
 
 #[test]

@@ -132,8 +132,8 @@ impl Value {
         let value = match self {
             Value::Array(a) => return format!("an array of {} {}", a.len(), a.item().name()),
             Value::String(s) => return format!("the string \"{}\"", printable(s)),
-            Value::F32(v) => v.to_string(),
-            Value::F64(v) => v.to_string(),
+            Value::F32(v) => format!("{v:?}"), // with an exponent where digits would fill lines
+            Value::F64(v) => format!("{v:?}"),
             Value::Bool(v) => v.to_string(),
             integer => integer.as_int().unwrap_or_default().to_string(),
         };

@@ -51,6 +51,7 @@ fn scalars() {
         ((1u64 << 32).into(), u32, format!("metadata k is 4294967296 of type u64, {int}")),
         ((-1i64).into(), u64, "metadata k is -1 of type i64, wanted an integer, not negative".into()),
         (1.5f32.into(), u32, format!("metadata k is 1.5 of type f32, {int}")),
+        (f64::MAX.into(), u32, format!("metadata k is 1.7976931348623157e308 of type f64, {int}")),
         (true.into(), u32, format!("metadata k is true of type bool, {int}")),
         ("12".into(), u32, format!("metadata k is the string \"12\", {int}")),
         (vec![1u32, 2].into(), u32, format!("metadata k is an array of 2 u32, {int}")),
@@ -129,7 +130,7 @@ fn arrays_of_another_type_are_refused() {
         (vec![1f32].into(), |g| show(g.strings("k")), "metadata k is an array of 1 f32, wanted an array of strings"),
         (vec!["a"].into(), |g| show(g.u8s("k")), "metadata k is an array of 1 string, wanted an array of bytes"),
         (vec![1u8].into(), |g| show(g.bools("k")), "metadata k is an array of 1 u8, wanted an array of bools"),
-        (1f32.into(), |g| show(g.f32s("k")), "metadata k is 1 of type f32, wanted an array of f32"),
+        (1f32.into(), |g| show(g.f32s("k")), "metadata k is 1.0 of type f32, wanted an array of f32"),
         ("a".into(), |g| show(g.strings("k")), "metadata k is the string \"a\", wanted an array of strings"),
     ];
     let wrong: Vec<_> = cases

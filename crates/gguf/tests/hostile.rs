@@ -26,6 +26,9 @@ fn case(name: &'static str, rule: &'static str, raw: Raw, wanted: &'static str) 
 /// 2^60: times any element size it still fits into 64 bits, or just not.
 const HUGE: u64 = 1 << 60;
 
+/// The longest tensor that the format's signed sizes can tell.
+const MAX_BYTES: u64 = i64::MAX as u64;
+
 fn counts_and_lengths() -> Vec<Case> {
     let count = "counts are bounded by the rest of the file";
     let length = "lengths of strings are bounded by the rest of the file";
@@ -266,6 +269,13 @@ fn extents() -> Vec<Case> {
             file(1, 0).tensor("t", &[1 << 40], 0, 0).zeros(99),
             "its 4398046511104 bytes at offset 0",
         ),
+        // Each is one byte short of 2^63 bytes; the sum of their padded sizes is 0 modulo 2^64.
+        case(
+            "padded-sizes-wrap",
+            inside,
+            file(2, 0).tensor("a", &[MAX_BYTES], 24, 0).tensor("b", &[MAX_BYTES], 24, 1 << 63).zeros(99),
+            "tensor a: its 9223372036854775807 bytes at offset 0",
+        ),
         case("offset-unaligned", order, at(4).zeros(99), "tensor t: its offset 4 is no multiple of the alignment 32"),
         case(
             "tensors-overlap",
@@ -378,6 +388,29 @@ fn stored_files_are_those_of_the_table() {
     let stored = std::fs::read_dir(folder()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
     let unknown: Vec<String> = stored.filter(|s| !files.iter().any(|(name, _)| name == s)).collect();
     assert!(unknown.is_empty(), "not in the table: {unknown:?}");
+}
+
+/// `docs/hostile-files.md` says which test holds which rule: each is there.
+#[test]
+fn the_page_of_rules_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = std::fs::read_to_string(root.join("docs/hostile-files.md")).unwrap();
+    let quoted: Vec<&str> = page.split('`').skip(1).step_by(2).collect();
+    let pairs = quoted
+        .windows(2)
+        .filter(|w| w[0].ends_with(".rs") && w[1].bytes().all(|b| b == b'_' || b.is_ascii_lowercase()));
+    let missing: Vec<_> = pairs
+        .clone()
+        .filter(|w| {
+            let source = std::fs::read_to_string(root.join(w[0])).unwrap_or_default();
+            ["", "    "].iter().all(|indent| !source.contains(&format!("#[test]\n{indent}fn {}()", w[1])))
+        })
+        .collect();
+    assert!(missing.is_empty(), "(file, test) {missing:?}");
+    assert!(pairs.count() > 20, "the page names its tests");
+    for rule in 1..=20 {
+        assert!(page.contains(&format!("\n| {rule} ")), "rule {rule}");
+    }
 }
 
 /// Files too large to store: names that fit the file but not the format.

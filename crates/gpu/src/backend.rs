@@ -1,5 +1,7 @@
 //! What an engine wants of a device: the interface, and the steps that can be asked for.
 
+use std::time::Duration;
+
 use modelembed_gguf::TensorType;
 
 use crate::error::Result;
@@ -96,12 +98,32 @@ pub struct KvCache<B> {
     pub head_dim: usize,
 }
 
+/// What a matrix is multiplied with.
+#[derive(Clone, Debug)]
+pub enum Operand<B> {
+    /// Columns of f32.
+    Floats(Columns<B>),
+    /// Columns as [`Op::Quantize`] makes them, at most [`INT8_COLS`] and for weights that [`supports_int8`](crate::supports_int8).
+    Int8(Columns<B>),
+}
+
+/// Columns that a product with 8-bit integers takes at most.
+pub const INT8_COLS: usize = 8;
+
+/// Words of a column of `len` elements, a multiple of 32, as [`Op::Quantize`] makes them.
+pub const fn int8_words(len: usize) -> usize {
+    len / 32 * 17
+}
+
 /// One step. Steps of a list run in order, each after those before it have ended.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "fields are explained where the step is")]
 pub enum Op<B> {
     /// `y[c] = w x[c] (+ bias)` for each column. The bias is f32, one for each row.
-    MatMul { w: Weight<B>, bias: Option<B>, x: Columns<B>, y: Columns<B>, n_cols: usize },
+    MatMul { w: Weight<B>, bias: Option<B>, x: Operand<B>, y: Columns<B>, n_cols: usize },
+    /// Columns of `len` elements, a multiple of 32, as blocks of 32 pairs of 8-bit integers, which are as exact as 15
+    /// bits, and a scale: [`int8_words`] each.
+    Quantize { x: Columns<B>, y: Columns<B>, len: usize, n_cols: usize },
     /// `y = x / sqrt(mean(x^2) + eps) * weight` for each vector of `len` elements; `y` may be `x`.
     RmsNorm { x: Vectors<B>, y: Columns<B>, weight: B, len: usize, eps: f32, n_cols: usize },
     /// `acc += x`, `len` elements from the columns' first on.
@@ -129,8 +151,26 @@ pub enum Op<B> {
     Shift { cache: KvCache<B>, temp: B, turn: Option<(B, usize, RopeStyle)>, from: usize, to: usize, n: usize },
     /// The index (u32) of each column's greatest element of `len`, the first of equals; a NaN never wins.
     ArgMax { x: Columns<B>, len: usize, n_cols: usize, out: B },
+    /// The [`TOP_K`] greatest elements of each column of `len`, in order: pairs of words in `out`, column `c` from word
+    /// `c * 2 * TOP_K` on. The second word is the index; the first orders as the element does and is 0 for a NaN. Of equals the lower
+    /// index comes first; beyond the column's end stands (0, u32::MAX). `temp` has [`top_k_temp_bytes`].
+    TopK { x: Columns<B>, len: usize, n_cols: usize, temp: B, out: B },
+    /// `out[c][i] = x[c][indices[i]]`, words, for `n` indices (u32).
+    Gather { x: Columns<B>, indices: B, n: usize, n_cols: usize, out: Columns<B> },
     /// Copies whole words.
     Copy { from: B, from_byte: u64, to: B, to_byte: u64, len_bytes: u64 },
+}
+
+/// Elements that [`Op::TopK`] finds.
+pub const TOP_K: usize = 128;
+/// Elements of which one workgroup finds them.
+pub(crate) const TOP_K_RUN: usize = 1024;
+
+/// Bytes that [`Op::TopK`] wants for what it finds in between.
+pub fn top_k_temp_bytes(len: usize, n_cols: usize) -> u64 {
+    let first = len.div_ceil(TOP_K_RUN) * TOP_K;
+    let second = first.div_ceil(TOP_K_RUN) * TOP_K;
+    ((first + second) * n_cols * 8) as u64
 }
 
 /// A device that holds buffers and runs steps.
@@ -150,6 +190,22 @@ pub trait Backend {
     /// Whatever the device refuses.
     fn write(&self, buffer: &Self::Buffer, offset: u64, bytes: &[u8]) -> Result<()>;
 
+    /// Gives back what writing took of the host's memory, and waits until all is written.
+    ///
+    /// # Errors
+    /// Whatever the device refused.
+    fn finish_writing(&self) -> Result<()>;
+
+    /// From now on [`busy`](Self::busy) tells how long steps take, where the device has a clock.
+    fn measure(&self);
+
+    /// How long the device computed since [`measure`](Self::measure), by its own clock; waits for all steps. `None` where it has
+    /// no clock, or nobody wanted to know.
+    ///
+    /// # Errors
+    /// Whatever the device refused.
+    fn busy(&self) -> Result<Option<Duration>>;
+
     /// Runs steps. Returns when they are handed over, not when they have ended.
     ///
     /// # Errors
@@ -161,6 +217,22 @@ pub trait Backend {
     /// # Errors
     /// Whatever the device refused.
     fn read(&self, buffer: &Self::Buffer, offset: u64, bytes: &mut [u8]) -> Result<()>;
+
+    /// Copies whole numbers into a buffer, from element `first` on.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    fn write_u32(&self, buffer: &Self::Buffer, first: usize, x: &[u32]) -> Result<()> {
+        self.write(buffer, first as u64 * 4, bytemuck::cast_slice(x))
+    }
+
+    /// Waits for all steps, then copies whole numbers out of a buffer, from element `first` on.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn read_u32(&self, buffer: &Self::Buffer, first: usize, x: &mut [u32]) -> Result<()> {
+        self.read(buffer, first as u64 * 4, bytemuck::cast_slice_mut(x))
+    }
 
     /// Copies numbers into a buffer, from element `first` on.
     ///

@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::adapter::{self, AdapterInfo, AdapterKind, Choice};
 use crate::backend::{Backend, Op};
+use crate::clock::Stamps;
 use crate::encode::{Dispatch, Step, encode};
 use crate::error::{Error, Result};
 use crate::kernels::{Access, Kernel};
+use crate::self_test;
+use crate::upload::{self, Ring};
 
 /// How a device is opened. Besides the choice these are for tests, which put weak devices' bounds on strong ones.
 #[derive(Clone, Debug, Default)]
@@ -19,8 +23,12 @@ pub struct GpuOptions {
     pub budget_bytes: Option<u64>,
     /// Bytes of a buffer that a kernel may see at a time; `None` takes what the adapter allows.
     pub max_binding_bytes: Option<u64>,
+    /// Bytes of the largest buffer; `None` takes what the adapter allows.
+    pub max_buffer_bytes: Option<u64>,
     /// Sum over subgroups, or do without; `None` does where the adapter has them and they pay.
     pub subgroups: Option<bool>,
+    /// Multiply 8-bit integers, or do without; `None` does on all devices but software.
+    pub int8: Option<bool>,
     /// Threads that share a row of a matrix-vector product, a power of two up to 64; `None` chooses.
     pub lanes: Option<u32>,
 }
@@ -36,6 +44,8 @@ pub struct Limits {
     pub offset_alignment: u64,
     /// Kernels may sum over subgroups.
     pub subgroups: bool,
+    /// Products with 8-bit integers pay, and are right.
+    pub int8: bool,
     /// Threads that share a row of a matrix-vector product without subgroups.
     pub lanes: u32,
 }
@@ -90,6 +100,11 @@ pub struct Gpu {
     params: Mutex<Option<wgpu::Buffer>>,
     /// Where bytes are copied to before they are read.
     staging: Mutex<Option<wgpu::Buffer>>,
+    /// What much is copied to the device through.
+    ring: Mutex<Ring>,
+    /// The device's clock; `None` while nobody asks, or where it has none.
+    stamps: Mutex<Option<Stamps>>,
+    has_clock: bool,
     /// Bound where a kernel has a buffer that a step does not use.
     unused: wgpu::Buffer,
     fault: Arc<Mutex<Option<Fault>>>,
@@ -100,7 +115,8 @@ const PARAMS_STRIDE: u64 = 256;
 /// Bytes of parameters that a step has.
 const PARAMS_BYTES: u64 = 64;
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// A lock that a panic elsewhere does not spoil: what is guarded here is never half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -115,9 +131,10 @@ impl Gpu {
         // On a CPU a thread a row is as fast, and shares nothing.
         let wanted = options.subgroups.unwrap_or(info.kind != AdapterKind::Software);
         let subgroups = wanted && adapter.features().contains(wgpu::Features::SUBGROUP);
+        let clock = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("modelembed"),
-            required_features: if subgroups { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() },
+            required_features: clock | if subgroups { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() },
             required_limits: has.clone(),
             ..Default::default()
         };
@@ -144,12 +161,13 @@ impl Gpu {
         });
         let max_binding = has.max_storage_buffer_binding_size;
         let lanes = if info.kind == AdapterKind::Software { 1 } else { 32 };
-        let gpu = Gpu {
+        let mut gpu = Gpu {
             limits: Limits {
                 max_binding_bytes: options.max_binding_bytes.unwrap_or(max_binding).min(max_binding),
-                max_buffer_bytes: has.max_buffer_size,
+                max_buffer_bytes: options.max_buffer_bytes.unwrap_or(u64::MAX).min(has.max_buffer_size),
                 offset_alignment: u64::from(has.min_storage_buffer_offset_alignment.max(4)),
                 subgroups,
+                int8: options.int8.unwrap_or(info.kind != AdapterKind::Software),
                 lanes: options.lanes.unwrap_or(lanes).clamp(1, 64),
             },
             adapter: info,
@@ -160,11 +178,31 @@ impl Gpu {
             pipelines: Mutex::default(),
             params: Mutex::default(),
             staging: Mutex::default(),
+            ring: Mutex::default(),
+            stamps: Mutex::default(),
+            has_clock: !clock.is_empty(),
             unused,
             fault,
         };
         gpu.check("opening")?;
+        gpu.choose_tier()?;
         Ok(gpu)
+    }
+
+    /// Does without whatever gives wrong results.
+    fn choose_tier(&mut self) -> Result<()> {
+        // A kernel that the driver does not take is as good as one that is wrong; a lost device is not.
+        let passes = |gpu: &Gpu, int8: bool| match self_test::passes(gpu, int8) {
+            Err(Error::Device(_)) => Ok(false),
+            other => other,
+        };
+        if self.limits.subgroups && !passes(self, false)? {
+            self.limits.subgroups = false;
+        }
+        if self.limits.int8 && !passes(self, true)? {
+            self.limits.int8 = false;
+        }
+        Ok(())
     }
 
     /// What was opened.
@@ -180,6 +218,12 @@ impl Gpu {
     /// Bytes of all buffers.
     pub fn used_bytes(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Gives the device up: whatever is asked of it from now on is [`Error::Lost`], as when it is unplugged.
+    pub fn give_up(&self) {
+        self.device.destroy();
+        lock(&self.fault).get_or_insert(Fault::Lost("it was given up".into()));
     }
 
     /// Takes what went wrong since the last look. A lost device stays lost.
@@ -310,6 +354,7 @@ impl Backend for Gpu {
                 limit_bytes: self.limits.max_buffer_bytes,
             });
         }
+        self.check(what)?;
         let out_of_memory = || Error::OutOfMemory { what: what.to_owned(), wanted_bytes: len_bytes };
         if self.budget_bytes.is_some_and(|budget| self.used_bytes() + len_bytes > budget) {
             return Err(out_of_memory());
@@ -326,19 +371,14 @@ impl Backend for Gpu {
     }
 
     fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
-        // The library copies what it is given into memory that the device sees: pieces keep that small, and a wait after
-        // some of them gives it back.
-        const PIECE: usize = 8 << 20;
-        const PIECES_IN_FLIGHT: usize = 4;
+        self.check("writing")?;
         let whole = bytes.len() / 4 * 4;
-        for (i, piece) in bytes[..whole].chunks(PIECE).enumerate() {
-            self.queue.write_buffer(&buffer.0.raw, offset + (i * PIECE) as u64, piece);
-            if piece.len() == PIECE {
-                self.queue.submit([]);
-                if i % PIECES_IN_FLIGHT == PIECES_IN_FLIGHT - 1 {
-                    self.wait()?;
-                }
-            }
+        if whole > upload::PIECE_BYTES / 4 {
+            let copied = lock(&self.ring).copy(&self.device, &self.queue, &bytes[..whole], &buffer.0.raw, offset);
+            self.check("writing")?;
+            copied?;
+        } else if whole > 0 {
+            self.queue.write_buffer(&buffer.0.raw, offset, &bytes[..whole]);
         }
         if whole < bytes.len() {
             let mut last = [0; 4];
@@ -349,6 +389,8 @@ impl Backend for Gpu {
     }
 
     fn run(&self, ops: &[Op<Buffer>]) -> Result<()> {
+        self.check("running")?;
+        let mut stamps = lock(&self.stamps);
         let steps = encode(ops, &self.limits, Buffer::len_bytes)?;
         let mut params = vec![0u8; steps.len() * PARAMS_STRIDE as usize];
         for (slot, step) in params.chunks_exact_mut(PARAMS_STRIDE as usize).zip(&steps) {
@@ -369,7 +411,11 @@ impl Backend for Gpu {
                 at += 1;
                 continue;
             }
-            let mut pass = encoder.begin_compute_pass(&Default::default());
+            if let Some(full) = stamps.as_mut().filter(|s| s.is_full()) {
+                full.read(&self.device, &self.queue, || self.wait())?;
+            }
+            let timestamp_writes = stamps.as_mut().and_then(Stamps::of_pass);
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
             while let Some(Step::Dispatch(dispatch)) = steps.get(at) {
                 self.dispatch(&mut pass, dispatch, &params_buffer, at as u64)?;
                 at += 1;
@@ -379,7 +425,25 @@ impl Backend for Gpu {
         self.check("running")
     }
 
+    fn finish_writing(&self) -> Result<()> {
+        *lock(&self.ring) = Ring::default();
+        self.wait()
+    }
+
+    fn measure(&self) {
+        if self.has_clock {
+            lock(&self.stamps).get_or_insert_with(|| Stamps::new(&self.device, &self.queue));
+        }
+    }
+
+    fn busy(&self) -> Result<Option<Duration>> {
+        self.check("reading the clock")?;
+        let read = |stamps: &mut Stamps| stamps.read(&self.device, &self.queue, || self.wait());
+        lock(&self.stamps).as_mut().map(read).transpose()
+    }
+
     fn read(&self, buffer: &Buffer, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.check("reading")?;
         let len = bytes.len() as u64;
         if len == 0 {
             return self.wait();

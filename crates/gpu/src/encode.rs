@@ -1,11 +1,13 @@
 //! From steps to dispatches: which kernel, with which parameters, over which parts of which buffers.
 
+use std::ops::Range;
+
 use modelembed_gguf::TensorType;
 
-use crate::backend::{Columns, KvCache, Op, RopeStyle, Weight};
+use crate::backend::{Columns, INT8_COLS, KvCache, Op, Operand, RopeStyle, TOP_K, TOP_K_RUN, Weight};
 use crate::device::Limits;
 use crate::error::{Error, Result};
-use crate::kernels::{Kernel, MATVEC_COLS, supports};
+use crate::kernels::{Input, Kernel, MATVEC_COLS, supports, supports_int8};
 
 /// A part of a buffer.
 pub(crate) struct Binding<'a, B> {
@@ -28,10 +30,23 @@ pub(crate) enum Step<'a, B> {
     Copy { from: &'a B, from_byte: u64, to: &'a B, to_byte: u64, len_bytes: u64 },
 }
 
+/// Some heads of a cache.
+struct CachePart {
+    heads: Range<usize>,
+    head_bytes: u64,
+}
+
+impl CachePart {
+    fn of<'a, B>(&self, buffer: &'a B) -> Option<Binding<'a, B>> {
+        let offset = self.heads.start as u64 * self.head_bytes;
+        Some(Binding { buffer, offset, len: self.heads.len() as u64 * self.head_bytes })
+    }
+}
+
 /// Threads of a workgroup in all but the arg-max.
 const GROUP: usize = 64;
 /// Columns from which on tiles pay.
-const GEMM_COLS: usize = 9;
+const GEMM_COLS: usize = INT8_COLS + 1;
 /// Rows and columns of a tile.
 const TILE: usize = 32;
 /// Workgroups in the first dimension; every adapter allows 65535.
@@ -100,6 +115,11 @@ impl<'a, B> Encoder<'a, B> {
                 p[1] = eps.to_bits();
                 self.push(Kernel::RmsNorm, p, [weight, &from.buffer, &y.buffer], grid(n))
             }
+            Op::Quantize { x, y, len, n_cols } => {
+                let blocks = len / 32;
+                let p = params([*n_cols, blocks, x.first, x.stride, y.first, y.stride]);
+                self.push(Kernel::Quantize, p, [&x.buffer, &y.buffer], grid((n_cols * blocks).div_ceil(GROUP)))
+            }
             Op::Add { acc, x, len } => self.elementwise(Kernel::Add, acc, x, *len),
             Op::ActMul { gate, up, len, act } => self.elementwise(Kernel::ActMul(*act), gate, up, *len),
             Op::Rope { x, angles, heads, head_dim, pairs, style, n_cols } => {
@@ -108,26 +128,19 @@ impl<'a, B> Encoder<'a, B> {
                 let n = n_cols * heads * pairs;
                 self.push(Kernel::Rope, p, [&x.buffer, angles], grid(n.div_ceil(GROUP)))
             }
-            Op::Store { x, cache, pos, n_cols } => {
-                let half_dim = half_dim(cache)?;
-                let p = params([*n_cols, cache.heads, half_dim, cache.capacity, *pos, x.first, x.stride]);
-                let n = n_cols * cache.heads * half_dim;
-                self.push(Kernel::Store(cache.ty), p, [&x.buffer, &cache.buffer], grid(n.div_ceil(GROUP)))
-            }
+            Op::Store { x, cache, pos, n_cols } => self.store(x, cache, *pos, *n_cols),
             Op::Attend { q, k, v, y, heads, pos, window, scale, n_cols } => {
-                let half_dim = half_dim(k)?;
-                let group = heads / k.heads;
-                let mut p =
-                    params([*n_cols, group, half_dim, k.capacity, *pos, *window, q.first, q.stride, y.first, y.stride]);
-                p[10] = scale.to_bits();
-                let kernel = Kernel::Attend { ty: k.ty, pairs: half_dim.div_ceil(GROUP) as u32 };
-                let groups = [*heads as u32, *n_cols as u32, 1];
-                self.push(kernel, p, [&q.buffer, &k.buffer, &v.buffer, &y.buffer], groups)
+                self.attend([q, y], [k, v], *heads, [*pos, *window, *n_cols], *scale)
             }
             Op::Shift { cache, temp, turn, from, to, n } => self.shift(cache, temp, turn.as_ref(), [*from, *to, *n]),
             Op::ArgMax { x, len, n_cols, out } => {
                 let p = params([*len, x.first, x.stride]);
                 self.push(Kernel::ArgMax, p, [&x.buffer, out], [*n_cols as u32, 1, 1])
+            }
+            Op::TopK { x, len, n_cols, temp, out } => self.top_k(x, *len, *n_cols, temp, out),
+            Op::Gather { x, indices, n, n_cols, out } => {
+                let p = params([*n, *n_cols, x.first, x.stride, out.first, out.stride]);
+                self.push(Kernel::Gather, p, [&x.buffer, indices, &out.buffer], grid((n * n_cols).div_ceil(GROUP)))
             }
             Op::Copy { from, from_byte, to, to_byte, len_bytes } => {
                 let (from_byte, to_byte, len_bytes) = (*from_byte, *to_byte, *len_bytes);
@@ -142,6 +155,28 @@ impl<'a, B> Encoder<'a, B> {
         self.push(kernel, p, [&acc.buffer, &x.buffer], grid(len.div_ceil(GROUP)))
     }
 
+    /// Pass after pass, each over the pairs that the one before left in one of two places, until one run is left.
+    fn top_k(&mut self, x: &'a Columns<B>, len: usize, n_cols: usize, temp: &'a B, out: &'a B) -> Result<()> {
+        let words = |runs: usize| 2 * runs * TOP_K;
+        let second_place = n_cols * words(len.div_ceil(TOP_K_RUN));
+        let (mut from, mut first, mut stride, mut n) = (&x.buffer, x.first, x.stride, len);
+        for pass in 0.. {
+            let runs = n.div_ceil(TOP_K_RUN).max(1);
+            let (to, to_first) = match (runs, pass % 2) {
+                (1, _) => (out, 0),
+                (_, 0) => (temp, 0),
+                _ => (temp, second_place),
+            };
+            let p = params([n, first, stride, to_first, words(runs)]);
+            self.push(Kernel::TopK { pairs: pass > 0 }, p, [from, to], [runs as u32, n_cols as u32, 1])?;
+            if runs == 1 {
+                break;
+            }
+            (from, first, stride, n) = (to, to_first, words(runs), runs * TOP_K);
+        }
+        Ok(())
+    }
+
     fn shift(
         &mut self,
         cache: &'a KvCache<B>,
@@ -154,17 +189,71 @@ impl<'a, B> Encoder<'a, B> {
         }
         let half_dim = half_dim(cache)?;
         let (pairs, halves) = turn.map_or((0, false), |(_, pairs, style)| (*pairs, *style == RopeStyle::Halves));
-        let p = params([cache.heads, half_dim, cache.capacity, to, from, n, pairs, usize::from(halves)]);
         let len_bytes = (self.len_of)(&cache.buffer);
         self.steps.push(Step::Copy { from: &cache.buffer, from_byte: 0, to: temp, to_byte: 0, len_bytes });
-        let bindings = vec![
-            self.whole(&cache.buffer)?,
-            self.whole(temp)?,
-            turn.map(|(angles, ..)| self.whole(angles)).transpose()?.flatten(),
-        ];
-        let groups = grid((cache.heads * n * half_dim).div_ceil(GROUP));
-        self.steps.push(Step::Dispatch(Dispatch { kernel: Kernel::Shift(cache.ty), params: p, bindings, groups }));
+        for part in self.parts(cache)? {
+            let heads = part.heads.len();
+            let p = params([heads, half_dim, cache.capacity, to, from, n, pairs, usize::from(halves)]);
+            let bindings = vec![
+                part.of(&cache.buffer),
+                part.of(temp),
+                turn.map(|(angles, ..)| self.whole(angles)).transpose()?.flatten(),
+            ];
+            let groups = grid((heads * n * half_dim).div_ceil(GROUP));
+            self.steps.push(Step::Dispatch(Dispatch { kernel: Kernel::Shift(cache.ty), params: p, bindings, groups }));
+        }
         Ok(())
+    }
+
+    fn store(&mut self, x: &'a Columns<B>, cache: &'a KvCache<B>, pos: usize, n_cols: usize) -> Result<()> {
+        let half_dim = half_dim(cache)?;
+        for part in self.parts(cache)? {
+            let (heads, first) = (part.heads.len(), x.first + part.heads.start * cache.head_dim);
+            let p = params([n_cols, heads, half_dim, cache.capacity, pos, first, x.stride]);
+            let bindings = vec![self.whole(&x.buffer)?, part.of(&cache.buffer)];
+            let groups = grid((n_cols * heads * half_dim).div_ceil(GROUP));
+            self.steps.push(Step::Dispatch(Dispatch { kernel: Kernel::Store(cache.ty), params: p, bindings, groups }));
+        }
+        Ok(())
+    }
+
+    fn attend(
+        &mut self,
+        [q, y]: [&'a Columns<B>; 2],
+        [k, v]: [&'a KvCache<B>; 2],
+        heads: usize,
+        [pos, window, n_cols]: [usize; 3],
+        scale: f32,
+    ) -> Result<()> {
+        let half_dim = half_dim(k)?;
+        let group = heads / k.heads;
+        let kernel = Kernel::Attend { ty: k.ty, pairs: half_dim.div_ceil(GROUP) as u32 };
+        for part in self.parts(k)? {
+            let first = part.heads.start * group * k.head_dim;
+            let (q_first, y_first) = (q.first + first, y.first + first);
+            let mut p =
+                params([n_cols, group, half_dim, k.capacity, pos, window, q_first, q.stride, y_first, y.stride]);
+            p[10] = scale.to_bits();
+            let bindings = vec![self.whole(&q.buffer)?, part.of(&k.buffer), part.of(&v.buffer), self.whole(&y.buffer)?];
+            let groups = [(part.heads.len() * group) as u32, n_cols as u32, 1];
+            self.steps.push(Step::Dispatch(Dispatch { kernel, params: p, bindings, groups }));
+        }
+        Ok(())
+    }
+
+    /// A cache in parts of as many heads as a binding holds: all of them, or some that begin where a binding may.
+    fn parts(&self, cache: &KvCache<B>) -> Result<Vec<CachePart>> {
+        let head_bytes = (cache.capacity * cache.head_dim) as u64 * cache.ty.size_bytes();
+        let most = (self.limits.max_binding_bytes / head_bytes).min(cache.heads as u64);
+        let fits = |n: &u64| *n == cache.heads as u64 || (n * head_bytes).is_multiple_of(self.limits.offset_alignment);
+        let heads = (1..=most).rev().find(fits).ok_or_else(|| Error::Limit {
+            what: format!("keys or values of {} tokens", cache.capacity),
+            wanted_bytes: head_bytes,
+            limit: "largest binding",
+            limit_bytes: self.limits.max_binding_bytes,
+        })? as usize;
+        let part = |first: usize| CachePart { heads: first..cache.heads.min(first + heads), head_bytes };
+        Ok((0..cache.heads).step_by(heads).map(part).collect())
     }
 
     /// A product, in slices of as many rows as a binding holds.
@@ -172,13 +261,20 @@ impl<'a, B> Encoder<'a, B> {
         &mut self,
         w: &'a Weight<B>,
         bias: Option<&'a B>,
-        x: &'a Columns<B>,
+        x: &'a Operand<B>,
         y: &'a Columns<B>,
         n_cols: usize,
     ) -> Result<()> {
+        let (x, input) = match x {
+            Operand::Floats(x) => (x, Input::Float),
+            Operand::Int8(x) => (x, Input::Int8),
+        };
+        if input == Input::Int8 && (!supports_int8(w.ty) || n_cols > INT8_COLS) {
+            return Err(Error::Unsupported(format!("{n_cols} columns of 8-bit integers and {} weights", w.ty)));
+        }
         let row_bytes = w.ty.row_bytes(w.k).filter(|_| supports(w.ty));
         let row_bytes = row_bytes.ok_or_else(|| Error::Unsupported(format!("{} rows of {}", w.ty, w.k)))?;
-        let kernel = self.product(w.ty, n_cols);
+        let kernel = self.product(w.ty, input, n_cols);
         // A slice begins up to an alignment before its first row and may read a word beyond its last.
         let room = self.limits.max_binding_bytes.saturating_sub(self.limits.offset_alignment + 8);
         let slice_rows = room as usize / row_bytes;
@@ -233,12 +329,12 @@ impl<'a, B> Encoder<'a, B> {
         Ok(())
     }
 
-    fn product(&self, ty: TensorType, n_cols: usize) -> Kernel {
+    fn product(&self, ty: TensorType, input: Input, n_cols: usize) -> Kernel {
         let cols = if n_cols == 1 { 1 } else { MATVEC_COLS };
         match n_cols {
             GEMM_COLS.. => Kernel::Gemm { ty },
-            _ if self.limits.subgroups => Kernel::MatVecSubgroup { ty, cols },
-            _ => Kernel::MatVec { ty, cols, lanes: self.limits.lanes },
+            _ if self.limits.subgroups => Kernel::MatVecSubgroup { ty, input, cols },
+            _ => Kernel::MatVec { ty, input, cols, lanes: self.limits.lanes },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use modelembed_gguf::TensorType;
 
-use crate::backend::{Activation, CacheType};
+use crate::backend::{Activation, CacheType, TOP_K};
 
 /// How a kernel reaches a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,19 +14,41 @@ pub(crate) enum Access {
 }
 use Access::{Read, ReadWrite};
 
+/// What a product's columns are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Input {
+    /// Numbers.
+    Float,
+    /// Blocks of 8-bit integers.
+    Int8,
+}
+
+impl Input {
+    /// The section of the sources that is for it.
+    fn section(self) -> &'static str {
+        match self {
+            Input::Float => "float",
+            Input::Int8 => "int8",
+        }
+    }
+}
+
 /// A kernel: everything that its text depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
     /// `lanes` threads a row.
     MatVec {
         ty: TensorType,
+        input: Input,
         cols: u32,
         lanes: u32,
     },
     MatVecSubgroup {
         ty: TensorType,
+        input: Input,
         cols: u32,
     },
+    Quantize,
     Gemm {
         ty: TensorType,
     },
@@ -42,6 +64,11 @@ pub(crate) enum Kernel {
     },
     Shift(CacheType),
     ArgMax,
+    /// Over numbers, or over the pairs of a pass before.
+    TopK {
+        pairs: bool,
+    },
+    Gather,
 }
 
 /// Columns that one matrix-vector kernel takes at most.
@@ -69,6 +96,11 @@ pub fn supports(ty: TensorType) -> bool {
     TYPES.contains(&ty)
 }
 
+/// Whether weights of this type can be multiplied with blocks of 8-bit integers: those that are such integers and scales.
+pub fn supports_int8(ty: TensorType) -> bool {
+    supports(ty) && !matches!(ty, TensorType::F32 | TensorType::F16 | TensorType::BF16)
+}
+
 /// The section `name` of a file whose sections begin with `//# name`, with what stands before the first and after a `//#` alone.
 fn section(file: &str, name: &str) -> String {
     let mut out = String::new();
@@ -94,18 +126,23 @@ impl Kernel {
                 &[Read, Read, ReadWrite, ReadWrite]
             }
             Kernel::RmsNorm => &[Read, ReadWrite, ReadWrite],
-            Kernel::Add | Kernel::ActMul(_) | Kernel::Rope | Kernel::Store(_) | Kernel::ArgMax => {
-                &[ReadWrite, ReadWrite]
-            }
+            Kernel::Add
+            | Kernel::ActMul(_)
+            | Kernel::Rope
+            | Kernel::Store(_)
+            | Kernel::ArgMax
+            | Kernel::TopK { .. }
+            | Kernel::Quantize => &[ReadWrite, ReadWrite],
             Kernel::Attend { .. } => &[ReadWrite; 4],
-            Kernel::Shift(_) => &[ReadWrite; 3],
+            Kernel::Shift(_) | Kernel::Gather => &[ReadWrite; 3],
         }
     }
 
     /// The WGSL text.
     pub(crate) fn source(self) -> String {
-        let matmul = |ty: TensorType, constants: String, body: &str| {
+        let matmul = |ty: TensorType, input: Input, constants: String, body: &str| {
             let parts = [include_str!("wgsl/matmul.wgsl"), include_str!("wgsl/weights.wgsl")];
+            let parts = parts.map(|file| section(file, input.section()));
             let format = section(include_str!("wgsl/formats.wgsl"), ty.name());
             format!("{constants}{}\n{}\n{format}\n{body}", parts[0], parts[1])
         };
@@ -118,15 +155,16 @@ impl Kernel {
             format!("{}\n{body}", section(include_str!("wgsl/kv.wgsl"), name))
         };
         match self {
-            Kernel::MatVec { ty, cols, lanes } => matmul(
+            Kernel::MatVec { ty, input, cols, lanes } => matmul(
                 ty,
+                input,
                 format!("const COLS = {cols}u;\nconst LANES = {lanes}u;\n"),
                 include_str!("wgsl/matvec.wgsl"),
             ),
-            Kernel::MatVecSubgroup { ty, cols } => {
-                matmul(ty, format!("const COLS = {cols}u;\n"), include_str!("wgsl/matvec_subgroup.wgsl"))
+            Kernel::MatVecSubgroup { ty, input, cols } => {
+                matmul(ty, input, format!("const COLS = {cols}u;\n"), include_str!("wgsl/matvec_subgroup.wgsl"))
             }
-            Kernel::Gemm { ty } => matmul(ty, String::new(), include_str!("wgsl/gemm.wgsl")),
+            Kernel::Gemm { ty } => matmul(ty, Input::Float, String::new(), include_str!("wgsl/gemm.wgsl")),
             Kernel::RmsNorm => include_str!("wgsl/rms_norm.wgsl").to_owned(),
             Kernel::Add => elementwise("add"),
             Kernel::ActMul(Activation::Silu) => elementwise("silu_mul"),
@@ -138,6 +176,11 @@ impl Kernel {
             }
             Kernel::Shift(ty) => over_cache(ty, include_str!("wgsl/shift.wgsl")),
             Kernel::ArgMax => include_str!("wgsl/argmax.wgsl").to_owned(),
+            Kernel::TopK { pairs } => {
+                format!("const PAIRS = {pairs};\nconst KEPT = {TOP_K}u;\n{}", include_str!("wgsl/topk.wgsl"))
+            }
+            Kernel::Quantize => include_str!("wgsl/quantize.wgsl").to_owned(),
+            Kernel::Gather => include_str!("wgsl/gather.wgsl").to_owned(),
         }
     }
 
@@ -150,15 +193,22 @@ impl Kernel {
             Kernel::ActMul(Activation::Gelu),
             Kernel::Rope,
             Kernel::ArgMax,
+            Kernel::TopK { pairs: false },
+            Kernel::TopK { pairs: true },
+            Kernel::Gather,
+            Kernel::Quantize,
         ];
         for ty in TYPES {
-            out.extend([
-                Kernel::MatVec { ty, cols: 1, lanes: 16 },
-                Kernel::MatVec { ty, cols: MATVEC_COLS, lanes: 1 },
-                Kernel::MatVecSubgroup { ty, cols: 1 },
-                Kernel::MatVecSubgroup { ty, cols: MATVEC_COLS },
-                Kernel::Gemm { ty },
-            ]);
+            out.push(Kernel::Gemm { ty });
+            let inputs = [Some(Input::Float), supports_int8(ty).then_some(Input::Int8)];
+            for input in inputs.into_iter().flatten() {
+                out.extend([
+                    Kernel::MatVec { ty, input, cols: 1, lanes: 16 },
+                    Kernel::MatVec { ty, input, cols: MATVEC_COLS, lanes: 1 },
+                    Kernel::MatVecSubgroup { ty, input, cols: 1 },
+                    Kernel::MatVecSubgroup { ty, input, cols: MATVEC_COLS },
+                ]);
+            }
         }
         for ty in [CacheType::F16, CacheType::F32] {
             out.extend([Kernel::Store(ty), Kernel::Attend { ty, pairs: 2 }, Kernel::Shift(ty)]);

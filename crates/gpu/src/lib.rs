@@ -10,13 +10,19 @@
 
 mod adapter;
 mod backend;
+mod clock;
 mod device;
 mod encode;
 mod error;
 mod kernels;
+mod self_test;
+mod upload;
 
 pub use adapter::{AdapterInfo, AdapterKind, Choice, adapters};
-pub use backend::{Activation, Backend, CacheType, Columns, KvCache, Op, RopeStyle, Vectors, Weight};
+pub use backend::{
+    Activation, Backend, CacheType, Columns, INT8_COLS, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors, Weight,
+    int8_words, top_k_temp_bytes,
+};
 pub use device::{Buffer, Gpu, GpuOptions, Limits};
 pub use error::{Error, Result};
-pub use kernels::{Source, all_sources, supports};
+pub use kernels::{Source, all_sources, supports, supports_int8};

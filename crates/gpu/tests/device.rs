@@ -45,3 +45,52 @@ fn what_the_library_refuses_is_an_error_and_the_device_goes_on() {
     gpu.read(&buffer, 0, &mut back).expect("reads");
     assert_eq!(back[4..], [5, 0, 0, 0]);
 }
+
+#[test]
+fn much_is_uploaded_through_little_memory_and_arrives() {
+    let Some(gpu) = gpu() else { return };
+    // More than the ring holds, an odd number of bytes, and not at the buffer's beginning.
+    let bytes: Vec<u8> = (0..(21usize << 20) + 3).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let buffer = gpu.alloc("much", bytes.len() as u64 + 12).expect("memory");
+    gpu.write(&buffer, 8, &bytes).expect("writes");
+    gpu.write(&buffer, 0, &[1; 8]).expect("writes");
+    gpu.finish_writing().expect("finishes");
+    let mut back = vec![0; bytes.len().next_multiple_of(4) + 8];
+    gpu.read(&buffer, 0, &mut back).expect("reads");
+    assert!(back[..8] == [1; 8] && back[8..][..bytes.len()] == bytes[..]);
+}
+
+#[test]
+fn everything_asked_of_a_lost_device_is_an_error() {
+    let Some(gpu) = gpu() else { return };
+    let buffer = upload(&gpu, &[1, 2, 3, 4]);
+    gpu.measure();
+    gpu.give_up();
+    let lost = |what: &str, error: Error| assert!(matches!(error, Error::Lost(_)), "{what}: {error}");
+    for _ in 0..2 {
+        lost("memory", gpu.alloc("more", 4).expect_err("lost"));
+        lost("little", gpu.write(&buffer, 0, &[0; 4]).expect_err("lost"));
+        lost("much", gpu.write(&buffer, 0, &vec![0; 8 << 20]).expect_err("lost"));
+        let add = Op::Add { acc: columns(&buffer, 0, 0), x: columns(&buffer, 0, 0), len: 1 };
+        lost("steps", gpu.run(&[add]).expect_err("lost"));
+        lost("reading", gpu.read(&buffer, 0, &mut [0; 4]).expect_err("lost"));
+        lost("the clock", gpu.busy().expect_err("lost"));
+        lost("finishing", gpu.finish_writing().expect_err("lost"));
+    }
+}
+
+#[test]
+fn the_clock_of_the_device_runs_while_it_computes() {
+    let Some(gpu) = gpu() else { return };
+    assert_eq!(gpu.busy().expect("no clock yet"), None);
+    gpu.measure();
+    let Some(start) = gpu.busy().expect("a clock") else { return };
+    let buffer = gpu.alloc("numbers", 4 << 14).expect("memory");
+    let add = || Op::Add { acc: columns(&buffer, 0, 0), x: columns(&buffer, 0, 0), len: 1 << 14 };
+    let since = std::time::Instant::now();
+    // More lists than stamps are kept for.
+    (0..300).for_each(|_| gpu.run(&[add()]).expect("runs"));
+    let busy = gpu.busy().expect("a clock").expect("a time");
+    assert!(start.is_zero() && !busy.is_zero() && busy <= since.elapsed(), "{start:?} {busy:?}");
+    assert_eq!(gpu.busy().expect("a clock"), Some(busy), "nothing was computed since");
+}

@@ -4,7 +4,7 @@ mod common;
 
 use common::{bytes_of, columns, floats, upload, variants};
 use modelembed_gguf::TensorType;
-use modelembed_gpu::{Backend, Gpu, Op, Weight, supports};
+use modelembed_gpu::{Backend, Gpu, Op, Operand, Weight, int8_words, supports, supports_int8};
 use modelembed_kernels::{ActKind, ActLayout, Acts, Isa, Kernels, MatRef, Strided};
 use modelembed_testkit::{Rng, random_tensor};
 
@@ -69,7 +69,7 @@ fn check(
     let op = Op::MatMul {
         w: Weight { buffer: upload(gpu, &w), ty, rows, k },
         bias: bias.then(|| upload(gpu, &bytes_of(&b))),
-        x: columns(&upload(gpu, &bytes_of(&spread)), x_first, x_stride),
+        x: Operand::Floats(columns(&upload(gpu, &bytes_of(&spread)), x_first, x_stride)),
         y: columns(&y, y_first, y_stride),
         n_cols: n,
     };
@@ -145,11 +145,76 @@ fn a_row_that_no_binding_holds_is_refused() {
         let op = Op::MatMul {
             w: Weight { buffer, ty: TensorType::F32, rows: 1, k },
             bias: None,
-            x: columns(&x, 0, k),
+            x: Operand::Floats(columns(&x, 0, k)),
             y: columns(&x, 0, 1),
             n_cols: 1,
         };
         let error = gpu.run(&[op]).expect_err("a limit").to_string();
         assert!(error.contains("largest binding"), "{error}");
+    }
+}
+
+#[test]
+fn products_of_8_bit_integers_are_those_of_the_numbers_that_they_stand_for() {
+    let mut failures = Vec::new();
+    for (name, gpu) in variants().into_iter().filter(|(name, _)| !name.contains("MiB")) {
+        for ty in TensorType::all().filter(|&t| supports_int8(t)) {
+            let (rows, k) = (37, 3 * ty.block_len().max(32));
+            for n in [1, 2, 8] {
+                let mut rng = Rng::for_name(9, &format!("{ty} {n}"));
+                let w = random_tensor(ty, rows, k, 0.05, &mut rng);
+                let mut x: Vec<f32> = (0..n * k).map(|_| rng.normal()).collect();
+                x[..32].fill(0.0);
+                // What blocks of 32 pairs of integers and a scale make of it.
+                let rounded: Vec<f32> = x
+                    .chunks_exact(32)
+                    .flat_map(|block| {
+                        let scale = block.iter().fold(0f32, |m, x| m.max(x.abs())) / 127.0;
+                        block.iter().map(move |x| {
+                            let high = (x / scale).round();
+                            let low = ((x / scale - high) * 254.0).round() / 254.0;
+                            if scale > 0.0 { (high + low) * scale } else { 0.0 }
+                        })
+                    })
+                    .collect();
+                let want = reference(ty, &w, rows, k, &rounded);
+                let y = upload(&gpu, &bytes_of(&vec![7.0; n * rows]));
+                let (from, stride) = (upload(&gpu, &bytes_of(&x)), int8_words(k));
+                let int8 = gpu.alloc("integers", (n * stride * 4) as u64).expect("memory");
+                let product = Op::MatMul {
+                    w: Weight { buffer: upload(&gpu, &w), ty, rows, k },
+                    bias: None,
+                    x: Operand::Int8(columns(&int8, 0, stride)),
+                    y: columns(&y, 0, rows),
+                    n_cols: n,
+                };
+                let quantize =
+                    Op::Quantize { x: columns(&from, 0, k), y: columns(&int8, 0, stride), len: k, n_cols: n };
+                gpu.run(&[quantize, product]).expect("runs");
+                let e = error(&floats(&gpu, &y, n * rows), &want, MatRef::new(ty, &w, rows, k).expect("a matrix"), &x);
+                // A number halfway between two integers may go to either: less than a 127 * 254th of one element.
+                if e.is_nan() || e > 5e-6 {
+                    failures.push(format!("{name}: {ty}, {n} columns: error {e:.2e}"));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn integers_with_weights_that_are_none_are_refused() {
+    let Some((_, gpu)) = variants().into_iter().next() else { return };
+    let buffer = gpu.alloc("all", 4096).expect("memory");
+    let product = |ty, n_cols| Op::MatMul {
+        w: Weight { buffer: buffer.clone(), ty, rows: 1, k: 32 },
+        bias: None,
+        x: Operand::Int8(columns(&buffer, 0, int8_words(32))),
+        y: columns(&buffer, 0, 1),
+        n_cols,
+    };
+    for (ty, n_cols) in [(TensorType::F16, 1), (TensorType::Q8_0, 9)] {
+        let error = gpu.run(&[product(ty, n_cols)]).expect_err("refused").to_string();
+        assert!(error.contains("8-bit"), "{error}");
     }
 }

@@ -2,9 +2,11 @@
 
 mod common;
 
-use common::{bytes_of, columns, floats, gpu, upload};
+use common::{bytes_of, choice, columns, floats, gpu, upload};
 use half::f16;
-use modelembed_gpu::{Activation, Backend, CacheType, Gpu, KvCache, Op, RopeStyle, Vectors};
+use modelembed_gpu::{
+    Activation, Backend, CacheType, Gpu, GpuOptions, KvCache, Op, RopeStyle, TOP_K, Vectors, top_k_temp_bytes,
+};
 use modelembed_testkit::{Rng, diff};
 
 fn random(n: usize, seed: u64) -> Vec<f32> {
@@ -293,4 +295,116 @@ fn the_greatest_element_is_found_the_first_of_equals_and_never_a_nan() {
         let got: Vec<usize> = floats(&gpu, &out, 3).iter().map(|v| v.to_bits() as usize).collect();
         assert_eq!(got, want, "{len} elements");
     }
+}
+
+#[test]
+fn the_greatest_come_in_order_and_picked_elements_as_they_are() {
+    let Some(gpu) = gpu() else { return };
+    let mut failures = Vec::new();
+    for (len, n_cols) in [(1, 1), (5, 2), (128, 1), (1024, 3), (1025, 2), (9000, 2), (262_144, 1)] {
+        let stride = len + 3;
+        let mut x = random(n_cols * stride, 40);
+        // Equals, both zeros, and what is no number or the least of all.
+        for (i, v) in x.iter_mut().enumerate() {
+            match i % 97 {
+                0..20 => *v = (*v * 4.0).round(),
+                20 => *v = f32::NAN,
+                21 => *v = f32::NEG_INFINITY,
+                22 if i % 1000 == 22 => *v = f32::INFINITY,
+                23 => *v = -0.0,
+                _ => {}
+            }
+        }
+        let rank = |v: f32| if v.is_nan() { None } else { Some(if v == 0.0 { 0.0 } else { v }) };
+        let buffer = upload(&gpu, &bytes_of(&x));
+        let temp = gpu.alloc("temp", top_k_temp_bytes(len, n_cols)).expect("memory");
+        let out = gpu.alloc("out", (n_cols * 2 * TOP_K * 4) as u64).expect("memory");
+        let picked: Vec<u32> = (0..len.min(70) as u32).map(|i| i * 7919 % len as u32).collect();
+        let indices = upload(&gpu, bytemuck::cast_slice(&picked));
+        let elements = gpu.alloc("elements", (n_cols * picked.len() * 4) as u64).expect("memory");
+        gpu.run(&[
+            Op::TopK { x: columns(&buffer, 0, stride), len, n_cols, temp, out: out.clone() },
+            Op::Gather {
+                x: columns(&buffer, 0, stride),
+                indices,
+                n: picked.len(),
+                n_cols,
+                out: columns(&elements, 0, picked.len()),
+            },
+        ])
+        .expect("runs");
+        let mut words = vec![0u32; n_cols * 2 * TOP_K];
+        gpu.read(&out, 0, bytemuck::cast_slice_mut(&mut words)).expect("a read");
+        let elements = floats(&gpu, &elements, n_cols * picked.len());
+        for c in 0..n_cols {
+            let column = &x[c * stride..][..len];
+            let mut want: Vec<u32> = (0..len as u32).collect();
+            // A stable sort: of equals the lower index stays first. Those that are no number come last.
+            want.sort_by(|&a, &b| rank(column[b as usize]).partial_cmp(&rank(column[a as usize])).expect("comparable"));
+            want.resize(len.max(TOP_K), u32::MAX);
+            let got: Vec<u32> = words[c * 2 * TOP_K..][..2 * TOP_K].chunks_exact(2).map(|pair| pair[1]).collect();
+            if got != want[..TOP_K] {
+                failures.push(format!("{len} x {n_cols}, column {c}: {:?} instead of {:?}", &got[..9], &want[..9]));
+            }
+            let same = picked
+                .iter()
+                .zip(&elements[c * picked.len()..])
+                .all(|(&i, e)| column[i as usize].to_bits() == e.to_bits());
+            if !same {
+                failures.push(format!("{len} x {n_cols}, column {c}: picked elements differ"));
+            }
+        }
+    }
+    report(failures);
+}
+
+#[test]
+fn a_cache_beyond_a_binding_is_used_in_parts_of_some_heads() {
+    let Some(choice) = choice() else { return };
+    // 8 KiB a head in half precision: two of six heads fit, and one in f32.
+    let small = GpuOptions { choice, max_binding_bytes: Some(20 << 10), ..GpuOptions::default() };
+    let (whole, small) = (gpu().expect("a device"), Gpu::open(&small).expect("a device"));
+    let (kv, heads, hd, capacity, n) = (6, 12, 64, 64, 3);
+    let run = |gpu: &Gpu, ty: CacheType| {
+        let (x, q) = (random(40 * kv * hd, 50), random(n * heads * hd, 51));
+        let cache = || {
+            let buffer = gpu.alloc("cache", (kv * capacity * hd) as u64 * ty.size_bytes()).expect("memory");
+            KvCache { buffer, ty, heads: kv, capacity, head_dim: hd }
+        };
+        let (k, v) = (cache(), cache());
+        let (q, y) = (upload(gpu, &bytes_of(&q)), upload(gpu, &vec![0; n * heads * hd * 4]));
+        for pos in (0..40).step_by(10) {
+            // Ten positions at a time: the columns too are seen through a binding.
+            let part = upload(gpu, &bytes_of(&x[pos * kv * hd..][..10 * kv * hd]));
+            let store =
+                |cache: &KvCache<_>| Op::Store { x: columns(&part, 0, kv * hd), cache: cache.clone(), pos, n_cols: 10 };
+            gpu.run(&[store(&k), store(&v)]).expect("runs");
+        }
+        let temp = gpu.alloc("temp", k.buffer.len_bytes()).expect("memory");
+        let turn = Some((upload(gpu, &bytes_of(&angles(32, 1))), 32, RopeStyle::Halves));
+        gpu.run(&[
+            Op::Shift { cache: k.clone(), temp, turn, from: 9, to: 4, n: 31 },
+            Op::Attend {
+                q: columns(&q, 0, heads * hd),
+                k,
+                v,
+                y: columns(&y, 0, heads * hd),
+                heads,
+                pos: 30,
+                window: usize::MAX,
+                scale: 0.1,
+                n_cols: n,
+            },
+        ])
+        .expect("runs");
+        floats(gpu, &y, n * heads * hd)
+    };
+    for ty in [CacheType::F16, CacheType::F32] {
+        let (want, got) = (run(&whole, ty), run(&small, ty));
+        assert!(want == got && want.iter().all(|v| v.is_finite() && *v != 0.0), "{ty:?}: {}", diff(&got, &want));
+    }
+    let buffer = small.alloc("cache", 1 << 20).expect("memory");
+    let cache = KvCache { buffer: buffer.clone(), ty: CacheType::F16, heads: 2, capacity: 400, head_dim: hd };
+    let error = small.run(&[Op::Store { x: columns(&buffer, 0, 1), cache, pos: 0, n_cols: 1 }]).expect_err("a limit");
+    assert!(error.to_string().contains("400 tokens"), "{error}");
 }

@@ -13,6 +13,8 @@
 //! numbers, never a panic; mismatched *shapes* are a caller's bug and panic.
 
 #[cfg(target_arch = "x86_64")]
+mod ahead;
+#[cfg(target_arch = "x86_64")]
 #[allow(clippy::needless_range_loop, reason = "kernels index several arrays of registers by row and column")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

@@ -34,4 +34,4 @@ pub use mappers::{Mapper, Mappers, mappers};
 pub use probe::DiskSpeed;
 pub use region::{Plain, Reserved};
 pub use storage::{Advice, LoadMode, Progress, Residency, SharedBytes, Storage};
-pub use stream::{Stream, StreamStats, StreamedRange};
+pub use stream::{Stream, StreamOptions, StreamReader, StreamStats, StreamedRange};

@@ -24,8 +24,8 @@ use crate::storage::Storage;
 const ALIGN_BYTES: u64 = 4096;
 /// Bytes of one request: enough for a disk's full speed, few enough to have several of one unit under way.
 const PIECE_BYTES: u64 = 512 << 10;
-/// Requests that are under way at once.
-const READERS: usize = 8;
+/// Requests that are under way at once: threads, or places in a ring. More gained nothing on a virtual disk.
+const DEPTH: usize = 8;
 /// How soon a wait notices that its caller wants to stop.
 const WAKE: Duration = Duration::from_millis(20);
 
@@ -36,6 +36,40 @@ pub struct StreamedRange {
     pub file: usize,
     /// Bytes of it; see [`Stream::align`].
     pub bytes: Range<u64>,
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StreamReader {
+    /// A ring where the system allows one, else threads.
+    #[default]
+    Auto,
+    /// One thread that keeps the reads under way by io_uring (Linux).
+    Ring,
+    /// One thread for each read under way.
+    Threads,
+}
+
+impl StreamReader {
+    /// The name that people know it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            StreamReader::Auto => "auto",
+            StreamReader::Ring => "io_uring",
+            StreamReader::Threads => "threads",
+        }
+    }
+}
+
+/// How a [`Stream`] reads.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamOptions {
+    /// Units in memory at once, at least 2.
+    pub n_windows: usize,
+    /// Who reads.
+    pub reader: StreamReader,
+    /// Whether reads go past the page cache where the file system lets them.
+    pub direct: bool,
 }
 
 /// What streaming did so far.
@@ -49,12 +83,16 @@ pub struct StreamStats {
     pub stall_time: Duration,
     /// Whether reads go past the page cache.
     pub is_direct: bool,
+    /// Who reads: not [`StreamReader::Auto`].
+    pub reader: StreamReader,
 }
 
 /// Units of streamed ranges, and the threads that read them.
 pub struct Stream {
     shared: Arc<Shared>,
     readers: Vec<JoinHandle<()>>,
+    reader: StreamReader,
+    ring_refusal: Option<io::Error>,
 }
 
 struct Shared {
@@ -125,18 +163,27 @@ impl Stream {
     /// between [`acquire`](Self::acquire) of it and of the next one, and anything else at other times.
     ///
     /// `units` come in the order of their use, and each has the ranges that are used together, [aligned](Self::align).
-    /// `n_windows` of them (at least 2) are in memory at once. No bytes of `storages` may be in use.
+    /// No bytes of `storages` may be in use.
     ///
     /// # Errors
-    /// A file that is not mapped, or a system that lacks what this needs. The storages then are as they were.
-    pub fn start(storages: &[&Storage], units: &[Vec<StreamedRange>], n_windows: usize) -> io::Result<Stream> {
-        let n_windows = n_windows.max(2);
+    /// A file that is not mapped, a ring that was asked for and is refused, or a system that lacks what this needs. The storages
+    /// then are as they were.
+    pub fn start(storages: &[&Storage], units: &[Vec<StreamedRange>], options: StreamOptions) -> io::Result<Stream> {
+        let n_windows = options.n_windows.max(2);
+        let (ring, ring_refusal) = match options.reader {
+            StreamReader::Threads => (None, None),
+            wanted => match os::Ring::new(DEPTH) {
+                Ok(ring) => (Some(ring), None),
+                Err(e) if wanted == StreamReader::Ring => return Err(e),
+                Err(e) => (None, Some(e)),
+            },
+        };
         let unit_bytes = |unit: &Vec<StreamedRange>| unit.iter().map(|r| r.bytes.end - r.bytes.start).sum::<u64>();
         let window_bytes = units.iter().map(unit_bytes).max().unwrap_or(0) as usize;
         let memory_bytes = window_bytes.checked_mul(n_windows).filter(|n| *n > 0).ok_or(io::ErrorKind::InvalidInput)?;
         let memory_file = os::shared_memory(memory_bytes)?;
         let memory = Memory::new(&memory_file)?;
-        let files = storages.iter().map(|s| Source::new(s)).collect::<io::Result<Vec<_>>>()?;
+        let files = storages.iter().map(|s| Source::new(s, options.direct)).collect::<io::Result<Vec<_>>>()?;
         let mut plan = Vec::with_capacity(units.len());
         let mut aliases = Vec::new();
         for (i, ranges) in units.iter().enumerate() {
@@ -165,9 +212,9 @@ impl Stream {
                 os::refuse_huge_pages(all);
             }
         }
-        for piece in plan.iter().flat_map(|unit| &unit.pieces) {
+        for (storage, bytes, offset, _) in &aliases {
             // Once is enough for what was in the cache before: direct reads bring nothing there.
-            os::drop_cached(&files[piece.file].file, piece.offset, piece.len as u64);
+            os::drop_cached(storage.mapped_file().ok_or(io::ErrorKind::InvalidInput)?, *offset, bytes.len() as u64);
         }
         let windows = (0..n_windows).map(|_| Window::default()).collect();
         let shared = Arc::new(Shared {
@@ -182,15 +229,9 @@ impl Stream {
             stalls: AtomicU64::new(0),
             stall_ns: AtomicU64::new(0),
         });
-        let mut stream = Stream { shared, readers: Vec::new() };
-        for _ in 0..READERS {
-            let shared = Arc::clone(&stream.shared);
-            match std::thread::Builder::new().name("stream".into()).spawn(move || shared.read_all()) {
-                Ok(reader) => stream.readers.push(reader),
-                Err(e) if stream.readers.is_empty() => return Err(e),
-                Err(_) => break, // The readers that there are do the work.
-            }
-        }
+        let reader = if ring.is_some() { StreamReader::Ring } else { StreamReader::Threads };
+        let mut stream = Stream { shared, readers: Vec::new(), reader, ring_refusal };
+        stream.start_readers(ring)?;
         for (done, (_, bytes, _, at)) in aliases.iter().enumerate() {
             let Err(refusal) = os::alias(bytes, &memory_file, *at) else { continue };
             for (storage, bytes, offset, _) in &aliases[..done] {
@@ -200,6 +241,28 @@ impl Stream {
             return Err(refusal);
         }
         Ok(stream)
+    }
+
+    fn start_readers(&mut self, mut ring: Option<os::Ring>) -> io::Result<()> {
+        let n = if ring.is_some() { 1 } else { DEPTH };
+        for _ in 0..n {
+            let (shared, ring) = (Arc::clone(&self.shared), ring.take());
+            let read = move || match ring {
+                Some(ring) => read_by_ring(&shared, ring),
+                None => shared.read_all(),
+            };
+            match std::thread::Builder::new().name("stream".into()).spawn(read) {
+                Ok(reader) => self.readers.push(reader),
+                Err(e) if self.readers.is_empty() => return Err(e),
+                Err(_) => break, // The readers that there are do the work.
+            }
+        }
+        Ok(())
+    }
+
+    /// Why there is no ring, where one was wanted but not asked for by name.
+    pub fn ring_refusal(&self) -> Option<&io::Error> {
+        self.ring_refusal.as_ref()
     }
 
     /// Waits until a unit is in memory, and keeps it there until another one is acquired. Units between the last one and this
@@ -280,6 +343,7 @@ impl Stream {
             stalls: shared.stalls.load(Ordering::Relaxed),
             stall_time: Duration::from_nanos(shared.stall_ns.load(Ordering::Relaxed)),
             is_direct: shared.files.iter().all(|f| f.is_direct.load(Ordering::Relaxed)),
+            reader: self.reader,
         }
     }
 }
@@ -319,22 +383,36 @@ impl Shared {
                 continue;
             };
             drop(state);
-            let unit = &self.units[(turn % self.units.len() as u64) as usize];
+            let unit = self.unit_of(turn);
             let piece = &unit.pieces[index];
             let result = self.read(piece);
             state = self.lock();
-            let window = &mut state.windows[unit.window];
-            window.in_flight -= 1;
-            window.missing -= 1;
-            if let Err(failure) = result {
+            self.finish(&mut state, unit, piece, result);
+        }
+    }
+
+    fn unit_of(&self, turn: u64) -> &Unit {
+        &self.units[(turn % self.units.len() as u64) as usize]
+    }
+
+    /// Notes that a piece is there, or why not.
+    fn finish(&self, state: &mut State, unit: &Unit, piece: &Piece, result: Result<(), StorageError>) {
+        let window = &mut state.windows[unit.window];
+        window.in_flight -= 1;
+        window.missing -= 1;
+        match result {
+            Ok(()) => {
+                self.read_bytes.fetch_add(piece.len as u64, Ordering::Relaxed);
+            }
+            Err(failure) => {
                 window.failure.get_or_insert(failure);
             }
-            if window.missing == 0 {
-                self.ready.notify_all();
-            }
-            if window.in_flight == 0 {
-                self.work.notify_all(); // A window that was passed over may be free now.
-            }
+        }
+        if window.missing == 0 {
+            self.ready.notify_all();
+        }
+        if window.in_flight == 0 {
+            self.work.notify_all(); // A window that was passed over may be free now.
         }
     }
 
@@ -344,7 +422,7 @@ impl Shared {
             state.next = (state.current, 0);
         }
         let (turn, index) = state.next;
-        let unit = &self.units[(turn % self.units.len() as u64) as usize];
+        let unit = self.unit_of(turn);
         let current = state.current;
         let window = &mut state.windows[unit.window];
         if window.turn != Some(turn) {
@@ -368,43 +446,170 @@ impl Shared {
         // SAFETY: this piece's reader alone writes there until it says so in `in_flight`, and nobody reads at this address.
         let out = unsafe { self.memory.piece(piece.at, piece.len) };
         source.fill(out, piece.offset)?;
-        self.read_bytes.fetch_add(piece.len as u64, Ordering::Relaxed);
-        if !source.is_direct.load(Ordering::Relaxed) {
-            os::drop_cached(&source.file, piece.offset, piece.len as u64);
-        }
+        source.forget(piece);
         Ok(())
     }
 }
 
+/// The life of the one thread that reads by a ring.
+fn read_by_ring(shared: &Arc<Shared>, mut ring: os::Ring) {
+    // What is under way, at the place that is its tag.
+    let mut under_way: Vec<Option<Read>> = (0..DEPTH).map(|_| None).collect();
+    let mut again: Vec<usize> = Vec::with_capacity(DEPTH);
+    loop {
+        let mut state = shared.lock();
+        while !ring.is_full() && !state.stop {
+            let Some(tag) = under_way.iter().position(Option::is_none) else { break };
+            let Some((turn, index)) = shared.take_piece(&mut state) else { break };
+            let read = under_way[tag].insert(Read { turn, index, done: 0, is_direct: false });
+            // SAFETY: as for `again` below.
+            unsafe { push(shared, &mut ring, read, tag) };
+        }
+        if ring.is_idle() {
+            if state.stop {
+                return;
+            }
+            drop(shared.work.wait(state));
+            continue;
+        }
+        drop(state);
+        let waited = ring.wait(|tag, result| {
+            let place = &mut under_way[tag as usize];
+            let Some(read) = place else { return };
+            match shared.advance(read, result) {
+                None => again.push(tag as usize),
+                Some(result) => {
+                    let (unit, piece) = shared.piece(read);
+                    *place = None;
+                    shared.finish(&mut shared.lock(), unit, piece, result);
+                }
+            }
+        });
+        for tag in again.drain(..) {
+            // SAFETY: this thread alone writes to the windows, each piece by one read at a time; nobody reads a piece before
+            // `finish` says that it is there. The files and the windows' memory live as long as `shared`, which outlives the reads:
+            // the loop ends when nothing is under way, and where nobody tells when that is, it is kept for good (below).
+            under_way[tag].iter_mut().for_each(|read| unsafe { push(shared, &mut ring, read, tag) });
+        }
+        if let Err(failure) = waited {
+            std::mem::forget(Arc::clone(shared));
+            return shared.fail_for_good(under_way.into_iter().flatten(), &failure);
+        }
+    }
+}
+
+/// Queues what is left of a read.
+///
+/// # Safety
+/// As of [`os::Ring::push`], for the rest of the piece.
+unsafe fn push(shared: &Shared, ring: &mut os::Ring, read: &mut Read, tag: usize) {
+    let (_, piece) = shared.piece(read);
+    let source = &shared.files[piece.file];
+    read.is_direct = source.is_direct.load(Ordering::Relaxed);
+    let (at, left) = (piece.at + read.done, piece.len - read.done);
+    let out = shared.memory.place(at, left);
+    // SAFETY: the caller's promise.
+    unsafe { ring.push(&source.file, out, left, piece.offset + read.done as u64, tag as u64) };
+}
+
+/// A piece that is being read by a ring.
+struct Read {
+    turn: u64,
+    index: usize,
+    /// Bytes of it that are there.
+    done: usize,
+    /// Whether the request under way was to go past the page cache.
+    is_direct: bool,
+}
+
+impl Shared {
+    fn piece(&self, read: &Read) -> (&Unit, &Piece) {
+        let unit = self.unit_of(read.turn);
+        (unit, &unit.pieces[read.index])
+    }
+
+    /// Takes what one request read. `None` if the rest is to be asked for.
+    fn advance(&self, read: &mut Read, result: io::Result<usize>) -> Option<Result<(), StorageError>> {
+        let (_, piece) = self.piece(read);
+        let source = &self.files[piece.file];
+        match source.take(result, piece.offset + read.done as u64, read.is_direct) {
+            Err(failure) => return Some(Err(failure)),
+            Ok(n) => read.done += n,
+        }
+        if read.done < piece.len {
+            return None;
+        }
+        source.forget(piece);
+        Some(Ok(()))
+    }
+
+    /// Answers every piece, from now on, with a failure: the system tells no more what becomes of reads.
+    fn fail_for_good(&self, under_way: impl Iterator<Item = Read>, failure: &io::Error) {
+        let error = |piece: &Piece| {
+            let source = io::Error::new(failure.kind(), format!("io_uring: {failure}"));
+            Err(StorageError::StreamRead { path: self.files[piece.file].path.clone(), offset: piece.offset, source })
+        };
+        let mut state = self.lock();
+        for read in under_way {
+            let (unit, piece) = self.piece(&read);
+            self.finish(&mut state, unit, piece, error(piece));
+        }
+        while !state.stop {
+            match self.take_piece(&mut state) {
+                Some((turn, index)) => {
+                    let unit = self.unit_of(turn);
+                    self.finish(&mut state, unit, &unit.pieces[index], error(&unit.pieces[index]));
+                }
+                None => state = self.work.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+            }
+        }
+    }
+}
+
 impl Source {
-    fn new(storage: &Storage) -> io::Result<Source> {
+    fn new(storage: &Storage, direct: bool) -> io::Result<Source> {
         let file = storage.mapped_file().ok_or(io::ErrorKind::InvalidInput)?.try_clone()?;
-        let is_direct = AtomicBool::new(os::set_direct(&file, true));
-        Ok(Source { path: storage.path().to_owned(), file, is_direct })
+        let is_direct = os::set_direct(&file, direct) && direct;
+        if !is_direct {
+            os::read_no_further(&file);
+        }
+        Ok(Source { path: storage.path().to_owned(), file, is_direct: AtomicBool::new(is_direct) })
     }
 
     /// Fills `out` from an offset of the file on.
     fn fill(&self, out: &mut [u8], offset: u64) -> Result<(), StorageError> {
         let mut done = 0;
         while done < out.len() {
-            let (at, direct) = (offset + done as u64, self.is_direct.load(Ordering::Relaxed));
-            match os::read_at(&self.file, &mut out[done..], at) {
-                Ok(0) => {
-                    let source = io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before: it was cut short");
-                    return Err(StorageError::StreamRead { path: self.path.clone(), offset: at, source });
-                }
-                Ok(n) => done += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // Some file systems take the flag and refuse the read; some end a direct read within a block.
-                // Several readers may see it at once: each tries again without, unless it was without already.
-                Err(e) if e.kind() == io::ErrorKind::InvalidInput && direct => {
-                    self.is_direct.store(false, Ordering::Relaxed);
-                    os::set_direct(&self.file, false);
-                }
-                Err(source) => return Err(StorageError::StreamRead { path: self.path.clone(), offset: at, source }),
-            }
+            let (at, is_direct) = (offset + done as u64, self.is_direct.load(Ordering::Relaxed));
+            done += self.take(os::read_at(&self.file, &mut out[done..], at), at, is_direct)?;
         }
         Ok(())
+    }
+
+    /// What one request at an offset read: bytes, and 0 if it is to be tried again. `was_direct` is what it was begun as.
+    fn take(&self, result: io::Result<usize>, at: u64, was_direct: bool) -> Result<usize, StorageError> {
+        let refusal = match result {
+            Ok(0) => io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before: it was cut short"),
+            Ok(n) => return Ok(n),
+            Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => return Ok(0),
+            // Some file systems take the flag and refuse the read; some end a direct read within a block. Several requests may
+            // see it at once: each is tried again without, unless it was without already.
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput && was_direct => {
+                self.is_direct.store(false, Ordering::Relaxed);
+                os::set_direct(&self.file, false);
+                os::read_no_further(&self.file);
+                return Ok(0);
+            }
+            Err(e) => e,
+        };
+        Err(StorageError::StreamRead { path: self.path.clone(), offset: at, source: refusal })
+    }
+
+    /// Lets the page cache forget a piece that went through it.
+    fn forget(&self, piece: &Piece) {
+        if !self.is_direct.load(Ordering::Relaxed) {
+            os::drop_cached(&self.file, piece.offset, piece.len as u64);
+        }
     }
 }
 
@@ -431,8 +636,77 @@ impl Memory {
     /// Nobody else reads or writes this piece through this mapping while the slice lives.
     #[allow(clippy::mut_from_ref, reason = "pieces are dealt out under a lock")]
     unsafe fn piece(&self, at: usize, len: usize) -> &mut [u8] {
-        assert!(at <= self.map.len() && len <= self.map.len() - at, "a piece lies within the windows");
         // SAFETY: it lies within the mapping, any bytes are a value, and the caller promises the rest.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
+        unsafe { std::slice::from_raw_parts_mut(self.place(at, len), len) }
+    }
+
+    /// Where a piece begins.
+    fn place(&self, at: usize, len: usize) -> *mut u8 {
+        assert!(at <= self.map.len() && len <= self.map.len() - at, "a piece lies within the windows");
+        self.start.wrapping_add(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::LoadMode;
+    use std::ops::ControlFlow;
+
+    fn source(is_direct: bool) -> Source {
+        Source { path: "model".into(), file: tempfile::tempfile().unwrap(), is_direct: AtomicBool::new(is_direct) }
+    }
+
+    #[test]
+    fn what_a_request_ends_with() {
+        let os = |code: i32| Err(io::Error::from_raw_os_error(code));
+        let refused = |code: i32| format!("{}", io::Error::from_raw_os_error(code));
+        const EINTR: i32 = 4;
+        const EIO: i32 = 5;
+        const EINVAL: i32 = 22;
+        // (result, begun as direct, bytes or error, still direct)
+        let rows = [
+            (Ok(100), true, Ok(100), true),
+            (Ok(100), false, Ok(100), true),
+            (Ok(0), true, Err("cut short".to_owned()), true),
+            (Err(io::ErrorKind::Interrupted.into()), true, Ok(0), true),
+            (Err(io::ErrorKind::WouldBlock.into()), true, Ok(0), true),
+            (os(EINTR), true, Ok(0), true),
+            (os(EIO), true, Err(refused(EIO)), true),
+            (os(EINVAL), true, Ok(0), false),
+            (os(EINVAL), false, Err(refused(EINVAL)), true),
+        ];
+        for (i, (result, was_direct, wanted, still)) in rows.into_iter().enumerate() {
+            let source = source(true);
+            match (source.take(result, 4096, was_direct), wanted) {
+                (Ok(n), Ok(wanted)) => assert_eq!(n, wanted, "row {i}"),
+                (Err(e), Err(words)) => {
+                    let text = e.to_string();
+                    assert!(text.contains("model at byte 4096") && text.contains(&words), "row {i}: {text}");
+                }
+                (seen, wanted) => panic!("row {i}: {seen:?}, wanted {wanted:?}"),
+            }
+            assert_eq!(source.is_direct.load(Ordering::Relaxed), still, "row {i}");
+        }
+    }
+
+    /// Reads may end before their request does: the rest is asked for, from where it ended.
+    #[test]
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    fn short_reads_go_on_where_they_ended() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![7; 3 << 20]).unwrap();
+        let storage = Storage::open(file.path(), LoadMode::Map, &mut |_| ControlFlow::Continue(())).unwrap();
+        let unit = vec![StreamedRange { file: 0, bytes: 0..1 << 20 }];
+        let options = StreamOptions { n_windows: 2, reader: StreamReader::Threads, direct: false };
+        let stream = Stream::start(&[&storage], &[unit], options).unwrap();
+        let mut read = Read { turn: 0, index: 1, done: 0, is_direct: false };
+        let len = PIECE_BYTES as usize;
+        assert!(stream.shared.advance(&mut read, Ok(100)).is_none() && read.done == 100);
+        assert!(stream.shared.advance(&mut read, Err(io::ErrorKind::Interrupted.into())).is_none() && read.done == 100);
+        assert!(stream.shared.advance(&mut read, Ok(len - 101)).is_none() && read.done == len - 1);
+        let end = stream.shared.advance(&mut read, Ok(0)).unwrap().unwrap_err().to_string();
+        assert!(end.contains(&format!("at byte {}", 2 * len - 1)), "{end}");
+        assert!(matches!(stream.shared.advance(&mut read, Ok(1)), Some(Ok(()))));
     }
 }

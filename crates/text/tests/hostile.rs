@@ -44,6 +44,7 @@ fn what_is_refused_and_how() {
         (vec![(MODEL, Meta::U32(1))], "metadata tokenizer.ggml.model is 1 of type u32, wanted a string"),
         (vec![(MODEL, Meta::str("bert"))], "tokenizer.ggml.model is \"bert\", wanted one of gpt2"),
         (vec![(MODEL, Meta::str("\x1b[2J"))], "tokenizer.ggml.model is \"\\u{1b}[2J\", wanted"),
+        (vec![(MODEL, Meta::str("t5")), abc()], "tokenizer.ggml.model is \"t5\", wanted one of gpt2"),
         (spm(&[]), "metadata tokenizer.ggml.tokens is missing"),
         (spm(&[(TOKENS, Meta::strs(&[]))]), "tokenizer.ggml.tokens has 0 elements, wanted 1 to"),
         (spm(&[(TOKENS, Meta::I32s(vec![1]))]), "metadata tokenizer.ggml.tokens is"),
@@ -96,6 +97,60 @@ fn what_is_repaired_is_reported() {
             "{:?}\n  wanted {wanted}",
             tokenizer.warnings()
         );
+    }
+}
+
+/// Ids that other programs use as indices: each names its key and is used for nothing.
+#[test]
+fn ids_beyond_the_vocabulary_are_reported_and_unused() {
+    let keys = [
+        "bos_token_id",
+        "eos_token_id",
+        "eot_token_id",
+        "eom_token_id",
+        "unknown_token_id",
+        "padding_token_id",
+        "fim_pre_token_id",
+        "fim_suf_token_id",
+        "fim_mid_token_id",
+        "fim_pad_token_id",
+        "fim_rep_token_id",
+        "fim_sep_token_id",
+    ];
+    let mut failures = Vec::new();
+    for key in keys {
+        let full: &'static str = format!("tokenizer.ggml.{key}").leak();
+        for id in [3, 1 << 20, i32::MAX as u32, u32::MAX] {
+            let entries = spm(&[(TOKENS, Meta::strs(&["a", "b", "c"])), (full, Meta::U32(id))]);
+            let tokenizer = tokenizer(header(&entries)).unwrap();
+            let wanted = format!("{key} is {id}, but there are 3 tokens");
+            if !tokenizer.warnings().iter().any(|w| w.contains(&wanted)) {
+                failures.push(format!("{:?}\n  wanted {wanted}", tokenizer.warnings()));
+            }
+            assert!(!tokenizer.is_eog(TokenId(id)) && !tokenizer.is_control(TokenId(id)), "{key} {id}");
+            assert!(ids(&tokenizer, "abc").iter().all(|&id| id < 3), "{key} {id}");
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Tables that belong to other kinds of tokenizers, in sizes that those stumble over: nothing here reads them.
+#[test]
+fn tables_of_other_tokenizers_change_nothing() {
+    let plain = spm(&[(TOKENS, Meta::strs(&["<unk>", "a", "b", "ab"]))]);
+    let want = ids(&tokenizer(header(&plain)).unwrap(), "ab ba");
+    let strange = [
+        ("tokenizer.ggml.precompiled_charsmap", Meta::U8s(vec![])),
+        ("tokenizer.ggml.precompiled_charsmap", Meta::U8s(vec![0xff])),
+        ("tokenizer.ggml.precompiled_charsmap", Meta::U8s(vec![0xff, 0xff, 0xff])),
+        ("tokenizer.ggml.precompiled_charsmap", Meta::U8s(vec![0xff; 16])),
+        ("tokenizer.ggml.suppress_tokens", Meta::I32s(vec![-1, i32::MAX])),
+        ("tokenizer.ggml.token_type_count", Meta::U32(u32::MAX)),
+    ];
+    for (key, value) in strange {
+        let mut entries = plain.clone();
+        entries.push((key, value.clone()));
+        assert_eq!(ids(&tokenizer(header(&entries)).unwrap(), "ab ba"), want, "{key} {value:?}");
     }
 }
 

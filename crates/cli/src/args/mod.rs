@@ -5,7 +5,7 @@ mod packed;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use modelembed::{Lock, RamBudget};
+use modelembed::{GpuLayers, Lock, RamBudget};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -52,6 +52,9 @@ pub struct CommonArgs {
     /// What does not fit is read from the disk for every token
     #[arg(long, global = true, value_name = "SIZE", default_value = "auto", value_parser = parse_ram_budget)]
     pub ram_budget: RamBudget,
+    /// How that is read: io_uring (Linux), several threads, or auto: io_uring where the system allows it
+    #[arg(long, global = true, value_name = "KIND", value_enum, default_value_t = StreamIo::Auto)]
+    pub stream_io: StreamIo,
     /// Lock the weights in memory, layer by layer, as far as the system allows; at most a size like 2G of them. With `require` a
     /// model that cannot be locked as a whole does not run
     #[arg(long, global = true, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "on",
@@ -60,9 +63,12 @@ pub struct CommonArgs {
     /// Context size in tokens [default: 2048]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
-    /// Layers on the GPU (this build has no GPU support: only 0)
-    #[arg(long, global = true, value_name = "LAYERS", default_value_t = 0)]
-    pub ngl: i64,
+    /// Layers on the GPU, the last ones first; more than the model has: the output head too; or all, or auto
+    #[arg(long, global = true, value_name = "LAYERS", default_value = "0", value_parser = gpu_layers)]
+    pub ngl: GpuLayers,
+    /// The GPU: its number, or a part of its name; "list" shows what there is [default: the best that is no software]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub device: Option<String>,
     /// Worker threads [default: the physical cores that this process may use]; `bench` takes a list: 1,2
     #[arg(long, global = true, value_name = "N", value_parser = parse_threads)]
     pub threads: Option<Numbers>,
@@ -87,6 +93,16 @@ pub struct CommonArgs {
     /// Format of standard output
     #[arg(long, global = true, value_name = "FORMAT", value_enum, help_heading = "Output", default_value_t = Format::Text)]
     pub format: Format,
+}
+
+fn gpu_layers(typed: &str) -> Result<GpuLayers, String> {
+    match typed {
+        "all" => Ok(GpuLayers::All),
+        "auto" => Ok(GpuLayers::Auto),
+        number => {
+            number.parse().map(GpuLayers::Count).map_err(|_| "wanted a number of layers, all or auto".to_string())
+        }
+    }
 }
 
 /// Options of a run or chat: what is said and how answers are drawn.
@@ -166,6 +182,18 @@ pub enum Activations {
     Q8,
     // Not quantised.
     F32,
+}
+
+/// `-stream-io`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StreamIo {
+    // The first of the two that the system allows.
+    Auto,
+    // One thread with many reads under way.
+    #[value(name = "io_uring")]
+    Ring,
+    // One thread for each read under way.
+    Threads,
 }
 
 /// `-cache-type`

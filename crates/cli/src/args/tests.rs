@@ -50,7 +50,10 @@ fn switches_the_last_word_wins_and_defaults() {
     assert_eq!((low.common.mmap, low.common.memory, low.common.quiet), (Some(true), Some(false), false));
     assert_eq!((low.run.n_predict, low.run.sampling.temp, low.run.sampling.seed), (2, 0.0, Seed::Random));
     let low = parse_words(&[]).unwrap();
-    assert_eq!((low.common.mmap, low.common.memory, low.common.ctx, low.common.ngl), (None, None, None, 0));
+    assert_eq!(
+        (low.common.mmap, low.common.memory, low.common.ctx, low.common.ngl),
+        (None, None, None, modelembed::GpuLayers::Count(0))
+    );
     assert_eq!((low.run.n_predict, low.run.sampling.seed), (512, Seed::Fixed(42)));
 }
 
@@ -110,6 +113,7 @@ fn help_shows_every_option_with_one_dash() {
             "-memory[=<BOOL>]",
             "-ctx <N>",
             "-ngl <LAYERS>",
+            "-device <NAME>",
             "-n <TOKENS>",
             "-seed <SEED>",
             "-temp <T>",

@@ -88,6 +88,7 @@ impl Talker {
     /// end the chat, except that nobody reads the answers any more.
     fn say(&mut self, text: &str) -> Result<bool> {
         let mut stream = Stream::new(self.format, &self.interrupt);
+        stream.waiting = Some(setup::Waiting::start(&self.model, self.notes));
         let turn = self.chat.send(text, |piece| stream.piece(piece));
         let response = stream.end()?;
         let stopped = self.interrupt.is_set();

@@ -14,3 +14,12 @@ pub mod synthetic;
 pub mod tokenize;
 pub mod verify;
 pub mod warm;
+
+/// `-device list`: the GPUs, each with the number by which -device takes it.
+pub fn devices() -> String {
+    let all = modelembed::gpu_adapters();
+    if all.is_empty() {
+        return "no GPU found through Vulkan, Metal or Direct3D 12\n".to_string();
+    }
+    all.iter().map(|line| format!("{line}\n")).collect()
+}

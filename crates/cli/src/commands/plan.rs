@@ -28,7 +28,7 @@ pub fn dry_run(setting: &Setting) -> Result<ExitCode> {
 /// # Errors
 /// Whatever keeps the model from running.
 pub fn forecast(setting: &Setting, files: &ModelFiles) -> Result<Forecast> {
-    let mut plan = files.plan(setting.ram_budget, Some(setting.ctx_tokens), setting.exact)?;
+    let mut plan = files.plan(&setting.load_options())?;
     let threads = setting.threads.unwrap_or_else(available_threads);
     plan.memory_bytes_per_second = ReadBandwidth::measure(threads).map(|found| found.bytes_per_second);
     // The largest file says most about the disk.

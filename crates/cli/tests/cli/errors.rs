@@ -27,7 +27,7 @@ fn contradictions_and_mistakes_end_with_2() {
 fn requests_that_cannot_be_met_end_with_1() {
     let tiny = tiny_model();
     let rows: [(&[&str], &str); 3] = [
-        (&["-ngl", "3"], "no GPU support"),
+        (&["-ngl", "3", "-device", "no such device"], "GPU"),
         (&["-isa", "nosuch"], "nosuch"),
         (&["-ctx", "4", "-p", "the cat sat on the mat and was very happy"], "context"),
     ];
@@ -85,22 +85,63 @@ fn missing_files_and_folders_say_what_to_do() {
     assert_eq!(missing.code, 1);
     assert!(missing.stderr.contains("Model file not found: no/such.gguf"), "{}", missing.stderr);
     assert!(missing.stderr.contains("fetch-model.sh"), "{}", missing.stderr);
-    let directory = run_in(folder.path(), &["-model", "folder.gguf", "-p", "x"], None);
-    assert_eq!(directory.code, 1);
-    assert!(directory.stderr.contains("directory"), "{}", directory.stderr);
+    for command in [&["-p", "x"][..], &["-memory", "-p", "x"], &["-mmap=false", "-p", "x"], &["inspect"], &["status"]] {
+        let directory = run_in(folder.path(), &[&["-model", "folder.gguf"], command].concat(), None);
+        assert_eq!(directory.code, 1, "{command:?}");
+        assert!(directory.stderr.contains("folder.gguf is a directory"), "{command:?}: {}", directory.stderr);
+    }
 }
 
 #[cfg(unix)]
 #[test]
 fn a_file_that_may_not_be_read_is_named_as_such() {
     use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65534;
     let tiny = tiny_model();
-    std::fs::set_permissions(&tiny.model, std::fs::Permissions::from_mode(0o000)).unwrap();
-    if std::fs::read(&tiny.model).is_ok() {
-        eprintln!("skipped: the superuser may read everything");
-        return;
+    let permit = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    permit(tiny.model.as_ref(), 0o000);
+    permit(tiny.folder.path(), 0o755);
+    permit(&tiny.folder.path().join("models"), 0o755);
+    // The superuser may read everything, so it runs a copy as another user: the build's folder may be closed to others.
+    let is_root = std::fs::read(&tiny.model).is_ok();
+    let program = tiny.folder.path().join("copy");
+    if is_root {
+        std::fs::copy(env!("CARGO_BIN_EXE_modelembed"), &program).unwrap();
+        permit(&program, 0o755);
     }
-    let run = run(&["-model", &tiny.model, "-p", "x"]);
-    assert_eq!(run.code, 1);
-    assert!(run.stderr.to_lowercase().contains("permission"), "{}", run.stderr);
+    for command in [&["-p", "x"][..], &["-memory", "-p", "x"], &["-mmap=false", "-p", "x"], &["inspect"], &["verify"]] {
+        let mut run = if is_root {
+            let mut run = program_at(&program, tiny.folder.path());
+            run.uid(NOBODY).gid(NOBODY).current_dir("/");
+            run
+        } else {
+            binary(tiny.folder.path())
+        };
+        let output = run.args(["-model", &tiny.model]).args(command).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {stderr}");
+        assert!(stderr.contains(&format!("permission denied: {}", tiny.model)), "{command:?}: {stderr}");
+    }
+}
+
+/// Before anything is allocated: afterwards it would be the system that ends a process, and not always this one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_copy_larger_than_memory_is_refused_before_it_is_made() {
+    let tiny = tiny_model();
+    let sparse = tiny.folder.path().join("sparse.gguf");
+    let grown = std::fs::File::options().write(true).open(&tiny.model).and_then(|file| file.set_len(8 << 40));
+    let made = grown.and_then(|()| modelembed_testkit::sparse_model(&sparse, 1900));
+    if let Err(error) = made {
+        return eprintln!("skipped: this file system has no files of that length: {error}");
+    }
+    for (model, mode) in [(&*tiny.model, "-memory"), (sparse.to_str().unwrap(), "-mmap=false")] {
+        let run = run(&["-model", model, mode, "-p", "x"]);
+        assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{mode}: {}", run.stderr);
+        assert!(run.stderr.contains(&format!("not enough memory for a private copy of {model}: ")), "{}", run.stderr);
+        assert!(run.stderr.contains(" bytes wanted, ") && run.stderr.contains("try -mmap"), "{mode}: {}", run.stderr);
+    }
 }

@@ -1,8 +1,11 @@
 //! The real binary with real flags: on tiny models made here, and on real ones where they are at hand.
 
+#[cfg(target_os = "linux")]
+mod cgroup;
 mod chat;
 mod errors;
 mod flags;
+mod gpu;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod lost_pages;
 mod packed;

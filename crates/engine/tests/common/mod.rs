@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use modelembed::{LoadOptions, Model, Session, SessionOptions, TokenId};
-use modelembed_testkit::{sha256_hex, tiny, tiny_spec};
+use modelembed_testkit::{
+    GgufValue, GgufWriter, TinySpec, TinyTensor, sha256_hex, tiny, tiny_metadata, tiny_spec, tiny_tensors,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -92,6 +94,44 @@ impl TinyModels {
             golden.model
         );
         self.write(&golden.model, &bytes)
+    }
+}
+
+/// A tiny model whose parts can be changed before it is written.
+#[derive(Clone)]
+pub struct Parts {
+    pub metadata: Vec<(String, GgufValue)>,
+    pub tensors: Vec<TinyTensor>,
+}
+
+impl Parts {
+    pub fn of(spec: &TinySpec) -> Parts {
+        Parts { metadata: tiny_metadata(spec), tensors: tiny_tensors(spec) }
+    }
+
+    pub fn set(&mut self, key: &str, value: impl Into<GgufValue>) {
+        self.unset(key);
+        self.metadata.push((key.to_owned(), value.into()));
+    }
+
+    pub fn unset(&mut self, key: &str) {
+        self.metadata.retain(|(k, _)| k != key);
+    }
+
+    pub fn tensor(&mut self, name: &str) -> &mut TinyTensor {
+        self.tensors.iter_mut().find(|t| t.name == name).unwrap_or_else(|| panic!("no tensor {name}"))
+    }
+
+    pub fn build(&self) -> Vec<u8> {
+        let writer = self.metadata.iter().fold(GgufWriter::new(), |w, (key, value)| w.pair(key, value.clone()));
+        self.tensors.iter().fold(writer, |w, t| w.tensor(&t.name, t.ty, &t.dims, &t.data)).build()
+    }
+
+    /// What loading says: the error, or "loaded".
+    pub fn outcome(&self, dir: &TinyModels) -> String {
+        let path = dir.write("changed", &self.build());
+        let loaded = Model::load(&path, &LoadOptions::default(), &mut |_| ControlFlow::Continue(()));
+        loaded.map_or_else(|e| e.to_string(), |_| "loaded".to_owned())
     }
 }
 

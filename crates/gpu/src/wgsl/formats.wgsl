@@ -38,8 +38,7 @@ fn oct(row: u32, g: u32) -> Oct {
 fn oct(row: u32, g: u32) -> Oct {
     let block = row + g / 4u * 34u;
     let at = block + 2u + (g & 3u) * 8u;
-    let d = f16_at(block);
-    return Oct(vec4<f32>(unpack4xI8(word(at))) * d, vec4<f32>(unpack4xI8(word(at + 4u))) * d);
+    return signed(word(at), word(at + 4u), f16_at(block));
 }
 //# Q2_K
 fn oct(row: u32, g: u32) -> Oct {

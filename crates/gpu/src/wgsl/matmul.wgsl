@@ -16,8 +16,10 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> w: array<u32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> x: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
+
+//# float
+@group(0) @binding(3) var<storage, read_write> x: array<f32>;
 
 // Elements 8g..8g+8 of column c; zeros beyond the column's end, whatever lies there.
 fn x_oct(c: u32, g: u32) -> Oct {
@@ -32,6 +34,28 @@ fn x_oct(c: u32, g: u32) -> Oct {
     return Oct(vec4<f32>(v[0], v[1], v[2], v[3]), vec4<f32>(v[4], v[5], v[6], v[7]));
 }
 
+fn product(weights: Oct, c: u32, g: u32) -> f32 {
+    let v = x_oct(c, g);
+    return dot(weights.a, v.a) + dot(weights.b, v.b);
+}
+//# int8
+@group(0) @binding(3) var<storage, read_write> x: array<u32>; // blocks as quantize.wgsl makes them
+
+const ONES = 0x01010101u;
+const LOW = 1.0 / 254.0; // of the second integers, in units of the first
+
+// With elements 8g..8g+8 of column c: sums of integers, then one multiplication for each scale.
+fn product(weights: Oct, c: u32, g: u32) -> f32 {
+    let block = p.x_first + c * p.x_stride + g / 4u * 17u;
+    let high = block + (g & 3u) * 2u;
+    let low = high + 8u;
+    let q = f32(dot4I8Packed(weights.a, x[high]) + dot4I8Packed(weights.b, x[high + 1u]))
+        + f32(dot4I8Packed(weights.a, x[low]) + dot4I8Packed(weights.b, x[low + 1u])) * LOW;
+    let sum = f32(dot4I8Packed(ONES, x[high]) + dot4I8Packed(ONES, x[high + 1u]))
+        + f32(dot4I8Packed(ONES, x[low]) + dot4I8Packed(ONES, x[low + 1u])) * LOW;
+    return bitcast<f32>(x[block + 16u]) * (weights.scale * q + weights.offset * sum);
+}
+//#
 fn store(c: u32, r: u32, value: f32) {
     var v = value;
     if (p.has_bias != 0u) { v += bias[p.bias_first + r]; }

@@ -19,8 +19,7 @@ fn main(
         for (var g = lane; g < n; g += LANES) {
             let weights = oct(row, g);
             for (var c = 0u; c < COLS; c++) {
-                let v = x_oct(min(c0 + c, p.n_cols - 1u), g);
-                acc[c] += dot(weights.a, v.a) + dot(weights.b, v.b);
+                acc[c] += product(weights, min(c0 + c, p.n_cols - 1u), g);
             }
         }
     }

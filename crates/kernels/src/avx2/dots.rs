@@ -4,34 +4,24 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::rows::{Blocks8, Format8, Head, MAX_HEADS, ROWS, RUN, Width};
+use crate::ahead;
 use crate::matrix::ActLayout;
 use crate::table::DotArgs;
 
 /// Columns that are computed together.
 const COLS: usize = 2;
 
-/// How far ahead of the first row's first unread byte weights are requested, in bytes.
-///
-/// Memory is requested in the order in which it lies, whatever the order in which eight rows are read: so each request finds the
-/// DRAM page of the one before it open, and follows a stream that hardware prefetchers know. (Requested in the order of reading, as
-/// eight streams, the same bytes came at 5 to 7 GB/s instead of 8.5 to 11, of 12 that a plain loop reads: one thread of a Zen 3
-/// server, 4 KiB pages.) Since the last of eight rows is read from the beginning, this is the bytes of eight rows and some more, but
-/// not less than what memory delivers while it makes its first answer, and not more than half of a small second-level cache.
-fn prefetch_distance(row_bytes: usize) -> usize {
-    (ROWS * row_bytes + 2048).clamp(8 << 10, 128 << 10)
-}
-
 /// See [`crate::table::RowDots`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn row_dots<F: Format8>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
     let (n_rows, col_bytes) = (args.n_rows, args.layout.col_bytes());
-    let ahead = prefetch_distance(args.row_bytes);
-    request(args.w.as_ptr(), ahead.min(args.w.len()));
+    let distance = ahead::distance(ROWS * args.row_bytes);
+    ahead::request(args.w.as_ptr(), distance.min(args.w.len()));
     for first in (0..n_rows).step_by(ROWS) {
         let n = ROWS.min(n_rows - first);
         // A last tile of fewer rows takes the last row again and again.
         let rows: Blocks8 = std::array::from_fn(|r| args.w[(first + r.min(n - 1)) * args.row_bytes..].as_ptr());
-        let next = rows[0].wrapping_add(ahead);
+        let next = rows[0].wrapping_add(distance);
         for col in (0..args.n_cols).step_by(COLS) {
             let x: [*const u8; COLS] =
                 std::array::from_fn(|c| args.acts[(col + c).min(args.n_cols - 1) * col_bytes..].as_ptr());
@@ -77,25 +67,25 @@ unsafe fn tile<F: Format8, const NC: usize>(
         // SAFETY: the block exists in each row; there is room for the heads of eight runs.
         unsafe { F::heads(at, heads) };
         if F::BLOCK_RUNS == 1 {
-            next = request(next, ROWS * F::BYTES);
+            next = ahead::request(next, ROWS * F::BYTES);
             run!(0);
         } else {
             // Written out, so that shifts by the run's number become constants.
-            next = request(next, F::BYTES);
+            next = ahead::request(next, F::BYTES);
             run!(0);
-            next = request(next, F::BYTES);
+            next = ahead::request(next, F::BYTES);
             run!(1);
-            next = request(next, F::BYTES);
+            next = ahead::request(next, F::BYTES);
             run!(2);
-            next = request(next, F::BYTES);
+            next = ahead::request(next, F::BYTES);
             run!(3);
-            next = request(next, F::BYTES);
+            next = ahead::request(next, F::BYTES);
             run!(4);
-            next = request(next, F::BYTES);
+            next = ahead::request(next, F::BYTES);
             run!(5);
-            next = request(next, F::BYTES);
+            next = ahead::request(next, F::BYTES);
             run!(6);
-            next = request(next, F::BYTES);
+            next = ahead::request(next, F::BYTES);
             run!(7);
         }
     }
@@ -105,18 +95,6 @@ unsafe fn tile<F: Format8, const NC: usize>(
         unsafe { _mm256_storeu_ps(sums[c].as_mut_ptr(), acc[c]) };
     }
     sums
-}
-
-/// Requests some bytes and returns their end. Any address is harmless.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-#[allow(unused_unsafe, reason = "the intrinsic was unsafe in earlier versions of the standard library")]
-fn request(p: *const u8, len: usize) -> *const u8 {
-    for line in 0..len.div_ceil(64) {
-        // SAFETY: a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(line * 64).cast()) };
-    }
-    p.wrapping_add(len)
 }
 
 /// Adds run `g` of the blocks, which is run `run` of the columns.

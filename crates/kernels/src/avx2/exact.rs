@@ -23,6 +23,17 @@ pub(super) trait ReadF32 {
     unsafe fn read(p: *const u8, n: usize, out: *mut f32);
 }
 
+/// Weights that are floats already.
+pub(super) trait Float8: ReadF32 {
+    /// Bytes of an element, at most 4.
+    const LEN: usize;
+    /// Eight elements as f32.
+    ///
+    /// # Safety
+    /// AVX2, FMA and F16C; `8 * LEN` bytes can be read at `p`.
+    unsafe fn load8(p: *const u8) -> __m256;
+}
+
 /// A quantised format.
 pub(super) struct Blocks<F>(F);
 
@@ -86,6 +97,15 @@ macro_rules! float_format {
     ($name:ident, $bytes:literal, |$p:ident| $read8:expr, |$q:ident| $read1:expr) => {
         /// A float format.
         pub(super) struct $name;
+        impl Float8 for $name {
+            const LEN: usize = $bytes;
+            #[target_feature(enable = "avx2,fma,f16c")]
+            #[inline]
+            unsafe fn load8($p: *const u8) -> __m256 {
+                // SAFETY: the caller vouches for the instruction set and for eight elements.
+                unsafe { $read8 }
+            }
+        }
         impl ReadF32 for $name {
             #[inline]
             fn bytes(n: usize) -> usize {
@@ -98,8 +118,7 @@ macro_rules! float_format {
                 // SAFETY: the caller vouches for the instruction set and for `n` elements on both sides.
                 unsafe {
                     while i + 8 <= n {
-                        let $p = p.add(i * $bytes);
-                        _mm256_storeu_ps(out.add(i), $read8);
+                        _mm256_storeu_ps(out.add(i), Self::load8(p.add(i * $bytes)));
                         i += 8;
                     }
                     while i < n {
@@ -150,7 +169,7 @@ const VECTORS: usize = 2;
 /// Columns of a tile: with two vectors of rows, twelve of sixteen registers hold sums.
 const COLS: usize = 6;
 /// Elements whose products are summed before they meet those before them.
-const SUM: usize = 64;
+pub(super) const SUM: usize = 64;
 
 /// Panels of f32: `(k, VECTORS, 8)`.
 pub(super) struct Floats<R>(R);

@@ -11,6 +11,7 @@
 
 mod dots;
 mod exact;
+mod floats;
 mod kquants;
 mod legacy;
 mod panel;
@@ -34,9 +35,9 @@ fn row_dots(ty: TensorType, kind: ActKind) -> Option<RowDots> {
             match (ty, kind) {
                 $((TensorType::$f, ActKind::Q8) => Some(dots::row_dots::<$f>),
                 (TensorType::$f, ActKind::F32) => Some(exact::row_dots::<exact::Blocks<$f>>),)*
-                (TensorType::F32, ActKind::F32) => Some(exact::row_dots::<exact::F32>),
-                (TensorType::F16, ActKind::F32) => Some(exact::row_dots::<exact::F16>),
-                (TensorType::BF16, ActKind::F32) => Some(exact::row_dots::<exact::Bf16>),
+                (TensorType::F32, ActKind::F32) => Some(floats::row_dots::<exact::F32>),
+                (TensorType::F16, ActKind::F32) => Some(floats::row_dots::<exact::F16>),
+                (TensorType::BF16, ActKind::F32) => Some(floats::row_dots::<exact::Bf16>),
                 _ => None,
             }
         };

@@ -3,12 +3,9 @@
 use std::arch::x86_64::*;
 
 use super::step::{Format, ROWS, RUN, RUNS, load};
+use crate::ahead;
 use crate::matrix::ActLayout;
 use crate::table::DotArgs;
-
-/// How far ahead of the reads weights are requested. Hardware prefetchers stop at the ends of 4 KiB pages, which a row-dot
-/// crosses every few hundred cycles.
-const PREFETCH_BYTES: usize = 4096;
 
 /// See [`crate::table::RowDots`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
@@ -42,9 +39,12 @@ pub(super) unsafe fn row_dots<F: Format>(args: &DotArgs<'_>, out: &mut [f32], st
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
 unsafe fn rows<F: Format, const NC: usize>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
     assert!(args.n_cols == NC && (args.n_rows == 0 || out.len() >= (NC - 1) * stride + args.n_rows));
+    let distance = ahead::distance(ROWS * args.row_bytes);
+    ahead::request(args.w.as_ptr(), distance.min(args.w.len()));
     for first in (0..args.n_rows).step_by(ROWS) {
+        let next = args.w.as_ptr().wrapping_add(first * args.row_bytes + distance);
         // SAFETY: row `first` exists; the rest is the caller's duty.
-        let sums = unsafe { tile::<F, NC>(args, first) };
+        let sums = unsafe { tile::<F, NC>(args, first, next) };
         let n = ROWS.min(args.n_rows - first);
         for (c, sums) in sums.iter().enumerate() {
             let out = &mut out[c * stride + first..][..n];
@@ -54,9 +54,10 @@ unsafe fn rows<F: Format, const NC: usize>(args: &DotArgs<'_>, out: &mut [f32], 
     }
 }
 
-/// The products of rows `first..first + 4` with all `NC` columns. Rows beyond the last repeat the last.
+/// The products of rows `first..first + 4` with all `NC` columns. Rows beyond the last repeat the last. Requests as many bytes as it
+/// reads, from `next` on.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
-unsafe fn tile<F: Format, const NC: usize>(args: &DotArgs<'_>, first: usize) -> [__m128; NC] {
+unsafe fn tile<F: Format, const NC: usize>(args: &DotArgs<'_>, first: usize, mut next: *const u8) -> [__m128; NC] {
     let layout = args.layout;
     let last = args.n_rows - 1;
     let mut w: [*const u8; ROWS] =
@@ -73,7 +74,7 @@ unsafe fn tile<F: Format, const NC: usize>(args: &DotArgs<'_>, first: usize) -> 
             while run + RUNS <= n_runs {
                 let head = F::head::<false>(w, 0);
                 step::<F, NC, false>(w, &head, x, layout, run, 0, RUNS, &mut acc);
-                prefetch(w, F::BYTES * RUNS);
+                next = ahead::request(next, ROWS * F::BYTES * RUNS);
                 for w in &mut w {
                     *w = w.add(F::BYTES * RUNS);
                 }
@@ -89,7 +90,7 @@ unsafe fn tile<F: Format, const NC: usize>(args: &DotArgs<'_>, first: usize) -> 
                 let head = F::head::<false>(w, 0);
                 step::<F, NC, false>(w, &head, x, layout, run, 0, RUNS, &mut acc);
                 step::<F, NC, false>(w, &head, x, layout, run + RUNS, 1, RUNS, &mut acc);
-                prefetch(w, F::BYTES);
+                next = ahead::request(next, ROWS * F::BYTES);
                 for w in &mut w {
                     *w = w.add(F::BYTES);
                 }
@@ -103,20 +104,6 @@ unsafe fn tile<F: Format, const NC: usize>(args: &DotArgs<'_>, first: usize) -> 
         sums[c] = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
     }
     sums
-}
-
-/// Requests the lines that lie `PREFETCH_BYTES` after the `n_bytes` being read.
-///
-/// # Safety
-/// None beyond the CPU's: prefetching any address is harmless.
-#[inline(always)]
-unsafe fn prefetch(rows: [*const u8; ROWS], n_bytes: usize) {
-    for row in rows {
-        for line in 0..n_bytes.div_ceil(64) {
-            // SAFETY: a hint.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(PREFETCH_BYTES + line * 64).cast()) };
-        }
-    }
 }
 
 /// Four numbers, each in all elements of its lane.

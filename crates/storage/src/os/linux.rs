@@ -168,6 +168,13 @@ pub(crate) fn set_direct(file: &File, direct: bool) -> bool {
     }
 }
 
+/// Keeps reads of a file through the page cache to what they ask for. Reading ahead makes pages of up to 2 MB, which
+/// `drop_cached` leaves where they lie in its range in part only.
+pub(crate) fn read_no_further(file: &File) {
+    // SAFETY: advice about an open file.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+}
+
 /// Lets the page cache forget a range of a file; pages that are mapped stay.
 pub(crate) fn drop_cached(file: &File, offset: u64, len: u64) {
     // SAFETY: advice about an open file.

@@ -13,11 +13,21 @@
 //! - `open_direct(path)`: opens a file for reads past the page cache, if there are any that nothing in the cache answers;
 //! - `advise_huge_pages(bytes)`: larger pages serve this memory better, if the system has them;
 //! - `handle_lost_pages()`: see [`crate::report_lost_pages`];
+//! - `Ring`: many reads under way by one thread, where the system has such a thing;
 //! - `snapshot()`, `available_memory_bytes()`, `stdin_is_pipe_or_file()`: see [`crate::process`].
 
 #[cfg(unix)]
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code, reason = "`other` asks for little"))]
 mod unix;
+
+#[cfg(not(target_os = "linux"))]
+mod no_ring;
+#[cfg(target_os = "linux")]
+mod ring;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use no_ring::Ring;
+#[cfg(target_os = "linux")]
+pub(crate) use ring::Ring;
 
 #[cfg(target_os = "linux")]
 mod linux;

@@ -106,4 +106,6 @@ pub(crate) fn set_direct(_file: &File, _direct: bool) -> bool {
     false
 }
 
+pub(crate) fn read_no_further(_file: &File) {}
+
 pub(crate) fn drop_cached(_file: &File, _offset: u64, _len: u64) {}

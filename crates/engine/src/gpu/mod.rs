@@ -1,0 +1,103 @@
+//! Layers on a graphics processor: how many, what was placed where, and (with the feature `gpu`) their weights and forward pass.
+
+#[cfg(feature = "gpu")]
+mod forward;
+#[cfg(not(feature = "gpu"))]
+mod none;
+#[cfg(feature = "gpu")]
+mod weights;
+
+#[cfg(feature = "gpu")]
+pub(crate) use forward::GpuSession;
+#[cfg(not(feature = "gpu"))]
+pub use none::gpu_adapters;
+#[cfg(not(feature = "gpu"))]
+pub(crate) use none::{GpuModel, GpuSession};
+#[cfg(feature = "gpu")]
+pub(crate) use weights::GpuModel;
+#[cfg(feature = "gpu")]
+pub use weights::gpu_adapters;
+
+use modelembed_text::TokenId;
+
+use crate::config::Config;
+
+/// Cosines and sines of a turn, one for each pair, by a table of RoPE.
+pub(crate) type AnglesOf<'a> = dyn Fn(&crate::rope::RopeTable) -> (Vec<f32>, Vec<f32>) + 'a;
+
+/// How many of a model's layers a graphics processor computes: the last ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuLayers {
+    /// This many; more than the model has takes the output head too.
+    Count(usize),
+    /// Every layer and the output head.
+    All,
+    /// As many as the memory of the graphics processor takes, none where there is no usable one.
+    Auto,
+}
+
+impl Default for GpuLayers {
+    fn default() -> GpuLayers {
+        GpuLayers::Count(0)
+    }
+}
+
+/// Bounds for a graphics processor below its own: room for others, and for tests what weak ones impose. `None` leaves it to the
+/// device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GpuLimits {
+    /// Bytes of its memory that may be used.
+    pub memory_bytes: Option<u64>,
+    /// Bytes of a buffer that a kernel may see at a time.
+    pub binding_bytes: Option<u64>,
+    /// Bytes of the largest buffer.
+    pub buffer_bytes: Option<u64>,
+    /// Whether sums go over subgroups, where it has them.
+    pub subgroups: Option<bool>,
+    /// Whether products of few columns are with 8-bit integers; in exact runs none is.
+    pub int8: Option<bool>,
+}
+
+/// What of a model the CPU computes: the first layers, and the output head unless that is elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Here {
+    pub(crate) n_layers: usize,
+    pub(crate) has_head: bool,
+}
+
+impl Here {
+    /// Everything.
+    pub(crate) fn all(config: &Config) -> Here {
+        Here { n_layers: config.n_layer, has_head: true }
+    }
+}
+
+/// The logits of some tokens: the most likely ones, and those that were asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Best {
+    /// In ascending order.
+    pub(crate) ids: Vec<TokenId>,
+    pub(crate) logits: Vec<f32>,
+}
+
+/// Which graphics processor computes what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuPlacement {
+    /// The driver's name for the device.
+    pub adapter: String,
+    /// The interface that it is reached by: Vulkan, Metal, Dx12.
+    pub backend: String,
+    /// Layers that it computes: the model's last ones.
+    pub n_layers: usize,
+    /// Whether it computes the output head.
+    pub has_head: bool,
+    /// Bytes of weights in its memory.
+    pub weight_bytes: u64,
+}
+
+#[cfg(feature = "gpu")]
+impl From<modelembed_gpu::Error> for crate::error::Error {
+    fn from(e: modelembed_gpu::Error) -> Self {
+        crate::error::Error::Gpu(e.to_string())
+    }
+}

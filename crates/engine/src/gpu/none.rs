@@ -1,0 +1,108 @@
+//! What stands in for a graphics processor in a build without one: types that have no values.
+
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::time::Duration;
+
+use modelembed_storage::Progress;
+use modelembed_text::TokenId;
+
+use super::{AnglesOf, Best, GpuLayers, GpuPlacement, Here};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::files::Shard;
+use crate::kv::CacheType;
+use crate::model::{LoadOptions, Model};
+use crate::scratch::Scratch;
+use crate::weights::{Tensor, Weights};
+
+/// Descriptions of the adapters that this machine has: none in a build without GPU support.
+pub fn gpu_adapters() -> Vec<String> {
+    Vec::new()
+}
+
+pub(crate) enum GpuModel {}
+
+impl GpuModel {
+    pub(crate) fn load(
+        _: &Config,
+        _: &Weights,
+        _: &[Shard],
+        options: &LoadOptions,
+        _: usize,
+        _: &mut Vec<String>,
+        _: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Option<Arc<GpuModel>>> {
+        match options.gpu_layers {
+            GpuLayers::Count(0) | GpuLayers::Auto => Ok(None),
+            _ => Err(Error::Gpu("layers were wanted on a GPU, but this build has no GPU support".into())),
+        }
+    }
+
+    pub(crate) fn placement(&self) -> &GpuPlacement {
+        match *self {}
+    }
+
+    pub(crate) fn give_up(&self) {
+        match *self {}
+    }
+
+    pub(crate) fn left(&self) -> Here {
+        match *self {}
+    }
+
+    pub(crate) fn holds(&self, _: &Tensor) -> bool {
+        match *self {}
+    }
+}
+
+pub(crate) enum GpuSession {}
+
+impl GpuSession {
+    pub(crate) fn new(gpu: &Arc<GpuModel>, _: &Model, _: usize, _: usize, _: CacheType) -> Result<GpuSession> {
+        match **gpu {}
+    }
+
+    pub(crate) fn first_layer(&self) -> usize {
+        match *self {}
+    }
+
+    pub(crate) fn has_head(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn kv_bytes_per_token(&self) -> u64 {
+        match *self {}
+    }
+
+    pub(crate) fn measure(&self) {
+        match *self {}
+    }
+
+    pub(crate) fn busy(&self) -> Result<Duration> {
+        match *self {}
+    }
+
+    pub(crate) fn blocks(
+        &mut self,
+        _: &Model,
+        _: &mut Scratch,
+        _: usize,
+        _: usize,
+        _: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        match *self {}
+    }
+
+    pub(crate) fn logits(&mut self, _: &Model, _: Range<usize>, _: &mut [f32]) -> Result<()> {
+        match *self {}
+    }
+
+    pub(crate) fn best(&mut self, _: &Model, _: Range<usize>, _: usize, _: &[TokenId]) -> Result<Option<Vec<Best>>> {
+        match *self {}
+    }
+
+    pub(crate) fn shift(&mut self, _: &Model, _: Range<usize>, _: usize, _: &AnglesOf<'_>) {
+        match *self {}
+    }
+}

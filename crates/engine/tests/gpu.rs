@@ -1,0 +1,336 @@
+//! Layers on a GPU give what the CPU gives, for any split: tiny models of every architecture and type, and both real models.
+#![cfg(feature = "gpu")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{TinyGolden, TinyModels, all_logits, golden_json, ids, known, load, session, tiny_goldens};
+use modelembed::{
+    CacheType, GenerateOptions, GpuLayers, GpuLimits, Job, LoadOptions, Model, Sampler, SamplerOptions, Session,
+    SessionOptions, TokenId, generate, gpu_adapters,
+};
+use modelembed_testkit::{GEMMA3, SMOLLM2, diff, log_prob, real_model, tiny, tiny_prompt, tiny_spec};
+
+/// The first adapter, software or not. `None` where there is none.
+///
+/// # Panics
+/// Where there is none and `MODELEMBED_REQUIRE_GPU` is set.
+fn device() -> Option<String> {
+    if let Ok(name) = std::env::var("MODELEMBED_TEST_GPU") {
+        return Some(name);
+    }
+    if !gpu_adapters().is_empty() {
+        return Some("0".to_owned());
+    }
+    assert!(std::env::var_os("MODELEMBED_REQUIRE_GPU").is_none(), "no GPU adapter, and MODELEMBED_REQUIRE_GPU is set");
+    eprintln!("skipped: no GPU adapter");
+    None
+}
+
+fn options(device: &str, gpu_layers: GpuLayers) -> LoadOptions {
+    LoadOptions {
+        exact: true,
+        threads: Some(2),
+        gpu_layers,
+        gpu_device: Some(device.to_owned()),
+        ..LoadOptions::default()
+    }
+}
+
+fn report(failures: Vec<String>) {
+    assert!(failures.is_empty(), "{} rows fail:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn every_split_of_every_tiny_model_equals_the_goldens() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let mut failures = Vec::new();
+    // Of long prompts these two have all there is: attention over more than a block, in and without a window.
+    let is_tested = |g: &TinyGolden| g.ids.len() <= 64 || ["llama-long", "gemma3-long"].contains(&g.name.as_str());
+    for golden in tiny_goldens().into_iter().filter(is_tested) {
+        let path = dir.of(&golden);
+        let n_layer = tiny_spec(&golden.model).n_layer;
+        // Kernels are compiled anew for each model: where models differ in their products or angles only, one split is enough.
+        let splits = [GpuLayers::All, GpuLayers::Count(n_layer / 2 + 1), GpuLayers::Count(1)];
+        let n_splits = if ["llama", "gemma3", "qwen2", "qwen3"].contains(&golden.name.as_str()) { 3 } else { 1 };
+        for gpu_layers in splits.into_iter().take(n_splits) {
+            let model = load(&path, &options(&device, gpu_layers));
+            let placement = model.gpu_placement().expect("layers on the GPU");
+            assert_eq!(placement.has_head, gpu_layers == GpuLayers::All);
+            // As a prompt, and in pieces: both products and every position of a chunk.
+            for chunk in [golden.ids.len(), 7] {
+                if chunk == 7 && golden.ids.len() > 64 {
+                    continue;
+                }
+                let logits = all_logits(&model, &golden.ids, chunk);
+                let d = diff(&known(&golden, &logits), &golden.logits);
+                println!("{:20} {gpu_layers:?}, chunks of {chunk}: {d}", golden.name);
+                if d.max_abs > 5e-4 || d.max_abs.is_nan() {
+                    failures.push(format!("{:20} {gpu_layers:?}, chunks of {chunk}: {d}", golden.name));
+                }
+            }
+        }
+    }
+    report(failures);
+}
+
+#[test]
+fn half_precision_keys_and_values_are_as_close_as_on_the_cpu() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let mut failures = Vec::new();
+    for golden in tiny_goldens().iter().filter(|g| ["llama", "gemma3", "qwen2", "q4_k"].contains(&g.name.as_str())) {
+        let options = LoadOptions { exact: false, ..options(&device, GpuLayers::All) };
+        let logits = all_logits(&load(&dir.of(golden), &options), &golden.ids, golden.ids.len());
+        let d = diff(&known(golden, &logits), &golden.logits);
+        if d.rms.is_nan() || d.rms > golden.llama_cpp_rms * 1.1 {
+            failures.push(format!("{:20} {d}; llama.cpp's default run: rms {:.3e}", golden.name, golden.llama_cpp_rms));
+        }
+    }
+    report(failures);
+}
+
+#[test]
+fn contexts_are_truncated_and_shifted_on_both_sides() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let mut failures = Vec::new();
+    for name in ["llama", "llama-odd", "qwen3", "gemma3", "q4_k"] {
+        let path = dir.write(name, &tiny(&tiny_spec(name)));
+        let ids: Vec<TokenId> = tiny_prompt(40).into_iter().map(TokenId).collect();
+        let run = |model: &Arc<Model>| {
+            let mut session = session(model, 64);
+            session.eval(&ids).expect("evaluates");
+            session.truncate(30);
+            session.remove(4..13);
+            session.eval(&ids[..3]).expect("evaluates").to_vec()
+        };
+        let want = run(&load(&path, &options(&device, GpuLayers::Count(0))));
+        for gpu_layers in [GpuLayers::Count(1), GpuLayers::All] {
+            let d = diff(&run(&load(&path, &options(&device, gpu_layers))), &want);
+            if d.max_abs > 5e-4 || d.max_abs.is_nan() {
+                failures.push(format!("{name} {gpu_layers:?}: {d}"));
+            }
+        }
+    }
+    report(failures);
+}
+
+/// Text that a model goes on with, its tokens' logits found where the head is.
+fn text_of(model: &Arc<Model>, sampler: SamplerOptions, lookup_tokens: usize) -> String {
+    let mut session = session(model, 64);
+    let mut sampler = Sampler::new(sampler).expect("valid options");
+    let prompt: Vec<TokenId> = tiny_prompt(20).into_iter().map(TokenId).collect();
+    let options = GenerateOptions { max_tokens: 20, lookup_tokens, ..GenerateOptions::default() };
+    let mut text = String::new();
+    let on_text = |piece: &str| {
+        text.push_str(piece);
+        std::ops::ControlFlow::Continue(())
+    };
+    generate(&mut session, &mut sampler, &prompt, &options, on_text).expect("generates");
+    text
+}
+
+#[test]
+fn tokens_are_the_same_whether_all_logits_cross_or_the_best() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let path = dir.write("llama", &tiny(&tiny_spec("llama")));
+    // With every layer and the head there only the best cross, without the head all do.
+    let n_layer = tiny_spec("llama").n_layer;
+    let [best, all] = [GpuLayers::All, GpuLayers::Count(n_layer)].map(|n| load(&path, &options(&device, n)));
+    let base = SamplerOptions { repeat_last_n: 12, ..SamplerOptions::default() };
+    let samplers = [
+        SamplerOptions { temp: 0.0, ..base },
+        SamplerOptions { temp: 0.0, repeat_penalty: 1.4, ..base },
+        SamplerOptions { temp: 1.5, min_p: 0.0, repeat_penalty: 1.2, ..base },
+        SamplerOptions { temp: 1.0, top_k: 100, ..base },
+        // More than is found there, and no cut at all: all logits cross.
+        SamplerOptions { temp: 1.0, top_k: 200, ..base },
+        SamplerOptions { temp: 1.0, top_k: 0, ..base },
+    ];
+    for sampler in samplers {
+        for lookup_tokens in [0, 4] {
+            let (a, b) = (text_of(&best, sampler, lookup_tokens), text_of(&all, sampler, lookup_tokens));
+            assert_eq!(a, b, "{sampler:?}, {lookup_tokens} guesses");
+            assert!(!a.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_device_that_is_lost_is_an_error_and_no_panic() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let path = dir.write("llama", &tiny(&tiny_spec("llama")));
+    let model = load(&path, &options(&device, GpuLayers::All));
+    let mut session = session(&model, 32);
+    let ids: Vec<TokenId> = tiny_prompt(8).into_iter().map(TokenId).collect();
+    session.eval(&ids).expect("evaluates");
+    model.give_up_gpu();
+    let error = session.eval(&ids[..1]).expect_err("lost").to_string();
+    assert!(error.contains("lost"), "{error}");
+    session.remove(0..2);
+    assert!(session.eval(&ids[..1]).is_err());
+    assert_eq!(session.len(), 6, "the context is as it was");
+    assert!(Session::new(&model, SessionOptions::default()).is_err());
+}
+
+#[test]
+fn the_device_tells_how_long_it_computed() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let model = load(&dir.write("llama", &tiny(&tiny_spec("llama"))), &options(&device, GpuLayers::All));
+    let timed = SessionOptions { ctx_tokens: Some(32), timing: true, ..SessionOptions::default() };
+    let mut session = Session::new(&model, timed).expect("a session");
+    let ids: Vec<TokenId> = tiny_prompt(8).into_iter().map(TokenId).collect();
+    session.eval(&ids).expect("evaluates");
+    session.eval(&ids[..1]).expect("evaluates");
+    let timing = session.timing().expect("times");
+    for (phase, name) in [(&timing.prompt, "prompt"), (&timing.decode, "decode")] {
+        for job in [Job::Gpu, Job::Head] {
+            let time = phase.of(job);
+            // Software has a clock too; where a device has none there is nothing to compare.
+            assert!(time.on_gpu <= time.elapsed, "{name} {job:?}: {time:?}");
+        }
+        assert!(phase.total().on_gpu > std::time::Duration::ZERO, "{name}: {phase:?}");
+    }
+}
+
+#[test]
+fn auto_takes_what_the_memory_holds() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
+    let auto = |memory_bytes| {
+        let gpu_limits = GpuLimits { memory_bytes, ..GpuLimits::default() };
+        load(&path, &LoadOptions { gpu_limits, ctx_tokens: Some(64), ..options(&device, GpuLayers::Auto) })
+    };
+    assert!(auto(None).gpu_placement().is_some_and(|p| p.n_layers == 7 && p.has_head));
+    // The margin and some of the layers, of which each takes about 0.2 MB with its part of the cache.
+    let some = auto(Some((256 << 20) + 600_000));
+    let n_layers = some.gpu_placement().expect("some layers").n_layers;
+    assert!((1..7).contains(&n_layers), "{n_layers} layers");
+    let none = auto(Some(1 << 20));
+    assert!(none.gpu_placement().is_none());
+    assert!(none.load_stats().warnings.iter().any(|w| w.contains("CPU")), "{:?}", none.load_stats().warnings);
+    let ids: Vec<TokenId> = tiny_prompt(10).into_iter().map(TokenId).collect();
+    let d = diff(&all_logits(&some, &ids, 10), &all_logits(&none, &ids, 10));
+    assert!(d.max_abs < 5e-4, "{d}");
+}
+
+#[test]
+fn too_little_memory_is_an_error_that_says_so() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let path = dir.write("llama", &tiny(&tiny_spec("llama")));
+    let gpu_limits = GpuLimits { memory_bytes: Some(10_000), ..GpuLimits::default() };
+    let options = LoadOptions { gpu_limits, ..options(&device, GpuLayers::All) };
+    let error = Model::load(&path, &options, &mut |_| std::ops::ControlFlow::Continue(())).expect_err("no memory");
+    assert!(error.to_string().contains("out of memory"), "{error}");
+}
+
+#[test]
+fn weak_devices_give_what_strong_ones_give() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
+    let ids: Vec<TokenId> = tiny_prompt(40).into_iter().map(TokenId).collect();
+    let run = |gpu_limits| {
+        let model = load(&path, &LoadOptions { gpu_limits, ..options(&device, GpuLayers::All) });
+        all_logits(&model, &ids, 40)
+    };
+    let none = GpuLimits::default();
+    let want = run(none);
+    // The head in several buffers, and matrices in several bindings.
+    let weak = GpuLimits { buffer_bytes: Some(60_000), binding_bytes: Some(60_000), subgroups: Some(false), ..none };
+    for limits in [weak, GpuLimits { subgroups: Some(true), ..none }] {
+        let d = diff(&run(limits), &want);
+        assert!(d.max_abs < 5e-4, "{limits:?}: {d}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn pages_of_the_file_are_given_back_behind_the_copy() {
+    let (Some(device), Some(path)) = (device(), real_model(SMOLLM2)) else { return };
+    // Pages of files in the process, in bytes.
+    let resident = || -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").expect("a status");
+        let line = status.lines().find(|line| line.starts_with("RssFile:")).expect("a line");
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number") << 10
+    };
+    let (mut at_first, mut most, mut total_bytes) = (None, 0, 0);
+    let mut progress = |p: modelembed::storage::Progress| {
+        at_first.get_or_insert_with(resident);
+        most = most.max(resident());
+        total_bytes = p.total_bytes;
+        std::ops::ControlFlow::Continue(())
+    };
+    Model::load(&path, &options(&device, GpuLayers::All), &mut progress).expect("loads");
+    let grown = most.saturating_sub(at_first.expect("progress"));
+    assert!(total_bytes > 64 << 20 && grown < total_bytes / 3, "{grown} bytes more while copying {total_bytes}");
+}
+
+#[test]
+fn a_cache_that_no_kernel_here_has_is_refused() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let model = load(&dir.write("llama", &tiny(&tiny_spec("llama"))), &options(&device, GpuLayers::Count(1)));
+    let q8 = SessionOptions { cache_type: Some(CacheType::Q8), ctx_tokens: Some(16), ..SessionOptions::default() };
+    let error = Session::new(&model, q8).err().expect("refused").to_string();
+    assert!(error.contains("q8_0"), "{error}");
+}
+
+/// Mean difference in log-probability from the CPU's exact run, over a short text: with layers on the GPU, and of packed 8-bit
+/// products there against those of the CPU.
+fn faithfulness(file: &str, golden: &str, n: usize) {
+    let (Some(device), Some(path)) = (device(), real_model(file)) else { return };
+    let text = ids(&golden_json(golden)["ids"]);
+    let text = &text[..=n];
+    // In pieces: a prompt, then few tokens at a time, which other kernels compute.
+    let run = |options: &LoadOptions, pieces: &[usize]| {
+        let model = load(&path, options);
+        let mut session = session(&model, n);
+        let mut out = Vec::new();
+        let mut rest = &text[..n];
+        for len in pieces.iter().copied().cycle() {
+            let (part, after) = rest.split_at(len.min(rest.len()));
+            session
+                .eval_each(part, |_, logits| out.push(log_prob(logits, text[out.len() + 1].0 as usize)))
+                .expect("evaluates");
+            rest = after;
+            if rest.is_empty() {
+                return (out, model.config().n_layer);
+            }
+        }
+        unreachable!("a cycle does not end")
+    };
+    let (want, n_layer) = run(&options(&device, GpuLayers::Count(0)), &[n]);
+    let mean = |got: &[f64]| got.iter().zip(&want).map(|(a, b)| (a - b).abs()).sum::<f64>() / n as f64;
+    // The last run on a device that sees 16 MiB of a matrix at a time.
+    let small = GpuLimits { binding_bytes: Some(16 << 20), ..GpuLimits::default() };
+    for (gpu_layers, gpu_limits) in [(GpuLayers::Count(n_layer / 2), GpuLimits::default()), (GpuLayers::All, small)] {
+        let (got, _) = run(&LoadOptions { gpu_limits, ..options(&device, gpu_layers) }, &[n - 3, 1]);
+        println!("{file} {gpu_layers:?}: mean |log-probability difference| {:.2e}", mean(&got));
+        assert!(mean(&got) <= 0.01, "{file} {gpu_layers:?}: {}", mean(&got));
+    }
+    let int8 = GpuLimits { int8: Some(true), ..GpuLimits::default() };
+    let packed = |gpu_layers| LoadOptions { exact: false, gpu_limits: int8, ..options(&device, gpu_layers) };
+    let (cpu, _) = run(&packed(GpuLayers::Count(0)), &[n]);
+    let (gpu, _) = run(&packed(GpuLayers::All), &[8]);
+    println!("{file}: with 8-bit integers {:.4} on the GPU, {:.4} on the CPU", mean(&gpu), mean(&cpu));
+    assert!(mean(&gpu) <= mean(&cpu), "{file}: {} on the GPU, {} on the CPU", mean(&gpu), mean(&cpu));
+}
+
+#[test]
+fn smollm2_is_faithful_for_any_split() {
+    faithfulness(SMOLLM2, "score-smollm2.json", 12);
+}
+
+#[test]
+fn gemma3_is_faithful_for_any_split() {
+    faithfulness(GEMMA3, "score-gemma3.json", 10);
+}

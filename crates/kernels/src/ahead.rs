@@ -1,0 +1,27 @@
+//! Requests for weights that row-dots will read next.
+//!
+//! Memory is requested in the order in which it lies, whatever the order in which a few rows are read side by side: so each request
+//! finds the DRAM page of the one before it open, and follows a stream that hardware prefetchers know. (Requested in the order of
+//! reading, as eight streams, the same bytes came at 5 to 7 GB/s instead of 8.5 to 11, of 12 that a plain loop reads: AVX2, one thread
+//! of a Zen 3 server, 4 KiB pages.)
+
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+/// How far ahead of the first row's first unread byte to request, for rows that are `tile_bytes` long together.
+///
+/// The last of these rows is read from the beginning, so this is all of them and some more; but not less than what memory delivers
+/// while it makes its first answer, and not more than half of a small second-level cache.
+pub(crate) fn distance(tile_bytes: usize) -> usize {
+    (tile_bytes + 2048).clamp(8 << 10, 128 << 10)
+}
+
+/// Requests some bytes and returns their end. Any address is harmless.
+#[inline(always)]
+#[allow(unused_unsafe, reason = "the intrinsic was unsafe in earlier versions of the standard library")]
+pub(crate) fn request(p: *const u8, len: usize) -> *const u8 {
+    for line in 0..len.div_ceil(64) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(line * 64).cast()) };
+    }
+    p.wrapping_add(len)
+}
