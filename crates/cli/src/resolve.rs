@@ -6,7 +6,7 @@ use crate::model_path::{self, Found};
 use crate::own::Own;
 use anyhow::{Context, Result};
 use modelembed::GpuLayers;
-use modelembed::storage::StreamReader;
+use modelembed::storage::{StreamReader, process};
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{IsTerminal, Read, stdin};
@@ -385,23 +385,10 @@ fn line_of(bytes: Vec<u8>) -> String {
 
 /// What a pipe or a redirected file says. An empty one, a terminal or a device such as /dev/null says nothing.
 fn piped_prompt() -> Result<Option<String>> {
-    if stdin().is_terminal() || !stdin_is_pipe_or_file() {
+    if stdin().is_terminal() || !process::stdin_is_pipe_or_file() {
         return Ok(None);
     }
     Ok(Some(line_of(read_stdin()?)).filter(|text| !text.is_empty()))
-}
-
-#[cfg(unix)]
-fn stdin_is_pipe_or_file() -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let Ok(kind) = std::fs::metadata("/dev/stdin").map(|metadata| metadata.file_type()) else { return false };
-    kind.is_fifo() || kind.is_file()
-}
-
-#[cfg(not(unix))]
-fn stdin_is_pipe_or_file() -> bool {
-    // Without the type of the handle there is no telling a pipe from nothing at all: only `-p -` reads.
-    false
 }
 
 /// `-template`: the text of a file if there is one, else what was typed.

@@ -2,7 +2,7 @@
 
 /// A set of CPU instructions that a table of kernels is compiled for.
 ///
-/// Ordered from the most general to the most demanding.
+/// Those of one architecture are ordered from the most general to the most demanding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Isa {
@@ -12,10 +12,20 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL, VNNI, VBMI and with GFNI (Intel since Ice Lake, AMD since Zen 4).
     Avx512,
+    /// 64-bit Arm: NEON (Advanced SIMD), which all of them have.
+    Neon,
+    /// 64-bit Arm with the dot-product instructions (Cortex since 2018, Apple since the M1).
+    Dotprod,
 }
 
 impl Isa {
-    const NAMES: [(Isa, &'static str); 3] = [(Isa::Scalar, "scalar"), (Isa::Avx2, "avx2"), (Isa::Avx512, "avx512")];
+    const NAMES: [(Isa, &'static str); 5] = [
+        (Isa::Scalar, "scalar"),
+        (Isa::Avx2, "avx2"),
+        (Isa::Avx512, "avx512"),
+        (Isa::Neon, "neon"),
+        (Isa::Dotprod, "dotprod"),
+    ];
 
     /// Every instruction set that the crate knows, whatever this CPU has.
     pub fn known() -> impl Iterator<Item = Isa> {
@@ -51,7 +61,12 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vbmi")
                     && is_x86_feature_detected!("gfni")
             }
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Isa::Dotprod => Isa::Neon.is_available() && std::arch::is_aarch64_feature_detected!("dotprod"),
+            // Those of other architectures.
+            #[allow(unreachable_patterns, reason = "not on every architecture")]
             _ => false,
         }
     }

@@ -23,7 +23,10 @@ mod avx512;
 mod format;
 mod isa;
 mod matrix;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+#[allow(clippy::needless_range_loop, reason = "as for AVX2")]
+mod neon;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod panel;
 mod scalar;
 mod table;

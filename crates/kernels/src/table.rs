@@ -10,6 +10,8 @@ use crate::avx2;
 use crate::avx512;
 use crate::isa::Isa;
 use crate::matrix::{ActKind, ActLayout, Acts, MatRef, Output};
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+use crate::neon;
 use crate::scalar;
 use crate::vector::{self, VectorFns};
 
@@ -93,6 +95,10 @@ static TABLES: &[Kernels] = &[
     Kernels { isa: Isa::Avx2, matrix: &avx2::MATRIX, vector: &vector::AVX2 },
     #[cfg(target_arch = "x86_64")]
     Kernels { isa: Isa::Avx512, matrix: &avx512::MATRIX, vector: &vector::AVX512 },
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    Kernels { isa: Isa::Neon, matrix: &neon::NEON, vector: &vector::NEON },
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    Kernels { isa: Isa::Dotprod, matrix: &neon::DOTPROD, vector: &vector::NEON },
 ];
 
 impl Kernels {

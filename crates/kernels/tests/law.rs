@@ -1,7 +1,7 @@
 //! The law: every table that this CPU has agrees with the scalar one and with naive arithmetic, for every type.
 
 use modelembed_gguf::TensorType;
-use modelembed_kernels::{ACT_BLOCK, ActKind, ActLayout, Acts, Kernels, MatRef, Strided};
+use modelembed_kernels::{ACT_BLOCK, ActKind, ActLayout, Acts, Isa, Kernels, MatRef, Strided};
 
 /// Relative to the sum of the terms' magnitudes. A row-dot rounds once for each 32 elements in each of at least four lanes, so the
 /// expected error is near 1e-7.
@@ -401,6 +401,26 @@ fn quantised_activations_are_the_same_bytes_in_every_table() {
     }
     for (isa, out) in outputs {
         assert!(out == want, "{isa}");
+    }
+}
+
+/// The two Arm tables differ in how integers are multiplied, which is exact: everything else is the same arithmetic.
+#[test]
+fn dotprod_gives_the_bits_of_plain_neon() {
+    let (Some(plain), Some(dotprod)) = (Kernels::by_isa(Isa::Neon), Kernels::by_isa(Isa::Dotprod)) else { return };
+    let mut random = Random(7);
+    for ty in types() {
+        let k = ty.block_len().max(32) * if ty.block_len() < 256 { 11 } else { 2 };
+        let data = random_rows(ty, 7, k, Scales::Usual, &mut random);
+        let w = MatRef::new(ty, &data, 7, k).unwrap();
+        for kind in kinds(ty) {
+            let layout = ActLayout::new(kind, k);
+            let acts = quantize(plain, layout, &random_columns(k, 9, &mut random));
+            let bits = |kernels| {
+                products(kernels, w, 0..7, Acts::new(layout, &acts, 9)).iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+            };
+            assert!(bits(plain) == bits(dotprod), "{ty} {kind:?}");
+        }
     }
 }
 

@@ -30,3 +30,8 @@ pub fn snapshot() -> Snapshot {
 pub fn available_memory_bytes() -> Option<u64> {
     os::available_memory_bytes()
 }
+
+/// Whether standard input is a pipe or a file that can be read to its end: no terminal, and no device such as /dev/null or NUL.
+pub fn stdin_is_pipe_or_file() -> bool {
+    os::stdin_is_pipe_or_file()
+}

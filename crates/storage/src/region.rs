@@ -4,8 +4,6 @@ use std::io;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-use memmap2::{MmapMut, MmapOptions};
-
 use crate::alloc;
 use crate::error::StorageError;
 use crate::os;
@@ -26,7 +24,7 @@ impl<T: Copy + Send + Sync + sealed::Sealed + 'static> Plain for T {}
 
 /// A slice of zeros whose pages cost memory only once they are written. Begins on a page boundary.
 pub struct Reserved<T> {
-    map: Option<MmapMut>, // `None` for no elements: an empty mapping is refused
+    map: Option<os::Anonymous>, // `None` for no elements: an empty mapping is refused
     len: usize,
     element: PhantomData<T>,
 }
@@ -47,7 +45,7 @@ impl<T: Plain> Reserved<T> {
         }
         let bytes = len.checked_mul(size_of::<T>()).filter(|b| *b <= isize::MAX as usize);
         let bytes = bytes.ok_or(io::ErrorKind::OutOfMemory)?;
-        let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
+        let map = os::anonymous(bytes)?;
         Ok(Reserved { map: Some(map), len, element: PhantomData })
     }
 

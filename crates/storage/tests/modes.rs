@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use modelembed_storage::{Advice, LoadMode, Progress, Storage, StorageError};
+use modelembed_storage::{Advice, LoadMode, Progress, Storage, StorageError, lockable_bytes};
 
 const MODES: [LoadMode; 3] = [LoadMode::Map, LoadMode::Buffer, LoadMode::File];
 
@@ -275,6 +275,35 @@ fn advice_changes_no_byte() {
     assert!(!storage.advise(7..7, Advice::Normal), "no bytes");
     storage.prefetch(7..7);
     storage.prefetch(0..u64::MAX);
+}
+
+#[test]
+fn locked_pages_stay_as_long_as_the_file_is_mapped() {
+    const LEN: u64 = 16 << 10; // less than any system's limit
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model");
+    let bytes = content(5 * LEN as usize);
+    std::fs::write(&path, &bytes).unwrap();
+    // What Linux counts for this process; no other test here locks anything.
+    let locked_kib = || {
+        // wine shows /proc, too, but does not pass the locking on.
+        let status = std::fs::read_to_string("/proc/self/status").ok().filter(|_| cfg!(target_os = "linux"))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmLck:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    let before = locked_kib();
+    let storage = open(&path, LoadMode::Map).unwrap();
+    if lockable_bytes().is_some_and(|bytes| bytes < 2 * LEN) {
+        return; // Not even this much is allowed here.
+    }
+    storage.lock(LEN..2 * LEN).unwrap();
+    if let Some(before) = before {
+        let more = locked_kib().unwrap() - before;
+        assert!((LEN >> 10..=(LEN >> 10) + 128).contains(&more), "{more} KiB"); // pages have at most 64 KiB
+    }
+    assert!(storage.bytes(0..5 * LEN) == Some(&bytes));
+    drop(storage);
+    assert_eq!(locked_kib(), before);
 }
 
 #[cfg(target_os = "linux")]

@@ -12,6 +12,8 @@ mod exp;
 pub(crate) mod half;
 mod kv;
 mod lanes;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
 mod reduce;
 mod scalar;
 #[cfg(test)]
@@ -25,6 +27,8 @@ pub use kv::{KvElement, q8_0_len};
 pub(crate) use avx2::VECTOR as AVX2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::VECTOR as AVX512;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub(crate) use neon::{VECTOR as NEON, f16x4_to_f32};
 pub(crate) use scalar::VECTOR as SCALAR;
 
 /// Which elements of a head a rotary embedding pairs.

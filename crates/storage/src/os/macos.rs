@@ -2,10 +2,11 @@
 
 use std::fs::{File, Metadata};
 
-use super::unix::{advise_pages, faults};
 pub(crate) use super::unix::{
-    alias, handle_lost_pages, irregular_kind, lock, memlock_limit as lockable_bytes, read_at, resident_bytes,
+    Anonymous, alias, anonymous, handle_lost_pages, irregular_kind, lock, memlock_limit as lockable_bytes, read_at,
+    resident_bytes, stdin_is_pipe_or_file,
 };
+use super::unix::{advise_pages, faults};
 use crate::process::Snapshot;
 use crate::storage::Advice;
 

@@ -7,13 +7,14 @@
 //! - `mapped_resident_bytes(bytes)`: how much of a mapping stands in this process's page tables;
 //! - `prefetch(bytes)`: bring mapped memory in;
 //! - `advise(bytes, advice)`: say how the pages of a mapped file will be used;
+//! - `anonymous(len)`: an `Anonymous`, zeros at a page boundary that cost memory only once they are written;
 //! - `evict(file, bytes, range)`: drop a range of a file, mapped as `bytes`, from the cache; false where there is no way;
 //! - `lock(bytes)`: keep memory from being paged out; `lockable_bytes()`: how much of it may be;
 //! - `open_direct(path)`: opens a file for reads past the page cache, if there are any that nothing in the cache answers;
 //! - `advise_huge_pages(bytes)`: larger pages serve this memory better, if the system has them;
 //! - `handle_lost_pages()`: see [`crate::report_lost_pages`];
 //! - `Ring`: many reads under way by one thread, where the system has such a thing;
-//! - `snapshot()`, `available_memory_bytes()`: see [`crate::process`].
+//! - `snapshot()`, `available_memory_bytes()`, `stdin_is_pipe_or_file()`: see [`crate::process`].
 
 #[cfg(unix)]
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code, reason = "`other` asks for little"))]

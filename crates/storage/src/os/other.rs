@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata};
 
 #[cfg(unix)]
-pub(crate) use super::unix::{irregular_kind, read_at};
+pub(crate) use super::unix::{Anonymous, anonymous, irregular_kind, read_at, stdin_is_pipe_or_file};
 use crate::process::Snapshot;
 use crate::storage::Advice;
 
@@ -19,8 +19,22 @@ pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> std::io::Resu
 }
 
 #[cfg(not(unix))]
+pub(crate) use memmap2::MmapMut as Anonymous;
+
+#[cfg(not(unix))]
+pub(crate) fn anonymous(len: usize) -> std::io::Result<Anonymous> {
+    memmap2::MmapOptions::new().len(len).map_anon()
+}
+
+#[cfg(not(unix))]
 pub(crate) fn irregular_kind(_metadata: &Metadata) -> &'static str {
     "a pipe or a device"
+}
+
+/// Unknown: only what is asked for by name is read.
+#[cfg(not(unix))]
+pub(crate) fn stdin_is_pipe_or_file() -> bool {
+    false
 }
 
 #[cfg(unix)]

@@ -4,6 +4,12 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 
+pub(crate) use memmap2::MmapMut as Anonymous;
+
+pub(crate) fn anonymous(len: usize) -> io::Result<Anonymous> {
+    memmap2::MmapOptions::new().len(len).no_reserve_swap().map_anon()
+}
+
 pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
     file.read_at(out, offset)
 }
@@ -17,6 +23,11 @@ pub(crate) fn irregular_kind(metadata: &Metadata) -> &'static str {
         () if kind.is_block_device() => "a block device",
         () => "something else",
     }
+}
+
+pub(crate) fn stdin_is_pipe_or_file() -> bool {
+    let Ok(kind) = std::fs::metadata("/dev/stdin").map(|metadata| metadata.file_type()) else { return false };
+    kind.is_fifo() || kind.is_file()
 }
 
 fn page_bytes() -> usize {
@@ -41,15 +52,17 @@ pub(crate) fn pages_of(bytes: &[u8]) -> (usize, usize) {
     (start, end - start)
 }
 
-/// Waits until the pages are there, and keeps them.
+/// Waits until the pages are there, and keeps them: all of them, or none if the system refuses.
 pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
     let (start, len) = pages_of(bytes);
     // SAFETY: the pages are mapped, since `bytes` is borrowed; locking changes nothing that can be read there.
     if unsafe { libc::mlock(start as *const libc::c_void, len) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+        return Ok(());
     }
+    let refusal = io::Error::last_os_error();
+    // SAFETY: as above. Linux may keep some of them locked where it refuses in the middle, so that is taken back.
+    unsafe { libc::munlock(start as *const libc::c_void, len) };
+    Err(refusal)
 }
 
 /// The limit on locked memory; `None` if there is none.

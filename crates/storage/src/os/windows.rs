@@ -3,19 +3,68 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::windows::fs::FileExt;
+use std::os::windows::io::AsRawHandle;
+use std::ptr::NonNull;
 
-use windows_sys::Win32::System::Memory::{PrefetchVirtualMemory, VirtualLock, WIN32_MEMORY_RANGE_ENTRY};
+use windows_sys::Win32::Foundation::{ERROR_NOT_LOCKED, GetLastError};
+use windows_sys::Win32::Storage::FileSystem::{FILE_TYPE_DISK, FILE_TYPE_PIPE, GetFileType};
+use windows_sys::Win32::System::Memory::{
+    GetProcessWorkingSetSizeEx, MEM_COMMIT, MEM_RELEASE, MEM_RESERVE, PAGE_READWRITE, PrefetchVirtualMemory,
+    SetProcessWorkingSetSizeEx, VirtualAlloc, VirtualFree, VirtualLock, VirtualUnlock, WIN32_MEMORY_RANGE_ENTRY,
+};
 use windows_sys::Win32::System::ProcessStatus::{
     GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS, PROCESS_MEMORY_COUNTERS_EX, PSAPI_WORKING_SET_EX_INFORMATION,
     QueryWorkingSetEx,
 };
 use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
-use windows_sys::Win32::System::Threading::{GetCurrentProcess, GetProcessWorkingSetSize, SetProcessWorkingSetSize};
+use windows_sys::Win32::System::Threading::GetCurrentProcess;
 
 use crate::process::Snapshot;
 use crate::storage::Advice;
 
 const PAGE_BYTES: usize = 4096;
+
+/// Private memory, which the process's figures count as such: an anonymous file mapping would not be. All of it counts as committed at
+/// once, since Windows promises no more than it has; pages come when they are touched.
+pub(crate) struct Anonymous {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+pub(crate) fn anonymous(len: usize) -> io::Result<Anonymous> {
+    // SAFETY: asks for fresh memory, wherever there is room.
+    let start = unsafe { VirtualAlloc(std::ptr::null(), len, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE) };
+    let start = NonNull::new(start.cast::<u8>()).ok_or_else(io::Error::last_os_error)?;
+    Ok(Anonymous { start, len })
+}
+
+// SAFETY: plain memory that this value owns.
+unsafe impl Send for Anonymous {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Anonymous {}
+
+impl std::ops::Deref for Anonymous {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `len` bytes at `start` can be read and written, are zero at first, and live as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for Anonymous {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Anonymous {
+    fn drop(&mut self) {
+        // SAFETY: exactly the memory that `anonymous` got, which nobody borrows any more.
+        unsafe { VirtualFree(self.start.as_ptr().cast(), 0, MEM_RELEASE) };
+    }
+}
 
 pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
     file.seek_read(out, offset)
@@ -23,6 +72,12 @@ pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<us
 
 pub(crate) fn irregular_kind(_metadata: &Metadata) -> &'static str {
     "a pipe or a device"
+}
+
+pub(crate) fn stdin_is_pipe_or_file() -> bool {
+    // SAFETY: the call takes any handle, and this one is open as long as the process runs.
+    let kind = unsafe { GetFileType(io::stdin().as_raw_handle()) };
+    kind == FILE_TYPE_PIPE || kind == FILE_TYPE_DISK
 }
 
 /// Pages of the mapping in this process's working set; Windows does not tell what else its cache holds.
@@ -65,20 +120,32 @@ pub(crate) fn tells_residency(_file: &File, _metadata: &Metadata) -> bool {
     true
 }
 
-/// The working set must have room for locked pages beside the others: it is asked to grow, which needs no privilege.
-pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
-    const ROOM_BYTES: usize = 8 << 20;
-    // SAFETY: the memory is mapped, since `bytes` is borrowed; locking changes nothing that can be read there. The calls before it
-    // take numbers and fill the two that they are given.
-    unsafe {
-        let process = GetCurrentProcess();
-        let (mut least, mut most) = (0, 0);
-        if GetProcessWorkingSetSize(process, &raw mut least, &raw mut most) != 0 {
-            let (wanted_least, wanted_most) = (least + bytes.len(), most.max(least + bytes.len() + ROOM_BYTES));
-            SetProcessWorkingSetSize(process, wanted_least, wanted_most);
-        }
-        if VirtualLock(bytes.as_ptr().cast(), bytes.len()) != 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Windows takes no advice about the pages of a mapped file, but lets them go: to unlock pages that are not locked takes them out
+/// of the working set, and into the cache. The call fails then, with an error that says so.
+pub(crate) fn advise(bytes: &[u8], advice: Advice) -> bool {
+    match advice {
+        // SAFETY: the pages are mapped, since `bytes` is borrowed; what can be read there does not change.
+        Advice::Release => unsafe {
+            VirtualUnlock(bytes.as_ptr().cast(), bytes.len()) == 0 && GetLastError() == ERROR_NOT_LOCKED
+        },
+        Advice::Normal | Advice::Sequential | Advice::Random | Advice::Cold => false,
     }
+}
+
+/// A process may lock as much as the smallest working set that it is promised, about 200 KB at first: so that grows by as much,
+/// which needs no privilege, and the largest keeps its distance.
+pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
+    let pages_bytes = bytes.len() + 2 * PAGE_BYTES; // parts of pages at both ends
+    let (mut least, mut most, mut flags) = (0, 0, 0);
+    // SAFETY: the calls write the three numbers and take them; the pages are mapped, since `bytes` is borrowed, and locking changes
+    // nothing that can be read there.
+    let locked = unsafe {
+        let process = GetCurrentProcess();
+        GetProcessWorkingSetSizeEx(process, &raw mut least, &raw mut most, &raw mut flags) != 0
+            && SetProcessWorkingSetSizeEx(process, least + pages_bytes, most + pages_bytes, flags) != 0
+            && VirtualLock(bytes.as_ptr().cast(), bytes.len()) != 0
+    };
+    if locked { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Only the attempt tells.
@@ -90,11 +157,6 @@ pub(crate) fn open_direct(path: &std::path::Path) -> Option<File> {
     use std::os::windows::fs::OpenOptionsExt;
     const FILE_FLAG_NO_BUFFERING: u32 = 0x2000_0000;
     std::fs::OpenOptions::new().read(true).custom_flags(FILE_FLAG_NO_BUFFERING).open(path).ok()
-}
-
-/// Windows takes no advice about the pages of a mapped file.
-pub(crate) fn advise(_bytes: &[u8], _advice: Advice) -> bool {
-    false
 }
 
 /// There is no call for it.

@@ -1,0 +1,99 @@
+//! Kernels for 64-bit Arm: plain NEON, which every such CPU has, and NEON with the dot-product instructions (Armv8.2).
+//!
+//! 1. Four rows are unpacked at a time ([`rows::Format4`]): with few columns in registers (`dots`), with many into a panel (`panel`).
+//!    Rows in lanes need no sums across lanes at the end of a row, whatever its length.
+//! 2. Weights and activations are signed bytes, which both integer products want: `sdot`, or a widening multiply and pairwise adds
+//!    ([`dot::Dot`]). Offsets such as Q4_0's -8 and minimums go through the activations' precomputed sums.
+//! 3. In registers, the integer sums of four rows are added up across lanes together. In a panel `sdot` by element leaves no sum
+//!    across lanes at all. Plain NEON has nothing to gain from a panel: its products of bytes need as many steps there, and
+//!    row-dots unpack weights once for four columns.
+//! 4. The integer sum of a run is exact, and its way into the f32 sum is one function ([`dots::accumulate`]): a product has the same
+//!    bits from both instruction sets, and from row-dots and panels.
+//!
+//! Written without hardware to measure on: tile sizes follow from counting registers, and nothing is prefetched by hand.
+
+mod dot;
+mod dots;
+mod exact;
+mod kquants;
+mod legacy;
+mod panel;
+mod quantize;
+mod rows;
+
+use modelembed_gguf::TensorType;
+
+use crate::format::for_each_format;
+use crate::matrix::ActKind;
+use crate::table::{Dequantize, MatrixFns, PanelMul, RowDots};
+
+pub(crate) static NEON: MatrixFns = MatrixFns {
+    quantize: quantize::quantize,
+    row_dots: row_dots::<dot::Widening>,
+    panel: |ty, kind| float_panel(ty).filter(|_| kind == ActKind::F32),
+    dequantize,
+};
+pub(crate) static DOTPROD: MatrixFns =
+    MatrixFns { quantize: quantize::quantize, row_dots: row_dots::<dot::Sdot>, panel, dequantize };
+
+use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
+use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+
+fn row_dots<D: dot::Dot>(ty: TensorType, kind: ActKind) -> Option<RowDots> {
+    macro_rules! table {
+        ($($f:ident),*) => {
+            match (ty, kind) {
+                $((TensorType::$f, ActKind::Q8) => Some(dots::row_dots::<$f, D>),
+                (TensorType::$f, ActKind::F32) => Some(exact::row_dots::<exact::Blocks<$f>>),)*
+                (TensorType::F32, ActKind::F32) => Some(exact::row_dots::<exact::F32>),
+                (TensorType::F16, ActKind::F32) => Some(exact::row_dots::<exact::F16>),
+                (TensorType::BF16, ActKind::F32) => Some(exact::row_dots::<exact::Bf16>),
+                _ => None,
+            }
+        };
+    }
+    for_each_format!(table)
+}
+
+fn panel(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
+    macro_rules! table {
+        ($($f:ident),*) => {
+            match (ty, kind) {
+                $((TensorType::$f, ActKind::Q8) => Some(crate::panel::mul::<panel::Quantised<$f>>),)*
+                (_, ActKind::F32) => float_panel(ty),
+                _ => None,
+            }
+        };
+    }
+    for_each_format!(table)
+}
+
+fn float_panel(ty: TensorType) -> Option<PanelMul> {
+    macro_rules! table {
+        ($($f:ident),*) => {
+            match ty {
+                $(TensorType::$f => Some(crate::panel::mul::<exact::Floats<exact::Blocks<$f>>>),)*
+                TensorType::F32 => Some(crate::panel::mul::<exact::Floats<exact::F32>>),
+                TensorType::F16 => Some(crate::panel::mul::<exact::Floats<exact::F16>>),
+                TensorType::BF16 => Some(crate::panel::mul::<exact::Floats<exact::Bf16>>),
+                _ => None,
+            }
+        };
+    }
+    for_each_format!(table)
+}
+
+fn dequantize(ty: TensorType) -> Option<Dequantize> {
+    macro_rules! table {
+        ($($f:ident),*) => {
+            match ty {
+                $(TensorType::$f => Some(exact::dequantize::<exact::Blocks<$f>>),)*
+                TensorType::F32 => Some(exact::dequantize::<exact::F32>),
+                TensorType::F16 => Some(exact::dequantize::<exact::F16>),
+                TensorType::BF16 => Some(exact::dequantize::<exact::Bf16>),
+                _ => None,
+            }
+        };
+    }
+    for_each_format!(table)
+}
