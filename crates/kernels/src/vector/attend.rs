@@ -247,7 +247,7 @@ struct Wide([f32; WIDE_LEN]);
 unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mut AttnState<'_>) {
     let (head_dim, row_len, n_q) = (input.head_dim, input.row_len(), input.visible.len());
     let at_once = (WIDE_LEN / head_dim / POSITIONS * POSITIONS).min(BLOCK);
-    let last = input.n_pos() - 1;
+    let last = input.n_pos().saturating_sub(1);
     let mut scores = [[0.0f32; BLOCK]; MANY];
     let mut wide = Wide([0.0; WIDE_LEN]);
     let wide = wide.0.as_mut_ptr();

@@ -420,6 +420,16 @@ fn attention_matches_f64() {
 }
 
 #[test]
+fn queries_over_no_positions_keep_their_state() {
+    for kernels in Kernels::all() {
+        for n_q in [1, 40] {
+            let case = Case::new(8, 0, vec![0..0; n_q], None);
+            assert!(case.all(kernels) == State::new(n_q, 8), "{} {n_q} queries", kernels.isa());
+        }
+    }
+}
+
+#[test]
 fn a_cache_in_f32_gives_what_the_same_values_in_f16_give() {
     let mut fail = Failures::default();
     for kernels in Kernels::all() {
