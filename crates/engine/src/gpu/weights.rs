@@ -13,6 +13,7 @@ use super::{GpuLayers, GpuLimits, GpuPlacement, Here};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::Shard;
+use crate::kv::{self, CacheType};
 use crate::model::LoadOptions;
 use crate::weights::{Layer, Tensor, Weights};
 
@@ -109,6 +110,7 @@ impl GpuModel {
             lanes: None,
         });
         let is_auto = options.gpu_layers == GpuLayers::Auto;
+        let cache_type = options.cache_type.unwrap_or(CacheType::usual(options.exact));
         let gpu = match opened {
             Err(e @ modelembed_gpu::Error::NoAdapter(_)) if is_auto && options.gpu_device.is_none() => {
                 warnings.push(format!("all layers are computed on the CPU: {e}"));
@@ -121,7 +123,7 @@ impl GpuModel {
         let (layers, head, entry_norm, uploads) = loop {
             let mut plan = Plan { gpu: &gpu, uploads: Vec::new() };
             let (layers, head) = if is_auto {
-                plan.as_many_as_fit(config, weights, most, kv_bytes(config, ctx_tokens, options.exact))?
+                plan.as_many_as_fit(config, weights, most, kv_bytes(config, ctx_tokens, cache_type))?
             } else {
                 let n = match options.gpu_layers {
                     GpuLayers::Count(n) => n,
@@ -132,7 +134,10 @@ impl GpuModel {
                 (layers, (n > config.n_layer).then(|| plan.head(weights)).transpose()?)
             };
             if layers.is_empty() {
-                warnings.push(format!("all layers are computed on the CPU: {} has no memory for one", gpu.adapter()));
+                warnings.push(format!(
+                    "all layers are computed on the CPU: {} has no memory or no kernel for one",
+                    gpu.adapter()
+                ));
                 return Ok(None);
             }
             let before = config.n_layer.checked_sub(layers.len() + 1).and_then(|il| weights.layers[il].post_ffn_norm);
@@ -310,8 +315,8 @@ impl Plan<'_> {
 }
 
 /// Bytes of a layer's keys and values, of a full context.
-fn kv_bytes(config: &Config, ctx_tokens: usize, exact: bool) -> u64 {
-    (2 * config.kv_rows() * ctx_tokens.next_multiple_of(64) * if exact { 4 } else { 2 }) as u64
+fn kv_bytes(config: &Config, ctx_tokens: usize, cache_type: CacheType) -> u64 {
+    kv::bytes(config, 1, ctx_tokens.next_multiple_of(64), cache_type)
 }
 
 /// Copies bytes in the order in which they lie in the files, and gives the host's pages back behind the copy. Ends early if
