@@ -282,6 +282,14 @@ fn a_cache_that_no_kernel_here_has_is_refused() {
     let q8 = SessionOptions { cache_type: Some(CacheType::Q8), ctx_tokens: Some(16), ..SessionOptions::default() };
     let error = Session::new(&model, q8).err().expect("refused").to_string();
     assert!(error.contains("q8_0"), "{error}");
+    // Told before anything is loaded, where the plan knows of it; and no reason for `auto` to fail.
+    let path = dir.write("llama", &tiny(&tiny_spec("llama")));
+    let planned = |n| LoadOptions { cache_type: Some(CacheType::Q8), ..options(&device, n) };
+    let load_it = |n| Model::load(&path, &planned(n), &mut |_| std::ops::ControlFlow::Continue(()));
+    assert!(load_it(GpuLayers::Count(1)).expect_err("refused").to_string().contains("q8_0"));
+    let auto = load_it(GpuLayers::Auto).expect("loads");
+    assert!(auto.gpu_placement().is_none());
+    assert!(auto.load_stats().warnings.iter().any(|w| w.contains("q8_0")), "{:?}", auto.load_stats().warnings);
 }
 
 /// Mean difference in log-probability from the CPU's exact run, over a short text: with layers on the GPU, and of packed 8-bit

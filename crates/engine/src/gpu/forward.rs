@@ -11,7 +11,7 @@ use modelembed_gpu::{
 };
 use modelembed_text::TokenId;
 
-use super::weights::{GpuLayer, GpuModel, Linear};
+use super::weights::{GpuLayer, GpuModel, Linear, NO_Q8_CACHE};
 use super::{AnglesOf, Best};
 use crate::arch;
 use crate::config::Config;
@@ -82,10 +82,7 @@ impl GpuSession {
         let ty = match cache_type {
             kv::CacheType::F16 => CacheType::F16,
             kv::CacheType::F32 => CacheType::F32,
-            kv::CacheType::Q8 => {
-                let problem = "layers on a GPU keep keys and values in f16 or f32, not in q8_0";
-                return Err(Error::InvalidOption(problem.into()));
-            }
+            kv::CacheType::Q8 => return Err(Error::InvalidOption(NO_Q8_CACHE.into())),
         };
         // A multiple of this is as many aligned bytes, so that heads can be bound in parts where a binding does not hold all.
         let capacity = capacity.next_multiple_of(64);

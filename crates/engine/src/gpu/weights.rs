@@ -23,6 +23,8 @@ const PART_BYTES: u64 = 1 << 30;
 const STEP_BYTES: u64 = 4 << 20;
 /// What `auto` leaves free besides the KV cache: activations, and what the driver and the screen want.
 const MARGIN_BYTES: u64 = 256 << 20;
+/// Why a cache in Q8_0 is refused.
+pub(super) const NO_Q8_CACHE: &str = "layers on a GPU keep keys and values in f16 or f32, not in q8_0";
 
 /// Descriptions of the adapters that this machine has, each after its index. Empty in a build without the feature `gpu`.
 pub fn gpu_adapters() -> Vec<String> {
@@ -98,6 +100,15 @@ impl GpuModel {
         if options.gpu_layers == GpuLayers::Count(0) {
             return Ok(None);
         }
+        let is_auto = options.gpu_layers == GpuLayers::Auto;
+        let cache_type = options.cache_type.unwrap_or(CacheType::usual(options.exact));
+        if cache_type == CacheType::Q8 {
+            if is_auto {
+                warnings.push(format!("all layers are computed on the CPU: {NO_Q8_CACHE}"));
+                return Ok(None);
+            }
+            return Err(Error::InvalidOption(NO_Q8_CACHE.into()));
+        }
         let choice = options.gpu_device.clone().map_or(Choice::Best, Choice::Named);
         let GpuLimits { memory_bytes, binding_bytes, buffer_bytes, subgroups, int8 } = options.gpu_limits;
         let opened = Gpu::open(&GpuOptions {
@@ -109,8 +120,6 @@ impl GpuModel {
             int8,
             lanes: None,
         });
-        let is_auto = options.gpu_layers == GpuLayers::Auto;
-        let cache_type = options.cache_type.unwrap_or(CacheType::usual(options.exact));
         let gpu = match opened {
             Err(e @ modelembed_gpu::Error::NoAdapter(_)) if is_auto && options.gpu_device.is_none() => {
                 warnings.push(format!("all layers are computed on the CPU: {e}"));
