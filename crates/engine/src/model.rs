@@ -330,8 +330,12 @@ impl Model {
         if (embd.shard, embd.offset) != (head.shard, head.offset) {
             units.push(vec![*embd]);
         }
-        let units: Vec<_> =
-            units.iter().map(|unit| locking::without(unit.iter().map(part).collect(), &holes)).collect();
+        let parts = |unit: &Vec<Tensor>| {
+            let parts = unit.iter().map(part).collect();
+            // Tensors that were read one by one lie apart: no bytes are from one into the next. Nor does any of them stream.
+            if mode == LoadMode::File { parts } else { locking::without(parts, &holes) }
+        };
+        let units: Vec<_> = units.iter().map(parts).collect();
         let budget = locking::least([asked, limit, available]);
         let lock = |shard: usize, bytes| self.shards[shard].storage.lock(bytes);
         let stats = locking::lock_units(&units, budget.as_ref(), lock);
