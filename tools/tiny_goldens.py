@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Logits of the tiny models from exact arithmetic, for crates/engine/tests/tiny.rs.
 
-    cargo run -p modelembed-testkit --example tiny_models -- /tmp/tiny
-    python tools/tiny_goldens.py /tmp/tiny [--verbose]
+    cargo run -p modelembed-testkit --example tiny_models -- FOLDER
+    python tools/tiny_goldens.py FOLDER [--verbose]
 
 Two independent programs compute each model over one prompt: llama.cpp (on an F32 copy, with an F32 KV cache, flash
 attention off) and tools/reference.py (numpy, f64). They must agree, and the golden is llama.cpp's but for two exceptions, where

@@ -1,5 +1,6 @@
 //! The files of a model, opened but not yet understood: enough to look at metadata, the directory and the vocabulary.
 
+use std::io::Cursor;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -45,10 +46,24 @@ impl ModelFiles {
         mode: LoadMode,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<ModelFiles> {
-        let packed = find_packed(path).map_err(|source| Error::Packed { path: path.to_owned(), source })?;
+        // A program is looked for through a mapping: a read of a few bytes would make the system read megabytes ahead into small pages
+        // of its cache, and pages that came small stay small. What is wrong with a file that cannot be mapped is said below; some file
+        // systems only refuse mappings.
+        let mapped = Storage::open(path, LoadMode::Map, &mut |_| ControlFlow::Continue(())).ok();
+        let packed = match mapped.as_ref().and_then(|storage| storage.bytes(0..storage.len())) {
+            Some(bytes) => Packed::find_in(&mut Cursor::new(bytes), path),
+            None => Packed::find(path),
+        }
+        .map_err(|source| Error::Packed { path: path.to_owned(), source })?;
         let (shards, header) = match &packed {
             Some(packed) => open_parts(path, &packed.manifest().parts, mode, progress)?,
-            None => open_shards(path, mode, progress)?,
+            None => {
+                let storage = match mapped {
+                    Some(storage) if mode == LoadMode::Map => storage,
+                    _ => Storage::open(path, mode, progress)?,
+                };
+                open_shards(storage, mode, progress)?
+            }
         };
         let tensors = directory(&shards, path)?;
         Ok(ModelFiles { shards, header, tensors, packed })
@@ -121,27 +136,14 @@ impl std::fmt::Debug for ModelFiles {
     }
 }
 
-/// The model packed into a file, looked for through a mapping: a read of a few bytes would make the system read megabytes ahead into
-/// small pages of its cache, and pages that came small stay small.
-fn find_packed(path: &Path) -> std::result::Result<Option<Packed>, PackedError> {
-    let ignore = &mut |_| ControlFlow::Continue(());
-    match Storage::open(path, LoadMode::Map, ignore) {
-        Ok(storage) => match storage.bytes(0..storage.len()) {
-            Some(bytes) => Packed::find_in(&mut std::io::Cursor::new(bytes), path),
-            None => Ok(None),
-        },
-        // What is wrong with the file is said when it is opened as a model; some file systems only refuse mappings.
-        Err(_) => Packed::find(path),
-    }
-}
-
-/// Opens the named file and, where it is one of a split model, all the others.
+/// Reads the header of the named file, and opens all others where it is one of a split model.
 fn open_shards(
-    path: &Path,
+    named: Storage,
     mode: LoadMode,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(Vec<Shard>, SharedBytes)> {
-    let (named, header) = open_shard(path, mode, progress)?;
+    let path = &named.path().to_owned();
+    let (named, header) = read_header(named)?;
     let gguf_error = |source| Error::Gguf { path: path.to_owned(), source };
     let Some(split) = named.gguf.split().map_err(gguf_error)? else { return Ok((vec![named], header)) };
     let name = path.file_name().and_then(|n| n.to_str()).and_then(SplitName::parse);

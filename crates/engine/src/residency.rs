@@ -197,8 +197,8 @@ pub(crate) fn plan(shards: &[Shard], weights: &Weights, config: &Config, budget:
     Plan::new(&plan_input(shards, weights, config, budget, sizes).0)
 }
 
-/// The tensors of each block that is computed here, then those of the head, if that is. The norm after a block's feed-forward network is the next unit's: that is
-/// where its output joins the residual stream.
+/// The tensors of each block that is computed here, then those of the head, if that is. The norm after a block's feed-forward
+/// network is the next unit's: that is where its output joins the residual stream.
 pub(crate) fn units(weights: &Weights, here: Here) -> Vec<Vec<Tensor>> {
     let mut late = None;
     let mut units: Vec<Vec<Tensor>> = Vec::with_capacity(weights.layers.len() + 1);
