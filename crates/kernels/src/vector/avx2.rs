@@ -28,8 +28,9 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 // SAFETY (all unsafe blocks below): the caller vouches for AVX2, FMA and F16C and for the pointers, see `Lanes`.
 impl Lanes for Ymm {
     const N: usize = N;
-    const QUERIES: usize = 2;
+    const QUERIES: usize = 3;
     const MANY_QUERIES: usize = 3;
+    const SUMS: usize = 8;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -112,6 +113,11 @@ impl Lanes for Ymm {
             let four = _mm256_castps128_ps256(_mm_loadu_ps(from));
             Ymm(_mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn request(at: *const u8) {
+        crate::ahead::request(at, 1);
     }
 
     #[inline(always)]

@@ -24,6 +24,7 @@ impl Lanes for Zmm {
     const N: usize = N;
     const QUERIES: usize = 4;
     const MANY_QUERIES: usize = 4;
+    const SUMS: usize = 16;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -99,6 +100,11 @@ impl Lanes for Zmm {
             let twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
             Zmm(_mm512_permutexvar_ps(twice, eight))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn request(at: *const u8) {
+        crate::ahead::request(at, 1);
     }
 
     #[inline(always)]

@@ -26,6 +26,9 @@ pub fn q8_0_len(n: usize) -> Option<usize> {
 }
 
 pub(crate) trait Element: Copy {
+    /// Whether rows are f32, which needs no register to be widened in.
+    const IS_WIDE: bool = false;
+
     /// How many of these make up a row of `head_dim` elements; `None` if none do.
     fn row_len(head_dim: usize) -> Option<usize>;
 
@@ -77,6 +80,8 @@ impl Element for u8 {
 }
 
 impl Element for f32 {
+    const IS_WIDE: bool = true;
+
     #[inline(always)]
     fn row_len(head_dim: usize) -> Option<usize> {
         Some(head_dim)

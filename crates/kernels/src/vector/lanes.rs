@@ -17,6 +17,9 @@ pub(crate) trait Lanes: Copy {
     /// The same where rows are f32 already and need no register to be widened in.
     const MANY_QUERIES: usize;
 
+    /// Sums that fit into registers beside what they are made of.
+    const SUMS: usize;
+
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     /// The first `n < N` lanes from memory, zero in the others.
@@ -36,6 +39,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn splat_f16(from: *const u16) -> Self;
     /// `N / 2` numbers from memory, each in two neighbouring lanes.
     unsafe fn load_twice(from: *const f32) -> Self;
+
+    /// Asks for the cache line of an address, which may be any; nothing where that was not tried.
+    #[inline(always)]
+    unsafe fn request(_at: *const u8) {}
 
     unsafe fn add(self, b: Self) -> Self;
     unsafe fn sub(self, b: Self) -> Self;

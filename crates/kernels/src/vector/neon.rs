@@ -50,6 +50,7 @@ impl Lanes for Quad {
     // 16 accumulators, four keys and a query in 32 registers.
     const QUERIES: usize = 4;
     const MANY_QUERIES: usize = 4;
+    const SUMS: usize = 16;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -37,6 +37,7 @@ impl Lanes for Portable {
     const N: usize = N;
     const QUERIES: usize = 2;
     const MANY_QUERIES: usize = 2;
+    const SUMS: usize = 16;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
