@@ -3,8 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use io_uring::{IoUring, Probe, opcode, types};
+
+/// How long the system gets to have room for requests again.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// Reads under way, of which the system tells when they end.
 pub(crate) struct Ring {
@@ -64,12 +68,15 @@ impl Ring {
             return Ok(());
         }
         loop {
-            match self.ring.submit_and_wait(1) {
-                Ok(_) => {}
-                // A signal, or a system that wants its completions fetched first: those that there are come next.
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
-                Err(e) => return Err(e),
-            }
+            let is_short = match self.ring.submit_and_wait(1) {
+                Ok(_) => false,
+                Err(e) => match e.raw_os_error() {
+                    Some(libc::EINTR) => false,
+                    // No memory for requests just now, or completions that are to be fetched first: those that there are come next.
+                    Some(libc::EAGAIN | libc::EBUSY) => true,
+                    _ => return Err(e),
+                },
+            };
             let before = self.in_flight;
             for completion in self.ring.completion() {
                 self.in_flight -= 1;
@@ -79,6 +86,9 @@ impl Ring {
             }
             if self.in_flight < before {
                 return Ok(());
+            }
+            if is_short {
+                std::thread::sleep(RETRY); // It did not wait, and asking at once again would keep a core busy.
             }
         }
     }
