@@ -1,11 +1,11 @@
 //! The lines of a chat: typed with an editor on a terminal, or read from a pipe or file.
 
-use crate::terminal::Notes;
+use crate::terminal::{Notes, eprint_line};
 use anyhow::{Context, Result};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Config, Editor};
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, ErrorKind, IsTerminal};
 use std::path::PathBuf;
 
 /// What the user did.
@@ -81,11 +81,17 @@ impl Source {
 
     fn line(&mut self, prompt: &str) -> Result<Input> {
         match self {
-            Source::Editor { editor, .. } => match editor.readline(prompt) {
-                Ok(line) => Ok(Input::Message(line)),
-                Err(ReadlineError::Interrupted) => Ok(Input::Interrupted),
-                Err(ReadlineError::Eof) => Ok(Input::End),
-                Err(error) => Err(error).context("cannot read from the terminal"),
+            Source::Editor { editor, .. } => loop {
+                match editor.readline(prompt) {
+                    Ok(line) => return Ok(Input::Message(line)),
+                    Err(ReadlineError::Interrupted) => return Ok(Input::Interrupted),
+                    Err(ReadlineError::Eof) => return Ok(Input::End),
+                    // The editor has taken the byte, so asking again gets on.
+                    Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                        eprint_line("(that was no UTF-8: the line is dropped, type it again)");
+                    }
+                    Err(error) => return Err(error).context("cannot read from the terminal"),
+                }
             },
             Source::Lines { prompts } => {
                 if let Some(notes) = prompts {

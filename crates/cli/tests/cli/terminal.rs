@@ -2,6 +2,7 @@
 
 use crate::util::*;
 use rexpect::session::{Options, PtySession, spawn_with_options};
+use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -56,6 +57,22 @@ fn a_chat_answers_edits_lines_and_leaves_by_ctrl_d() {
     let stats = say(&mut session, "/stats\r", "> ");
     assert!(stats.contains("Context: ") && stats.contains("Decode: "), "{stats}");
     assert!(leave(session).contains("Memory Statistics:"));
+}
+
+#[test]
+fn bytes_that_are_no_utf8_do_not_end_a_chat() {
+    let tiny = tiny_model();
+    let home = tempfile::tempdir().unwrap();
+    let mut session = start(home.path(), &tiny.model, &["-template", "chatml", "-temp", "0", "-n", "5"]);
+    for garbage in [&b"th\xffe"[..], b"\xc3(", b"\x80"] {
+        session.process().get_file_handle().unwrap().write_all(garbage).unwrap();
+        session.exp_string("no UTF-8").unwrap();
+        session.exp_string("> ").unwrap();
+    }
+    send(&mut session, "\u{15}");
+    let stats = say(&mut session, "/stats\r", "> ");
+    assert!(stats.contains("Context: 0 of "), "{stats}");
+    leave(session);
 }
 
 #[test]
