@@ -1,6 +1,7 @@
 //! The banner before and the statistics after an answer.
 
 use crate::resolve::Mode;
+use modelembed::storage::Change;
 use modelembed::{GpuLayers, GpuPlacement, LockStats};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -84,6 +85,28 @@ pub fn loaded(mode: Mode, address: Option<usize>, len_bytes: u64) -> String {
         "{place}\n✓ Model size: {}\n\nModel loaded successfully!\n===============================\n",
         megabytes(len_bytes)
     )
+}
+
+/// What became of a mapped file, and what that means for the answers.
+pub fn changed(path: &Path, change: Change) -> String {
+    let path = path.display();
+    match change {
+        Change::CutShort => format!(
+            "{path} was cut short by another program since it was mapped: this one ends when it needs what is gone; start again"
+        ),
+        Change::Replaced => format!(
+            "{path} is another file since it was mapped: answers come from the one that was there before; start again to use the new one"
+        ),
+        Change::Removed => {
+            format!(
+                "{path} was removed or renamed since it was mapped: answers come from it for as long as this program runs"
+            )
+        }
+        // Whatever else there may be: the bytes are not those that were checked.
+        _ => format!(
+            "{path} was written to by another program since it was mapped: answers may come from mixed weights; start again"
+        ),
+    }
 }
 
 /// Under the prompt.

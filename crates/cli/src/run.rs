@@ -52,6 +52,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         Err(Error::Cancelled) => (None, interrupt::EXIT_CODE),
         Err(error) => return Err(error.into()),
     };
+    setup::Watch::default().tell(&model, notes);
     if setting.quiet && setting.format == Format::Text {
         // Nobody sees the statistics, and to ask the system for them takes as long as a token.
         return Ok(ExitCode::from(code));

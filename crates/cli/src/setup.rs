@@ -5,12 +5,14 @@ use crate::report;
 use crate::resolve::{Mode, Sampling, Setting, Talk};
 use crate::terminal::Notes;
 use anyhow::{Result, anyhow};
+use modelembed::storage::Change;
 use modelembed::text::chat::{self, ChatTemplate, Source};
 use modelembed::{
     GpuLimits, Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions, Verdict,
 };
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -99,6 +101,25 @@ pub fn load_with_banner(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<
     }
     notes.line(&report::loaded(setting.mode, address, model.n_bytes()));
     Ok(model)
+}
+
+/// Tells what became of the model's files since they were mapped, each change once.
+#[derive(Default)]
+pub struct Watch {
+    told: Vec<(PathBuf, Change)>,
+}
+
+impl Watch {
+    pub fn tell(&mut self, model: &Model, notes: Notes) {
+        for storage in model.storages() {
+            let Some(change) = storage.changed() else { continue };
+            let seen = (storage.path().to_owned(), change);
+            if !self.told.contains(&seen) {
+                notes.warning(&report::changed(storage.path(), change));
+                self.told.push(seen);
+            }
+        }
+    }
 }
 
 /// A context of `ctx_tokens`; Ctrl-C ends an evaluation in it.

@@ -9,10 +9,11 @@
 //! - [`mappers`] finds the processes that map a file; [`Storage::residency`] and [`Storage::evict`] are about its cached pages.
 //! - [`CountingAllocator`] counts what the heap holds.
 //!
-//! A mapped file that another program truncates raises SIGBUS (an access violation on Windows) where its lost pages are
+//! [`Storage::changed`] tells what became of a mapped file. One that another program truncates raises SIGBUS (an access violation on Windows) where its lost pages are
 //! read; [`LoadMode::Buffer`] avoids that at the price of a copy, and [`report_lost_pages`] turns it into a message.
 
 mod alloc;
+mod change;
 mod error;
 mod evict;
 mod lock;
@@ -27,6 +28,7 @@ mod storage;
 mod stream;
 
 pub use alloc::CountingAllocator;
+pub use change::Change;
 pub use error::StorageError;
 pub use lock::lockable_bytes;
 pub use lost_pages::report_lost_pages;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapOptions};
 
+use crate::change::{Change, Stamp};
 use crate::error::StorageError;
 use crate::lost_pages::Named;
 use crate::os;
@@ -74,7 +75,7 @@ pub struct Storage {
 }
 
 enum Bytes {
-    Map { map: Arc<Map>, file: File, tells_residency: bool },
+    Map { map: Arc<Map>, file: File, stamp: Stamp, tells_residency: bool },
     Buffer(Arc<Buffer>),
     File { file: File, ranges: Vec<(Range<u64>, Buffer)> }, // sorted by start
 }
@@ -137,7 +138,7 @@ impl Storage {
                 let map = map(path, &file, range.is_some().then_some((start, len)))?;
                 len = map.len() as u64; // If it changed since, the mapping knows better.
                 let tells_residency = os::tells_residency(&file, &metadata);
-                Bytes::Map { map: Arc::new(map), file, tells_residency }
+                Bytes::Map { map: Arc::new(map), file, stamp: Stamp::of(&metadata), tells_residency }
             }
             LoadMode::Buffer => {
                 check_memory(len, path)?;
@@ -270,12 +271,19 @@ impl Storage {
     /// The same mapped file (or range of it) at a second address, whose pages are read one by one: for what is looked up here and
     /// there. `None` in other modes, or where the system refuses.
     pub fn random_view(&self) -> Option<Storage> {
-        let Bytes::Map { file, tells_residency, .. } = &self.bytes else { return None };
+        let Bytes::Map { file, stamp, tells_residency, .. } = &self.bytes else { return None };
         let file = file.try_clone().ok()?;
         let map = map(&self.path, &file, Some((self.start, self.len))).ok()?;
         os::advise(&map, Advice::Random);
-        let bytes = Bytes::Map { map: Arc::new(map), file, tells_residency: *tells_residency };
+        let bytes = Bytes::Map { map: Arc::new(map), file, stamp: *stamp, tells_residency: *tells_residency };
         Some(Storage { path: self.path.clone(), start: self.start, len: self.len, bytes })
+    }
+
+    /// What became of a mapped file since it was opened; `None` if nothing that the system would tell, and in other modes, whose
+    /// copies nobody changes. Asks the system twice and reads nothing: cheap enough for every answer, not for every token.
+    pub fn changed(&self) -> Option<Change> {
+        let Bytes::Map { file, stamp, .. } = &self.bytes else { return None };
+        stamp.change(&file.metadata().ok()?, &self.path)
     }
 
     /// The open file behind a mapping.

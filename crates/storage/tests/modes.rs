@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use modelembed_storage::{Advice, LoadMode, Progress, Storage, StorageError, lockable_bytes};
+use modelembed_storage::{Advice, Change, LoadMode, Progress, Storage, StorageError, lockable_bytes};
 
 const MODES: [LoadMode; 3] = [LoadMode::Map, LoadMode::Buffer, LoadMode::File];
 
@@ -381,4 +381,46 @@ fn prefetching_what_was_cut_off_does_no_harm() {
         storage.prefetch(range);
     }
     assert_eq!(storage.bytes(0..5), Some(&content(5)[..]), "what is left can be read");
+}
+
+#[test]
+fn a_mapped_file_tells_what_became_of_it() {
+    type Deed = fn(&Path);
+    let rewrite: Deed = |path| {
+        use std::io::Write;
+        let mut file = std::fs::File::options().write(true).open(path).unwrap();
+        file.write_all(b"other").unwrap();
+        // Clocks of file systems tick every few milliseconds, and this one may have been written within the same tick.
+        file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1)).unwrap();
+    };
+    let replace: Deed = |path| {
+        let other = path.with_extension("new");
+        std::fs::write(&other, content(20000)).unwrap();
+        std::fs::rename(other, path).unwrap();
+    };
+    let rows: [(&str, Deed, Option<Change>); 6] = [
+        ("left alone", |_| {}, None),
+        ("read", |path| drop(std::fs::read(path).unwrap()), None),
+        (
+            "cut short",
+            |path| std::fs::File::options().write(true).open(path).unwrap().set_len(10).unwrap(),
+            Some(Change::CutShort),
+        ),
+        ("rewritten", rewrite, Some(Change::Rewritten)),
+        ("replaced", replace, Some(Change::Replaced)),
+        ("removed", |path| std::fs::remove_file(path).unwrap(), Some(Change::Removed)),
+    ];
+    for (name, deed, wanted) in rows {
+        for mode in MODES {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("model");
+            std::fs::write(&path, content(20000)).unwrap();
+            let storage = open(&path, mode).unwrap();
+            assert_eq!(storage.changed(), None, "{name}, {mode:?}, before");
+            deed(&path);
+            let wanted = if mode == LoadMode::Map { wanted } else { None };
+            assert_eq!(storage.changed(), wanted, "{name}, {mode:?}");
+            assert_eq!(storage.random_view().and_then(|view| view.changed()), wanted, "{name}, {mode:?}, second view");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use crate::measure::{self, Speed};
 use crate::report::Statistics;
 use crate::resolve::{Format, Setting, Talk};
 use crate::run::{self, Stream};
-use crate::setup;
+use crate::setup::{self, Watch};
 use crate::terminal::{Answer, Notes};
 use anyhow::{Context, Result};
 use commands::Line;
@@ -29,8 +29,16 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let options = run::generate_options(&talk, Some(&template));
     let mut chat = Chat::new(session, setup::sampler(&talk.sampling)?, template, options);
     chat.set_system(talk.system.clone());
-    let mut talker =
-        Talker { model, chat, system: talk.system, speed: Speed::default(), interrupt, notes, format: setting.format };
+    let mut talker = Talker {
+        model,
+        chat,
+        system: talk.system,
+        speed: Speed::default(),
+        watch: Watch::default(),
+        interrupt,
+        notes,
+        format: setting.format,
+    };
     let mut source = Source::open(notes)?;
     if source.is_editor() {
         notes.line("Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands.\n");
@@ -40,6 +48,7 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         talker.say(&first)?;
     }
     talker.converse(&mut source)?;
+    talker.watch.tell(&talker.model, notes);
     let timing = talker.chat.session().timing().copied();
     let statistics = Statistics { timing, ..measure::statistics(&talker.model, &talker.speed) };
     notes.line(&format!("\n{}", statistics.text().trim_end()));
@@ -52,6 +61,7 @@ struct Talker {
     chat: Chat,
     system: Option<String>,
     speed: Speed,
+    watch: Watch,
     interrupt: Interrupt,
     notes: Notes,
     format: Format,
@@ -87,6 +97,7 @@ impl Talker {
     /// Sends a message and shows the answer. Returns whether Ctrl-C stopped it. What goes wrong with one message does not
     /// end the chat, except that nobody reads the answers any more.
     fn say(&mut self, text: &str) -> Result<bool> {
+        self.watch.tell(&self.model, self.notes);
         let mut stream = Stream::new(self.format, &self.interrupt);
         stream.waiting = Some(setup::Waiting::start(&self.model, self.notes));
         let turn = self.chat.send(text, |piece| stream.piece(piece));

@@ -3,7 +3,7 @@
 use crate::util::*;
 use modelembed_testkit::{GgufValue, GgufWriter, TINY_EOS, tiny_metadata, tiny_spec, tiny_tensors};
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, Read, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -94,6 +94,51 @@ fn a_deleted_and_a_replaced_file_go_on_working() {
     std::fs::write(&other, b"something else").unwrap();
     std::fs::rename(&other, &replaced.model).unwrap();
     assert_eq!(rest(child), wanted, "replaced by another file");
+}
+
+#[test]
+fn a_chat_tells_once_that_its_file_is_another_one() {
+    let tiny = tiny_model();
+    let home = tempfile::tempdir().unwrap();
+    let mut command = binary(home.path());
+    command.args(["-i", "-model", &tiny.model, "-template", "chatml", "-temp", "0", "-n", "4", "-format", "json"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut answers = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut say = |child: &mut Child| {
+        child.stdin.as_mut().unwrap().write_all(b"the cat\n").unwrap();
+        assert!(answers.next().unwrap().unwrap().contains("response"));
+    };
+    say(&mut child);
+    let other = tiny.folder.path().join("other");
+    std::fs::copy(&tiny.model, &other).unwrap();
+    std::fs::rename(&other, &tiny.model).unwrap();
+    say(&mut child);
+    say(&mut child);
+    drop(child.stdin.take());
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{stderr}");
+    let told = format!("warning: {} is another file since it was mapped", tiny.model);
+    assert_eq!(stderr.matches(&told).count(), 1, "{stderr}");
+}
+
+#[test]
+fn a_run_tells_at_its_end_that_its_file_was_written_to() {
+    let home = tempfile::tempdir().unwrap();
+    let model = endless_model();
+    let mut command = binary(home.path());
+    command.args(["-raw", "-temp", "0", "-ctx", "100000", "-n", "3000", "-p", "the cat", "-model", &model.model]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 20]).unwrap();
+    // The same bytes again: what is told hangs on the time of writing.
+    let bytes = std::fs::read(&model.model).unwrap();
+    let mut file = File::options().write(true).open(&model.model).unwrap();
+    file.write_all(&bytes).unwrap();
+    file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1)).unwrap();
+    let (code, _, stderr) = rest(child);
+    assert_eq!(code, Some(0), "{stderr}");
+    let told = format!("warning: {} was written to by another program", model.model);
+    assert_eq!(stderr.matches(&told).count(), 1, "{stderr}");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::fs::{File, Metadata};
 
 pub(crate) use super::unix::{
-    Anonymous, alias, anonymous, handle_lost_pages, irregular_kind, lock, memlock_limit as lockable_bytes, read_at,
-    resident_bytes, stdin_is_pipe_or_file,
+    Anonymous, alias, anonymous, file_id, handle_lost_pages, irregular_kind, lock, memlock_limit as lockable_bytes,
+    read_at, resident_bytes, stdin_is_pipe_or_file,
 };
 use super::unix::{advise_pages, faults};
 use crate::process::Snapshot;

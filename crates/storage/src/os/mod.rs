@@ -2,6 +2,7 @@
 //!
 //! - `read_at(file, out, offset)`: one read at an offset, as long as the system likes;
 //! - `irregular_kind(metadata)`: what a file is that is no regular file;
+//! - `file_id(metadata)`: what tells a file from every other, if there is such a number;
 //! - `tells_residency(file, metadata)`: whether `resident_bytes` of a mapping of the file can be believed;
 //! - `resident_bytes(bytes)`: how much of mapped or reserved memory is in RAM;
 //! - `mapped_resident_bytes(bytes)`: how much of a mapping stands in this process's page tables;

@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata};
 
 #[cfg(unix)]
-pub(crate) use super::unix::{Anonymous, anonymous, irregular_kind, read_at, stdin_is_pipe_or_file};
+pub(crate) use super::unix::{Anonymous, anonymous, file_id, irregular_kind, read_at, stdin_is_pipe_or_file};
 use crate::process::Snapshot;
 use crate::storage::Advice;
 
@@ -29,6 +29,11 @@ pub(crate) fn anonymous(len: usize) -> std::io::Result<Anonymous> {
 #[cfg(not(unix))]
 pub(crate) fn irregular_kind(_metadata: &Metadata) -> &'static str {
     "a pipe or a device"
+}
+
+#[cfg(not(unix))]
+pub(crate) fn file_id(_metadata: &Metadata) -> Option<(u64, u64)> {
+    None
 }
 
 /// Unknown: only what is asked for by name is read.

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 
 pub(crate) use memmap2::MmapMut as Anonymous;
 
@@ -23,6 +23,10 @@ pub(crate) fn irregular_kind(metadata: &Metadata) -> &'static str {
         () if kind.is_block_device() => "a block device",
         () => "something else",
     }
+}
+
+pub(crate) fn file_id(metadata: &Metadata) -> Option<(u64, u64)> {
+    Some((metadata.dev(), metadata.ino()))
 }
 
 pub(crate) fn stdin_is_pipe_or_file() -> bool {

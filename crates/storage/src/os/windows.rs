@@ -74,6 +74,11 @@ pub(crate) fn irregular_kind(_metadata: &Metadata) -> &'static str {
     "a pipe or a device"
 }
 
+/// The standard library does not hand it out here.
+pub(crate) fn file_id(_metadata: &Metadata) -> Option<(u64, u64)> {
+    None
+}
+
 pub(crate) fn stdin_is_pipe_or_file() -> bool {
     // SAFETY: the call takes any handle, and this one is open as long as the process runs.
     let kind = unsafe { GetFileType(io::stdin().as_raw_handle()) };
