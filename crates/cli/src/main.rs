@@ -51,7 +51,7 @@ fn work(low: args::LowArgs, own: Option<&Own>) -> anyhow::Result<ExitCode> {
         (Task::DryRun, Some(setting)) => commands::plan::dry_run(&setting),
         (Task::Inspect { with_plan }, Some(setting)) => commands::inspect::inspect(&setting, with_plan),
         (Task::Score { text }, Some(setting)) => commands::score::score(&setting, &text),
-        (Task::Devices, _) => print(&commands::devices()),
+        (Task::Devices(format), _) => print(&commands::devices(format)),
         (Task::Status, Some(setting)) => commands::status::status(&setting),
         (Task::Warm { layers, force }, Some(setting)) => commands::warm::warm(&setting, layers.as_deref(), force),
         (Task::Evict { layers }, Some(setting)) => commands::warm::evict(&setting, layers.as_deref()),

@@ -2,7 +2,7 @@
 
 use crate::resolve::Mode;
 use modelembed::storage::Change;
-use modelembed::{GpuLayers, GpuPlacement, LockStats};
+use modelembed::{GpuLayers, GpuPlacement, LockStats, Model};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
@@ -30,13 +30,18 @@ impl Mode {
     }
 }
 
-/// What is printed before the model is loaded.
-pub fn banner(model: &Path, ctx_tokens: usize, gpu_layers: GpuLayers, mode: Mode) -> String {
-    let gpu_layers = match gpu_layers {
+/// As -ngl takes it.
+pub fn layers(gpu_layers: GpuLayers) -> String {
+    match gpu_layers {
         GpuLayers::Count(n) => n.to_string(),
         GpuLayers::All => "all".to_string(),
         GpuLayers::Auto => "auto".to_string(),
-    };
+    }
+}
+
+/// What is printed before the model is loaded.
+pub fn banner(model: &Path, ctx_tokens: usize, gpu_layers: GpuLayers, mode: Mode) -> String {
+    let gpu_layers = layers(gpu_layers);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
         "=== Memory Loading Example ===\n\
@@ -61,16 +66,22 @@ pub fn banner(model: &Path, ctx_tokens: usize, gpu_layers: GpuLayers, mode: Mode
     )
 }
 
-/// What a GPU computes of a model of `n_layer` layers, and what is left to the CPU, in weights that a token reads.
-pub fn placed(gpu: &GpuPlacement, n_layer: usize, bytes_per_token: u64) -> String {
+/// What a GPU computes of a model of `n_layer` layers, and what is left to the CPU: the weights that a token reads, and the token
+/// embedding, of which it reads a row. That one never leaves the CPU: a tied head on the GPU is a copy.
+pub fn placed(gpu: &GpuPlacement, model: &Model) -> String {
     let head = if gpu.has_head { " and the output head" } else { "" };
+    let embedding = match model.has_tied_head() && !gpu.has_head {
+        true => String::new(), // It is the head, which the bytes of a token hold.
+        false => format!(" and the token embedding's {}", megabytes(model.embedding_bytes())),
+    };
     format!(
-        "✓ GPU layers: {} of {n_layer}{head} on {} ({}), {}; on the CPU {}",
+        "✓ GPU layers: {} of {}{head} on {} ({}), {}; on the CPU {}{embedding}",
         gpu.n_layers,
+        model.config().n_layer,
         gpu.adapter,
         gpu.backend,
         megabytes(gpu.weight_bytes),
-        megabytes(bytes_per_token.saturating_sub(gpu.weight_bytes)),
+        megabytes(model.bytes_per_token().saturating_sub(gpu.weight_bytes)),
     )
 }
 

@@ -57,6 +57,8 @@ pub struct Setting {
     pub timing: bool,
     pub isa: Option<String>,
     pub gpu_layers: GpuLayers,
+    /// The layers on a GPU were asked for, if only to have none.
+    pub gpu_layers_are_explicit: bool,
     /// Index or part of the name of the GPU.
     pub gpu_device: Option<String>,
     pub quiet: bool,
@@ -178,7 +180,7 @@ pub enum Task {
     Synthetic(SyntheticModel),
     Completions(clap_complete::Shell),
     /// Show the GPUs that there are.
-    Devices,
+    Devices(Format),
 }
 
 /// The context size of a run that was given none.
@@ -193,7 +195,7 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         return Ok((Task::Completions(completions.shell), None));
     }
     if low.common.device.as_deref() == Some("list") {
-        return Ok((Task::Devices, None));
+        return Ok((Task::Devices(low.common.format), None));
     }
     let mode = mode(low.common.mmap, low.common.memory)?;
     if low.command.is_none() {
@@ -234,7 +236,8 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         }),
         timing: low.run.timing,
         isa: low.common.isa,
-        gpu_layers: low.common.ngl,
+        gpu_layers: low.common.ngl.unwrap_or(GpuLayers::Count(0)),
+        gpu_layers_are_explicit: low.common.ngl.is_some(),
         gpu_device: low.common.device,
         quiet: low.common.quiet,
         verbose: low.common.verbose,

@@ -59,6 +59,11 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
     if let Some(note) = &setting.model_note {
         notes.line(note);
     }
+    if setting.gpu_device.is_some() && !setting.gpu_layers_are_explicit {
+        notes.warning(
+            "-device has no effect without -ngl, which says how many layers go to the GPU: all, auto or a number",
+        );
+    }
     let isa = match &setting.isa {
         None => None,
         Some(name) => Some(Isa::from_name(name).ok_or_else(|| {
@@ -97,7 +102,7 @@ pub fn load_with_banner(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<
     let model = load(setting, interrupt)?;
     let address = model.storages().next().and_then(|storage| storage.base_address());
     if let Some(placement) = model.gpu_placement() {
-        notes.line(&report::placed(placement, model.config().n_layer, model.bytes_per_token()));
+        notes.line(&report::placed(placement, &model));
     }
     notes.line(&report::loaded(setting.mode, address, model.n_bytes()));
     Ok(model)

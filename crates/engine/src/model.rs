@@ -194,6 +194,16 @@ impl Model {
         self.weights.bytes_per_token()
     }
 
+    /// Bytes of the token embedding, of which each token reads one row.
+    pub fn embedding_bytes(&self) -> u64 {
+        self.weights.token_embd.n_bytes
+    }
+
+    /// Whether the output head is the token embedding.
+    pub fn has_tied_head(&self) -> bool {
+        self.weights.has_tied_head()
+    }
+
     /// The hyper-parameters.
     pub fn config(&self) -> &Config {
         &self.config

@@ -132,7 +132,7 @@ impl Weights {
     /// Every tensor in the order in which a token needs them.
     pub fn in_use_order(&self) -> impl Iterator<Item = Tensor> {
         let layers = self.layers.iter().flat_map(Layer::in_use_order);
-        let tied = self.output.offset == self.token_embd.offset && self.output.shard == self.token_embd.shard;
+        let tied = self.has_tied_head();
         let head = [Some(self.output_norm), Some(self.output), self.output_bias, self.rope_freqs];
         layers.chain(head.into_iter().flatten()).chain((!tied).then_some(self.token_embd))
     }
@@ -141,8 +141,12 @@ impl Weights {
     pub fn bytes_per_token(&self) -> u64 {
         let embedding_row = self.token_embd.n_bytes / self.token_embd.rows.max(1) as u64;
         let all: u64 = self.in_use_order().map(|t| t.n_bytes).sum();
-        let is_apart = self.output.offset != self.token_embd.offset || self.output.shard != self.token_embd.shard;
-        if is_apart { all - self.token_embd.n_bytes + embedding_row } else { all + embedding_row }
+        if self.has_tied_head() { all + embedding_row } else { all - self.token_embd.n_bytes + embedding_row }
+    }
+
+    /// Whether the output head is the token embedding.
+    pub(crate) fn has_tied_head(&self) -> bool {
+        self.output.offset == self.token_embd.offset && self.output.shard == self.token_embd.shard
     }
 }
 

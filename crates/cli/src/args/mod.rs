@@ -63,11 +63,11 @@ pub struct CommonArgs {
     /// Context size in tokens [default: 2048]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
-    /// Layers on the GPU, the last ones first; more than the model has: the output head too; or all, or auto
-    #[arg(long, global = true, value_name = "LAYERS", default_value = "0", value_parser = gpu_layers)]
-    pub ngl: GpuLayers,
+    /// Layers on the GPU, the last ones first; more than the model has: the output head too; or all, or auto [default: 0]
+    #[arg(long, global = true, value_name = "LAYERS", value_parser = gpu_layers)]
+    pub ngl: Option<GpuLayers>,
     /// The GPU: its number, or a part of its name; "list" shows what there is [default: the best that is no software]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub device: Option<String>,
     /// Worker threads [default: the physical cores that this process may use]; `bench` takes a list: 1,2
     #[arg(long, global = true, value_name = "N", value_parser = parse_threads)]

@@ -50,10 +50,7 @@ fn switches_the_last_word_wins_and_defaults() {
     assert_eq!((low.common.mmap, low.common.memory, low.common.quiet), (Some(true), Some(false), false));
     assert_eq!((low.run.n_predict, low.run.sampling.temp, low.run.sampling.seed), (2, 0.0, Seed::Random));
     let low = parse_words(&[]).unwrap();
-    assert_eq!(
-        (low.common.mmap, low.common.memory, low.common.ctx, low.common.ngl),
-        (None, None, None, modelembed::GpuLayers::Count(0))
-    );
+    assert_eq!((low.common.mmap, low.common.memory, low.common.ctx, low.common.ngl), (None, None, None, None));
     assert_eq!((low.run.n_predict, low.run.sampling.seed), (512, Seed::Fixed(42)));
 }
 

@@ -3,7 +3,7 @@
 use super::chart;
 use crate::interrupt::{self, Interrupt};
 use crate::own;
-use crate::report::megabytes;
+use crate::report::{self, megabytes};
 use crate::resolve::{Compare, Format, Mode, Setting};
 use crate::terminal::{Answer, Notes};
 use anyhow::{Context, Result, bail};
@@ -176,6 +176,12 @@ fn child(setting: &Setting, compare: &Compare, mode: Mode) -> Result<Result<Figu
     }
     if let Some(isa) = &setting.isa {
         command.arg(format!("-isa={isa}"));
+    }
+    if setting.gpu_layers_are_explicit {
+        command.arg(format!("-ngl={}", report::layers(setting.gpu_layers)));
+    }
+    if let Some(device) = &setting.gpu_device {
+        command.arg(format!("-device={device}"));
     }
     if setting.exact {
         command.arg("-activations=f32");

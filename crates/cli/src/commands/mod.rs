@@ -15,9 +15,17 @@ pub mod tokenize;
 pub mod verify;
 pub mod warm;
 
+use crate::resolve::Format;
+use serde_json::json;
+
 /// `-device list`: the GPUs, each with the number by which -device takes it.
-pub fn devices() -> String {
+pub fn devices(format: Format) -> String {
     let all = modelembed::gpu_adapters();
+    if format == Format::Json {
+        let names = all.iter().map(|line| line.split_once(": ").map_or(&**line, |(_, name)| name));
+        let objects: Vec<_> = names.enumerate().map(|(i, name)| json!({"index": i, "name": name})).collect();
+        return format!("{}\n", json!({"devices": objects}));
+    }
     if all.is_empty() {
         return "no GPU found through Vulkan, Metal or Direct3D 12\n".to_string();
     }

@@ -47,7 +47,55 @@ fn the_same_answer_comes_from_any_split() {
         assert!(got.stderr.contains(&format!("  GPU layers: {ngl}\n")), "{}", got.stderr);
         assert!(got.stderr.contains(&format!("✓ GPU layers: {placed}")), "{}", got.stderr);
         assert!(got.stderr.contains(" MB; on the CPU "), "{}", got.stderr);
+        assert!(got.stderr.contains(" MB and the token embedding's "), "{}", got.stderr);
     }
+}
+
+#[test]
+fn an_embedding_that_is_the_head_too_is_told_to_stay_on_the_cpu() {
+    if !has_gpu() {
+        return;
+    }
+    let tiny = tiny_model();
+    std::fs::write(&tiny.model, modelembed_testkit::tiny(&modelembed_testkit::tiny_spec("gemma3"))).unwrap();
+    for (ngl, is_told) in [("1", false), ("all", true)] {
+        let run = run(&["-model", &tiny.model, "-ngl", ngl, "-device", "0", "-raw", "-p", "the cat", "-n", "2"]).ok();
+        assert_eq!(run.stderr.contains(" and the token embedding's "), is_told, "-ngl {ngl}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_device_without_layers_for_it_is_told_to_be_unused() {
+    let tiny = tiny_model();
+    let warned = |args: &[&str]| {
+        let run = run(&[&["-model", &*tiny.model, "-p", "the cat", "-n", "2"], args].concat()).ok();
+        run.stderr.contains("warning: -device has no effect without -ngl")
+    };
+    assert!(warned(&["-device", "anything"]));
+    assert!(!warned(&["-device", "anything", "-ngl", "0"]));
+    assert!(!warned(&[]));
+}
+
+#[test]
+fn the_list_of_devices_comes_as_json_too() {
+    let text = run(&["-device", "list"]).ok().stdout;
+    let devices = run(&["-device", "list", "-format", "json"]).ok().json()["devices"].clone();
+    let devices = devices.as_array().unwrap();
+    let lines: Vec<String> = text.lines().filter(|line| !line.starts_with("no GPU")).map(str::to_string).collect();
+    let told: Vec<String> =
+        devices.iter().map(|d| format!("{}: {}", d["index"], d["name"].as_str().unwrap())).collect();
+    assert_eq!(told, lines);
+}
+
+#[test]
+fn compare_asks_for_the_gpu_in_every_mode() {
+    let tiny = tiny_model();
+    let args = ["compare", "-model", &tiny.model, "-warm-only", "-ctx", "64", "-format", "json"];
+    let run = run(&[&args[..], &["-ngl", "3", "-device", "no such device"]].concat());
+    assert_eq!(run.code, 1, "{}", run.stdout);
+    let runs = run.json()["runs"].clone();
+    let told: Vec<&str> = runs.as_array().unwrap().iter().filter_map(|run| run["error"].as_str()).collect();
+    assert!(told.len() == 3 && told.iter().all(|error| error.contains("GPU")), "{runs}");
 }
 
 #[test]
