@@ -40,13 +40,21 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         }
         None => {
             let encode = EncodeOptions { add_special: true, parse_special: true };
-            let tokens = model.tokenizer().encode(prompt.as_bytes(), encode)?;
-            let result = generate(&mut session, &mut sampler, &tokens, &options, |piece| stream.piece(piece));
+            let tokens = model.tokenizer().encode(prompt.as_bytes(), encode);
+            let result = tokens.map_err(Error::from).and_then(|tokens| {
+                generate(&mut session, &mut sampler, &tokens, &options, |piece| stream.piece(piece))
+            });
             timing = session.timing().copied();
             result
         }
     };
-    let response = stream.end()?;
+    let is_on_terminal = stream.is_on_terminal();
+    let response = stream.end();
+    if (result.is_err() || response.is_err()) && !is_on_terminal {
+        // The cursor is behind "Response: ".
+        notes.line("");
+    }
+    let response = response?;
     let (stats, code) = match result {
         Ok(stats) => (Some(stats), if interrupt.is_set() { interrupt::EXIT_CODE } else { 0 }),
         Err(Error::Cancelled) => (None, interrupt::EXIT_CODE),
@@ -131,6 +139,11 @@ impl<'a> Stream<'a> {
             }
         }
         if self.interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Whether pieces of the answer were shown on a terminal, whose cursor they moved.
+    pub fn is_on_terminal(&self) -> bool {
+        self.answer.as_ref().is_some_and(Answer::is_on_terminal)
     }
 
     /// Ends the line; returns the text that was kept.

@@ -2,11 +2,11 @@
 
 use crate::interrupt::Interrupt;
 use crate::report;
-use crate::resolve::{Mode, Sampling, Setting, Talk};
+use crate::resolve::{Mode, Sampling, Setting, Talk, UsageError};
 use crate::terminal::Notes;
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use modelembed::storage::Change;
-use modelembed::text::chat::{self, ChatTemplate, Source};
+use modelembed::text::chat::{self, ChatTemplate, Source, TemplateError};
 use modelembed::{
     GpuLimits, Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions, Verdict,
 };
@@ -53,6 +53,13 @@ impl Mode {
     }
 }
 
+fn isa_of(name: &str) -> Result<Isa, UsageError> {
+    Isa::from_name(name).ok_or_else(|| {
+        let known: Vec<&str> = modelembed::Kernels::all().map(|kernels| kernels.isa().name()).collect();
+        UsageError(format!("-isa {name}: no such instruction set; this CPU has {}", known.join(", ")))
+    })
+}
+
 /// Loads the model without a word but progress and warnings. Ctrl-C ends it.
 pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
     let notes = setting.notes();
@@ -64,13 +71,7 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
             "-device has no effect without -ngl, which says how many layers go to the GPU: all, auto or a number",
         );
     }
-    let isa = match &setting.isa {
-        None => None,
-        Some(name) => Some(Isa::from_name(name).ok_or_else(|| {
-            let known: Vec<&str> = modelembed::Kernels::all().map(|kernels| kernels.isa().name()).collect();
-            anyhow!("-isa {name}: no such instruction set; this CPU has {}", known.join(", "))
-        })?),
-    };
+    let isa = setting.isa.as_deref().map(isa_of).transpose()?;
     let options = LoadOptions { isa, ..setting.load_options() };
     let mut bar = ProgressBar::new(notes);
     let loaded = Model::load(&setting.model, &options, &mut |progress| {
@@ -162,7 +163,11 @@ pub fn template(model: &Model, talk: &Talk, notes: Notes) -> Result<Option<ChatT
     if talk.raw {
         return Ok(None);
     }
-    let selection = chat::for_model(model.gguf(), model.tokenizer(), talk.template.as_deref())?;
+    let selection =
+        chat::for_model(model.gguf(), model.tokenizer(), talk.template.as_deref()).map_err(|error| match error {
+            TemplateError::Unknown { .. } => anyhow::Error::new(UsageError(format!("-template: {error}"))),
+            error => error.into(),
+        })?;
     if let (Source::Missing(_), false) = (&selection.source, talk.interactive || talk.system.is_some()) {
         notes.warning("the model has no chat template (it may be a base model): the prompt's text is completed; -template NAME uses one");
         return Ok(None);

@@ -7,12 +7,19 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 pub struct Answer {
     out: BufWriter<io::Stdout>,
     is_terminal: bool,
+    is_begun: bool,
     ends_line: bool,
 }
 
 impl Answer {
     pub fn new() -> Answer {
-        Answer { out: BufWriter::new(io::stdout()), is_terminal: io::stdout().is_terminal(), ends_line: true }
+        let is_terminal = io::stdout().is_terminal();
+        Answer { out: BufWriter::new(io::stdout()), is_terminal, is_begun: false, ends_line: true }
+    }
+
+    /// Whether something was shown on a terminal.
+    pub fn is_on_terminal(&self) -> bool {
+        self.is_terminal && self.is_begun
     }
 
     /// Writes a piece of text and shows it at once.
@@ -20,13 +27,14 @@ impl Answer {
         if text.is_empty() {
             return Ok(());
         }
+        self.is_begun = true;
         self.ends_line = text.ends_with('\n');
         if self.is_terminal {
-            self.out.write_all(printable(text).as_bytes())?;
+            self.bytes(printable(text).as_bytes())?;
         } else {
-            self.out.write_all(text.as_bytes())?;
+            self.bytes(text.as_bytes())?;
         }
-        self.out.flush()
+        self.flush()
     }
 
     /// Ends the last line if it is not ended yet.
@@ -36,13 +44,18 @@ impl Answer {
 
     /// Writes without flushing: for long listings.
     pub fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.out.write_all(bytes)
+        self.out.write_all(bytes).map_err(of_stdout)
     }
 
     /// Shows what was written.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        self.out.flush().map_err(of_stdout)
     }
+}
+
+/// The error with the name of what could not be written; its kind stays.
+fn of_stdout(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write to standard output: {error}"))
 }
 
 /// Standard error, unless `-quiet`. Nobody can be told that it does not work, so failures are ignored.

@@ -1,5 +1,6 @@
 //! The parts of a model that people name: the embedding, each layer, the head.
 
+use crate::resolve::UsageError;
 use anyhow::{Result, ensure};
 use modelembed::ModelFiles;
 use modelembed::gguf::TensorInfo;
@@ -100,8 +101,9 @@ pub fn chosen(all: Vec<Part>, layers: Option<&str>) -> Result<Vec<Part>> {
             },
         };
         let names = names.filter(|names: &Vec<PartName>| !names.is_empty());
-        ensure!(names.is_some(), "-layers {word}: wanted a layer's number, a range such as 0..8, embedding or head");
-        wanted.extend(names.unwrap_or_default());
+        wanted.extend(names.ok_or_else(|| {
+            UsageError(format!("-layers {word}: wanted a layer's number, a range such as 0..8, embedding or head"))
+        })?);
     }
     for name in &wanted {
         ensure!(

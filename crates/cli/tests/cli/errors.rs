@@ -5,7 +5,7 @@ use modelembed_testkit::{tiny, tiny_spec};
 
 #[test]
 fn contradictions_and_mistakes_end_with_2() {
-    let rows: [(&[&str], &str); 9] = [
+    let rows: [(&[&str], &str); 10] = [
         (&["-mmap", "-memory"], "-mmap and -memory"),
         (&["-raw", "-i"], "-raw"),
         (&["-raw", "-system", "x"], "-system"),
@@ -14,6 +14,7 @@ fn contradictions_and_mistakes_end_with_2() {
         (&["-modle", "x"], "-model"),
         (&["-n", "x"], "-n"),
         (&["tokenize"], "-p"),
+        (&["-device", ""], "-device"),
         (&["completions", "nosuchshell"], "nosuchshell"),
     ];
     for (args, wanted) in rows {
@@ -24,12 +25,31 @@ fn contradictions_and_mistakes_end_with_2() {
 }
 
 #[test]
+fn words_that_mean_nothing_end_with_2_though_it_takes_a_model_to_know() {
+    let tiny = tiny_model();
+    let rows: [(&[&str], &str); 6] = [
+        (&["-isa", "nosuch"], "-isa nosuch: no such instruction set; this CPU has scalar"),
+        (&["score", "-p", "the cat", "-isa", "nosuch"], "-isa nosuch"),
+        (&["-template", "nosuch"], "-template: no built-in chat template is called \"nosuch\""),
+        (&["warm", "-layers", "x"], "-layers x: wanted a layer's number"),
+        (&["evict", "-layers", "0,2..1"], "-layers 2..1: wanted a layer's number"),
+        (&["status", "-layers", "x"], "-layers"),
+    ];
+    for (args, wanted) in rows {
+        let run = run(&[&["-model", &tiny.model], args].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(wanted), "{args:?}: {}", run.stderr);
+    }
+}
+
+#[test]
 fn requests_that_cannot_be_met_end_with_1() {
     let tiny = tiny_model();
     let rows: [(&[&str], &str); 3] = [
         (&["-ngl", "3", "-device", "no such device"], "GPU"),
-        (&["-isa", "nosuch"], "nosuch"),
-        (&["-ctx", "4", "-p", "the cat sat on the mat and was very happy"], "context"),
+        (&["warm", "-layers", "99"], "-layers 99: the model has no layer 99"),
+        // On a line of its own.
+        (&["-ctx", "4", "-p", "the cat sat on the mat and was very happy"], "Response: \nerror: "),
     ];
     for (args, wanted) in rows {
         let run = run(&[&["-model", &tiny.model], args].concat());

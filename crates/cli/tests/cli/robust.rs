@@ -44,7 +44,7 @@ fn streams_that_are_closed_or_full_are_no_panic() {
         (">&-", 0, ""),
         ("2>&-", 0, ""),
         ("<&- >&- 2>&-", 0, ""),
-        (">/dev/full", 1, "No space left on device"),
+        (">/dev/full", 1, "error: cannot write to standard output: No space left on device"),
         ("2>/dev/full", 0, ""),
     ];
     for (redirection, code, wanted) in rows {
