@@ -325,12 +325,19 @@ fn faithfulness(file: &str, golden: &str, n: usize) {
         println!("{file} {gpu_layers:?}: mean |log-probability difference| {:.2e}", mean(&got));
         assert!(mean(&got) <= 0.01, "{file} {gpu_layers:?}: {}", mean(&got));
     }
-    let int8 = GpuLimits { int8: Some(true), ..GpuLimits::default() };
-    let packed = |gpu_layers| LoadOptions { exact: false, gpu_limits: int8, ..options(&device, gpu_layers) };
-    let (cpu, _) = run(&packed(GpuLayers::Count(0)), &[n]);
-    let (gpu, _) = run(&packed(GpuLayers::All), &[8]);
-    println!("{file}: with 8-bit integers {:.4} on the GPU, {:.4} on the CPU", mean(&gpu), mean(&cpu));
-    assert!(mean(&gpu) <= mean(&cpu), "{file}: {} on the GPU, {} on the CPU", mean(&gpu), mean(&cpu));
+    let usual = |gpu_layers, int8| {
+        let gpu_limits = GpuLimits { int8: Some(int8), ..GpuLimits::default() };
+        LoadOptions { exact: false, gpu_limits, ..options(&device, gpu_layers) }
+    };
+    let (cpu, _) = run(&usual(GpuLayers::Count(0), false), &[n]);
+    let (floats, _) = run(&usual(GpuLayers::All, false), &[n]);
+    // By the kernel for few columns, and by the one for prompts.
+    for piece in [8, n] {
+        let (gpu, _) = run(&usual(GpuLayers::All, true), &[piece]);
+        println!("{file}: with 8-bit integers {:.4} on the GPU, {:.4} on the CPU", mean(&gpu), mean(&cpu));
+        assert!(mean(&gpu) <= mean(&cpu), "{file}: {} on the GPU, {} on the CPU", mean(&gpu), mean(&cpu));
+        assert_ne!(gpu, floats, "{file}: 8-bit integers were switched off");
+    }
 }
 
 #[test]

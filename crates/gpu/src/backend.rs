@@ -103,12 +103,9 @@ pub struct KvCache<B> {
 pub enum Operand<B> {
     /// Columns of f32.
     Floats(Columns<B>),
-    /// Columns as [`Op::Quantize`] makes them, at most [`INT8_COLS`] and for weights that [`supports_int8`](crate::supports_int8).
+    /// Columns as [`Op::Quantize`] makes them, for weights that [`supports_int8`](crate::supports_int8).
     Int8(Columns<B>),
 }
-
-/// Columns that a product with 8-bit integers takes at most.
-pub const INT8_COLS: usize = 8;
 
 /// Words of a column of `len` elements, a multiple of 32, as [`Op::Quantize`] makes them.
 pub const fn int8_words(len: usize) -> usize {

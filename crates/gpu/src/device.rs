@@ -192,14 +192,15 @@ impl Gpu {
     /// Does without whatever gives wrong results.
     fn choose_tier(&mut self) -> Result<()> {
         // A kernel that the driver does not take is as good as one that is wrong; a lost device is not.
-        let passes = |gpu: &Gpu, int8: bool| match self_test::passes(gpu, int8) {
+        let passes = |gpu: &Gpu, int8: bool, n_cols: usize| match self_test::passes(gpu, int8, n_cols) {
             Err(Error::Device(_)) => Ok(false),
             other => other,
         };
-        if self.limits.subgroups && !passes(self, false)? {
+        if self.limits.subgroups && !passes(self, false, 2)? {
             self.limits.subgroups = false;
         }
-        if self.limits.int8 && !passes(self, true)? {
+        // Of a step and of a prompt.
+        if self.limits.int8 && !(passes(self, true, 2)? && passes(self, true, 10)?) {
             self.limits.int8 = false;
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use modelembed_gguf::TensorType;
 
-use crate::backend::{Columns, INT8_COLS, KvCache, Op, Operand, RopeStyle, TOP_K, TOP_K_RUN, Weight};
+use crate::backend::{Columns, KvCache, Op, Operand, RopeStyle, TOP_K, TOP_K_RUN, Weight};
 use crate::device::Limits;
 use crate::error::{Error, Result};
 use crate::kernels::{Input, Kernel, MATVEC_COLS, supports, supports_int8};
@@ -46,7 +46,7 @@ impl CachePart {
 /// Threads of a workgroup in all but the arg-max.
 const GROUP: usize = 64;
 /// Columns from which on tiles pay.
-const GEMM_COLS: usize = INT8_COLS + 1;
+const GEMM_COLS: usize = 9;
 /// Rows and columns of a tile.
 const TILE: usize = 32;
 /// Workgroups in the first dimension; every adapter allows 65535.
@@ -269,8 +269,8 @@ impl<'a, B> Encoder<'a, B> {
             Operand::Floats(x) => (x, Input::Float),
             Operand::Int8(x) => (x, Input::Int8),
         };
-        if input == Input::Int8 && (!supports_int8(w.ty) || n_cols > INT8_COLS) {
-            return Err(Error::Unsupported(format!("{n_cols} columns of 8-bit integers and {} weights", w.ty)));
+        if input == Input::Int8 && !supports_int8(w.ty) {
+            return Err(Error::Unsupported(format!("columns of 8-bit integers and {} weights", w.ty)));
         }
         let row_bytes = w.ty.row_bytes(w.k).filter(|_| supports(w.ty));
         let row_bytes = row_bytes.ok_or_else(|| Error::Unsupported(format!("{} rows of {}", w.ty, w.k)))?;
@@ -332,7 +332,7 @@ impl<'a, B> Encoder<'a, B> {
     fn product(&self, ty: TensorType, input: Input, n_cols: usize) -> Kernel {
         let cols = if n_cols == 1 { 1 } else { MATVEC_COLS };
         match n_cols {
-            GEMM_COLS.. => Kernel::Gemm { ty },
+            GEMM_COLS.. => Kernel::Gemm { ty, input },
             _ if self.limits.subgroups => Kernel::MatVecSubgroup { ty, input, cols },
             _ => Kernel::MatVec { ty, input, cols, lanes: self.limits.lanes },
         }

@@ -51,6 +51,7 @@ pub(crate) enum Kernel {
     Quantize,
     Gemm {
         ty: TensorType,
+        input: Input,
     },
     RmsNorm,
     Add,
@@ -164,7 +165,13 @@ impl Kernel {
             Kernel::MatVecSubgroup { ty, input, cols } => {
                 matmul(ty, input, format!("const COLS = {cols}u;\n"), include_str!("wgsl/matvec_subgroup.wgsl"))
             }
-            Kernel::Gemm { ty } => matmul(ty, Input::Float, String::new(), include_str!("wgsl/gemm.wgsl")),
+            Kernel::Gemm { ty, input } => {
+                let body = match input {
+                    Input::Float => include_str!("wgsl/gemm.wgsl"),
+                    Input::Int8 => include_str!("wgsl/gemm_int8.wgsl"),
+                };
+                matmul(ty, input, String::new(), body)
+            }
             Kernel::RmsNorm => include_str!("wgsl/rms_norm.wgsl").to_owned(),
             Kernel::Add => elementwise("add"),
             Kernel::ActMul(Activation::Silu) => elementwise("silu_mul"),
@@ -199,10 +206,10 @@ impl Kernel {
             Kernel::Quantize,
         ];
         for ty in TYPES {
-            out.push(Kernel::Gemm { ty });
             let inputs = [Some(Input::Float), supports_int8(ty).then_some(Input::Int8)];
             for input in inputs.into_iter().flatten() {
                 out.extend([
+                    Kernel::Gemm { ty, input },
                     Kernel::MatVec { ty, input, cols: 1, lanes: 16 },
                     Kernel::MatVec { ty, input, cols: MATVEC_COLS, lanes: 1 },
                     Kernel::MatVecSubgroup { ty, input, cols: 1 },

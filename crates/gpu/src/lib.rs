@@ -20,8 +20,8 @@ mod upload;
 
 pub use adapter::{AdapterInfo, AdapterKind, Choice, adapters};
 pub use backend::{
-    Activation, Backend, CacheType, Columns, INT8_COLS, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors, Weight,
-    int8_words, top_k_temp_bytes,
+    Activation, Backend, CacheType, Columns, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors, Weight, int8_words,
+    top_k_temp_bytes,
 };
 pub use device::{Buffer, Gpu, GpuOptions, Limits};
 pub use error::{Error, Result};

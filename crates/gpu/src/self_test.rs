@@ -9,12 +9,11 @@ use crate::error::Result;
 
 const ROWS: usize = 5;
 const K: usize = 96;
-const N_COLS: usize = 2;
 /// Rounding of f32 is a thousandth of this, of elements up to 127 and 96 of them.
 const BOUND: f64 = 0.05;
 
-/// Multiplies a Q8_0 matrix as `gpu` is set, with numbers or with 8-bit integers. True if the products are right.
-pub(crate) fn passes(gpu: &Gpu, with_int8: bool) -> Result<bool> {
+/// Multiplies a Q8_0 matrix with some columns as `gpu` is set, as numbers or as 8-bit integers. True if the products are right.
+pub(crate) fn passes(gpu: &Gpu, with_int8: bool, n_cols: usize) -> Result<bool> {
     let mut state = 1u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -23,7 +22,7 @@ pub(crate) fn passes(gpu: &Gpu, with_int8: bool) -> Result<bool> {
     let quants: Vec<i8> = (0..ROWS * K).map(|_| next()).collect();
     // Multiples of 1 / 127, and 1 in each block: 8-bit integers hold them without loss.
     let x: Vec<f32> =
-        (0..N_COLS * K).map(|i| if i % 32 == 0 { 1.0 } else { f32::from(next().max(-127)) / 127.0 }).collect();
+        (0..n_cols * K).map(|i| if i % 32 == 0 { 1.0 } else { f32::from(next().max(-127)) / 127.0 }).collect();
     let w: Vec<u8> = quants
         .chunks_exact(32)
         .flat_map(|block| {
@@ -37,13 +36,13 @@ pub(crate) fn passes(gpu: &Gpu, with_int8: bool) -> Result<bool> {
         Ok(buffer)
     };
     let (w, x_buffer) = (upload(&w)?, upload(bytemuck::cast_slice(&x))?);
-    let y = gpu.alloc("the self-test", (N_COLS * ROWS * 4) as u64)?;
-    let blocks = gpu.alloc("the self-test", (N_COLS * int8_words(K) * 4) as u64)?;
+    let y = gpu.alloc("the self-test", (n_cols * ROWS * 4) as u64)?;
+    let blocks = gpu.alloc("the self-test", (n_cols * int8_words(K) * 4) as u64)?;
     let floats = Columns { buffer: x_buffer, first: 0, stride: K };
     let int8 = Columns { buffer: blocks, first: 0, stride: int8_words(K) };
     let mut ops = Vec::new();
     let operand = if with_int8 {
-        ops.push(Op::Quantize { x: floats, y: int8.clone(), len: K, n_cols: N_COLS });
+        ops.push(Op::Quantize { x: floats, y: int8.clone(), len: K, n_cols });
         Operand::Int8(int8)
     } else {
         Operand::Floats(floats)
@@ -53,14 +52,14 @@ pub(crate) fn passes(gpu: &Gpu, with_int8: bool) -> Result<bool> {
         bias: None,
         x: operand,
         y: Columns { buffer: y.clone(), first: 0, stride: ROWS },
-        n_cols: N_COLS,
+        n_cols,
     });
     gpu.run(&ops)?;
-    let mut got = [0.0; N_COLS * ROWS];
+    let mut got = vec![0.0; n_cols * ROWS];
     gpu.read_f32(&y, 0, &mut got)?;
     let want = |c: usize, r: usize| -> f64 {
         let row = quants[r * K..][..K].iter().map(|q| 0.5 * f64::from(*q));
         row.zip(&x[c * K..][..K]).map(|(w, x)| w * f64::from(*x)).sum()
     };
-    Ok((0..N_COLS).all(|c| (0..ROWS).all(|r| (f64::from(got[c * ROWS + r]) - want(c, r)).abs() < BOUND)))
+    Ok((0..n_cols).all(|c| (0..ROWS).all(|r| (f64::from(got[c * ROWS + r]) - want(c, r)).abs() < BOUND)))
 }

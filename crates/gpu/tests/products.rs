@@ -160,7 +160,7 @@ fn products_of_8_bit_integers_are_those_of_the_numbers_that_they_stand_for() {
     for (name, gpu) in variants().into_iter().filter(|(name, _)| !name.contains("MiB")) {
         for ty in TensorType::all().filter(|&t| supports_int8(t)) {
             let (rows, k) = (37, 3 * ty.block_len().max(32));
-            for n in [1, 2, 8] {
+            for n in [1, 2, 8, 9, 35] {
                 let mut rng = Rng::for_name(9, &format!("{ty} {n}"));
                 let w = random_tensor(ty, rows, k, 0.05, &mut rng);
                 let mut x: Vec<f32> = (0..n * k).map(|_| rng.normal()).collect();
@@ -206,15 +206,15 @@ fn products_of_8_bit_integers_are_those_of_the_numbers_that_they_stand_for() {
 fn integers_with_weights_that_are_none_are_refused() {
     let Some((_, gpu)) = variants().into_iter().next() else { return };
     let buffer = gpu.alloc("all", 4096).expect("memory");
-    let product = |ty, n_cols| Op::MatMul {
+    let product = |ty| Op::MatMul {
         w: Weight { buffer: buffer.clone(), ty, rows: 1, k: 32 },
         bias: None,
         x: Operand::Int8(columns(&buffer, 0, int8_words(32))),
         y: columns(&buffer, 0, 1),
-        n_cols,
+        n_cols: 1,
     };
-    for (ty, n_cols) in [(TensorType::F16, 1), (TensorType::Q8_0, 9)] {
-        let error = gpu.run(&[product(ty, n_cols)]).expect_err("refused").to_string();
+    for ty in [TensorType::F16, TensorType::BF16, TensorType::F32] {
+        let error = gpu.run(&[product(ty)]).expect_err("refused").to_string();
         assert!(error.contains("8-bit"), "{error}");
     }
 }

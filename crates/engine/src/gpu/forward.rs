@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelembed_gpu::{
-    Activation, Backend, Buffer, CacheType, Columns, Gpu, INT8_COLS, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors,
-    int8_words, top_k_temp_bytes,
+    Activation, Backend, Buffer, CacheType, Columns, Gpu, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors, int8_words,
+    top_k_temp_bytes,
 };
 use modelembed_text::TokenId;
 
@@ -39,7 +39,7 @@ pub(crate) struct GpuSession {
     up: Buffer,     // (n_cols, n_ff)
     angles: Buffer, // (n_cols, 2, n_pairs)
     angles_windowed: Buffer,
-    /// Products' columns as pairs of 8-bit integers, where the device multiplies those: (INT8_COLS, int8_words).
+    /// Products' columns as pairs of 8-bit integers, where the device multiplies those: (n_cols, int8_words).
     int8: Option<Buffer>,
     logits: Option<Logits>,
     /// What went wrong where no error could be returned; the next pass returns it.
@@ -95,7 +95,7 @@ impl GpuSession {
         let floats = |n: usize| gpu.gpu.alloc("activations", n as u64 * 4);
         let logits = gpu.head.as_ref().map(|_| Logits::new(&gpu.gpu, model.n_vocab())).transpose()?;
         let longest = c.n_embd.max(c.n_ff).max(c.q_rows());
-        let int8 = gpu.int8.then(|| floats(INT8_COLS * int8_words(longest.next_multiple_of(32)))).transpose()?;
+        let int8 = gpu.int8.then(|| floats(max_cols * int8_words(longest.next_multiple_of(32)))).transpose()?;
         Ok(GpuSession {
             int8,
             kv,
@@ -407,7 +407,7 @@ impl GpuSession {
         let floats = Operand::Floats(columns(from, 0, k));
         // One rounding serves all of them.
         let takes_int8 = |w: &Linear| modelembed_gpu::supports_int8(w.ty);
-        let int8 = self.int8.as_ref().filter(|_| n <= INT8_COLS && targets.iter().any(|(w, ..)| takes_int8(w)));
+        let int8 = self.int8.as_ref().filter(|_| targets.iter().any(|(w, ..)| takes_int8(w)));
         let int8 = int8.map(|buffer| {
             let y = columns(buffer, 0, int8_words(k));
             ops.push(Op::Quantize { x: columns(from, 0, k), y: y.clone(), len: k, n_cols: n });
