@@ -562,31 +562,32 @@ unsafe fn add_values<V: Lanes, T: Element, const Q: usize>(
     // SAFETY: offsets stay below head_dim.
     unsafe {
         while d + 4 * V::N <= head_dim && Q * 4 <= sums::<V, T>() {
-            add_value_columns::<V, T, Q, 4>(weights, v, head_dim, d..d + 4 * V::N, range.clone(), acc, ahead);
+            add_value_columns::<V, T, Q, 4>(weights, v, head_dim, (d, V::N), range.clone(), acc, ahead);
             d += 4 * V::N;
         }
         while d + 2 * V::N <= head_dim && Q * 4 > sums::<V, T>() {
-            add_value_columns::<V, T, Q, 2>(weights, v, head_dim, d..d + 2 * V::N, range.clone(), acc, ahead);
+            add_value_columns::<V, T, Q, 2>(weights, v, head_dim, (d, V::N), range.clone(), acc, ahead);
             d += 2 * V::N;
         }
         while d < head_dim {
             let n = V::N.min(head_dim - d);
-            add_value_columns::<V, T, Q, 1>(weights, v, head_dim, d..d + n, range.clone(), acc, None);
+            add_value_columns::<V, T, Q, 1>(weights, v, head_dim, (d, n), range.clone(), acc, None);
             d += n;
         }
     }
 }
 
-/// [`add_values`] for some columns of a head, which fill `C` registers but for a part of the last.
+/// [`add_values`] for `C` registers of a head's elements from `first` on, of which the last holds `n` lanes. (A pair and no range, from which
+/// the compiler does not see that a register is full.)
 ///
 /// # Safety
-/// As [`add_values`]; the columns are below `head_dim`.
+/// As [`add_values`]; rows have `first + (C - 1) * N + n` elements.
 #[inline(always)]
 unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize>(
     weights: *const f32,
     v: *const T,
     head_dim: usize,
-    columns: Range<usize>,
+    (first, n): (usize, usize),
     range: Range<usize>,
     acc: *mut f32,
     ahead: Option<*const T>,
@@ -594,7 +595,6 @@ unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize
     // SAFETY: only the last register of a row may be partial, and `lanes` says so.
     unsafe {
         let row_len = T::row_len(head_dim).unwrap_or(0);
-        let (first, n) = (columns.start, columns.len() - (C - 1) * V::N);
         let acc = acc.add(first);
         let lanes = |c: usize| if c + 1 == C { n } else { V::N };
         let mut sums = [[V::splat(0.0); C]; Q];
