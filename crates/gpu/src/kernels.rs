@@ -141,11 +141,11 @@ impl Kernel {
 
     /// The WGSL text.
     pub(crate) fn source(self) -> String {
-        let matmul = |ty: TensorType, input: Input, constants: String, body: &str| {
+        let matmul = |ty: TensorType, input: Input, preamble: String, body: &str| {
             let parts = [include_str!("wgsl/matmul.wgsl"), include_str!("wgsl/weights.wgsl")];
             let parts = parts.map(|file| section(file, input.section()));
             let format = section(include_str!("wgsl/formats.wgsl"), ty.name());
-            format!("{constants}{}\n{}\n{format}\n{body}", parts[0], parts[1])
+            format!("{preamble}{}\n{}\n{format}\n{body}", parts[0], parts[1])
         };
         let elementwise = |name: &str| section(include_str!("wgsl/elementwise.wgsl"), name);
         let over_cache = |ty: CacheType, body: &str| {
@@ -170,7 +170,7 @@ impl Kernel {
                     Input::Float => include_str!("wgsl/gemm.wgsl"),
                     Input::Int8 => include_str!("wgsl/gemm_int8.wgsl"),
                 };
-                matmul(ty, input, String::new(), body)
+                matmul(ty, input, include_str!("wgsl/tile.wgsl").to_owned(), body)
             }
             Kernel::RmsNorm => include_str!("wgsl/rms_norm.wgsl").to_owned(),
             Kernel::Add => elementwise("add"),

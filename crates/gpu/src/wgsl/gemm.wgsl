@@ -41,11 +41,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         workgroupBarrier();
     }
-    for (var i = 0u; i < 4u; i++) {
-        let r = r0 + tr + 8u * i;
-        for (var j = 0u; j < 4u; j++) {
-            let c = c0 + tc + 8u * j;
-            if (r < p.rows && c < p.n_cols) { store(c, r, acc[i][j]); }
-        }
-    }
+    store_products(r0 + tr, c0 + tc, &acc);
 }
