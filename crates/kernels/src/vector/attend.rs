@@ -40,8 +40,6 @@ const POSITIONS: usize = 4;
 const MANY_FROM: usize = 32;
 /// Queries whose scores are held at once: 16 KiB.
 const MANY: usize = 64;
-/// Bytes of a cache line.
-const LINE: usize = 64;
 /// Floats of widened rows: 16 KiB, half of a small first-level cache.
 const WIDE_LEN: usize = 4096;
 
@@ -238,11 +236,8 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
 /// As [`Lanes`].
 #[inline(always)]
 unsafe fn request<V: Lanes, T: Element>(rows: *const T, at: usize, len: usize) {
-    let start: *const u8 = rows.wrapping_add(at).cast();
-    for line in (0..len * size_of::<T>()).step_by(LINE) {
-        // SAFETY: the caller's promise.
-        unsafe { V::request(start.wrapping_add(line)) };
-    }
+    // SAFETY: the caller's promise.
+    unsafe { V::request(rows.wrapping_add(at).cast(), len * size_of::<T>()) };
 }
 
 /// The part of `range` that lies within `block`, counted from its beginning.
@@ -476,11 +471,10 @@ unsafe fn score_some<V: Lanes, T: Element, const Q: usize, const P: usize>(
                 }
             }
         }
-        // Four sums at a time: of one query, or of two.
-        if P == 4 {
+        // Four sums at a time: of one query, or of two. (No index is beyond a row where P is 2, which the compiler would refuse.)
+        if P == POSITIONS {
             for j in 0..Q {
-                let four = V::sum4([sums[j][0], sums[j][1], sums[j][P - 2], sums[j][P - 1]]);
-                scores[j] = four;
+                scores[j] = V::sum4([sums[j][0], sums[j][1], sums[j][P - 2], sums[j][P - 1]]);
             }
         } else {
             for j in (0..Q).step_by(2) {

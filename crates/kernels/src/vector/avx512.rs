@@ -103,8 +103,8 @@ impl Lanes for Zmm {
     }
 
     #[inline(always)]
-    unsafe fn request(at: *const u8) {
-        crate::ahead::request(at, 1);
+    unsafe fn request(from: *const u8, len: usize) {
+        crate::ahead::request(from, len);
     }
 
     #[inline(always)]

@@ -16,8 +16,7 @@ pub(crate) trait Lanes: Copy {
     const QUERIES: usize;
     /// The same where rows are f32 already and need no register to be widened in.
     const MANY_QUERIES: usize;
-
-    /// Sums that fit into registers beside what they are made of.
+    /// Sums that fit into registers beside what they are made of, where rows are widened.
     const SUMS: usize;
 
     unsafe fn splat(x: f32) -> Self;
@@ -40,9 +39,9 @@ pub(crate) trait Lanes: Copy {
     /// `N / 2` numbers from memory, each in two neighbouring lanes.
     unsafe fn load_twice(from: *const f32) -> Self;
 
-    /// Asks for the cache line of an address, which may be any; nothing where that was not tried.
+    /// Requests some bytes, which may lie anywhere; does nothing where that was not tried.
     #[inline(always)]
-    unsafe fn request(_at: *const u8) {}
+    unsafe fn request(_from: *const u8, _len: usize) {}
 
     unsafe fn add(self, b: Self) -> Self;
     unsafe fn sub(self, b: Self) -> Self;
