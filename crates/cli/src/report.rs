@@ -66,7 +66,7 @@ pub fn banner(model: &Path, ctx_tokens: usize, gpu_layers: GpuLayers, mode: Mode
     )
 }
 
-/// What a GPU computes of a model of `n_layer` layers, and what is left to the CPU: the weights that a token reads, and the token
+/// What a GPU computes of a model, and what is left to the CPU: the weights that a token reads, and the token
 /// embedding, of which it reads a row. That one never leaves the CPU: a tied head on the GPU is a copy.
 pub fn placed(gpu: &GpuPlacement, model: &Model) -> String {
     let head = if gpu.has_head { " and the output head" } else { "" };

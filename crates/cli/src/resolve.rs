@@ -56,9 +56,8 @@ pub struct Setting {
     /// Where the time goes is measured.
     pub timing: bool,
     pub isa: Option<String>,
-    pub gpu_layers: GpuLayers,
-    /// The layers on a GPU were asked for, if only to have none.
-    pub gpu_layers_are_explicit: bool,
+    /// As asked for, if only to have none; none without a word.
+    pub gpu_layers: Option<GpuLayers>,
     /// Index or part of the name of the GPU.
     pub gpu_device: Option<String>,
     pub quiet: bool,
@@ -236,8 +235,7 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         }),
         timing: low.run.timing,
         isa: low.common.isa,
-        gpu_layers: low.common.ngl.unwrap_or(GpuLayers::Count(0)),
-        gpu_layers_are_explicit: low.common.ngl.is_some(),
+        gpu_layers: low.common.ngl,
         gpu_device: low.common.device,
         quiet: low.common.quiet,
         verbose: low.common.verbose,

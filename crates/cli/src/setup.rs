@@ -35,7 +35,7 @@ impl Setting {
             cache_type: self.cache_type,
             lock: self.lock,
             stream_reader: self.stream_reader,
-            gpu_layers: self.gpu_layers,
+            gpu_layers: self.gpu_layers.unwrap_or_default(),
             gpu_device: self.gpu_device.clone(),
             gpu_limits: GpuLimits::default(),
         }
@@ -66,7 +66,7 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
     if let Some(note) = &setting.model_note {
         notes.line(note);
     }
-    if setting.gpu_device.is_some() && !setting.gpu_layers_are_explicit {
+    if setting.gpu_device.is_some() && setting.gpu_layers.is_none() {
         notes.warning(
             "-device has no effect without -ngl, which says how many layers go to the GPU: all, auto or a number",
         );
@@ -99,7 +99,12 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
 /// Loads the model between the banner and the line that says that it is there.
 pub fn load_with_banner(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
     let notes = setting.notes();
-    notes.line(&report::banner(&setting.model, setting.ctx_tokens, setting.gpu_layers, setting.mode));
+    notes.line(&report::banner(
+        &setting.model,
+        setting.ctx_tokens,
+        setting.gpu_layers.unwrap_or_default(),
+        setting.mode,
+    ));
     let model = load(setting, interrupt)?;
     let address = model.storages().next().and_then(|storage| storage.base_address());
     if let Some(placement) = model.gpu_placement() {

@@ -38,10 +38,11 @@ impl Stamp {
     /// What changed since: `opened` is the file that was opened, as it is now, and `path` its name.
     pub(crate) fn change(&self, opened: &Metadata, path: &Path) -> Option<Change> {
         let now = Stamp::of(opened);
-        match () {
-            () if now.len_bytes < self.len_bytes => return Some(Change::CutShort),
-            () if (now.len_bytes, now.written) != (self.len_bytes, self.written) => return Some(Change::Rewritten),
-            () => {}
+        if now.len_bytes < self.len_bytes {
+            return Some(Change::CutShort);
+        }
+        if (now.len_bytes, now.written) != (self.len_bytes, self.written) {
+            return Some(Change::Rewritten);
         }
         match std::fs::metadata(path) {
             Ok(named) if now.is_another(Stamp::of(&named)) => Some(Change::Replaced),

@@ -9,8 +9,9 @@
 //! - [`mappers`] finds the processes that map a file; [`Storage::residency`] and [`Storage::evict`] are about its cached pages.
 //! - [`CountingAllocator`] counts what the heap holds.
 //!
-//! [`Storage::changed`] tells what became of a mapped file. One that another program truncates raises SIGBUS (an access violation on Windows) where its lost pages are
-//! read; [`LoadMode::Buffer`] avoids that at the price of a copy, and [`report_lost_pages`] turns it into a message.
+//! [`Storage::changed`] tells what became of a mapped file. One that another program truncates raises SIGBUS (an access violation on
+//! Windows) where its lost pages are read; [`LoadMode::Buffer`] avoids that at the price of a copy, and [`report_lost_pages`] turns
+//! it into a message.
 
 mod alloc;
 mod change;

@@ -177,8 +177,8 @@ fn child(setting: &Setting, compare: &Compare, mode: Mode) -> Result<Result<Figu
     if let Some(isa) = &setting.isa {
         command.arg(format!("-isa={isa}"));
     }
-    if setting.gpu_layers_are_explicit {
-        command.arg(format!("-ngl={}", report::layers(setting.gpu_layers)));
+    if let Some(layers) = setting.gpu_layers {
+        command.arg(format!("-ngl={}", report::layers(layers)));
     }
     if let Some(device) = &setting.gpu_device {
         command.arg(format!("-device={device}"));
