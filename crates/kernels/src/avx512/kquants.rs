@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::step::{
-    Bytes, Format, ROWS, Scales, Words, bits, byte_floats, in_all_lanes, lanes, load, pick, row_in_lane, widen,
+    Bytes, Format, ROWS, Scales, Words, bits, byte_floats, in_all_lanes, lanes, load, pick, row_in_lane, signed_floats,
+    widen,
 };
 
 /// The index of [`byte_floats`] for bytes `at`, `at + by`, ... of each row's lane: one for each run of a step.
@@ -28,26 +29,26 @@ const fn row_words(at: usize) -> Words {
     Words(out)
 }
 
-/// The index that spreads the integer scales of a step's 8 sub-blocks as [`Format::multipliers`] says.
-const fn multiplier_words(step: usize) -> Words {
-    let mut out = [0; 32];
-    let mut i = 0;
-    while i < 32 {
-        out[i] = (8 * step + i / 4) as u16;
-        i += 1;
+/// The index of [`signed_floats`] for bytes `at`, `at + 2`, ... of each row's lane: one for each run of a step.
+const fn half_run_bytes(at: usize) -> Bytes {
+    let mut out = [0; 64];
+    let mut l = 0;
+    while l < 16 {
+        out[l * 4 + 3] = (16 * (l % 4) + at + l / 4 * 2) as u8;
+        l += 1;
     }
-    Words(out)
+    Bytes(out)
 }
 
-/// 16 scales (i16) as [`Format::multipliers`] says.
-///
-/// # Safety
-/// AVX-512 BW.
-#[inline(always)]
-unsafe fn spread_multipliers(scales: __m256i, step: usize) -> __m512i {
-    static INDEX: [Words; 2] = [multiplier_words(0), multiplier_words(1)];
-    // SAFETY: the caller vouches for it.
-    unsafe { _mm512_permutexvar_epi16(INDEX[step].get(), _mm512_castsi256_si512(scales)) }
+/// The index that spreads the bytes of row `r`'s 8 sub-blocks of a step as [`Format::multipliers`] says, each to the upper half of a word.
+const fn multiplier_bytes(r: usize, step: usize) -> Bytes {
+    let mut out = [0; 64];
+    let mut i = 0;
+    while i < 32 {
+        out[i * 2 + 1] = (16 * r + 8 * step + i / 4) as u8;
+        i += 1;
+    }
+    Bytes(out)
 }
 
 /// The f16 at `at` of each row, in every lane.
@@ -124,7 +125,8 @@ impl Pairs {
         // SAFETY: the caller vouches for it.
         unsafe {
             let min = _mm512_mul_ps(self.minus_dmin, byte_floats(self.bytes, &MINS[step]));
-            Scales { scale: _mm512_mul_ps(self.d, byte_floats(self.bytes, &SCALES[step])), min: [min; 2] }
+            let scale = _mm512_mul_ps(self.d, byte_floats(self.bytes, &SCALES[step]));
+            Scales { scale, sub: [_mm512_setzero_ps(); 2], offset: [min; 2] }
         }
     }
 }
@@ -180,7 +182,7 @@ pub(super) struct Q4_K;
 unsafe impl Format for Q4_K {
     const BYTES: usize = 144;
     const BLOCK_RUNS: usize = 8;
-    const MINS: usize = 1;
+    const OFFSETS: usize = 1;
     type Head = Pairs;
 
     #[inline(always)]
@@ -209,7 +211,7 @@ pub(super) struct Q5_K;
 unsafe impl Format for Q5_K {
     const BYTES: usize = 176;
     const BLOCK_RUNS: usize = 8;
-    const MINS: usize = 1;
+    const OFFSETS: usize = 1;
     type Head = Pairs;
 
     #[inline(always)]
@@ -232,156 +234,159 @@ unsafe impl Format for Q5_K {
     }
 }
 
-/// See the format's definition, `format::Q6_K`.
-#[allow(non_camel_case_types, reason = "the format's own name")]
-pub(super) struct Q6_K;
-// SAFETY: loads are within the block's 210 bytes.
-unsafe impl Format for Q6_K {
-    const BYTES: usize = 210;
-    const BLOCK_RUNS: usize = 8;
-    const CENTRE: u8 = 32;
-    const SUB16: bool = true;
-    type Head = Scales;
-
-    #[inline(always)]
-    unsafe fn head<const TAIL: bool>(rows: [*const u8; ROWS], _n_bytes: usize) -> Scales {
-        // SAFETY: the caller vouches for the CPU and the block.
-        unsafe { Scales { scale: row_scales(rows, 208), min: [_mm512_setzero_ps(); 2] } }
-    }
-
-    #[inline(always)]
-    unsafe fn scales(head: &Scales, _step: usize) -> Scales {
-        *head
-    }
-
-    #[inline(always)]
-    unsafe fn quants<const TAIL: bool>(row: *const u8, step: usize, _n_bytes: usize) -> [__m512i; 2] {
-        // Runs 0 and 1 are the low nibbles of 64 bytes, runs 2 and 3 the high ones.
-        static NIBBLES: Bytes = lanes([pick(4, 0, 0), pick(4, 0, 0), pick(4, 4, 0), pick(4, 4, 0)]);
-        static TOP: Bytes = two_bits(4);
-        // SAFETY: the caller vouches for the CPU and the block.
-        unsafe {
-            let v = load::<false>(row, 64 * step, 0);
-            let first = _mm512_shuffle_i64x2::<0b10_00_10_00>(v, v);
-            let second = _mm512_shuffle_i64x2::<0b11_01_11_01>(v, v);
-            or([bits(first, &NIBBLES), bits(second, &NIBBLES)], bits_of_32(row.add(128 + 32 * step), &TOP))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn multipliers(row: *const u8, step: usize) -> __m512i {
-        // SAFETY: the caller vouches for the CPU and the block.
-        unsafe { spread_multipliers(_mm256_cvtepi8_epi16(_mm_loadu_si128(row.add(192).cast())), step) }
-    }
-}
-
-/// See the format's definition, `format::Q3_K`.
-#[allow(non_camel_case_types, reason = "the format's own name")]
-pub(super) struct Q3_K;
-// SAFETY: loads are within the block's 110 bytes.
-unsafe impl Format for Q3_K {
-    const BYTES: usize = 110;
-    const BLOCK_RUNS: usize = 8;
-    const CENTRE: u8 = 4;
-    const SUB16: bool = true;
-    type Head = Scales;
-
-    #[inline(always)]
-    unsafe fn head<const TAIL: bool>(rows: [*const u8; ROWS], _n_bytes: usize) -> Scales {
-        // SAFETY: the caller vouches for the CPU and the block.
-        unsafe { Scales { scale: row_scales(rows, 108), min: [_mm512_setzero_ps(); 2] } }
-    }
-
-    #[inline(always)]
-    unsafe fn scales(head: &Scales, _step: usize) -> Scales {
-        *head
-    }
-
-    #[inline(always)]
-    unsafe fn quants<const TAIL: bool>(row: *const u8, step: usize, _n_bytes: usize) -> [__m512i; 2] {
-        static LOW: Bytes = two_bits(0);
-        static THIRD: [Bytes; 2] = [one_bit(0, 2), one_bit(4, 2)];
-        // SAFETY: the caller vouches for the CPU and the block.
-        unsafe { or(bits_of_32(row.add(32 + 32 * step), &LOW), bits_of_32(row, &THIRD[step])) }
-    }
-
-    #[inline(always)]
-    unsafe fn multipliers(row: *const u8, step: usize) -> __m512i {
-        // SAFETY: the caller vouches for the CPU and the block.
-        unsafe {
-            let word = |i: usize| row.add(96 + i * 4).cast::<u32>().read_unaligned();
-            let (a, b, c) = (word(0), word(1), word(2));
-            let low = |v: u32| v & 0x0f0f_0f0f;
-            let high = |v: u32| (v & 0x0303_0303) << 4;
-            // Scales 8 * step.. to 8 * step + 7.
-            let (first, second) = if step == 0 {
-                (low(a) | high(c), low(b) | high(c >> 2))
-            } else {
-                (low(a >> 4) | high(c >> 4), low(b >> 4) | high(c >> 6))
-            };
-            let eight = _mm_cvtsi64_si128((u64::from(first) | u64::from(second) << 32) as i64);
-            let scales = _mm256_cvtepi8_epi16(_mm_sub_epi8(eight, _mm_set1_epi8(32)));
-            spread_multipliers(scales, 0)
-        }
-    }
-}
-
-/// Q2_K's common factors, and in row `i`'s lane the minimums of its 16 sub-blocks.
+/// What belongs to the 16 sub-blocks of four rows. Row `i`'s lane holds a byte for each of them.
 #[derive(Clone, Copy)]
-pub(super) struct Mins16 {
+pub(super) struct Sixteenths {
     d: __m512,
-    minus_dmin: __m512,
+    /// What multiplies `mins`.
+    factor: __m512,
+    /// Signed integer scales.
+    scales: __m512i,
+    /// Minimums or, where integers have a centre, the scales once more.
     mins: __m512i,
 }
 
-/// See the format's definition, `format::Q2_K`.
-#[allow(non_camel_case_types, reason = "the format's own name")]
-pub(super) struct Q2_K;
-// SAFETY: loads are within the block's 84 bytes.
-unsafe impl Format for Q2_K {
-    const BYTES: usize = 84;
-    const BLOCK_RUNS: usize = 8;
-    const SUB16: bool = true;
-    const MINS: usize = 2;
-    type Head = Mins16;
-
+impl Sixteenths {
+    /// The head of a format whose integers have the centre `-centre`.
+    ///
+    /// # Safety
+    /// AVX-512 F.
     #[inline(always)]
-    unsafe fn head<const TAIL: bool>(rows: [*const u8; ROWS], _n_bytes: usize) -> Mins16 {
-        static HIGH: Bytes = lanes([pick(4, 4, 0); 4]);
-        // SAFETY: the caller vouches for the CPU and the block.
+    unsafe fn centred(d: __m512, centre: f32, scales: __m512i) -> Sixteenths {
+        // SAFETY: the caller vouches for it.
+        unsafe { Sixteenths { d, factor: _mm512_mul_ps(d, _mm512_set1_ps(centre)), scales, mins: scales } }
+    }
+
+    /// See [`Format::scales`].
+    ///
+    /// # Safety
+    /// AVX-512 with VBMI.
+    #[inline(always)]
+    unsafe fn scales(&self, step: usize) -> Scales {
+        static INDEX: [[Bytes; 2]; 2] =
+            [[half_run_bytes(0), half_run_bytes(1)], [half_run_bytes(8), half_run_bytes(9)]];
+        // SAFETY: the caller vouches for it.
         unsafe {
-            Mins16 {
-                d: row_scales(rows, 80),
-                minus_dmin: _mm512_sub_ps(_mm512_setzero_ps(), row_scales(rows, 82)),
-                mins: bits(row_in_lane(rows), &HIGH),
+            let [first, second] = &INDEX[step];
+            Scales {
+                scale: self.d,
+                sub: [signed_floats(self.scales, first), signed_floats(self.scales, second)],
+                offset: [
+                    _mm512_mul_ps(self.factor, signed_floats(self.mins, first)),
+                    _mm512_mul_ps(self.factor, signed_floats(self.mins, second)),
+                ],
             }
         }
     }
 
+    /// See [`Format::multipliers`].
+    ///
+    /// # Safety
+    /// AVX-512 with VBMI.
     #[inline(always)]
-    unsafe fn scales(head: &Mins16, step: usize) -> Scales {
-        static MINS: [[Bytes; 2]; 2] = [[run_bytes(0, 2), run_bytes(1, 2)], [run_bytes(8, 2), run_bytes(9, 2)]];
-        // SAFETY: the caller vouches for the CPU.
+    unsafe fn multipliers(&self, r: usize, step: usize) -> __m512i {
+        static INDEX: [[Bytes; ROWS]; 2] = [
+            [multiplier_bytes(0, 0), multiplier_bytes(1, 0), multiplier_bytes(2, 0), multiplier_bytes(3, 0)],
+            [multiplier_bytes(0, 1), multiplier_bytes(1, 1), multiplier_bytes(2, 1), multiplier_bytes(3, 1)],
+        ];
+        // SAFETY: the caller vouches for it.
         unsafe {
-            let first = _mm512_mul_ps(head.minus_dmin, byte_floats(head.mins, &MINS[step][0]));
-            let second = _mm512_mul_ps(head.minus_dmin, byte_floats(head.mins, &MINS[step][1]));
-            Scales { scale: head.d, min: [first, second] }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn quants<const TAIL: bool>(row: *const u8, step: usize, _n_bytes: usize) -> [__m512i; 2] {
-        static LOW: Bytes = two_bits(0);
-        // SAFETY: the caller vouches for the CPU and the block.
-        unsafe { bits_of_32(row.add(16 + 32 * step), &LOW) }
-    }
-
-    #[inline(always)]
-    unsafe fn multipliers(row: *const u8, step: usize) -> __m512i {
-        // SAFETY: the caller vouches for the CPU and the block.
-        unsafe {
-            let scales = _mm_and_si128(_mm_loadu_si128(row.cast()), _mm_set1_epi8(15));
-            spread_multipliers(_mm256_cvtepu8_epi16(scales), step)
+            let high = _mm512_maskz_permutexvar_epi8(0xaaaa_aaaa_aaaa_aaaa, INDEX[step][r].get(), self.scales);
+            _mm512_srai_epi16::<8>(high)
         }
     }
 }
+
+macro_rules! sub16 {
+    ($name:ident, $bytes:literal, |$rows:ident| $head:expr, |$row:ident, $step:ident| $quants:expr) => {
+        #[doc = concat!("See the format's definition, `format::", stringify!($name), "`.")]
+        #[allow(non_camel_case_types, reason = "the format's own name")]
+        pub(super) struct $name;
+        // SAFETY: loads are within the block.
+        unsafe impl Format for $name {
+            const BYTES: usize = $bytes;
+            const BLOCK_RUNS: usize = 8;
+            const SUB16: bool = true;
+            const OFFSETS: usize = 2;
+            type Head = Sixteenths;
+
+            #[inline(always)]
+            unsafe fn head<const TAIL: bool>($rows: [*const u8; ROWS], _n_bytes: usize) -> Sixteenths {
+                // SAFETY: the caller vouches for the CPU and the block.
+                unsafe { $head }
+            }
+
+            #[inline(always)]
+            unsafe fn scales(head: &Sixteenths, step: usize) -> Scales {
+                // SAFETY: the caller vouches for the CPU.
+                unsafe { head.scales(step) }
+            }
+
+            #[inline(always)]
+            unsafe fn quants<const TAIL: bool>($row: *const u8, $step: usize, _n_bytes: usize) -> [__m512i; 2] {
+                // SAFETY: the caller vouches for the CPU and the block.
+                unsafe { $quants }
+            }
+
+            #[inline(always)]
+            unsafe fn multipliers(head: &Sixteenths, r: usize, step: usize) -> __m512i {
+                // SAFETY: the caller vouches for the CPU.
+                unsafe { head.multipliers(r, step) }
+            }
+        }
+    };
+}
+
+sub16!(Q6_K, 210, |rows| Sixteenths::centred(row_scales(rows, 208), -32.0, row_in_lane(rows.map(|p| p.add(192)))), |row, step| {
+    // Runs 0 and 1 are the low nibbles of 64 bytes, runs 2 and 3 the high ones.
+    static NIBBLES: Bytes = lanes([pick(4, 0, 0), pick(4, 0, 0), pick(4, 4, 0), pick(4, 4, 0)]);
+    static TOP: Bytes = two_bits(4);
+    let v = load::<false>(row, 64 * step, 0);
+    let first = _mm512_shuffle_i64x2::<0b10_00_10_00>(v, v);
+    let second = _mm512_shuffle_i64x2::<0b11_01_11_01>(v, v);
+    or([bits(first, &NIBBLES), bits(second, &NIBBLES)], bits_of_32(row.add(128 + 32 * step), &TOP))
+});
+
+sub16!(
+    Q3_K,
+    110,
+    |rows| {
+        // The twelve bytes of scales are the third to fourteenth of these sixteen, which end with the block: words a, b, c. Scales
+        // 0.. and 4.. are the low nibbles of a and b, 8.. and 12.. the high ones; c holds the upper two bits of all.
+        static LOW: Bytes = per_lane([2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9]);
+        static HIGH: Bytes = per_lane([10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13]);
+        let v = row_in_lane(rows.map(|p| p.add(94)));
+        let low = _mm512_shuffle_epi8(v, LOW.get());
+        let low = _mm512_srlv_epi64(low, _mm512_broadcast_i32x4(_mm_set_epi64x(4, 0)));
+        let high = _mm512_shuffle_epi8(v, HIGH.get());
+        let high = _mm512_srlv_epi32(high, _mm512_broadcast_i32x4(_mm_setr_epi32(0, 2, 4, 6)));
+        let high = _mm512_slli_epi16::<4>(_mm512_and_si512(high, _mm512_set1_epi8(3)));
+        let scales = _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi8(15)), high);
+        Sixteenths::centred(row_scales(rows, 108), -4.0, _mm512_sub_epi8(scales, _mm512_set1_epi8(32)))
+    },
+    |row, step| {
+        static LOW: Bytes = two_bits(0);
+        static THIRD: [Bytes; 2] = [one_bit(0, 2), one_bit(4, 2)];
+        or(bits_of_32(row.add(32 + 32 * step), &LOW), bits_of_32(row, &THIRD[step]))
+    }
+);
+
+sub16!(
+    Q2_K,
+    84,
+    |rows| {
+        static LOW: Bytes = lanes([pick(4, 0, 0); 4]);
+        static HIGH: Bytes = lanes([pick(4, 4, 0); 4]);
+        let both = row_in_lane(rows);
+        Sixteenths {
+            d: row_scales(rows, 80),
+            factor: _mm512_mul_ps(row_scales(rows, 82), _mm512_set1_ps(-1.0)),
+            scales: bits(both, &LOW),
+            mins: bits(both, &HIGH),
+        }
+    },
+    |row, step| {
+        static LOW: Bytes = two_bits(0);
+        bits_of_32(row.add(16 + 32 * step), &LOW)
+    }
+);

@@ -122,17 +122,56 @@ unsafe fn fifth_bits<const TAIL: bool>(row: *const u8, second: usize, index: &By
     }
 }
 
+/// Scales without offsets, from what [`fields`] gives.
+///
+/// # Safety
+/// AVX-512 F.
+#[inline(always)]
+unsafe fn plain(words: __m512i) -> Scales {
+    // SAFETY: the caller vouches for it.
+    unsafe {
+        let zero = _mm512_setzero_ps();
+        Scales { scale: _mm512_cvtph_ps(_mm512_castsi512_si256(words)), sub: [zero; 2], offset: [zero; 2] }
+    }
+}
+
+/// Scales, and offsets of `factor * scale`.
+///
+/// # Safety
+/// AVX-512 F.
+#[inline(always)]
+unsafe fn with_factor(words: __m512i, factor: f32) -> Scales {
+    // SAFETY: the caller vouches for it.
+    unsafe {
+        let scales = plain(words);
+        Scales { offset: [_mm512_mul_ps(scales.scale, _mm512_set1_ps(factor)); 2], ..scales }
+    }
+}
+
+/// Scales, and the minimums beside them.
+///
+/// # Safety
+/// AVX-512 F.
+#[inline(always)]
+unsafe fn with_minimum(words: __m512i) -> Scales {
+    // SAFETY: the caller vouches for it.
+    unsafe {
+        let [scale, min] = widen(words);
+        Scales { scale, sub: [_mm512_setzero_ps(); 2], offset: [min; 2] }
+    }
+}
+
 macro_rules! block32 {
-    ($name:ident, $bytes:literal, second: $second:literal, centre: $centre:literal, mins: $mins:literal,
-     |$row:ident, $n:ident| $quants:expr) => {
+    ($name:ident, $bytes:literal, second: $second:literal, signed: $signed:literal, offsets: $offsets:literal,
+     |$words:ident| $scales:expr, |$row:ident, $n:ident| $quants:expr) => {
         #[doc = concat!("See the format's definition, `format::", stringify!($name), "`.")]
         pub(super) struct $name;
         // SAFETY: loads are within four blocks, masked to `n_bytes` in the tail.
         unsafe impl Format for $name {
             const BYTES: usize = $bytes;
             const BLOCK_RUNS: usize = 1;
-            const CENTRE: u8 = $centre;
-            const MINS: usize = $mins;
+            const SIGNED: bool = $signed;
+            const OFFSETS: usize = $offsets;
             type Head = Scales;
 
             #[inline(always)]
@@ -140,14 +179,8 @@ macro_rules! block32 {
                 static INDEX: Words = header($bytes, $second);
                 // SAFETY: the caller vouches for the CPU and the bytes.
                 unsafe {
-                    let words = fields::<TAIL>(rows, $bytes, $second, &INDEX, n_bytes);
-                    if $mins == 0 {
-                        let scale = _mm512_cvtph_ps(_mm512_castsi512_si256(words));
-                        Scales { scale, min: [_mm512_setzero_ps(); 2] }
-                    } else {
-                        let [scale, min] = widen(words);
-                        Scales { scale, min: [min; 2] }
-                    }
+                    let $words = fields::<TAIL>(rows, $bytes, $second, &INDEX, n_bytes);
+                    $scales
                 }
             }
 
@@ -165,19 +198,19 @@ macro_rules! block32 {
     };
 }
 
-block32!(Q4_0, 18, second: 8, centre: 8, mins: 0, |row, n| {
+block32!(Q4_0, 18, second: 8, signed: false, offsets: 1, |words| with_factor(words, -8.0), |row, n| {
     static INDEX: Bytes = sixteen(18, 2, 8);
     let q = gather::<TAIL>(row, 8, &INDEX, n);
     [bits(q, &LOW), bits(q, &HIGH)]
 });
 
-block32!(Q4_1, 20, second: 16, centre: 0, mins: 1, |row, n| {
+block32!(Q4_1, 20, second: 16, signed: false, offsets: 1, |words| with_minimum(words), |row, n| {
     static INDEX: Bytes = sixteen(20, 4, 16);
     let q = gather::<TAIL>(row, 16, &INDEX, n);
     [bits(q, &LOW), bits(q, &HIGH)]
 });
 
-block32!(Q5_0, 22, second: 24, centre: 16, mins: 0, |row, n| {
+block32!(Q5_0, 22, second: 24, signed: false, offsets: 1, |words| with_factor(words, -16.0), |row, n| {
     static INDEX: Bytes = sixteen(22, 6, 24);
     static FIFTH: [Bytes; 2] = [fifth(22, 2, 24), fifth(22, 4, 24)];
     let q = gather::<TAIL>(row, 24, &INDEX, n);
@@ -187,7 +220,7 @@ block32!(Q5_0, 22, second: 24, centre: 16, mins: 0, |row, n| {
     ]
 });
 
-block32!(Q5_1, 24, second: 32, centre: 0, mins: 1, |row, n| {
+block32!(Q5_1, 24, second: 32, signed: false, offsets: 1, |words| with_minimum(words), |row, n| {
     static INDEX: Bytes = sixteen(24, 8, 32);
     static FIFTH: [Bytes; 2] = [fifth(24, 4, 32), fifth(24, 6, 32)];
     let q = gather::<TAIL>(row, 32, &INDEX, n);
@@ -208,15 +241,11 @@ const fn sixteen_of_pairs(at: usize) -> Bytes {
     Bytes(out)
 }
 
-block32!(Q8_0, 34, second: 68, centre: 128, mins: 0, |row, n| {
+block32!(Q8_0, 34, second: 68, signed: true, offsets: 0, |words| plain(words), |row, n| {
     // First halves lie within bytes 0..64 of a pair of blocks, second halves within 4..68.
     static FIRST: Bytes = sixteen_of_pairs(2);
     static SECOND: Bytes = sixteen_of_pairs(14);
     let (a, b) = (load::<TAIL>(row, 0, n), load::<TAIL>(row, 68, n));
     let (c, d) = (load::<TAIL>(row, 4, n), load::<TAIL>(row, 72, n));
-    let sign = _mm512_set1_epi8(-128);
-    [
-        _mm512_xor_si512(_mm512_permutex2var_epi8(a, FIRST.get(), b), sign),
-        _mm512_xor_si512(_mm512_permutex2var_epi8(c, SECOND.get(), d), sign),
-    ]
+    [_mm512_permutex2var_epi8(a, FIRST.get(), b), _mm512_permutex2var_epi8(c, SECOND.get(), d)]
 });

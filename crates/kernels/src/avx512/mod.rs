@@ -1,33 +1,29 @@
 //! Kernels for x86-64 with AVX-512 (F, BW, DQ, VL, VNNI, VBMI) and GFNI.
 //!
-//! A product of a row and a column, in plain words, for one format:
-//! ```text
-//! for each run of 32 weights:
-//!     dot  = sum of q[i] * x[i]                 (integers, exact)
-//!     acc += dot * (weight scale * activation scale) + minimum * (sum of the activations)
-//! ```
-//! What the code adds:
-//! 1. Four rows and four runs are one *step*: 128 weights of each row become two registers in which 128-bit lane `j` holds halves of
-//!    run `j`, whatever the format. A byte permutation out of the blocks puts them there; one GFNI multiplication shifts and masks all
-//!    bit fields, differently in each lane. `vpdpbusd` multiplies with activations that lie likewise.
-//! 2. The four rows' registers are summed by one transposition: 16 integers, lane `j` dword `i` = run `j` of row `i`. One conversion,
-//!    one product of scales and one FMA serve 512 weights; scales are decoded sixteen at a time in that same order.
-//! 3. `vpdpbusd` wants unsigned weights. A format's constant offset (Q4_0's -8, Q8_0's +128) is undone exactly, in integers: the
-//!    accumulators start from minus offset times the activations.
-//! 4. Formats with sub-blocks of 16 pack both halves to 16 bits (they fit) and multiply by the integer scales in `vpdpwssd`.
-//! 5. Weights are unpacked once for up to eight columns.
-//! 6. A product's arithmetic is the lane's own: it does not depend on the other rows and columns of the step. Rows beyond the last
-//!    repeat the last; runs beyond the last are masked to zero.
+//! 1. Four rows and four runs of 32 weights are one *step* (`step`): 128 weights of each row become two registers in which 128-bit lane
+//!    `j` holds halves of run `j`, whatever the format. A byte permutation out of the blocks puts them there; one GFNI multiplication
+//!    shifts and masks all bit fields, differently in each lane. Scales are decoded sixteen at a time in that same order.
+//! 2. Four steps side by side are sixteen rows (`rows`). Their registers are turned over into one of sixteen rows for each run: the sums
+//!    of a row-dot (`dots`), the weights themselves of a panel (`panel`).
+//! 3. `vpdpbusd` multiplies unsigned weights with signed activations. A format's constant offset (Q4_0's -8) goes through the
+//!    activations' precomputed sums. Of two signed factors one gets 128 added, which is undone exactly, in integers.
+//! 4. Where sub-blocks have 16 elements, row-dots pack both halves' sums of four products to 16 bits (they fit) and multiply by the
+//!    integer scales in `vpdpwssd`; panels multiply the whole sums in f32 (they fit too).
+//! 5. The integer sum of a run is exact, and its way into the f32 sum is AVX2's, operation by operation: the tables of one architecture
+//!    give the same bits, and so do row-dots and panels.
 
 mod dots;
 mod kquants;
 mod legacy;
+mod panel;
 mod quantize;
+mod rows;
 mod step;
 
 use modelembed_gguf::TensorType;
 
 use crate::avx2;
+use crate::format::for_each_format;
 use crate::matrix::ActKind;
 use crate::table::{MatrixFns, PanelMul, RowDots};
 use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
@@ -38,10 +34,18 @@ pub(crate) static MATRIX: MatrixFns =
     MatrixFns { quantize: quantize::quantize, row_dots, panel, dequantize: avx2::MATRIX.dequantize };
 
 fn panel(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
-    match kind {
-        ActKind::Q8 => None,
-        ActKind::F32 => (avx2::MATRIX.panel)(ty, kind),
+    if kind != ActKind::Q8 {
+        return (avx2::MATRIX.panel)(ty, kind);
     }
+    macro_rules! table {
+        ($($f:ident),*) => {
+            match ty {
+                $(TensorType::$f => Some(crate::panel::mul::<panel::Quantised<$f>>),)*
+                _ => None,
+            }
+        };
+    }
+    for_each_format!(table)
 }
 
 fn row_dots(ty: TensorType, kind: ActKind) -> Option<RowDots> {
@@ -56,5 +60,5 @@ fn row_dots(ty: TensorType, kind: ActKind) -> Option<RowDots> {
             }
         };
     }
-    crate::format::for_each_format!(table)
+    for_each_format!(table)
 }

@@ -9,12 +9,14 @@ pub(super) const RUNS: usize = 4;
 /// Elements in a run.
 pub(super) const RUN: usize = 32;
 
-/// The f32 scales of a step. Lane `j`, element `i` belongs to run `j` of row `i`.
+/// The f32 values of a step. Lane `j`, element `i` belongs to run `j` of row `i`.
 #[derive(Clone, Copy)]
 pub(super) struct Scales {
     pub scale: __m512,
+    /// `SUB16` formats: the integer scales of the first and second 16 elements of each run.
+    pub sub: [__m512; 2],
     /// What multiplies the sums of activations: of each run (the first), or of the first and second 16 elements of each run.
-    pub min: [__m512; 2],
+    pub offset: [__m512; 2],
 }
 
 /// How to read a format step by step.
@@ -28,12 +30,12 @@ pub(super) unsafe trait Format {
     const BYTES: usize;
     /// Runs in one block: 1 or 8.
     const BLOCK_RUNS: usize;
-    /// What unsigned integers are above their meaning.
-    const CENTRE: u8 = 0;
+    /// Integers are signed bytes, else unsigned ones of at most 6 bits.
+    const SIGNED: bool = false;
     /// Sub-blocks have 16 elements and an integer scale each.
     const SUB16: bool = false;
-    /// Used elements of [`Scales::min`].
-    const MINS: usize = 0;
+    /// Used elements of [`Scales::offset`]: as many as there are sub-blocks in a run, or none.
+    const OFFSETS: usize;
     /// What is decoded once for the steps of a block.
     type Head: Copy;
 
@@ -42,15 +44,15 @@ pub(super) unsafe trait Format {
     /// The scales of step `step` (0 or 1) of the block.
     unsafe fn scales(head: &Self::Head, step: usize) -> Scales;
 
-    /// 128 unsigned weights of a row: lane `j` of the first register holds elements 0..16 of run `j`, of the second 16..32.
+    /// 128 weights of a row: lane `j` of the first register holds elements 0..16 of run `j`, of the second 16..32.
     unsafe fn quants<const TAIL: bool>(row: *const u8, step: usize, n_bytes: usize) -> [__m512i; 2];
 
-    /// `SUB16` formats: the integer scales as i16; in lane `j` four times that of the first half of run `j`, four times that of the
-    /// second.
+    /// `SUB16` formats: the integer scales of row `r` as i16; in lane `j` four times that of the first half of run `j`, four times that
+    /// of the second.
     ///
     /// # Safety
     /// As above.
-    unsafe fn multipliers(_row: *const u8, _step: usize) -> __m512i {
+    unsafe fn multipliers(_head: &Self::Head, _r: usize, _step: usize) -> __m512i {
         // SAFETY: the caller vouches for AVX-512.
         unsafe { _mm512_setzero_si512() }
     }
@@ -178,4 +180,17 @@ pub(super) unsafe fn widen(v: __m512i) -> [__m512; 2] {
 pub(super) unsafe fn byte_floats(v: __m512i, index: &Bytes) -> __m512 {
     // SAFETY: the caller vouches for both.
     unsafe { _mm512_cvtepi32_ps(_mm512_maskz_permutexvar_epi8(0x1111_1111_1111_1111, index.get(), v)) }
+}
+
+/// As [`byte_floats`] for signed bytes, each in the highest byte of a dword.
+///
+/// # Safety
+/// AVX-512 F and VBMI.
+#[inline(always)]
+pub(super) unsafe fn signed_floats(v: __m512i, index: &Bytes) -> __m512 {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let high = _mm512_maskz_permutexvar_epi8(0x8888_8888_8888_8888, index.get(), v);
+        _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(high))
+    }
 }
