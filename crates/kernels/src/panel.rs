@@ -78,14 +78,14 @@ pub(crate) unsafe trait Panel {
     /// The rows have these elements; `panel` is aligned to 64 bytes and has room for them.
     unsafe fn pack(rows: &PanelRows, k: usize, n: usize, panel: *mut u8);
 
-    /// Adds to `acc[c * stride + r]` the products of the panel's row `r` and column `c`.
+    /// Adds to `acc[c * stride + r]` the products of the panel's row `r` and column `c`, for the first `n_rows` rows at least.
     ///
     /// The sequence of operations on one accumulator must not depend on `cols.n_cols`, nor on where `k` is cut.
     ///
     /// # Safety
     /// `panel` is what [`Self::pack`] wrote for `cols.k` and the same `n`; there are `1..=COLS` columns; `acc` holds
     /// `(n_cols - 1) * stride + ROWS` elements.
-    unsafe fn tile(panel: *const u8, n: usize, cols: &TileCols, acc: *mut f32, stride: usize);
+    unsafe fn tile(panel: *const u8, n: usize, n_rows: usize, cols: &TileCols, acc: *mut f32, stride: usize);
 }
 
 #[repr(align(64))]
@@ -132,10 +132,10 @@ pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
                         _ => acc[..n].copy_from_slice(&out.column(c)[first..first + n]),
                     }
                 }
-                for p in 0..n.div_ceil(P::ROWS) {
-                    let acc = acc[p * P::ROWS..].as_mut_ptr();
+                for (p, r) in (0..n).step_by(P::ROWS).enumerate() {
+                    let (acc, n_rows) = (acc[r..].as_mut_ptr(), P::ROWS.min(n - r));
                     // SAFETY: panel p was packed above; `acc` has MAX_TILE_COLS columns of MAX_STRIP_ROWS rows.
-                    unsafe { P::tile(strip.add(p * panel_bytes), len, &tile, acc, MAX_STRIP_ROWS) };
+                    unsafe { P::tile(strip.add(p * panel_bytes), len, n_rows, &tile, acc, MAX_STRIP_ROWS) };
                 }
                 for (acc, c) in acc.chunks_exact(MAX_STRIP_ROWS).zip(cols) {
                     let column = out.column(c);

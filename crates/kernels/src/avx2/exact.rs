@@ -202,7 +202,7 @@ unsafe impl<R: ReadF32> Panel for Floats<R> {
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn tile(panel: *const u8, n: usize, cols: &TileCols, acc: *mut f32, stride: usize) {
+    unsafe fn tile(panel: *const u8, n: usize, _n_rows: usize, cols: &TileCols, acc: *mut f32, stride: usize) {
         // SAFETY: the caller's duties are handed on.
         unsafe {
             match cols.n_cols {

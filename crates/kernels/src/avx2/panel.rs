@@ -49,7 +49,7 @@ unsafe impl<F: Format8> Panel for Quantised<F> {
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn tile(panel: *const u8, n: usize, cols: &TileCols, acc: *mut f32, stride: usize) {
+    unsafe fn tile(panel: *const u8, n: usize, _n_rows: usize, cols: &TileCols, acc: *mut f32, stride: usize) {
         // SAFETY: the caller's duties are handed on.
         unsafe {
             match cols.n_cols {

@@ -337,15 +337,20 @@ macro_rules! sub16 {
     };
 }
 
-sub16!(Q6_K, 210, |rows| Sixteenths::centred(row_scales(rows, 208), -32.0, row_in_lane(rows.map(|p| p.add(192)))), |row, step| {
-    // Runs 0 and 1 are the low nibbles of 64 bytes, runs 2 and 3 the high ones.
-    static NIBBLES: Bytes = lanes([pick(4, 0, 0), pick(4, 0, 0), pick(4, 4, 0), pick(4, 4, 0)]);
-    static TOP: Bytes = two_bits(4);
-    let v = load::<false>(row, 64 * step, 0);
-    let first = _mm512_shuffle_i64x2::<0b10_00_10_00>(v, v);
-    let second = _mm512_shuffle_i64x2::<0b11_01_11_01>(v, v);
-    or([bits(first, &NIBBLES), bits(second, &NIBBLES)], bits_of_32(row.add(128 + 32 * step), &TOP))
-});
+sub16!(
+    Q6_K,
+    210,
+    |rows| Sixteenths::centred(row_scales(rows, 208), -32.0, row_in_lane(rows.map(|p| p.add(192)))),
+    |row, step| {
+        // Runs 0 and 1 are the low nibbles of 64 bytes, runs 2 and 3 the high ones.
+        static NIBBLES: Bytes = lanes([pick(4, 0, 0), pick(4, 0, 0), pick(4, 4, 0), pick(4, 4, 0)]);
+        static TOP: Bytes = two_bits(4);
+        let v = load::<false>(row, 64 * step, 0);
+        let first = _mm512_shuffle_i64x2::<0b10_00_10_00>(v, v);
+        let second = _mm512_shuffle_i64x2::<0b11_01_11_01>(v, v);
+        or([bits(first, &NIBBLES), bits(second, &NIBBLES)], bits_of_32(row.add(128 + 32 * step), &TOP))
+    }
+);
 
 sub16!(
     Q3_K,

@@ -43,16 +43,15 @@ unsafe impl<F: Format> Panel for Quantised<F> {
         for vector in 0..VECTORS {
             // SAFETY: the caller vouches for the rows and for room.
             unsafe {
-                let blocks = std::array::from_fn(|r| {
-                    rows.row(vector * TILE_ROWS + r).add(k / (RUN * F::BLOCK_RUNS) * F::BYTES)
-                });
+                let blocks =
+                    std::array::from_fn(|r| rows.row(vector * TILE_ROWS + r).add(k / (RUN * F::BLOCK_RUNS) * F::BYTES));
                 pack_rows::<F>(blocks, n / RUN, panel, vector);
             }
         }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
-    unsafe fn tile(panel: *const u8, n: usize, cols: &TileCols, acc: *mut f32, stride: usize) {
+    unsafe fn tile(panel: *const u8, n: usize, n_rows: usize, cols: &TileCols, acc: *mut f32, stride: usize) {
         // Numbers of columns between these are their sums, because each costs compile time and code.
         let mut done = 0;
         while done < cols.n_cols {
@@ -62,11 +61,11 @@ unsafe impl<F: Format> Panel for Quantised<F> {
                 let part = TileCols { first, ..*cols };
                 let acc = acc.add(done * stride);
                 done += match cols.n_cols - done {
-                    1 => tile::<F, 1>(panel, n, &part, acc, stride),
-                    2 => tile::<F, 2>(panel, n, &part, acc, stride),
-                    3 => tile::<F, 3>(panel, n, &part, acc, stride),
-                    6.. if Self::COLS == 6 => tile::<F, 6>(panel, n, &part, acc, stride),
-                    _ => tile::<F, 4>(panel, n, &part, acc, stride),
+                    1 => vectors::<F, 1>(panel, n, n_rows, &part, acc, stride),
+                    2 => vectors::<F, 2>(panel, n, n_rows, &part, acc, stride),
+                    3 => vectors::<F, 3>(panel, n, n_rows, &part, acc, stride),
+                    6.. if Self::COLS == 6 => vectors::<F, 6>(panel, n, n_rows, &part, acc, stride),
+                    _ => vectors::<F, 4>(panel, n, n_rows, &part, acc, stride),
                 };
             }
         }
@@ -199,19 +198,42 @@ unsafe fn transpose(v: [__m512i; 4]) -> [__m512i; 4] {
 /// # Safety
 /// As there, for `NC` columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
-unsafe fn tile<F: Format, const NC: usize>(
+unsafe fn vectors<F: Format, const NC: usize>(
+    panel: *const u8,
+    n: usize,
+    n_rows: usize,
+    cols: &TileCols,
+    acc: *mut f32,
+    stride: usize,
+) -> usize {
+    // SAFETY: the caller's duties are handed on.
+    unsafe {
+        match n_rows {
+            ..=TILE_ROWS => tile::<F, 1, NC>(panel, n, cols, acc, stride),
+            _ => tile::<F, VECTORS, NC>(panel, n, cols, acc, stride),
+        }
+    }
+    NC
+}
+
+/// See [`Panel::tile`]: the first `V` vectors of rows.
+///
+/// # Safety
+/// As there, for `NC` columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
+unsafe fn tile<F: Format, const V: usize, const NC: usize>(
     panel: *const u8,
     n: usize,
     cols: &TileCols,
     acc: *mut f32,
     stride: usize,
-) -> usize {
+) {
     let layout = cols.layout;
     // SAFETY: the caller vouches for panel, columns and accumulators.
     unsafe {
         let x: [*const u8; NC] = std::array::from_fn(|c| cols.first.add(c * layout.col_bytes()));
-        let mut sums = [[_mm512_setzero_ps(); NC]; VECTORS];
-        for v in 0..VECTORS {
+        let mut sums = [[_mm512_setzero_ps(); NC]; V];
+        for v in 0..V {
             for c in 0..NC {
                 sums[v][c] = _mm512_loadu_ps(acc.add(c * stride + v * TILE_ROWS));
             }
@@ -225,19 +247,20 @@ unsafe fn tile<F: Format, const NC: usize>(
             for x in &mut integers {
                 *x = x.add(run * RUN);
             }
-            let zero = [[_mm512_setzero_si512(); NC]; VECTORS];
-            let mut dots = [[_mm512_setzero_ps(); NC]; VECTORS];
+            let zero = [[_mm512_setzero_si512(); NC]; V];
+            let mut dots = [[_mm512_setzero_ps(); NC]; V];
             if F::SUB16 {
-                let first = integer_sums::<NC, 4>(zero, record, integers);
-                let mut scaled = [[_mm512_setzero_ps(); NC]; VECTORS];
-                for v in 0..VECTORS {
+                let first = integer_sums::<V, NC, 4>(zero, record, integers);
+                let mut scaled = [[_mm512_setzero_ps(); NC]; V];
+                for v in 0..V {
                     for c in 0..NC {
                         // Exact: 24 bits.
                         scaled[v][c] = _mm512_mul_ps(_mm512_cvtepi32_ps(first[v][c]), _mm512_castsi512_ps(head(v, 1)));
                     }
                 }
-                let second = integer_sums::<NC, 4>(zero, record.add(INT_BYTES / 2), integers.map(|x| x.add(RUN / 2)));
-                for v in 0..VECTORS {
+                let second =
+                    integer_sums::<V, NC, 4>(zero, record.add(INT_BYTES / 2), integers.map(|x| x.add(RUN / 2)));
+                for v in 0..V {
                     for c in 0..NC {
                         // Rounded once, as the conversion of the exact sum would be.
                         let second = _mm512_cvtepi32_ps(second[v][c]);
@@ -253,21 +276,21 @@ unsafe fn tile<F: Format, const NC: usize>(
                         let x = _mm256_loadu_si256(integers[c].cast());
                         unsigned[c].write(_mm256_xor_si256(x, _mm256_set1_epi8(-128)));
                         integers[c] = unsigned[c].as_ptr().cast();
-                        for v in 0..VECTORS {
+                        for v in 0..V {
                             start[v][c] = head(v, Head::<F>::LEN);
                         }
                     }
-                    signed_sums::<NC>(start, record, integers)
+                    signed_sums::<V, NC>(start, record, integers)
                 } else {
-                    integer_sums::<NC, 8>(zero, record, integers)
+                    integer_sums::<V, NC, 8>(zero, record, integers)
                 };
-                for v in 0..VECTORS {
+                for v in 0..V {
                     for c in 0..NC {
                         dots[v][c] = _mm512_cvtepi32_ps(all[v][c]);
                     }
                 }
             }
-            for v in 0..VECTORS {
+            for v in 0..V {
                 for c in 0..NC {
                     let head = |i: usize| _mm512_castsi512_ps(head(v, i));
                     sums[v][c] = accumulate::<F>(sums[v][c], dots[v][c], head, x[c], run, layout);
@@ -275,13 +298,12 @@ unsafe fn tile<F: Format, const NC: usize>(
             }
             record = record.add(Quantised::<F>::RECORD_BYTES);
         }
-        for v in 0..VECTORS {
+        for v in 0..V {
             for c in 0..NC {
                 _mm512_storeu_ps(acc.add(c * stride + v * TILE_ROWS), sums[v][c]);
             }
         }
     }
-    NC
 }
 
 /// Adds `FOURS` times four products of unsigned weights.
@@ -290,19 +312,21 @@ unsafe fn tile<F: Format, const NC: usize>(
 /// AVX-512 with VNNI; `ints` is within a record, `x` points at as many activations of each column.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
 #[inline]
-unsafe fn integer_sums<const NC: usize, const FOURS: usize>(
-    mut sums: [[__m512i; NC]; VECTORS],
+unsafe fn integer_sums<const V: usize, const NC: usize, const FOURS: usize>(
+    mut sums: [[__m512i; NC]; V],
     ints: *const u8,
     x: [*const u8; NC],
-) -> [[__m512i; NC]; VECTORS] {
+) -> [[__m512i; NC]; V] {
     for four in 0..FOURS {
         // SAFETY: the caller vouches for all of it.
         unsafe {
-            let weights = |v: usize| _mm512_load_si512(ints.add((four * VECTORS + v) * 64).cast());
-            let w = [weights(0), weights(1)];
+            let mut w = [_mm512_setzero_si512(); V];
+            for v in 0..V {
+                w[v] = _mm512_load_si512(ints.add((four * VECTORS + v) * 64).cast());
+            }
             for c in 0..NC {
                 let x = _mm512_set1_epi32(x[c].add(four * 4).cast::<i32>().read_unaligned());
-                for v in 0..VECTORS {
+                for v in 0..V {
                     sums[v][c] = _mm512_dpbusd_epi32(sums[v][c], w[v], x);
                 }
             }
@@ -318,19 +342,21 @@ unsafe fn integer_sums<const NC: usize, const FOURS: usize>(
 /// As [`integer_sums`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
 #[inline]
-unsafe fn signed_sums<const NC: usize>(
-    mut sums: [[__m512i; NC]; VECTORS],
+unsafe fn signed_sums<const V: usize, const NC: usize>(
+    mut sums: [[__m512i; NC]; V],
     ints: *const u8,
     x: [*const u8; NC],
-) -> [[__m512i; NC]; VECTORS] {
+) -> [[__m512i; NC]; V] {
     for four in 0..RUN / 4 {
         // SAFETY: the caller vouches for all of it.
         unsafe {
-            let weights = |v: usize| _mm512_load_si512(ints.add((four * VECTORS + v) * 64).cast());
-            let w = [weights(0), weights(1)];
+            let mut w = [_mm512_setzero_si512(); V];
+            for v in 0..V {
+                w[v] = _mm512_load_si512(ints.add((four * VECTORS + v) * 64).cast());
+            }
             for c in 0..NC {
                 let x = _mm512_set1_epi32(x[c].add(four * 4).cast::<i32>().read_unaligned());
-                for v in 0..VECTORS {
+                for v in 0..V {
                     sums[v][c] = _mm512_dpbusd_epi32(sums[v][c], x, w[v]);
                 }
             }
@@ -343,7 +369,7 @@ unsafe fn signed_sums<const NC: usize>(
 /// Keeps sums in registers and the steps of a run apart, as in the AVX2 panel.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn hold<const NC: usize>(sums: &mut [[__m512i; NC]; VECTORS]) {
+fn hold<const V: usize, const NC: usize>(sums: &mut [[__m512i; NC]; V]) {
     for sums in sums {
         for sum in sums {
             // SAFETY: an empty instruction sequence.

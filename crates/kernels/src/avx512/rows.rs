@@ -40,8 +40,10 @@ const MAX_HEAD: usize = 5;
 pub(super) unsafe fn turn(v: [__m512i; 4]) -> [__m512i; 4] {
     // SAFETY: the caller vouches for it.
     unsafe {
-        let (a, b) = (_mm512_shuffle_i32x4::<0b01_00_01_00>(v[0], v[1]), _mm512_shuffle_i32x4::<0b11_10_11_10>(v[0], v[1]));
-        let (c, d) = (_mm512_shuffle_i32x4::<0b01_00_01_00>(v[2], v[3]), _mm512_shuffle_i32x4::<0b11_10_11_10>(v[2], v[3]));
+        let (a, b) =
+            (_mm512_shuffle_i32x4::<0b01_00_01_00>(v[0], v[1]), _mm512_shuffle_i32x4::<0b11_10_11_10>(v[0], v[1]));
+        let (c, d) =
+            (_mm512_shuffle_i32x4::<0b01_00_01_00>(v[2], v[3]), _mm512_shuffle_i32x4::<0b11_10_11_10>(v[2], v[3]));
         [
             _mm512_shuffle_i32x4::<0b10_00_10_00>(a, c),
             _mm512_shuffle_i32x4::<0b11_01_11_01>(a, c),

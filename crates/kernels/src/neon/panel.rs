@@ -53,7 +53,7 @@ unsafe impl<F: Format4> Panel for Quantised<F> {
     }
 
     #[target_feature(enable = "neon")]
-    unsafe fn tile(panel: *const u8, n: usize, cols: &TileCols, acc: *mut f32, stride: usize) {
+    unsafe fn tile(panel: *const u8, n: usize, _n_rows: usize, cols: &TileCols, acc: *mut f32, stride: usize) {
         // SAFETY: the caller's duties are handed on.
         unsafe {
             match cols.n_cols {
