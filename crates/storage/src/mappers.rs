@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::change::Change;
+
 /// A process that maps a file, and its share of that mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapper {
@@ -17,6 +19,9 @@ pub struct Mapper {
     pub unshared_bytes: u64,
     /// Bytes of the process's own memory, which no file stands behind: heap, stacks, KV cache. `None` where it may not be read.
     pub private_bytes: Option<u64>,
+    /// What became of the file under its mapping, as far as the mapping's length and name show it: never [`Change::Rewritten`].
+    /// Where the file is replaced or removed, the figures above are those of the file that was there before.
+    pub change: Option<Change>,
 }
 
 /// What could be found out about the processes that map a file.
@@ -28,7 +33,8 @@ pub struct Mappers {
     pub n_unreadable: usize,
 }
 
-/// The processes that map the file at `path`. `None` where the system does not tell (it does on Linux).
+/// The processes that map the file at `path`, or one that had this name before and has none now. The file need not be there any
+/// more, its folder must. `None` where the system does not tell (it does on Linux).
 pub fn mappers(path: &Path) -> Option<Mappers> {
     #[cfg(target_os = "linux")]
     return linux::mappers(path);
@@ -41,56 +47,118 @@ pub fn mappers(path: &Path) -> Option<Mappers> {
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::ffi::OsStr;
     use std::io::ErrorKind;
     use std::os::unix::fs::MetadataExt;
     use std::path::{Path, PathBuf};
 
     use super::{Mapper, Mappers};
-    use crate::os::kib_line;
+    use crate::change::Change;
+    use crate::os::{kib_line, page_bytes};
 
     /// A file as /proc names it.
     struct Identity {
+        path: PathBuf,
+        /// What has the name now, if anything has.
+        now: Option<Now>,
+    }
+
+    struct Now {
         device: String,
         inode: u64,
-        path: PathBuf,
+        len_bytes: u64,
     }
 
     impl Identity {
-        /// Whether a mapping's first line is of this file. Some file systems give `stat` another device number than /proc
-        /// shows: there the path decides.
-        fn is_of(&self, line: &str) -> bool {
-            let mut fields = line.split_ascii_whitespace().skip(3);
-            let (Some(device), Some(inode)) = (fields.next(), fields.next()) else { return false };
-            let is_path = || line.find('/').is_some_and(|at| Path::new(&line[at..]) == self.path);
-            inode.parse() == Ok(self.inode) && (device == self.device || is_path())
+        fn of(path: &Path) -> std::io::Result<Identity> {
+            match path.canonicalize() {
+                Ok(path) => {
+                    let metadata = path.metadata()?;
+                    let device = format!("{:02x}:{:02x}", libc::major(metadata.dev()), libc::minor(metadata.dev()));
+                    let now = Now { device, inode: metadata.ino(), len_bytes: metadata.len() };
+                    Ok(Identity { path, now: Some(now) })
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    let folder =
+                        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                    let name = path.file_name().ok_or(e)?;
+                    Ok(Identity { path: folder.canonicalize()?.join(name), now: None })
+                }
+                Err(e) => Err(e),
+            }
+        }
+
+        /// Whether a mapping's first line is of this file, and what became of it under the mapping. Some file systems give
+        /// `stat` another device number than /proc shows: there the path decides.
+        fn seen_in(&self, line: &str) -> Option<Option<Change>> {
+            let mut fields = line.split_ascii_whitespace();
+            let (range, _, offset, device, inode) =
+                (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+            let path = line.find('/').map(|at| &line[at..]);
+            let inode: u64 = inode.parse().ok()?;
+            match &self.now {
+                Some(now)
+                    if now.inode == inode
+                        && (now.device == device || path.map(OsStr::new) == Some(self.path.as_os_str())) =>
+                {
+                    let hex = |text| u64::from_str_radix(text, 16).ok();
+                    let (start, end) = range.split_once('-')?;
+                    let mapped_to = hex(offset)?.saturating_add(hex(end)?.checked_sub(hex(start)?)?);
+                    let is_short = mapped_to > now.len_bytes.next_multiple_of(page_bytes() as u64);
+                    Some(is_short.then_some(Change::CutShort))
+                }
+                // A file without a name is shown with its last one.
+                now if path?.strip_suffix(" (deleted)").map(OsStr::new) == Some(self.path.as_os_str()) => {
+                    Some(Some(if now.is_some() { Change::Replaced } else { Change::Removed }))
+                }
+                _ => None,
+            }
+        }
+
+        /// Of several mappings of a process: one that the file is too short for is the worst. `None` if there are none.
+        fn worst(seen: impl Iterator<Item = Option<Change>>) -> Option<Option<Change>> {
+            seen.reduce(|a, b| match (a, b) {
+                (Some(Change::CutShort), _) | (_, Some(Change::CutShort)) => Some(Change::CutShort),
+                (a, b) => a.or(b),
+            })
         }
     }
 
     pub(super) fn mappers(path: &Path) -> Option<Mappers> {
-        let path = path.canonicalize().ok()?;
-        let metadata = path.metadata().ok()?;
-        let device = format!("{:02x}:{:02x}", libc::major(metadata.dev()), libc::minor(metadata.dev()));
-        let file = Identity { device, inode: metadata.ino(), path };
+        let file = Identity::of(path).ok()?;
         let mut found = Mappers::default();
         for entry in std::fs::read_dir("/proc").ok()?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
             // Names of mapped files need not be UTF-8.
-            match std::fs::read(entry.path().join("maps")) {
-                Ok(maps) if String::from_utf8_lossy(&maps).lines().any(|line| file.is_of(line)) => {
-                    match std::fs::read(entry.path().join("smaps")) {
-                        Ok(smaps) => {
-                            found.processes.push(mapper(pid, &entry.path(), &file, &String::from_utf8_lossy(&smaps)))
-                        }
-                        Err(_) => found.n_unreadable += 1,
-                    }
+            let maps = match std::fs::read(entry.path().join("maps")) {
+                Ok(maps) => maps,
+                Err(e) => {
+                    // Any other error: it has ended since.
+                    found.n_unreadable += usize::from(e.kind() == ErrorKind::PermissionDenied);
+                    continue;
                 }
-                Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::PermissionDenied => found.n_unreadable += 1,
-                Err(_) => {} // It has ended since.
+            };
+            let maps = String::from_utf8_lossy(&maps);
+            let Some(change) = Identity::worst(maps.lines().filter_map(|line| file.seen_in(line))) else { continue };
+            if matches!(change, Some(Change::Replaced | Change::Removed)) && !sees_our_files(&entry.path()) {
+                continue;
+            }
+            match std::fs::read(entry.path().join("smaps")) {
+                Ok(smaps) => {
+                    let smaps = String::from_utf8_lossy(&smaps);
+                    found.processes.push(Mapper { change, ..mapper(pid, &entry.path(), &file, &smaps) });
+                }
+                Err(_) => found.n_unreadable += 1,
             }
         }
         found.processes.sort_by_key(|p| p.pid);
         Some(found)
+    }
+
+    /// Whether paths mean the same to a process as to this one. In a container, another file may have had the same one.
+    fn sees_our_files(folder: &Path) -> bool {
+        let namespace = |folder: &Path| std::fs::read_link(folder.join("ns/mnt")).ok();
+        namespace(folder) == namespace(Path::new("/proc/self"))
     }
 
     fn mapper(pid: u32, folder: &Path, file: &Identity, smaps: &str) -> Mapper {
@@ -104,6 +172,7 @@ mod linux {
             proportional_bytes,
             unshared_bytes: clean + dirty,
             private_bytes: kib_line(&text("smaps_rollup"), "Anonymous"),
+            change: None,
         }
     }
 
@@ -114,7 +183,7 @@ mod linux {
         for line in smaps.lines() {
             let first = line.split_ascii_whitespace().next().unwrap_or_default();
             if !first.ends_with(':') {
-                inside = file.is_of(line);
+                inside = file.seen_in(line).is_some();
             } else if inside && let Some(i) = keys.iter().position(|key| first.strip_suffix(':') == Some(key)) {
                 totals[i] += kib_line(line, keys[i]).unwrap_or(0);
             }
@@ -131,12 +200,62 @@ mod linux {
             let smaps = "1000-3000 r--s 00000000 fe:00 7                          /m/a b.gguf\nRss:    8 kB\nPss:   4 kB\n\
                          VmFlags: rd\n3000-4000 r--s 00002000 fe:00 7     /m/a b.gguf\nRss: 2 kB\nPss: 1 kB\n\
                          5000-6000 rw-p 00000000 00:00 0 \nRss: 100 kB\n6000-7000 r--p 0 fe:00 8 /m/other\nRss: 50 kB\n";
-            let file = |device: &str| Identity { device: device.into(), inode: 7, path: "/m/a b.gguf".into() };
-            assert_eq!(sums(smaps, &file("fe:00"), ["Rss", "Pss"]), [10 << 10, 5 << 10]);
+            let file = |path: &str, device: &str| Identity {
+                path: path.into(),
+                now: Some(Now { device: device.into(), inode: 7, len_bytes: 0x3000 }),
+            };
+            assert_eq!(sums(smaps, &file("/m/a b.gguf", "fe:00"), ["Rss", "Pss"]), [10 << 10, 5 << 10]);
             // Another device number, but the same path and inode.
-            assert_eq!(sums(smaps, &file("00:2a"), ["Pss", "Rss"]), [5 << 10, 10 << 10]);
-            let other = Identity { device: "00:2a".into(), inode: 7, path: "/x".into() };
-            assert_eq!(sums(smaps, &other, ["Rss"]), [0]);
+            assert_eq!(sums(smaps, &file("/m/a b.gguf", "00:2a"), ["Pss", "Rss"]), [5 << 10, 10 << 10]);
+            assert_eq!(sums(smaps, &file("/x", "00:2a"), ["Rss"]), [0]);
+        }
+
+        #[test]
+        fn a_mapping_shows_what_became_of_its_file() {
+            let page = page_bytes() as u64;
+            let file = |len_bytes: Option<u64>| Identity {
+                path: "/m/a b".into(),
+                now: len_bytes.map(|len_bytes| Now { device: "fe:00".into(), inode: 7, len_bytes }),
+            };
+            // Two pages from the file's second one on.
+            let line =
+                |inode: u64, path: &str| format!("{page:x}-{:x} r--s {page:x} fe:00 {inode}    {path}", 3 * page);
+            let rows = [
+                ("whole", Some(3 * page), line(7, "/m/a b"), Some(None)),
+                ("whole, with a part of its last page", Some(2 * page + 1), line(7, "/m/a b"), Some(None)),
+                ("a page short", Some(2 * page), line(7, "/m/a b"), Some(Some(Change::CutShort))),
+                ("nothing left", Some(0), line(7, "/m/a b"), Some(Some(Change::CutShort))),
+                ("renamed since", Some(3 * page), line(7, "/m/c"), Some(None)),
+                ("another file has the name", Some(0), line(8, "/m/a b (deleted)"), Some(Some(Change::Replaced))),
+                ("no file has the name", None, line(7, "/m/a b (deleted)"), Some(Some(Change::Removed))),
+                ("another file that was removed", Some(0), line(8, "/m/b (deleted)"), None),
+                ("another file", Some(0), line(8, "/m/b"), None),
+                ("no file", Some(0), "1000-3000 rw-p 00000000 00:00 0 ".into(), None),
+            ];
+            for (name, len_bytes, line, wanted) in rows {
+                assert_eq!(file(len_bytes).seen_in(&line), wanted, "{name}: {line}");
+            }
+            let worst = |seen: &[Option<Change>]| Identity::worst(seen.iter().copied());
+            assert_eq!(worst(&[]), None);
+            assert_eq!(worst(&[None, Some(Change::Replaced)]), Some(Some(Change::Replaced)));
+            assert_eq!(worst(&[Some(Change::Replaced), None, Some(Change::CutShort)]), Some(Some(Change::CutShort)));
+        }
+
+        #[test]
+        fn a_process_that_maps_a_removed_or_replaced_file_is_found() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("model");
+            std::fs::write(&path, vec![1u8; 20_000]).unwrap();
+            // SAFETY: nobody reads its bytes.
+            let _map = unsafe { memmap2::Mmap::map(&std::fs::File::open(&path).unwrap()) }.unwrap();
+            let changes = || mappers(&path).unwrap().processes.iter().map(|p| p.change).collect::<Vec<_>>();
+            assert_eq!(changes(), [None]);
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(10).unwrap();
+            assert_eq!(changes(), [Some(Change::CutShort)]);
+            std::fs::remove_file(&path).unwrap();
+            assert_eq!(changes(), [Some(Change::Removed)]);
+            std::fs::write(&path, b"another").unwrap();
+            assert_eq!(changes(), [Some(Change::Replaced)]);
         }
 
         #[test]

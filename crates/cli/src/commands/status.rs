@@ -1,4 +1,4 @@
-//! `status`: which part of a model is in memory, and which processes map it. Reads no tensor.
+//! `status`: which part of a model is in memory, and which processes map it, or what it was before. Reads no tensor.
 
 use super::parts::{Part, parts, resident_bytes};
 use crate::report::megabytes;
@@ -6,7 +6,7 @@ use crate::resolve::{Format, Setting};
 use crate::terminal::Answer;
 use anyhow::Result;
 use modelembed::ModelFiles;
-use modelembed::storage::{Mappers, mappers};
+use modelembed::storage::{Change, Mappers, mappers};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -19,7 +19,13 @@ pub fn status(setting: &Setting) -> Result<ExitCode> {
         setting.notes().line(note);
     }
     let own = std::process::id();
-    let files = ModelFiles::open(&setting.model)?;
+    let files = ModelFiles::open(&setting.model).inspect_err(|_| {
+        // What broke the file may have been done to processes that use it.
+        let found = mappers(&setting.model).unwrap_or_default();
+        for (process, change) in found.processes.iter().filter_map(|p| Some((p, p.change?))) {
+            setting.notes().warning(&format!("process {} ({}) {}", process.pid, process.name, in_words(change)));
+        }
+    })?;
     let processes = merged(files.storages().map(|s| mappers(s.path())), own);
     let rows: Vec<Row> = parts(files.tensors()).into_iter().map(|part| Row::of(&files, part)).collect();
     let text = match setting.format {
@@ -68,11 +74,34 @@ fn merged(of_files: impl Iterator<Item = Option<Mappers>>, own: u32) -> Option<M
                     known.resident_bytes += process.resident_bytes;
                     known.proportional_bytes += process.proportional_bytes;
                     known.unshared_bytes += process.unshared_bytes;
+                    known.change = known.change.or(process.change);
                 }
             }
         }
     }
     all
+}
+
+/// What became of the file that a process maps.
+fn in_words(change: Change) -> &'static str {
+    match change {
+        Change::CutShort => "maps more than is left of the file: it ends when it needs what is gone; start it again",
+        Change::Replaced => {
+            "maps the file that had this name before, which is whole; start it again to use the new one"
+        }
+        Change::Removed => "maps the file that had this name, which is whole for as long as the process runs",
+        _ => "maps a file that was changed since; start it again",
+    }
+}
+
+/// [`in_words`] for programs.
+fn name_of(change: Change) -> &'static str {
+    match change {
+        Change::CutShort => "cut short",
+        Change::Replaced => "replaced",
+        Change::Removed => "removed",
+        _ => "changed",
+    }
 }
 
 /// Whether the reader's locale can show block characters.
@@ -139,6 +168,7 @@ fn text_of(setting: &Setting, files: &ModelFiles, rows: &[Row], processes: Optio
                     megabytes(p.proportional_bytes),
                     megabytes(p.unshared_bytes),
                 );
+                out += &p.change.map_or(String::new(), |change| format!("  {:>8} ! {}\n", "", in_words(change)));
             }
             if found.n_unreadable > 0 {
                 out +=
@@ -173,6 +203,7 @@ fn json_of(setting: &Setting, files: &ModelFiles, rows: &[Row], processes: Optio
                     "proportional_bytes": p.proportional_bytes,
                     "unshared_bytes": p.unshared_bytes,
                     "private_bytes": p.private_bytes,
+                    "change": p.change.map(name_of),
                 })
             })
             .collect()

@@ -58,17 +58,25 @@ fn evict_drops_what_warm_brought() {
     assert!(part("layer 20")["resident_bytes"].as_u64() < part("layer 20")["bytes"].as_u64(), "{status}");
 }
 
+/// A chat that has answered once and waits: the model is mapped for sure, and nothing reads it.
+#[cfg(target_os = "linux")]
+fn chat_with(model: &str, home: &Path) -> std::process::Child {
+    let mut command = binary(home);
+    command.args(["-model", model, "-i", "-quiet", "-n", "4", "-format", "json"]).stdin(std::process::Stdio::piped());
+    let mut chat = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(chat.stdin.as_mut().unwrap(), b"hello\n").unwrap();
+    let mut answer = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(chat.stdout.as_mut().unwrap()), &mut answer).unwrap();
+    assert!(answer.ends_with('\n'), "{answer:?}");
+    chat
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn status_names_the_processes_that_map_the_model() {
     let tiny = tiny_model();
     let home = tempfile::tempdir().unwrap();
-    let mut command = binary(home.path());
-    command.args(["-model", &tiny.model, "-i", "-quiet"]).stdin(std::process::Stdio::piped());
-    let mut chat = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
-    // One answer: then the model is mapped for sure.
-    std::io::Write::write_all(chat.stdin.as_mut().unwrap(), b"hello\n").unwrap();
-    std::io::Read::read_exact(chat.stdout.as_mut().unwrap(), &mut [0u8; 1]).unwrap();
+    let mut chat = chat_with(&tiny.model, home.path());
     let status = json(&["status", "-model", &tiny.model]);
     drop(chat.stdin.take());
     chat.wait_with_output().unwrap();
@@ -76,6 +84,42 @@ fn status_names_the_processes_that_map_the_model() {
     assert_eq!(processes.len(), 1, "{status}");
     assert_eq!(processes[0]["name"], "modelembed");
     assert!(processes[0]["resident_bytes"].as_u64().unwrap() > 0 && processes[0]["private_bytes"].as_u64().is_some());
+    assert!(processes[0]["change"].is_null(), "{status}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn status_tells_which_processes_map_a_file_that_was_replaced_or_cut_short() {
+    let tiny = tiny_model();
+    let home = tempfile::tempdir().unwrap();
+    let mut chat = chat_with(&tiny.model, home.path());
+    let pid = chat.id();
+    let other = tiny.folder.path().join("other");
+    std::fs::copy(&tiny.model, &other).unwrap();
+    std::fs::rename(&other, &tiny.model).unwrap();
+    let status = json(&["status", "-model", &tiny.model]);
+    let text = run(&["status", "-model", &tiny.model]).ok().stdout;
+    drop(chat.stdin.take());
+    chat.wait_with_output().unwrap();
+    assert_eq!(
+        (&status["processes"][0]["pid"], &status["processes"][0]["change"]),
+        (&pid.into(), &"replaced".into()),
+        "{status}"
+    );
+    assert!(text.contains("maps the file that had this name before"), "{text}");
+
+    let mut chat = chat_with(&tiny.model, home.path());
+    let pid = chat.id();
+    std::fs::File::options().write(true).open(&tiny.model).unwrap().set_len(5000).unwrap();
+    let broken = run(&["status", "-model", &tiny.model]);
+    drop(chat.stdin.take());
+    chat.wait_with_output().unwrap();
+    assert_eq!(broken.code, 1, "{}", broken.stderr);
+    assert!(
+        broken.stderr.contains(&format!("warning: process {pid} (modelembed) maps more than is left")),
+        "{broken:?}"
+    );
+    assert!(broken.stderr.lines().last().unwrap().starts_with("error: "), "{}", broken.stderr);
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(crate) fn stdin_is_pipe_or_file() -> bool {
     kind.is_fifo() || kind.is_file()
 }
 
-fn page_bytes() -> usize {
+pub(crate) fn page_bytes() -> usize {
     // SAFETY: sysconf reads a constant of the system.
     let n = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(n).unwrap_or(4096)
