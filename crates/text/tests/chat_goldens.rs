@@ -64,7 +64,6 @@ fn hostile_templates_end_with_an_error_that_names_the_line() {
             "{{% set ns = namespace(x=[1]) %}}{{% for i in range(60) %}}{{% set ns.x = [ns.x, ns.x] %}}{{% endfor %}}{use_it}"
         )
     };
-    // Not here: `~` and the engine's own filters such as `join`, see chat/environment.rs.
     let bombs = [
         "{{ ns.x }}",
         "{{ ns.x | tojson }}",
@@ -73,8 +72,39 @@ fn hostile_templates_end_with_an_error_that_names_the_line() {
         "{{ ','.join(ns.x) }}",
         "{{ raise_exception(ns.x) }}",
         "{{ strftime_now(ns.x) }}",
+        "{{ ns.x ~ '' }}",
+        "{{ ns.x|string }}",
+        "{{ ns.x|join }}",
+        "{{ ns.x|upper }}",
+        "{{ ns.x|sort }}",
+        "{{ ns.x == [ns.x] }}",
+        "{{ [ns.x] in ns.x }}",
+        "{{ {(ns.x): 1} }}",
     ]
     .map(bomb);
+    // The same without a list that names itself twice, and values without end.
+    let makers = [
+        "dict(a=ns.x, b=ns.x)",
+        "{'a': ns.x, 'b': ns.x}",
+        "(ns.x, ns.x)",
+        "ns.x, ns.x",
+        "[ns.x] * 2",
+        "2 * [ns.x]",
+        "[ns.x] + [ns.x]",
+        "[ns.x, 1]|batch(3, ns.x)|list",
+        "[1, 1]|map(attribute='a', default=ns.x)|list",
+        "[ns.x]",
+        "ns",
+        "(ns)",
+        "ns if true else 1",
+        "loop.cycle(ns)",
+        "(loop).cycle(ns)",
+        "{}.get('a', ns)",
+        "[ns]",
+        "dict(a=ns)",
+        "namespace(a=ns)",
+    ]
+    .map(|made| format!("{{% set ns = namespace(x=[1]) %}}{{% for i in range(4000) %}}{{% set ns.x = {made} %}}{{% endfor %}}{{{{ ns ~ '' }}}}"));
     let rows: &[(&str, &str)] = &[
         ("\n{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "line 2"),
         ("{% for a in range(9999999999) %}x{% endfor %}", "line 1"),
@@ -105,8 +135,18 @@ fn hostile_templates_end_with_an_error_that_names_the_line() {
         (&list, "line 1"),
     ];
     let mut failures = Vec::new();
+    // Compiling recurses.
+    let long: Vec<String> =
+        ["+1", "~x", "**1", " and x", " if x else x", " or not x", "|e", ".a", "[0]", "<x", "-1", "//1", " in x"]
+            .map(|step| format!("{{{{ x{} }}}}", step.repeat(60_000)))
+            .into_iter()
+            .chain(["not ", "-", "- "].map(|step| format!("{{{{ {}x }}}}", step.repeat(100_000))))
+            .chain(["{% elif x %}", "{% else %}{% if x %}"].map(|tag| format!("{{% if x %}}{}", tag.repeat(20_000))))
+            .collect();
+    let long = long.iter().map(|source| (&**source, "line 1"));
+    let makers = makers.iter().map(|source| (&**source, "chat template"));
     let bombs = bombs.iter().map(|source| (&**source, "chat template"));
-    for (source, wanted) in rows.iter().copied().chain(bombs) {
+    for (source, wanted) in rows.iter().copied().chain(bombs).chain(makers).chain(long) {
         let shown = source.chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect::<String>();
         let result = ChatTemplate::new(source, SpecialTokens::default())
             .and_then(|template| template.render(&[Message::new("user", "Hi")], true));

@@ -1,12 +1,10 @@
 //! The Jinja environment that templates run in: Hugging Face's settings, plus limits.
 //!
-//! The limits bound steps, memory, depth and output. One hole is minijinja's: a list that holds itself twice over, many
-//! levels deep, costs little to build, and `~`, `|string` or `|join` turn it into text before the text is charged for. Such
-//! a template can keep its own render busy until it is interrupted. Whatever is ours (`tojson`, `format`, ...) is charged
-//! as it goes.
+//! The limits bound steps, memory, depth and output. What values may hold is bounded when they are made (see `bounded.rs`);
+//! whatever is ours (`tojson`, `format`, ...) is charged as it goes.
 
 use super::error::{RaisedByTemplate, TemplateError};
-use super::{generation, json, methods};
+use super::{bounded, generation, json, methods};
 use jiff::{Timestamp, ZonedDateTime, tz::TimeZone};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
@@ -46,24 +44,37 @@ const MAX_DEPTH: usize = 200;
 /// An environment set up as `transformers.utils.chat_template_utils` sets up Jinja2.
 pub(super) fn new(clock: Clock) -> Environment<'static> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(false).build();
-    environment.set_syntax(syntax.unwrap_or_default());
+    environment.set_syntax(syntax());
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_unknown_method_callback(methods::call);
     environment.set_recursion_limit(MAX_DEPTH);
     environment.remove_global("debug");
     environment.add_filter("tojson", json::tojson);
+    environment.add_filter(bounded::BOUNDED, bounded::bounded);
+    environment.add_function("dict", bounded::dict);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", move |format: &str| strftime_now(clock, format));
     environment
 }
 
-/// The source as Jinja2 sees it: line ends are line feeds, and `{% generation %}` blocks are plain scopes.
-pub(super) fn prepare(source: &str) -> String {
+/// Hugging Face's.
+fn syntax() -> SyntaxConfig {
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(false).build();
+    syntax.unwrap_or_default()
+}
+
+/// The source as Jinja2 sees it: line ends are line feeds, and `{% generation %}` blocks are plain scopes; and with what bounds
+/// the values that it makes.
+///
+/// # Errors
+/// A syntax error, and a template that could not be compiled safely.
+pub(super) fn prepare(source: &str) -> Result<String, TemplateError> {
     let source =
         if source.contains('\r') { source.replace("\r\n", "\n").replace('\r', "\n") } else { source.to_string() };
-    generation::rewrite(source)
+    let source = generation::rewrite(source);
+    bounded::check_shape(&source, &syntax()).map_err(TemplateError::Shape)?;
+    bounded::rewrite(&source, &syntax()).map_err(|error| TemplateError::compiling(&error))
 }
 
 /// Renders the template `name` within `budget`.

@@ -53,6 +53,9 @@ pub enum TemplateError {
         /// The limit.
         limit_bytes: usize,
     },
+    /// The source could not be compiled with a stack of ordinary size.
+    #[error("chat template, {0}")]
+    Shape(String),
     /// No built-in template has this name.
     #[error("no built-in chat template is called {name:?} (known: {known})")]
     Unknown {

@@ -8,6 +8,7 @@
 //! * [`builtin`]: the table of templates of well-known model families;
 //! * [`for_model`]: which template a model gets, and the warning to show if it is not its own.
 
+mod bounded;
 mod builtin;
 mod environment;
 mod error;
@@ -86,7 +87,7 @@ impl ChatTemplate {
         }
         let mut environment = environment::new(clock);
         environment
-            .add_template_owned(NAME, environment::prepare(source))
+            .add_template_owned(NAME, environment::prepare(source)?)
             .map_err(|error| TemplateError::compiling(&error))?;
         Ok(ChatTemplate { environment, special, stop: Vec::new() })
     }

@@ -1,0 +1,383 @@
+//! Bounds for what costs little to write in a template and much to use.
+//!
+//! A list that holds one list twice, which holds another twice, and so on, takes as many steps to make as it has levels and
+//! doubles with each when it is printed, compared or turned into text by `~`. One that is nested without end, or a namespace
+//! that holds itself, overflows the stack. minijinja charges for the result, which is too late. So wherever a template can
+//! make a list, a dictionary or a tuple, the source gets a filter that looks at the new value as a whole: [`bounded`]. Then
+//! no value is larger or deeper than it allows, whatever is done with it afterwards.
+//!
+//! Compiling is recursive too: see [`check_shape`].
+
+use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Macro, Stmt};
+use minijinja::machinery::{Token, parse, tokenize};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, ObjectRepr};
+use minijinja::{Error, ErrorKind, State, Value};
+
+/// The filter's name.
+pub(super) const BOUNDED: &str = "bounded";
+
+/// Most tokens between the delimiters of a tag, each of which may be a level of an expression; 4,000 levels were compiled on a
+/// stack of 2 MB. Real templates have some tens, and some hundreds where they spell out a JSON object.
+const MAX_TAG_TOKENS: usize = 1500;
+/// Most `elif` of a template: each is a level.
+const MAX_ELIFS: usize = 500;
+/// Deepest nesting of values, as for JSON.
+const MAX_DEPTH: usize = 128;
+
+fn refuse(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.into())
+}
+
+/// Refuses what would need too much stack to be compiled.
+///
+/// # Errors
+/// A tag of too many tokens, and too many `elif`. What is no template at all is left to the compiler, which knows lines.
+pub(super) fn check_shape(source: &str, syntax: &SyntaxConfig) -> Result<(), String> {
+    let (mut tokens, mut elifs) = (0, 0);
+    for token in tokenize(source, false, syntax.clone()) {
+        let Ok((token, span)) = token else { return Ok(()) };
+        match token {
+            Token::BlockStart | Token::VariableStart => tokens = 0,
+            Token::Ident("elif") => elifs += 1,
+            _ => tokens += 1,
+        }
+        if tokens > MAX_TAG_TOKENS {
+            return Err(format!("line {}: more than {MAX_TAG_TOKENS} tokens in one tag", span.start_line));
+        }
+        if elifs > MAX_ELIFS {
+            return Err(format!("line {}: more than {MAX_ELIFS} times elif", span.start_line));
+        }
+    }
+    Ok(())
+}
+
+/// The source with [`bounded`] behind everything that makes a value of others. Lines keep their numbers.
+///
+/// # Errors
+/// A syntax error.
+pub(super) fn rewrite(source: &str, syntax: &SyntaxConfig) -> Result<String, Error> {
+    let mut places = Places { source, inserts: Vec::new() };
+    places.stmt(&parse(source, "chat template", syntax.clone())?);
+    let mut inserts = places.inserts;
+    // Stable: at one place, what ends an inner expression was found first.
+    inserts.sort_by_key(|(at, _)| *at);
+    let mut out = String::with_capacity(source.len() + 12 * inserts.len());
+    let mut from = 0;
+    for (at, text) in inserts {
+        out.push_str(&source[from..at]);
+        out.push_str(text);
+        from = at;
+    }
+    out.push_str(&source[from..]);
+    Ok(out)
+}
+
+/// What is to be inserted where.
+struct Places<'a> {
+    source: &'a str,
+    inserts: Vec<(usize, &'static str)>,
+}
+
+impl Places<'_> {
+    fn wrap(&mut self, start: usize, end: usize) {
+        self.inserts.push((start, "(("));
+        self.inserts.push((end, ")|bounded)"));
+    }
+
+    fn stmts(&mut self, stmts: &[Stmt]) {
+        stmts.iter().for_each(|stmt| self.stmt(stmt));
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) {
+        match stmt {
+            Stmt::Template(s) => self.stmts(&s.children),
+            Stmt::EmitExpr(s) => self.expr(&s.expr),
+            Stmt::ForLoop(s) => {
+                self.expr(&s.iter);
+                s.filter_expr.iter().for_each(|e| self.expr(e));
+                self.stmts(&s.body);
+                self.stmts(&s.else_body);
+            }
+            Stmt::IfCond(s) => {
+                self.expr(&s.expr);
+                self.stmts(&s.true_body);
+                self.stmts(&s.false_body);
+            }
+            Stmt::WithBlock(s) => {
+                s.assignments.iter().for_each(|(_, e)| self.expr(e));
+                self.stmts(&s.body);
+            }
+            Stmt::Set(s) => {
+                // A tuple needs no parentheses here. A namespace must not come to hold itself.
+                let is_tuple = matches!(s.expr, Expr::Tuple(_));
+                match &s.expr {
+                    Expr::Tuple(tuple) => self.exprs(&tuple.items),
+                    other => self.expr(other),
+                }
+                let target_end = s.target.span().end_offset as usize;
+                if (is_tuple || !matches!(s.target, Expr::Var(_)))
+                    && let Some(sign) = self.source.get(target_end..).and_then(|rest| rest.find('='))
+                {
+                    self.wrap(target_end + sign + 1, s.span().end_offset as usize);
+                }
+            }
+            Stmt::SetBlock(s) => {
+                s.filter.iter().for_each(|e| self.filters_of_a_block(e));
+                self.stmts(&s.body);
+            }
+            Stmt::AutoEscape(s) => {
+                self.expr(&s.enabled);
+                self.stmts(&s.body);
+            }
+            Stmt::FilterBlock(s) => {
+                self.filters_of_a_block(&s.filter);
+                self.stmts(&s.body);
+            }
+            Stmt::Macro(s) => self.macro_decl(s),
+            Stmt::CallBlock(s) => {
+                self.expr(&s.call.expr);
+                self.args(&s.call.args);
+                self.macro_decl(&s.macro_decl);
+            }
+            Stmt::Do(s) => {
+                self.expr(&s.call.expr);
+                self.args(&s.call.args);
+            }
+            Stmt::EmitRaw(_) | Stmt::Continue(_) | Stmt::Break(_) => {}
+        }
+    }
+
+    fn macro_decl(&mut self, decl: &Macro) {
+        self.exprs(&decl.defaults);
+        self.stmts(&decl.body);
+    }
+
+    /// What a block is filtered by makes text of text, except for its arguments.
+    fn filters_of_a_block(&mut self, expr: &Expr) {
+        if let Expr::Filter(filter) = expr {
+            filter.expr.iter().for_each(|e| self.filters_of_a_block(e));
+            self.args(&filter.args);
+        }
+    }
+
+    fn exprs(&mut self, exprs: &[Expr]) {
+        exprs.iter().for_each(|e| self.expr(e));
+    }
+
+    fn args(&mut self, args: &[CallArg]) {
+        for arg in args {
+            let (CallArg::Pos(e) | CallArg::Kwarg(_, e) | CallArg::PosSplat(e) | CallArg::KwargSplat(e)) = arg;
+            self.expr(e);
+        }
+    }
+
+    fn expr(&mut self, expr: &Expr) {
+        let span = expr.span();
+        let (start, end) = (span.start_offset as usize, span.end_offset as usize);
+        match expr {
+            Expr::Var(_) | Expr::Const(_) => {}
+            Expr::Slice(e) => {
+                self.expr(&e.expr);
+                [&e.start, &e.stop, &e.step].into_iter().flatten().for_each(|e| self.expr(e));
+            }
+            Expr::UnaryOp(e) => self.expr(&e.expr),
+            Expr::BinOp(e) => {
+                self.expr(&e.left);
+                self.expr(&e.right);
+                let compares = matches!(
+                    e.op,
+                    BinOpKind::Eq
+                        | BinOpKind::Ne
+                        | BinOpKind::Lt
+                        | BinOpKind::Lte
+                        | BinOpKind::Gt
+                        | BinOpKind::Gte
+                        | BinOpKind::In
+                );
+                if compares && !is_simple(&e.left) && !is_simple(&e.right) {
+                    self.operand(&e.left);
+                    self.operand(&e.right);
+                }
+                // A text or a number can be added to its like only.
+                let makes = match e.op {
+                    BinOpKind::Add => !is_simple(&e.left) && !is_simple(&e.right),
+                    BinOpKind::Mul => true,
+                    _ => false,
+                };
+                if makes {
+                    self.wrap(start, end);
+                }
+            }
+            Expr::Compare(e) => {
+                self.expr(&e.expr);
+                self.operand(&e.expr);
+                for op in &e.ops {
+                    self.expr(&op.expr);
+                    self.operand(&op.expr);
+                }
+            }
+            Expr::IfExpr(e) => {
+                self.expr(&e.test_expr);
+                self.expr(&e.true_expr);
+                e.false_expr.iter().for_each(|e| self.expr(e));
+            }
+            Expr::Filter(e) => {
+                e.expr.iter().for_each(|e| self.expr(e));
+                self.args(&e.args);
+                self.inserts.push((end, "|bounded"));
+            }
+            Expr::Test(e) => {
+                self.expr(&e.expr);
+                self.args(&e.args);
+            }
+            Expr::GetAttr(e) => self.expr(&e.expr),
+            Expr::GetItem(e) => {
+                self.expr(&e.expr);
+                self.expr(&e.subscript_expr);
+            }
+            Expr::Call(e) => {
+                self.expr(&e.expr);
+                self.args(&e.args);
+            }
+            Expr::List(e) => self.container(&[&e.items], start, end),
+            Expr::Tuple(e) => self.container(&[&e.items], start, end),
+            Expr::Map(e) => self.container(&[&e.keys, &e.values], start, end),
+        }
+    }
+
+    /// What is compared is paid for as if it were made anew: minijinja charges for its items, not for what they hold.
+    fn operand(&mut self, expr: &Expr) {
+        let span = expr.span();
+        match expr {
+            Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) | Expr::Slice(_) | Expr::Call(_) => {
+                self.inserts.push((span.end_offset as usize, "|bounded"));
+            }
+            Expr::IfExpr(_) => self.wrap(span.start_offset as usize, span.end_offset as usize),
+            Expr::BinOp(e) if matches!(e.op, BinOpKind::ScAnd | BinOpKind::ScOr) => {
+                self.wrap(span.start_offset as usize, span.end_offset as usize);
+            }
+            _ => {}
+        }
+    }
+
+    fn container(&mut self, items: &[&[Expr]], start: usize, end: usize) {
+        items.iter().for_each(|items| self.exprs(items));
+        // A list of constants is no larger than its text.
+        if !items.iter().all(|items| items.iter().all(is_simple)) {
+            self.wrap(start, end);
+        }
+    }
+}
+
+/// Whether a value is no list for sure. (A text times a number is charged by length.)
+fn is_simple(expr: &Expr) -> bool {
+    matches!(expr, Expr::Const(constant) if constant.value.as_object().is_none())
+}
+
+/// The filter: the value itself.
+///
+/// # Errors
+/// A list, dictionary or tuple that is nested too deeply, holds a namespace, or would be very long if it were printed (as a
+/// share of the render's budget, which grows with the messages).
+pub(super) fn bounded(state: &State, value: &Value) -> Result<Value, Error> {
+    if value.as_object().is_some() {
+        let (used, left) = state.fuel_levels().unwrap_or((0, u64::MAX));
+        let most = used.saturating_add(left) / 16;
+        let mut left = most;
+        weigh(value, 0, &mut left)?;
+        state.consume_fuel((most - left) / 4)?;
+    }
+    Ok(value.clone())
+}
+
+/// Takes what a value holds, counted as often as it would be printed, from `left`.
+fn weigh(value: &Value, depth: usize, left: &mut u64) -> Result<(), Error> {
+    let too_large = || refuse("a list is too large, counting what it holds as often as it holds it");
+    let text_cost = value.as_str().map_or(0, |text| text.len() as u64 / 256);
+    *left = left.checked_sub(1 + text_cost).ok_or_else(too_large)?;
+    let Some(object) = value.as_object() else { return Ok(()) };
+    if object.type_name().ends_with("::Namespace") {
+        return Err(refuse("a namespace cannot be held by a list or by another namespace"));
+    }
+    if depth > MAX_DEPTH {
+        return Err(refuse(format!("lists are nested more than {MAX_DEPTH} deep")));
+    }
+    match object.repr() {
+        ObjectRepr::Map => {
+            for (key, item) in object.try_iter_pairs().into_iter().flatten() {
+                weigh(&key, depth + 1, left)?;
+                weigh(&item, depth + 1, left)?;
+            }
+        }
+        // One without a length is printed by name, and may not be gone through twice.
+        ObjectRepr::Seq | ObjectRepr::Iterable if object.enumerator_len().is_some() => {
+            for item in object.try_iter().into_iter().flatten() {
+                weigh(&item, depth + 1, left)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// `dict`, bounded.
+pub(super) fn dict(state: &State, value: Option<Value>, update_with: Kwargs) -> Result<Value, Error> {
+    bounded(state, &minijinja::functions::dict(value, update_with)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_values_is_looked_at() {
+        let rows = [
+            ("{{ x }} {{ x.y[1:2]('a')|f }}", "{{ x }} {{ x.y[1:2]('a')|f|bounded }}"),
+            ("{{ [x] }}", "{{ (([x])|bounded) }}"),
+            ("{{ [1, 'a'] ~ [] }}", "{{ [1, 'a'] ~ [] }}"),
+            ("{{ [x][0].y is in [x] }}", "{{ (([x])|bounded)[0].y is in (([x])|bounded) }}"),
+            ("{{ (a + b) * c ~ d }}", "{{ (((((a + b)|bounded)) * c)|bounded) ~ d }}"),
+            ("{{ 2 * b }}", "{{ ((2 * b)|bounded) }}"),
+            ("{{ 'a' + b + c }}", "{{ (('a' + b + c)|bounded) }}"),
+            ("{{ x|f(y|g, z=[w])|h }}", "{{ x|f(y|g|bounded, z=(([w])|bounded))|bounded|h|bounded }}"),
+            (
+                "{{ a.b == c[0] and (d or e) != f(1) }}",
+                "{{ a.b|bounded == c[0]|bounded and (((d or e)|bounded)) != f(1)|bounded }}",
+            ),
+            ("{{ a.b == 'x' or 1 < a < b }}", "{{ a.b == 'x' or 1 < a|bounded < b|bounded }}"),
+            ("{{ a + b|f }}", "{{ ((a + b|f|bounded)|bounded) }}"),
+            ("{% set x = a, (b, c) %}", "{% set x =(( a, (((b, c))|bounded))|bounded) %}"),
+            ("{% set x = (a, b) -%}", "{% set x =(( (a, b))|bounded) -%}"),
+            (
+                "{% set n.a = (y) %}{% set a, n.b=c.d(1), 2 %}",
+                "{% set n.a =(( (y))|bounded) %}{% set a, n.b=((c.d(1), 2)|bounded) %}",
+            ),
+            (
+                "{% for a, b in x|f if [a] %}{{ {a: b} }}{% endfor %}",
+                "{% for a, b in x|f|bounded if (([a])|bounded) %}{{ (({a: b})|bounded) }}{% endfor %}",
+            ),
+            (
+                "ü{# [x] #}{% raw %}{{ [x] }}{% endraw %}ß{{ [x] }}",
+                "ü{# [x] #}{% raw %}{{ [x] }}{% endraw %}ß{{ (([x])|bounded) }}",
+            ),
+            (
+                "{% macro m(a=[b]) %}{{ [a] }}{% endmacro %}",
+                "{% macro m(a=(([b])|bounded)) %}{{ (([a])|bounded) }}{% endmacro %}",
+            ),
+            (
+                "{% filter f([x]) %}{{ [x] }}{% endfilter %}",
+                "{% filter f((([x])|bounded)) %}{{ (([x])|bounded) }}{% endfilter %}",
+            ),
+        ];
+        let mut failed = Vec::new();
+        for (from, wanted) in rows {
+            let syntax = SyntaxConfig::default();
+            match rewrite(from, &syntax) {
+                Ok(seen) if seen == wanted && parse(&seen, "", syntax).is_ok() => {}
+                seen => failed.push(format!("{from}\n  {seen:?}\n  wanted {wanted:?}")),
+            }
+        }
+        assert!(failed.is_empty(), "{}", failed.join("\n"));
+    }
+}
