@@ -14,7 +14,9 @@
 //! 1. Queries are taken a few at a time (the heads of a group, or neighbouring tokens), so that each row of K and V is read
 //!    once for all of them. Blocks are the outer loop: 64 rows of K and V stay in the first-level cache. Where more queries than one
 //!    tile go over the same rows, these are widened to f32 once for all ([`attend_many`]), with the same bits.
-//! 2. Four positions' dot products are added up across lanes together.
+//! 2. Four positions' dot products are added up across lanes together. Where keys are widened for many queries, they are also turned
+//!    over: sixteen positions' products (one a lane) then need no sum across lanes. [`score_columns`] makes the same partial sums, one
+//!    for each lane that a row would have, and adds them up in the same order.
 //! 3. Each query's arithmetic has one order, given by its own visible range alone: products run over the head's elements in
 //!    registers, positions are added one by one in ascending order. Positions that only some queries of a tile see are added for
 //!    those alone, so a hidden row of V (which may hold anything) is never multiplied, not even by zero.
@@ -24,9 +26,10 @@
     reason = "iterator adapters around intrinsics are not always inlined, see `for_lanes`"
 )]
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::exp::{exp, tanh};
+use super::exp::{exp, exp_or_zero, tanh};
 use super::kv::Element;
 use super::lanes::{Lanes, for_lanes, load_n, store_n};
 
@@ -40,6 +43,8 @@ const POSITIONS: usize = 4;
 const MANY_FROM: usize = 32;
 /// Queries whose scores are held at once: 16 KiB.
 const MANY: usize = 64;
+/// Fours of lanes in the widest register.
+const MAX_FOURS: usize = 4;
 /// Floats of widened rows: 16 KiB, half of a small first-level cache.
 const WIDE_LEN: usize = 4096;
 
@@ -217,12 +222,7 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
                 row[position..position + POSITIONS].copy_from_slice(&tile);
             }
         }
-        for ((j, row), seen) in scores.iter_mut().enumerate().zip(&seen) {
-            if !seen.is_empty() {
-                let acc = &mut state.acc[(query + j) * head_dim..][..head_dim];
-                weigh::<V>(row, seen, input.soft_cap, &mut state.max[query + j], &mut state.sum[query + j], acc);
-            }
-        }
+        weigh_seen::<V>(&mut scores, &seen, input.soft_cap, state, query, head_dim);
         let acc = state.acc.as_mut_ptr().add(query * head_dim);
         add_seen::<V, T, Q>(scores.as_ptr().cast(), v, head_dim, &seen, acc, ahead);
     }
@@ -268,6 +268,12 @@ struct Wide([f32; WIDE_LEN]);
 unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mut AttnState<'_>) {
     let (head_dim, row_len, n_q) = (input.head_dim, input.row_len(), input.visible.len());
     let at_once = (WIDE_LEN / head_dim / POSITIONS * POSITIONS).min(BLOCK);
+    // Keys that are turned over at a time; none where that is not possible.
+    let columns_at_once = if V::COLUMN_QUERIES > 0 && head_dim.is_multiple_of(V::N) {
+        (WIDE_LEN / head_dim / V::N * V::N).min(BLOCK)
+    } else {
+        0
+    };
     let last = input.n_pos().saturating_sub(1);
     let mut scores = [[0.0f32; BLOCK]; MANY];
     let mut wide = Wide([0.0; WIDE_LEN]);
@@ -283,26 +289,45 @@ unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mu
             let Some(all) = union(seen) else { continue };
             // SAFETY: rows are clamped to the last position; queries are those of `input`; `at_once` rows fit `wide`.
             unsafe {
-                for sub in (all.start / POSITIONS * POSITIONS..all.end).step_by(at_once) {
-                    let n_rows = at_once.min(all.end - sub).next_multiple_of(POSITIONS);
-                    for r in 0..n_rows {
-                        let row = input.k.as_ptr().add((first + sub + r).min(last) * row_len);
-                        widen::<V, T>(row, head_dim, wide.add(r * head_dim));
+                if V::COLUMN_QUERIES > 0 && columns_at_once > 0 {
+                    for sub in (all.start / V::N * V::N..all.end).step_by(columns_at_once) {
+                        let n_rows = columns_at_once.min(all.end - sub).next_multiple_of(V::N);
+                        for r in (0..n_rows).step_by(POSITIONS) {
+                            let mut rows = [input.k.as_ptr(); POSITIONS];
+                            for (p, row) in rows.iter_mut().enumerate() {
+                                *row = row.add((first + sub + r + p).min(last) * row_len);
+                            }
+                            turn_over::<V, T>(rows, head_dim, wide.add(r), columns_at_once);
+                        }
+                        for j in (0..queries.len()).step_by(V::COLUMN_QUERIES) {
+                            let n = V::COLUMN_QUERIES.min(queries.len() - j);
+                            let Some(tile) = union(&seen[j..j + n]) else { continue };
+                            let tile = within(&tile, sub..sub + n_rows);
+                            let q = input.q.as_ptr().add((query + j) * head_dim);
+                            let scores = scores[j..j + n].as_mut_ptr().cast::<f32>().add(sub);
+                            for_queries!(V::COLUMN_QUERIES, n, Q => {
+                                score_columns::<V, Q>(q, head_dim, wide, columns_at_once, n_rows, tile, scores)
+                            });
+                        }
                     }
-                    for j in (0..queries.len()).step_by(V::MANY_QUERIES) {
-                        let n = V::MANY_QUERIES.min(queries.len() - j);
-                        let Some(tile) = union(&seen[j..j + n]) else { continue };
-                        let tile = within(&tile, sub..sub + n_rows);
-                        let q = input.q.as_ptr().add((query + j) * head_dim);
-                        let scores = scores[j..j + n].as_mut_ptr().cast::<f32>().add(sub);
-                        for_queries!(V::MANY_QUERIES, n, Q => score_rows::<V, Q>(q, head_dim, wide, tile, scores));
+                } else {
+                    for sub in (all.start / POSITIONS * POSITIONS..all.end).step_by(at_once) {
+                        let n_rows = at_once.min(all.end - sub).next_multiple_of(POSITIONS);
+                        for r in 0..n_rows {
+                            let row = input.k.as_ptr().add((first + sub + r).min(last) * row_len);
+                            widen::<V, T>(row, head_dim, wide.add(r * head_dim));
+                        }
+                        for j in (0..queries.len()).step_by(V::MANY_QUERIES) {
+                            let n = V::MANY_QUERIES.min(queries.len() - j);
+                            let Some(tile) = union(&seen[j..j + n]) else { continue };
+                            let tile = within(&tile, sub..sub + n_rows);
+                            let q = input.q.as_ptr().add((query + j) * head_dim);
+                            let scores = scores[j..j + n].as_mut_ptr().cast::<f32>().add(sub);
+                            for_queries!(V::MANY_QUERIES, n, Q => score_rows::<V, Q>(q, head_dim, wide, tile, scores));
+                        }
                     }
                 }
-                for (j, seen) in seen.iter().enumerate().filter(|(_, seen)| !seen.is_empty()) {
-                    let acc = &mut state.acc[(query + j) * head_dim..][..head_dim];
-                    let (max, sum) = (&mut state.max[query + j], &mut state.sum[query + j]);
-                    weigh::<V>(&mut scores[j], seen, input.soft_cap, max, sum, acc);
-                }
+                weigh_seen::<V>(&mut scores, seen, input.soft_cap, state, query, head_dim);
                 for sub in (all.start..all.end).step_by(at_once) {
                     let n_rows = at_once.min(all.end - sub);
                     for r in 0..n_rows {
@@ -335,6 +360,157 @@ unsafe fn widen<V: Lanes, T: Element>(row: *const T, head_dim: usize, out: *mut 
         for d in (0..head_dim).step_by(V::N) {
             let n = V::N.min(head_dim - d);
             store_n(T::load::<V>(row, d, n), out.add(d), n);
+        }
+    }
+}
+
+/// Writes element `d` of four rows, as f32, to `out[d * stride..][..4]`.
+///
+/// # Safety
+/// As [`Lanes`]; the rows have `head_dim` elements, whole registers.
+#[inline(always)]
+unsafe fn turn_over<V: Lanes, T: Element>(rows: [*const T; POSITIONS], head_dim: usize, out: *mut f32, stride: usize) {
+    for d in (0..head_dim).step_by(V::N) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut four = [V::splat(0.0); POSITIONS];
+            for p in 0..POSITIONS {
+                four[p] = T::load(rows[p], d, V::N);
+            }
+            V::store_columns(four, out.add(d * stride), stride);
+        }
+    }
+}
+
+/// The scores of `Q` neighbouring queries with some keys that are turned over: query `j` and position `p` to `scores[j * BLOCK + p]`, for
+/// whole registers that cover the positions.
+///
+/// # Safety
+/// As [`Lanes`]; `q` holds `(Q, head_dim)`, `keys` `(head_dim, stride)`, of which `n_keys` columns are used;
+/// all three are whole registers.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "one caller; a struct would only name the same things again")]
+unsafe fn score_columns<V: Lanes, const Q: usize>(
+    q: *const f32,
+    head_dim: usize,
+    keys: *const f32,
+    stride: usize,
+    n_keys: usize,
+    positions: Range<usize>,
+    scores: *mut f32,
+) {
+    let mut p = positions.start / V::N * V::N;
+    while p < positions.end {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if p + 2 * V::N <= n_keys {
+                score_lanes::<V, Q, 2>(q, head_dim, keys.add(p), stride, scores.add(p));
+                p += 2 * V::N;
+            } else {
+                score_lanes::<V, Q, 1>(q, head_dim, keys.add(p), stride, scores.add(p));
+                p += V::N;
+            }
+        }
+    }
+}
+
+/// [`score_columns`] for `P` registers of positions.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn score_lanes<V: Lanes, const Q: usize, const P: usize>(
+    q: *const f32,
+    head_dim: usize,
+    keys: *const f32,
+    stride: usize,
+    scores: *mut f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Lanes of a row are summed in fours, and fours as `Lanes::sum4` does.
+        let mut fours = [MaybeUninit::<[[V; P]; Q]>::uninit(); MAX_FOURS];
+        for f in 0..V::N / 4 {
+            let [a, b, c, d] = V::FOUR;
+            let first = pair_sums::<V, Q, P>(q, head_dim, keys, stride, [4 * f + a, 4 * f + b]);
+            let second = pair_sums::<V, Q, P>(q, head_dim, keys, stride, [4 * f + c, 4 * f + d]);
+            let mut sums = first;
+            for j in 0..Q {
+                for p in 0..P {
+                    sums[j][p] = first[j][p].add(second[j][p]);
+                }
+            }
+            fours[f].write(sums);
+        }
+        for j in 0..Q {
+            for p in 0..P {
+                let of = |f: usize| fours[f].as_ptr().cast::<V>().add(j * P + p).read();
+                let sum = match V::N / 4 {
+                    1 => of(0),
+                    2 => of(0).add(of(1)),
+                    _ => of(0).add(of(2)).add(of(1).add(of(3))),
+                };
+                sum.store(scores.add(j * BLOCK + p * V::N));
+            }
+        }
+    }
+}
+
+/// What two lanes of a register would hold after all of a row, added.
+///
+/// # Safety
+/// As [`score_columns`]; the lanes are below `V::N`.
+#[inline(always)]
+unsafe fn pair_sums<V: Lanes, const Q: usize, const P: usize>(
+    q: *const f32,
+    head_dim: usize,
+    keys: *const f32,
+    stride: usize,
+    lanes: [usize; 2],
+) -> [[V; P]; Q] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Two arrays, because the compiler keeps no array of three dimensions in registers.
+        let mut sums = [[V::splat(0.0); P]; Q];
+        let mut others = [[V::splat(0.0); P]; Q];
+        let mut d = 0;
+        while d < head_dim {
+            add_products::<V, Q, P>(q.add(d + lanes[0]), head_dim, keys.add((d + lanes[0]) * stride), &mut sums);
+            add_products::<V, Q, P>(q.add(d + lanes[1]), head_dim, keys.add((d + lanes[1]) * stride), &mut others);
+            d += V::N;
+        }
+        let mut both = [[V::splat(0.0); P]; Q];
+        for j in 0..Q {
+            for p in 0..P {
+                both[j][p] = sums[j][p].add(others[j][p]);
+            }
+        }
+        both
+    }
+}
+
+/// Adds the products of one element of `Q` queries and `P` registers of positions.
+///
+/// # Safety
+/// As [`score_columns`].
+#[inline(always)]
+unsafe fn add_products<V: Lanes, const Q: usize, const P: usize>(
+    q: *const f32,
+    head_dim: usize,
+    keys: *const f32,
+    sums: &mut [[V; P]; Q],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut k = [V::splat(0.0); P];
+        for p in 0..P {
+            k[p] = V::load(keys.add(p * V::N));
+        }
+        for j in 0..Q {
+            let q = V::splat(*q.add(j * head_dim));
+            for p in 0..P {
+                sums[j][p] = q.fma(k[p], sums[j][p]);
+            }
         }
     }
 }
@@ -489,20 +665,50 @@ unsafe fn score_some<V: Lanes, T: Element, const Q: usize, const P: usize>(
     }
 }
 
-/// Turns one query's scores of a block into weights relative to the new maximum, and brings its state up to that maximum.
+/// Turns the scores of neighbouring queries, from `first` on, into weights relative to their new maximums, and brings their states up
+/// to those; leaves out queries that see nothing.
+///
+/// In three loops: whether a maximum grew cannot be predicted, and what a processor has begun behind a wrong guess is lost. So what takes
+/// long stands where nothing is guessed.
+///
+/// # Safety
+/// As [`Lanes`]; the ranges are within the block.
+#[inline(always)]
+unsafe fn weigh_seen<V: Lanes>(
+    scores: &mut [[f32; BLOCK]],
+    seen: &[Range<usize>],
+    soft_cap: Option<f32>,
+    state: &mut AttnState<'_>,
+    first: usize,
+    head_dim: usize,
+) {
+    let mut maximums = [f32::NEG_INFINITY; MANY];
+    // SAFETY: the caller's promise.
+    unsafe {
+        for ((max, scores), seen) in maximums.iter_mut().zip(&mut *scores).zip(seen) {
+            if !seen.is_empty() {
+                *max = greatest_seen::<V>(scores, seen, soft_cap);
+            }
+        }
+        for (j, &max) in maximums[..seen.len()].iter().enumerate() {
+            let acc = &mut state.acc[(first + j) * head_dim..][..head_dim];
+            raise::<V>(max, &mut state.max[first + j], &mut state.sum[first + j], acc);
+        }
+        for (j, (scores, seen)) in scores.iter_mut().zip(seen).enumerate() {
+            if !seen.is_empty() {
+                weigh::<V>(scores, state.max[first + j], &mut state.sum[first + j]);
+            }
+        }
+    }
+}
+
+/// The greatest of one query's scores of a block; those of positions that it does not see become minus infinity.
 ///
 /// # Safety
 /// As [`Lanes`]; `seen` is within the block and not empty.
 #[inline(always)]
-unsafe fn weigh<V: Lanes>(
-    scores: &mut [f32; BLOCK],
-    seen: &Range<usize>,
-    soft_cap: Option<f32>,
-    max: &mut f32,
-    sum: &mut f32,
-    acc: &mut [f32],
-) {
-    // SAFETY: a block is a whole number of registers; acc is walked within its length.
+unsafe fn greatest_seen<V: Lanes>(scores: &mut [f32; BLOCK], seen: &Range<usize>, soft_cap: Option<f32>) -> f32 {
+    // SAFETY: a block is a whole number of registers.
     unsafe {
         let at = scores.as_mut_ptr();
         if let Some(cap) = soft_cap {
@@ -510,25 +716,50 @@ unsafe fn weigh<V: Lanes>(
                 tanh(V::load(at.add(i)).div(V::splat(cap))).mul(V::splat(cap)).store(at.add(i));
             }
         }
-        scores[..seen.start].fill(f32::NEG_INFINITY);
-        scores[seen.end..].fill(f32::NEG_INFINITY);
-        let mut block_max = V::splat(f32::NEG_INFINITY);
-        for i in (0..BLOCK).step_by(V::N) {
-            block_max = V::load(at.add(i)).max(block_max);
+        if *seen != (0..BLOCK) {
+            scores[..seen.start].fill(f32::NEG_INFINITY);
+            scores[seen.end..].fill(f32::NEG_INFINITY);
         }
-        let block_max = block_max.greatest();
-        if block_max > *max {
-            let factor = exp(V::splat(*max).sub(V::splat(block_max)));
+        let mut max = V::splat(f32::NEG_INFINITY);
+        for i in (0..BLOCK).step_by(V::N) {
+            max = V::load(at.add(i)).max(max);
+        }
+        max.greatest()
+    }
+}
+
+/// Brings one query's state up to a block's maximum, if that is greater.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn raise<V: Lanes>(block_max: f32, max: &mut f32, sum: &mut f32, acc: &mut [f32]) {
+    if block_max > *max {
+        // SAFETY: acc is walked within its length.
+        unsafe {
+            let factor = exp_or_zero(V::splat(*max).sub(V::splat(block_max)));
             let (to, len) = (acc.as_mut_ptr(), acc.len());
             for_lanes!(V, to, len, |v, i, n| store_n(v.mul(factor), to.add(i), n));
             let mut sums = [0.0];
             V::splat(*sum).mul(factor).store_part(sums.as_mut_ptr(), 1);
             (*max, *sum) = (block_max, sums[0]);
         }
-        let shift = V::splat(*max);
+    }
+}
+
+/// Turns one query's scores of a block into weights relative to the maximum, and adds these to the sum.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn weigh<V: Lanes>(scores: &mut [f32; BLOCK], max: f32, sum: &mut f32) {
+    // SAFETY: a block is a whole number of registers.
+    unsafe {
+        let at = scores.as_mut_ptr();
+        let shift = V::splat(max);
         let mut sums = V::splat(0.0);
         for i in (0..BLOCK).step_by(V::N) {
-            let weights = exp(V::load(at.add(i)).sub(shift));
+            let weights = exp_or_zero(V::load(at.add(i)).sub(shift));
             weights.store(at.add(i));
             sums = sums.add(weights);
         }

@@ -30,6 +30,7 @@ impl Lanes for Ymm {
     const N: usize = N;
     const QUERIES: usize = 3;
     const MANY_QUERIES: usize = 3;
+    const COLUMN_QUERIES: usize = 2;
     const SUMS: usize = 8;
 
     #[inline(always)]
@@ -229,6 +230,27 @@ impl Lanes for Ymm {
             let four = _mm_max_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_columns(four: [Self; 4], to: *mut f32, stride: usize) {
+        // SAFETY: see above.
+        unsafe {
+            let [a, b, c, d] = four;
+            let (ab, ab_high) = (_mm256_unpacklo_ps(a.0, b.0), _mm256_unpackhi_ps(a.0, b.0));
+            let (cd, cd_high) = (_mm256_unpacklo_ps(c.0, d.0), _mm256_unpackhi_ps(c.0, d.0));
+            // Elements i and i + 4.
+            let columns = [
+                _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd),
+                _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd),
+                _mm256_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high),
+                _mm256_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
+            ];
+            for i in 0..4 {
+                _mm_storeu_ps(to.add(i * stride), _mm256_castps256_ps128(columns[i]));
+                _mm_storeu_ps(to.add((i + 4) * stride), _mm256_extractf128_ps::<1>(columns[i]));
+            }
         }
     }
 

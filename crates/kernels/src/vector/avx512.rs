@@ -24,6 +24,7 @@ impl Lanes for Zmm {
     const N: usize = N;
     const QUERIES: usize = 4;
     const MANY_QUERIES: usize = 4;
+    const COLUMN_QUERIES: usize = 4;
     const SUMS: usize = 16;
 
     #[inline(always)]
@@ -201,6 +202,29 @@ impl Lanes for Zmm {
     unsafe fn greatest(self) -> f32 {
         // SAFETY: see above.
         unsafe { _mm512_reduce_max_ps(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_columns(four: [Self; 4], to: *mut f32, stride: usize) {
+        // SAFETY: see above.
+        unsafe {
+            let [a, b, c, d] = four;
+            let (ab, ab_high) = (_mm512_unpacklo_ps(a.0, b.0), _mm512_unpackhi_ps(a.0, b.0));
+            let (cd, cd_high) = (_mm512_unpacklo_ps(c.0, d.0), _mm512_unpackhi_ps(c.0, d.0));
+            // Elements i, i + 4, i + 8 and i + 12.
+            let columns = [
+                _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd),
+                _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd),
+                _mm512_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high),
+                _mm512_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
+            ];
+            for i in 0..4 {
+                _mm_storeu_ps(to.add(i * stride), _mm512_castps512_ps128(columns[i]));
+                _mm_storeu_ps(to.add((i + 4) * stride), _mm512_extractf32x4_ps::<1>(columns[i]));
+                _mm_storeu_ps(to.add((i + 8) * stride), _mm512_extractf32x4_ps::<2>(columns[i]));
+                _mm_storeu_ps(to.add((i + 12) * stride), _mm512_extractf32x4_ps::<3>(columns[i]));
+            }
+        }
     }
 
     #[inline(always)]

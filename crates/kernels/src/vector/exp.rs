@@ -42,6 +42,27 @@ pub(crate) unsafe fn exp<V: Lanes>(x: V) -> V {
     }
 }
 
+/// What rounds to less than the least normal number.
+const NORMAL_FROM: f32 = -87.3;
+
+/// e^x in every lane for softmax weights: as [`exp`], but 0 where the result would not be a normal number.
+///
+/// Many processors stop for a hundred cycles and more to make a result that is not, and most of the weights that are so small are those
+/// of hidden positions, whose score is minus infinity.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn exp_or_zero<V: Lanes>(x: V) -> V {
+    // SAFETY: as for `exp`.
+    unsafe {
+        let limit = V::splat(NORMAL_FROM);
+        // In this order of operands a NaN survives.
+        let value = exp(limit.max(x));
+        x.select_less(limit, V::splat(0.0), value)
+    }
+}
+
 /// Where tanh changes from its polynomial to the exponential.
 const TANH_SMALL: f32 = 0.625;
 /// tanh(y) = y + y^3 * (these in y^2), for |y| <= 0.625: relative error of the fit 4.4e-9.

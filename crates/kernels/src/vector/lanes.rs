@@ -16,6 +16,12 @@ pub(crate) trait Lanes: Copy {
     const QUERIES: usize;
     /// The same where rows are f32 already and need no register to be widened in.
     const MANY_QUERIES: usize;
+    /// Queries whose scores with two registers of positions are computed at once, where keys can be turned over, else 0: twice as many
+    /// accumulators stand in registers.
+    const COLUMN_QUERIES: usize;
+    /// How [`Lanes::sum4`] adds up each four neighbouring lanes: the first two of these, the last two, and both sums. Then come, of the
+    /// sums of four fours, the first and the third, the second and the fourth, and both sums; or just the sums of two fours.
+    const FOUR: [usize; 4] = [0, 2, 1, 3];
     /// Sums that fit into registers beside what they are made of, where rows are widened.
     const SUMS: usize;
 
@@ -65,6 +71,9 @@ pub(crate) trait Lanes: Copy {
     unsafe fn times_power_of_two(self, n: Self) -> Self;
     /// Neighbouring lanes exchanged.
     unsafe fn swap_pairs(self) -> Self;
+
+    /// Element `i` of the four registers to `to[i * stride..][..4]`.
+    unsafe fn store_columns(four: [Self; 4], to: *mut f32, stride: usize);
 
     unsafe fn sum(self) -> f32;
     /// The greatest lane; lanes are assumed not to be NaN.

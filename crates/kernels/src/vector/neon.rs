@@ -50,6 +50,8 @@ impl Lanes for Quad {
     // 16 accumulators, four keys and a query in 32 registers.
     const QUERIES: usize = 4;
     const MANY_QUERIES: usize = 4;
+    const COLUMN_QUERIES: usize = 4;
+    const FOUR: [usize; 4] = [0, 1, 2, 3];
     const SUMS: usize = 16;
 
     #[inline(always)]
@@ -253,6 +255,20 @@ impl Lanes for Quad {
     unsafe fn greatest(self) -> f32 {
         // SAFETY: see above.
         unsafe { vmaxvq_f32(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_columns([a, b, c, d]: [Self; 4], to: *mut f32, stride: usize) {
+        // SAFETY: see above.
+        unsafe {
+            let (ab, cd) = (vtrnq_f32(a.0, b.0), vtrnq_f32(c.0, d.0));
+            let low = |x, y| vcombine_f32(vget_low_f32(x), vget_low_f32(y));
+            let high = |x, y| vcombine_f32(vget_high_f32(x), vget_high_f32(y));
+            vst1q_f32(to, low(ab.0, cd.0));
+            vst1q_f32(to.add(stride), low(ab.1, cd.1));
+            vst1q_f32(to.add(2 * stride), high(ab.0, cd.0));
+            vst1q_f32(to.add(3 * stride), high(ab.1, cd.1));
+        }
     }
 
     #[inline(always)]

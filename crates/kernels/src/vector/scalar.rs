@@ -37,6 +37,7 @@ impl Lanes for Portable {
     const N: usize = N;
     const QUERIES: usize = 2;
     const MANY_QUERIES: usize = 2;
+    const COLUMN_QUERIES: usize = 0;
     const SUMS: usize = 16;
 
     #[inline(always)]
@@ -201,6 +202,16 @@ impl Lanes for Portable {
     #[inline(always)]
     unsafe fn greatest(self) -> f32 {
         self.0.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+    }
+
+    #[inline(always)]
+    unsafe fn store_columns(four: [Self; 4], to: *mut f32, stride: usize) {
+        for (p, v) in four.iter().enumerate() {
+            for (i, x) in v.0.iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe { to.add(i * stride + p).write(*x) };
+            }
+        }
     }
 
     #[inline(always)]
