@@ -10,6 +10,8 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C (Intel since 2013, AMD since 2017).
     Avx2,
+    /// The same with AVX-VNNI (Intel's client CPUs since Alder Lake, AMD since Zen 5).
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL, VNNI, VBMI and with GFNI (Intel since Ice Lake, AMD since Zen 4).
     Avx512,
     /// 64-bit Arm: NEON (Advanced SIMD), which all of them have.
@@ -19,9 +21,10 @@ pub enum Isa {
 }
 
 impl Isa {
-    const NAMES: [(Isa, &'static str); 5] = [
+    const NAMES: [(Isa, &'static str); 6] = [
         (Isa::Scalar, "scalar"),
         (Isa::Avx2, "avx2"),
+        (Isa::AvxVnni, "avxvnni"),
         (Isa::Avx512, "avx512"),
         (Isa::Neon, "neon"),
         (Isa::Dotprod, "dotprod"),
@@ -50,6 +53,8 @@ impl Isa {
             Isa::Avx2 => {
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Isa::Avx2.is_available() && is_x86_feature_detected!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 Isa::Avx2.is_available()

@@ -92,7 +92,9 @@ pub struct Kernels {
 static TABLES: &[Kernels] = &[
     Kernels { isa: Isa::Scalar, matrix: &scalar::MATRIX, vector: &vector::SCALAR },
     #[cfg(target_arch = "x86_64")]
-    Kernels { isa: Isa::Avx2, matrix: &avx2::MATRIX, vector: &vector::AVX2 },
+    Kernels { isa: Isa::Avx2, matrix: &avx2::AVX2, vector: &vector::AVX2 },
+    #[cfg(target_arch = "x86_64")]
+    Kernels { isa: Isa::AvxVnni, matrix: &avx2::AVX_VNNI, vector: &vector::AVX2 },
     #[cfg(target_arch = "x86_64")]
     Kernels { isa: Isa::Avx512, matrix: &avx512::MATRIX, vector: &vector::AVX512 },
     #[cfg(all(target_arch = "aarch64", target_endian = "little"))]

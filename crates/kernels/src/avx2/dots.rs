@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
+use super::dot::Dot;
 use super::rows::{Blocks8, Format8, Head, MAX_HEADS, ROWS, RUN, Width};
 use crate::ahead;
 use crate::matrix::ActLayout;
@@ -13,7 +14,7 @@ const COLS: usize = 2;
 
 /// See [`crate::table::RowDots`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn row_dots<F: Format8>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
+pub(super) unsafe fn row_dots<F: Format8, D: Dot>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
     let (n_rows, col_bytes) = (args.n_rows, args.layout.col_bytes());
     let distance = ahead::distance(ROWS * args.row_bytes);
     ahead::request(args.w.as_ptr(), distance.min(args.w.len()));
@@ -28,11 +29,11 @@ pub(super) unsafe fn row_dots<F: Format8>(args: &DotArgs<'_>, out: &mut [f32], s
             // SAFETY: rows and columns are those of `args`, whose lengths the caller vouches for.
             unsafe {
                 if col + 1 < args.n_cols {
-                    let sums = tile::<F, 2>(rows, x, next, args.layout);
+                    let sums = tile::<F, D, 2>(rows, x, next, args.layout);
                     out[col * stride + first..][..n].copy_from_slice(&sums[0][..n]);
                     out[(col + 1) * stride + first..][..n].copy_from_slice(&sums[1][..n]);
                 } else {
-                    let [sums] = tile::<F, 1>(rows, [x[0]], next, args.layout);
+                    let [sums] = tile::<F, D, 1>(rows, [x[0]], next, args.layout);
                     out[col * stride + first..][..n].copy_from_slice(&sums[..n]);
                 }
             }
@@ -42,7 +43,7 @@ pub(super) unsafe fn row_dots<F: Format8>(args: &DotArgs<'_>, out: &mut [f32], s
 
 /// The products of eight rows with `NC` columns. Requests as many bytes as it reads, from `next` on.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<F: Format8, const NC: usize>(
+unsafe fn tile<F: Format8, D: Dot, const NC: usize>(
     rows: Blocks8,
     x: [*const u8; NC],
     mut next: *const u8,
@@ -61,7 +62,7 @@ unsafe fn tile<F: Format8, const NC: usize>(
             ($g:expr) => {
                 // SAFETY: block `block` of each row and run `block * BLOCK_RUNS + g` of each column exist, as the caller
                 // vouches; the head was written before.
-                unsafe { run::<F, NC>(at, $g, heads.add($g * Head::<F>::LEN), x, block * F::BLOCK_RUNS + $g, layout, &mut acc) };
+                unsafe { run::<F, D, NC>(at, $g, heads.add($g * Head::<F>::LEN), x, block * F::BLOCK_RUNS + $g, layout, &mut acc) };
             };
         }
         // SAFETY: the block exists in each row; there is room for the heads of eight runs.
@@ -103,7 +104,7 @@ unsafe fn tile<F: Format8, const NC: usize>(
 /// AVX2, FMA and F16C; blocks, columns and the run's head are readable.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn run<F: Format8, const NC: usize>(
+unsafe fn run<F: Format8, D: Dot, const NC: usize>(
     blocks: Blocks8,
     g: usize,
     head: *const __m256,
@@ -119,11 +120,11 @@ unsafe fn run<F: Format8, const NC: usize>(
             let w = F::halves([blocks[i], blocks[i + 4]], g);
             for c in 0..NC {
                 let x = [half(x[c].add(run * RUN)), half(x[c].add(run * RUN + 16))];
-                sums[c][i] = partial_sums::<F>(w, x, head, i);
+                sums[c][i] = partial_sums::<F, D>(w, x, head, i);
             }
         }
         for c in 0..NC {
-            let dots = row_sums(F::WIDTH, sums[c]);
+            let dots = row_sums::<F, D>(sums[c]);
             acc[c] = accumulate::<F>(acc[c], dots, head, x[c], run, layout);
         }
     }
@@ -140,15 +141,20 @@ unsafe fn half(x: *const u8) -> __m256i {
     unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(x.cast())) }
 }
 
-/// Sums of products of rows `i` and `i + 4`: eight i16 a row or, where those could overflow or are scaled, four i32.
+/// Sums of products of rows `i` and `i + 4`: eight i16 a row or, where those could overflow, are scaled or are not needed, four i32.
 ///
 /// # Safety
-/// AVX2; if sub-scaled, `head` is the run's.
+/// AVX2 and `D`'s instruction; if sub-scaled, `head` is the run's.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn partial_sums<F: Format8>(w: [__m256i; 2], x: [__m256i; 2], head: *const __m256, i: usize) -> __m256i {
+unsafe fn partial_sums<F: Format8, D: Dot>(w: [__m256i; 2], x: [__m256i; 2], head: *const __m256, i: usize) -> __m256i {
     let pairs = |half: usize| _mm256_maddubs_epi16(w[half], x[half]);
+    let zero = _mm256_setzero_si256();
     match F::WIDTH {
+        Width::Nibble | Width::FiveBits if D::AT_ONCE => {
+            // SAFETY: the caller vouches for the instruction; 5-bit integers are far from the limit.
+            unsafe { D::add(D::add(zero, w[0], x[0]), w[1], x[1]) }
+        }
         Width::Nibble | Width::FiveBits => _mm256_add_epi16(pairs(0), pairs(1)),
         Width::SubScaled => {
             let scaled = |half: usize| {
@@ -165,11 +171,10 @@ unsafe fn partial_sums<F: Format8>(w: [__m256i; 2], x: [__m256i; 2], head: *cons
             _mm256_add_epi32(scaled(0), scaled(1))
         }
         Width::Signed => {
-            let fours = |half: usize| {
-                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w[half]), _mm256_sign_epi8(x[half], w[half]));
-                _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
-            };
-            _mm256_add_epi32(fours(0), fours(1))
+            let magnitude = |half: usize| _mm256_abs_epi8(w[half]);
+            let signed = |half: usize| _mm256_sign_epi8(x[half], w[half]);
+            // SAFETY: the caller vouches for the instruction; two products are at most 2 * 128 * 127.
+            unsafe { D::add(D::add(zero, magnitude(0), signed(0)), magnitude(1), signed(1)) }
         }
     }
 }
@@ -177,7 +182,7 @@ unsafe fn partial_sums<F: Format8>(w: [__m256i; 2], x: [__m256i; 2], head: *cons
 /// The eight rows' i32 sums from four vectors of [`partial_sums`].
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn row_sums(width: Width, v: [__m256i; 4]) -> __m256i {
+fn row_sums<F: Format8, D: Dot>(v: [__m256i; 4]) -> __m256i {
     // Each half of a register is one row. Two rows' 64-bit parts side by side: (row i, row i + 1), half of what is left to add.
     let parts = |a, b| (_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
     let add16 = |(a, b)| _mm256_add_epi16(a, b);
@@ -190,16 +195,16 @@ fn row_sums(width: Width, v: [__m256i; 4]) -> __m256i {
         (_mm256_castps_si256(even), _mm256_castps_si256(odd))
     };
     let ones = _mm256_set1_epi16(1);
-    match width {
-        Width::Nibble => {
+    match F::WIDTH {
+        Width::Nibble if !D::AT_ONCE => {
             let eights = add16(quarters(add16(parts(v[0], v[1])), add16(parts(v[2], v[3]))));
             _mm256_madd_epi16(eights, ones)
         }
-        Width::FiveBits => {
+        Width::FiveBits if !D::AT_ONCE => {
             let fours = |a, b| _mm256_madd_epi16(add16(parts(a, b)), ones);
             add32(quarters(fours(v[0], v[1]), fours(v[2], v[3])))
         }
-        Width::SubScaled | Width::Signed => add32(quarters(add32(parts(v[0], v[1])), add32(parts(v[2], v[3])))),
+        _ => add32(quarters(add32(parts(v[0], v[1])), add32(parts(v[2], v[3])))),
     }
 }
 

@@ -1,14 +1,16 @@
-//! Kernels for x86-64 with AVX2, FMA and F16C.
+//! Kernels for x86-64 with AVX2, FMA and F16C, and for those that have AVX-VNNI too.
 //!
 //! 1. Eight rows are unpacked at a time ([`rows::Format8`]): with few columns in registers (`dots`), with many into a panel
 //!    (`panel`). Rows in lanes need no sums across lanes at the end of a row, whatever its length.
 //! 2. Unsigned weights meet signed activations in `maddubs`, whose 16-bit sums are added up as far as a format's integers
 //!    allow before `madd` widens them. Offsets such as Q4_0's -8 and minimums go through the activations' precomputed sums. 8-bit
 //!    weights lend their sign to the activation.
+//!    With AVX-VNNI, `vpdpbusd` does all of this where no integer scale comes between ([`dot`]); the bits are the same.
 //! 3. `madd` multiplies with the small integer scales of the formats that have 16 sub-blocks, else with ones.
 //! 4. The integer sum of a run is exact, and its way into the f32 sum is one function for row-dots and panels
 //!    ([`dots::accumulate`]): a product has the same bits from both.
 
+mod dot;
 mod dots;
 mod exact;
 mod floats;
@@ -24,16 +26,23 @@ use crate::format::for_each_format;
 use crate::matrix::ActKind;
 use crate::table::{Dequantize, MatrixFns, PanelMul, RowDots};
 
-pub(crate) static MATRIX: MatrixFns = MatrixFns { quantize: quantize::quantize, row_dots, panel, dequantize };
+pub(crate) static AVX2: MatrixFns = MatrixFns {
+    quantize: quantize::quantize,
+    row_dots: row_dots::<dot::Maddubs>,
+    panel: panel::<dot::Maddubs>,
+    dequantize,
+};
+pub(crate) static AVX_VNNI: MatrixFns =
+    MatrixFns { quantize: quantize::quantize, row_dots: row_dots::<dot::Vnni>, panel: panel::<dot::Vnni>, dequantize };
 
 use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
-fn row_dots(ty: TensorType, kind: ActKind) -> Option<RowDots> {
+fn row_dots<D: dot::Dot>(ty: TensorType, kind: ActKind) -> Option<RowDots> {
     macro_rules! table {
         ($($f:ident),*) => {
             match (ty, kind) {
-                $((TensorType::$f, ActKind::Q8) => Some(dots::row_dots::<$f>),
+                $((TensorType::$f, ActKind::Q8) => Some(dots::row_dots::<$f, D>),
                 (TensorType::$f, ActKind::F32) => Some(exact::row_dots::<exact::Blocks<$f>>),)*
                 (TensorType::F32, ActKind::F32) => Some(floats::row_dots::<exact::F32>),
                 (TensorType::F16, ActKind::F32) => Some(floats::row_dots::<exact::F16>),
@@ -45,11 +54,11 @@ fn row_dots(ty: TensorType, kind: ActKind) -> Option<RowDots> {
     for_each_format!(table)
 }
 
-fn panel(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
+fn panel<D: dot::Dot>(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
     macro_rules! table {
         ($($f:ident),*) => {
             match (ty, kind) {
-                $((TensorType::$f, ActKind::Q8) => Some(crate::panel::mul::<panel::Quantised<$f>>),
+                $((TensorType::$f, ActKind::Q8) => Some(crate::panel::mul::<panel::Quantised<$f, D>>),
                 (TensorType::$f, ActKind::F32) => Some(crate::panel::mul::<exact::Floats<exact::Blocks<$f>>>),)*
                 (TensorType::F32, ActKind::F32) => Some(crate::panel::mul::<exact::Floats<exact::F32>>),
                 (TensorType::F16, ActKind::F32) => Some(crate::panel::mul::<exact::Floats<exact::F16>>),

@@ -9,6 +9,7 @@
 
 use std::arch::x86_64::*;
 
+use super::dot::Dot;
 use super::dots::accumulate;
 use super::rows::{Blocks8, Format8, Head, MAX_HEADS, ROWS, RUN, Width, transpose};
 use crate::panel::{Panel, PanelRows, TileCols};
@@ -21,14 +22,14 @@ const COLS: usize = 4;
 const INT_BYTES: usize = RUN * ROWS * VECTORS;
 
 /// The panels of a format.
-pub(super) struct Quantised<F>(F);
+pub(super) struct Quantised<F, D>(F, D);
 
-impl<F: Format8> Quantised<F> {
+impl<F: Format8, D: Dot> Quantised<F, D> {
     const RECORD_BYTES: usize = INT_BYTES + VECTORS * Head::<F>::LEN * 32;
 }
 
 // SAFETY: the functions need what the trait's callers vouch for, AVX2, FMA and F16C included.
-unsafe impl<F: Format8> Panel for Quantised<F> {
+unsafe impl<F: Format8, D: Dot> Panel for Quantised<F, D> {
     const ROWS: usize = ROWS * VECTORS;
     const COLS: usize = COLS;
     const STEP: usize = RUN * F::BLOCK_RUNS;
@@ -53,10 +54,10 @@ unsafe impl<F: Format8> Panel for Quantised<F> {
         // SAFETY: the caller's duties are handed on.
         unsafe {
             match cols.n_cols {
-                1 => tile::<F, 1>(panel, n, cols, acc, stride),
-                2 => tile::<F, 2>(panel, n, cols, acc, stride),
-                3 => tile::<F, 3>(panel, n, cols, acc, stride),
-                _ => tile::<F, 4>(panel, n, cols, acc, stride),
+                1 => tile::<F, D, 1>(panel, n, cols, acc, stride),
+                2 => tile::<F, D, 2>(panel, n, cols, acc, stride),
+                3 => tile::<F, D, 3>(panel, n, cols, acc, stride),
+                _ => tile::<F, D, 4>(panel, n, cols, acc, stride),
             }
         }
     }
@@ -107,7 +108,13 @@ unsafe fn pack_rows<F: Format8>(
 /// # Safety
 /// As there, for `NC` columns.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<F: Format8, const NC: usize>(panel: *const u8, n: usize, cols: &TileCols, acc: *mut f32, stride: usize) {
+unsafe fn tile<F: Format8, D: Dot, const NC: usize>(
+    panel: *const u8,
+    n: usize,
+    cols: &TileCols,
+    acc: *mut f32,
+    stride: usize,
+) {
     let layout = cols.layout;
     // SAFETY: the caller vouches for panel, columns and accumulators.
     unsafe {
@@ -122,13 +129,13 @@ unsafe fn tile<F: Format8, const NC: usize>(panel: *const u8, n: usize, cols: &T
         for run in cols.k / RUN..(cols.k + n) / RUN {
             let heads: [*const __m256; VECTORS] =
                 std::array::from_fn(|v| record.add(INT_BYTES + v * Head::<F>::LEN * 32).cast());
-            let dots = integer_sums::<F, NC>(record, heads, x, run);
+            let dots = integer_sums::<F, D, NC>(record, heads, x, run);
             for v in 0..VECTORS {
                 for c in 0..NC {
                     sums[v][c] = accumulate::<F>(sums[v][c], dots[v][c], heads[v], x[c], run, layout);
                 }
             }
-            record = record.add(Quantised::<F>::RECORD_BYTES);
+            record = record.add(Quantised::<F, D>::RECORD_BYTES);
         }
         for v in 0..VECTORS {
             for c in 0..NC {
@@ -141,10 +148,10 @@ unsafe fn tile<F: Format8, const NC: usize>(panel: *const u8, n: usize, cols: &T
 /// The i32 sums of one run: of the products or, where 16 elements share an integer scale, of the scaled products.
 ///
 /// # Safety
-/// AVX2; `ints` and `heads` are one record; the columns have the run.
+/// AVX2 and `D`'s instruction; `ints` and `heads` are one record; the columns have the run.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn integer_sums<F: Format8, const NC: usize>(
+unsafe fn integer_sums<F: Format8, D: Dot, const NC: usize>(
     ints: *const u8,
     heads: [*const __m256; VECTORS],
     x: [*const u8; NC],
@@ -158,6 +165,18 @@ unsafe fn integer_sums<F: Format8, const NC: usize>(
         let ones = _mm256_set1_epi16(1);
         let mut sums = [[_mm256_setzero_si256(); NC]; VECTORS];
         match F::WIDTH {
+            Width::Nibble | Width::FiveBits if D::AT_ONCE => {
+                for four in 0..RUN / 4 {
+                    let w = [weights(four, 0), weights(four, 1)];
+                    for c in 0..NC {
+                        let x = activations(four, c);
+                        for v in 0..VECTORS {
+                            sums[v][c] = D::add(sums[v][c], w[v], x);
+                        }
+                    }
+                    hold(&mut sums);
+                }
+            }
             // All of the run fits 16 bits.
             Width::Nibble => {
                 for four in 0..RUN / 4 {
@@ -207,8 +226,7 @@ unsafe fn integer_sums<F: Format8, const NC: usize>(
                     for c in 0..NC {
                         let x = activations(four, c);
                         for v in 0..VECTORS {
-                            let pairs = _mm256_maddubs_epi16(magnitude[v], _mm256_sign_epi8(x, w[v]));
-                            sums[v][c] = _mm256_add_epi32(sums[v][c], _mm256_madd_epi16(pairs, ones));
+                            sums[v][c] = D::add(sums[v][c], magnitude[v], _mm256_sign_epi8(x, w[v]));
                         }
                     }
                     hold(&mut sums);

@@ -31,11 +31,11 @@ use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 /// Exact products and dequantisation are AVX2's.
 pub(crate) static MATRIX: MatrixFns =
-    MatrixFns { quantize: quantize::quantize, row_dots, panel, dequantize: avx2::MATRIX.dequantize };
+    MatrixFns { quantize: quantize::quantize, row_dots, panel, dequantize: avx2::AVX2.dequantize };
 
 fn panel(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
     if kind != ActKind::Q8 {
-        return (avx2::MATRIX.panel)(ty, kind);
+        return (avx2::AVX2.panel)(ty, kind);
     }
     macro_rules! table {
         ($($f:ident),*) => {
@@ -50,7 +50,7 @@ fn panel(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
 
 fn row_dots(ty: TensorType, kind: ActKind) -> Option<RowDots> {
     if kind != ActKind::Q8 {
-        return (avx2::MATRIX.row_dots)(ty, kind);
+        return (avx2::AVX2.row_dots)(ty, kind);
     }
     macro_rules! table {
         ($($f:ident),*) => {
