@@ -247,9 +247,9 @@ impl Lanes for Ymm {
                 _mm256_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high),
                 _mm256_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
             ];
-            for i in 0..4 {
-                _mm_storeu_ps(to.add(i * stride), _mm256_castps256_ps128(columns[i]));
-                _mm_storeu_ps(to.add((i + 4) * stride), _mm256_extractf128_ps::<1>(columns[i]));
+            for (i, column) in columns.into_iter().enumerate() {
+                _mm_storeu_ps(to.add(i * stride), _mm256_castps256_ps128(column));
+                _mm_storeu_ps(to.add((i + 4) * stride), _mm256_extractf128_ps::<1>(column));
             }
         }
     }

@@ -218,11 +218,11 @@ impl Lanes for Zmm {
                 _mm512_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high),
                 _mm512_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
             ];
-            for i in 0..4 {
-                _mm_storeu_ps(to.add(i * stride), _mm512_castps512_ps128(columns[i]));
-                _mm_storeu_ps(to.add((i + 4) * stride), _mm512_extractf32x4_ps::<1>(columns[i]));
-                _mm_storeu_ps(to.add((i + 8) * stride), _mm512_extractf32x4_ps::<2>(columns[i]));
-                _mm_storeu_ps(to.add((i + 12) * stride), _mm512_extractf32x4_ps::<3>(columns[i]));
+            for (i, column) in columns.into_iter().enumerate() {
+                _mm_storeu_ps(to.add(i * stride), _mm512_castps512_ps128(column));
+                _mm_storeu_ps(to.add((i + 4) * stride), _mm512_extractf32x4_ps::<1>(column));
+                _mm_storeu_ps(to.add((i + 8) * stride), _mm512_extractf32x4_ps::<2>(column));
+                _mm_storeu_ps(to.add((i + 12) * stride), _mm512_extractf32x4_ps::<3>(column));
             }
         }
     }
