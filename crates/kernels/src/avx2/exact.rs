@@ -10,10 +10,10 @@ use crate::panel::{self, Panel, PanelRows, TileCols};
 use crate::table::DotArgs;
 
 /// Elements that are turned into f32 at a time.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// Weights that can be read as f32.
-pub(super) trait ReadF32 {
+pub(crate) trait ReadF32 {
     /// Bytes of `n` elements (whole blocks).
     fn bytes(n: usize) -> usize;
     /// Writes `n` elements, at most [`CHUNK`] and whole blocks.
@@ -35,7 +35,7 @@ pub(super) trait Float8: ReadF32 {
 }
 
 /// A quantised format.
-pub(super) struct Blocks<F>(F);
+pub(crate) struct Blocks<F>(F);
 
 impl<F: Format8> ReadF32 for Blocks<F> {
     #[inline]
@@ -96,7 +96,7 @@ fn sub_scale<F: Format8>(head: &[__m256], half: usize) -> (__m256, __m256) {
 macro_rules! float_format {
     ($name:ident, $bytes:literal, |$p:ident| $read8:expr, |$q:ident| $read1:expr) => {
         /// A float format.
-        pub(super) struct $name;
+        pub(crate) struct $name;
         impl Float8 for $name {
             const LEN: usize = $bytes;
             #[target_feature(enable = "avx2,fma,f16c")]
@@ -169,7 +169,7 @@ const VECTORS: usize = 2;
 /// Columns of a tile: with two vectors of rows, twelve of sixteen registers hold sums.
 const COLS: usize = 6;
 /// Elements whose products are summed before they meet those before them.
-pub(super) const SUM: usize = 64;
+pub(crate) const SUM: usize = 64;
 
 /// Panels of f32: `(k, VECTORS, 8)`.
 pub(super) struct Floats<R>(R);
@@ -183,22 +183,8 @@ unsafe impl<R: ReadF32> Panel for Floats<R> {
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn pack(rows: &PanelRows, k: usize, n: usize, panel: *mut u8) {
-        let mut w = [[0.0f32; CHUNK]; ROWS];
-        for at in (0..n).step_by(CHUNK) {
-            let len = CHUNK.min(n - at);
-            for vector in 0..VECTORS {
-                // SAFETY: the rows have elements k..k + n and the panel room for `n`, rounded up to whole chunks.
-                unsafe {
-                    for (r, w) in w.iter_mut().enumerate() {
-                        R::read(rows.row(vector * ROWS + r).add(R::bytes(k + at)), len, w.as_mut_ptr());
-                    }
-                    let to = panel.cast::<f32>().add((at * VECTORS + vector) * ROWS);
-                    for eight in (0..len).step_by(8) {
-                        transpose8(&w, eight, to.add(eight * VECTORS * ROWS));
-                    }
-                }
-            }
-        }
+        // SAFETY: the caller's duties are handed on.
+        unsafe { pack_rows::<R, VECTORS>(rows, k, n, panel.cast()) }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -217,13 +203,38 @@ unsafe impl<R: ReadF32> Panel for Floats<R> {
     }
 }
 
-/// Elements `at..at + 8` of eight rows to eight vectors of eight rows, `VECTORS` vectors apart.
+/// Writes elements `k..k + n` of `8 * V` rows as `(n, V, 8)`.
+///
+/// # Safety
+/// AVX2, FMA and F16C; the rows have these elements and the panel has room for them, rounded up to whole chunks, and is aligned to 32
+/// bytes.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) unsafe fn pack_rows<R: ReadF32, const V: usize>(rows: &PanelRows, k: usize, n: usize, panel: *mut f32) {
+    let mut w = [[0.0f32; CHUNK]; ROWS];
+    for at in (0..n).step_by(CHUNK) {
+        let len = CHUNK.min(n - at);
+        for vector in 0..V {
+            // SAFETY: the caller vouches for rows and room.
+            unsafe {
+                for (r, w) in w.iter_mut().enumerate() {
+                    R::read(rows.row(vector * ROWS + r).add(R::bytes(k + at)), len, w.as_mut_ptr());
+                }
+                let to = panel.add((at * V + vector) * ROWS);
+                for eight in (0..len).step_by(8) {
+                    transpose8::<V>(&w, eight, to.add(eight * V * ROWS));
+                }
+            }
+        }
+    }
+}
+
+/// Elements `at..at + 8` of eight rows to eight vectors of eight rows, `V` vectors apart.
 ///
 /// # Safety
 /// AVX2; there is room for them, aligned to 32 bytes; `at + 8` is at most [`CHUNK`].
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn transpose8(w: &[[f32; CHUNK]; ROWS], at: usize, to: *mut f32) {
+unsafe fn transpose8<const V: usize>(w: &[[f32; CHUNK]; ROWS], at: usize, to: *mut f32) {
     for half in 0..2 {
         let mut pairs = [_mm256_setzero_si256(); 4];
         for i in 0..4 {
@@ -236,7 +247,7 @@ unsafe fn transpose8(w: &[[f32; CHUNK]; ROWS], at: usize, to: *mut f32) {
         let columns = transpose(pairs);
         for j in 0..4 {
             // SAFETY: the caller vouches for room.
-            unsafe { _mm256_store_si256(to.add((half * 4 + j) * VECTORS * ROWS).cast(), columns[j]) };
+            unsafe { _mm256_store_si256(to.add((half * 4 + j) * V * ROWS).cast(), columns[j]) };
         }
     }
 }

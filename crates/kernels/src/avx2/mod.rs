@@ -12,7 +12,7 @@
 
 mod dot;
 mod dots;
-mod exact;
+pub(crate) mod exact;
 mod floats;
 mod kquants;
 mod legacy;
@@ -35,8 +35,8 @@ pub(crate) static AVX2: MatrixFns = MatrixFns {
 pub(crate) static AVX_VNNI: MatrixFns =
     MatrixFns { quantize: quantize::quantize, row_dots: row_dots::<dot::Vnni>, panel: panel::<dot::Vnni>, dequantize };
 
-use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
-use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub(crate) use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
+pub(crate) use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 fn row_dots<D: dot::Dot>(ty: TensorType, kind: ActKind) -> Option<RowDots> {
     macro_rules! table {

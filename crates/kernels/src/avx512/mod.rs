@@ -13,6 +13,7 @@
 //!    give the same bits, and so do row-dots and panels.
 
 mod dots;
+mod exact;
 mod kquants;
 mod legacy;
 mod panel;
@@ -29,18 +30,20 @@ use crate::table::{MatrixFns, PanelMul, RowDots};
 use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
-/// Exact products and dequantisation are AVX2's.
+/// Dequantisation and few columns of exact products are AVX2's.
 pub(crate) static MATRIX: MatrixFns =
     MatrixFns { quantize: quantize::quantize, row_dots, panel, dequantize: avx2::AVX2.dequantize };
 
 fn panel(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
-    if kind != ActKind::Q8 {
-        return (avx2::AVX2.panel)(ty, kind);
-    }
+    use avx2::exact::{Bf16, Blocks, F16, F32};
     macro_rules! table {
         ($($f:ident),*) => {
-            match ty {
-                $(TensorType::$f => Some(crate::panel::mul::<panel::Quantised<$f>>),)*
+            match (ty, kind) {
+                $((TensorType::$f, ActKind::Q8) => Some(crate::panel::mul::<panel::Quantised<$f>>),
+                (TensorType::$f, ActKind::F32) => Some(crate::panel::mul::<exact::Floats<Blocks<avx2::$f>>>),)*
+                (TensorType::F32, ActKind::F32) => Some(crate::panel::mul::<exact::Floats<F32>>),
+                (TensorType::F16, ActKind::F32) => Some(crate::panel::mul::<exact::Floats<F16>>),
+                (TensorType::BF16, ActKind::F32) => Some(crate::panel::mul::<exact::Floats<Bf16>>),
                 _ => None,
             }
         };
