@@ -1,5 +1,7 @@
 //! The three ways to load give the same bytes, and what cannot be loaded gives one clear error.
 
+mod common;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -167,6 +169,9 @@ fn a_copy_that_does_not_fit_is_refused_before_it_is_made() {
     let refused = storage.load(&ranges, &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(refused, StorageError::OutOfMemory { wanted_bytes, .. } if wanted_bytes == len), "{refused:?}");
     // The map has no such limit.
+    if common::emulated("a map of 4 TB") {
+        return;
+    }
     assert_eq!(open(&path, LoadMode::Map).unwrap().bytes(len - 3..len), Some(&[0; 3][..]));
 }
 
@@ -237,6 +242,9 @@ fn opening_and_closing_leaks_no_descriptor_and_no_mapping() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_file_just_written_is_resident() {
+    if common::emulated("which pages are there after a prefetch") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model");
     std::fs::write(&path, content(1 << 20)).unwrap();
@@ -309,6 +317,9 @@ fn locked_pages_stay_as_long_as_the_file_is_mapped() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_mapped_file_that_was_just_written_is_not_private() {
+    if common::emulated("which pages are there after a prefetch") {
+        return;
+    }
     const MB: u64 = 1 << 20;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model");
@@ -385,30 +396,26 @@ fn prefetching_what_was_cut_off_does_no_harm() {
 
 #[test]
 fn a_mapped_file_tells_what_became_of_it() {
-    type Deed = fn(&Path);
+    type Deed = fn(&Path) -> std::io::Result<()>;
     let rewrite: Deed = |path| {
         use std::io::Write;
-        let mut file = std::fs::File::options().write(true).open(path).unwrap();
-        file.write_all(b"other").unwrap();
+        let mut file = std::fs::File::options().write(true).open(path)?;
+        file.write_all(b"other")?;
         // Clocks of file systems tick every few milliseconds, and this one may have been written within the same tick.
-        file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1)).unwrap();
+        file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1))
     };
     let replace: Deed = |path| {
         let other = path.with_extension("new");
-        std::fs::write(&other, content(20000)).unwrap();
-        std::fs::rename(other, path).unwrap();
+        std::fs::write(&other, content(20000))?;
+        std::fs::rename(other, path)
     };
     let rows: [(&str, Deed, Option<Change>); 6] = [
-        ("left alone", |_| {}, None),
-        ("read", |path| drop(std::fs::read(path).unwrap()), None),
-        (
-            "cut short",
-            |path| std::fs::File::options().write(true).open(path).unwrap().set_len(10).unwrap(),
-            Some(Change::CutShort),
-        ),
+        ("left alone", |_| Ok(()), None),
+        ("read", |path| std::fs::read(path).map(drop), None),
+        ("cut short", |path| std::fs::File::options().write(true).open(path)?.set_len(10), Some(Change::CutShort)),
         ("rewritten", rewrite, Some(Change::Rewritten)),
         ("replaced", replace, Some(Change::Replaced)),
-        ("removed", |path| std::fs::remove_file(path).unwrap(), Some(Change::Removed)),
+        ("removed", |path| std::fs::remove_file(path), Some(Change::Removed)),
     ];
     for (name, deed, wanted) in rows {
         for mode in MODES {
@@ -417,7 +424,11 @@ fn a_mapped_file_tells_what_became_of_it() {
             std::fs::write(&path, content(20000)).unwrap();
             let storage = open(&path, mode).unwrap();
             assert_eq!(storage.changed(), None, "{name}, {mode:?}, before");
-            deed(&path);
+            match deed(&path) {
+                // Windows does none of this to a file that is mapped.
+                Err(_) if cfg!(windows) && mode == LoadMode::Map && wanted.is_some() => continue,
+                done => done.unwrap(),
+            }
             let wanted = if mode == LoadMode::Map { wanted } else { None };
             assert_eq!(storage.changed(), wanted, "{name}, {mode:?}");
             assert_eq!(storage.random_view().and_then(|view| view.changed()), wanted, "{name}, {mode:?}, second view");
