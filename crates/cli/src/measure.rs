@@ -65,6 +65,7 @@ pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
         streamed: model.stream_stats().map(|stats| Streamed {
             bytes_per_token: model.plan().streamed_per_token(),
             read_bytes: stats.read_bytes,
+            read_us: stats.read_time.as_micros() as u64,
             stalls: stats.stalls,
             stall_us: stats.stall_time.as_micros() as u64,
             is_direct: stats.is_direct,

@@ -188,6 +188,8 @@ pub struct Streamed {
     /// As planned.
     pub bytes_per_token: u64,
     pub read_bytes: u64,
+    /// Time in which reads were under way.
+    pub read_us: u64,
     /// How often a layer waited for its weights.
     pub stalls: u64,
     pub stall_us: u64,
@@ -252,9 +254,10 @@ impl Statistics {
             line(
                 "Streamed",
                 format!(
-                    "{}, {} a token, by {} {way} the page cache; {} stalls of {} together",
+                    "{}, {} a token, read at {}/s by {} {way} the page cache; {} stalls of {} together",
                     megabytes(s.read_bytes),
                     megabytes(s.bytes_per_token),
+                    megabytes((s.read_bytes as f64 * 1e6 / s.read_us.max(1) as f64) as u64),
                     s.reader,
                     s.stalls,
                     milliseconds(s.stall_us)
@@ -303,6 +306,7 @@ impl Statistics {
             "streamed": self.streamed.map(|s| json!({
                 "bytes_per_token": s.bytes_per_token,
                 "read_bytes": s.read_bytes,
+                "read_ms": s.read_us as f64 / 1e3,
                 "stalls": s.stalls,
                 "stall_ms": s.stall_us as f64 / 1e3,
                 "direct": s.is_direct,
@@ -377,6 +381,7 @@ mod tests {
             streamed: Some(Streamed {
                 bytes_per_token: 10 << 20,
                 read_bytes: 90 << 20,
+                read_us: 500_000,
                 stalls: 7,
                 stall_us: 250_000,
                 is_direct: true,
@@ -390,7 +395,7 @@ mod tests {
              Resident: 1.00 MB of 4.00 MB of the model (25%)\n  Private: 2.00 MB\n  \
              Locked: 1.00 MB of 3.00 MB of weights; the limit allows 9 bytes\n  Load time: 1.5 ms\n  \
              Time to first token: 12.3 s\n  Prompt: 10 tokens, 100.0 tokens/s\n  Decode: 5 tokens, 10.0 tokens/s, 1.00 GB/s\n  \
-             Streamed: 90.00 MB, 10.00 MB a token, by threads past the page cache; 7 stalls of 250.0 ms together\n"
+             Streamed: 90.00 MB, 10.00 MB a token, read at 180.00 MB/s by threads past the page cache; 7 stalls of 250.0 ms together\n"
         );
         let none = Statistics::default().text();
         assert!(!none.contains("System") && !none.contains("Decode") && !none.contains("first token"), "{none}");

@@ -77,6 +77,8 @@ pub struct StreamOptions {
 pub struct StreamStats {
     /// Bytes that were read.
     pub read_bytes: u64,
+    /// Time in which at least one read was under way: with `read_bytes`, the speed that the files were read at.
+    pub read_time: Duration,
     /// How often a unit was not there when it was needed.
     pub stalls: u64,
     /// Time spent waiting for units.
@@ -136,7 +138,41 @@ struct State {
     /// The next piece to be read: its turn and its index.
     next: (u64, usize),
     windows: Vec<Window>,
+    /// Reads under way, in all windows.
+    in_flight: usize,
+    /// When the first of them began.
+    reading_since: Option<Instant>,
+    /// As [`StreamStats::read_time`], up to when the last one ended.
+    read_time: Duration,
     stop: bool,
+}
+
+impl State {
+    fn new(n_windows: usize) -> State {
+        State {
+            current: 0,
+            next: (0, 0),
+            windows: (0..n_windows).map(|_| Window::default()).collect(),
+            in_flight: 0,
+            reading_since: None,
+            read_time: Duration::ZERO,
+            stop: false,
+        }
+    }
+
+    fn begin_read(&mut self) {
+        if self.in_flight == 0 {
+            self.reading_since = Some(Instant::now());
+        }
+        self.in_flight += 1;
+    }
+
+    fn end_read(&mut self) {
+        self.in_flight -= 1;
+        if self.in_flight == 0 {
+            self.read_time += self.reading_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        }
+    }
 }
 
 /// What one window holds.
@@ -216,13 +252,12 @@ impl Stream {
             // Once is enough for what was in the cache before: direct reads bring nothing there.
             os::drop_cached(storage.mapped_file().ok_or(io::ErrorKind::InvalidInput)?, *offset, bytes.len() as u64);
         }
-        let windows = (0..n_windows).map(|_| Window::default()).collect();
         let shared = Arc::new(Shared {
             files,
             units: plan,
             n_windows,
             memory,
-            state: Mutex::new(State { current: 0, next: (0, 0), windows, stop: false }),
+            state: Mutex::new(State::new(n_windows)),
             work: Condvar::new(),
             ready: Condvar::new(),
             read_bytes: AtomicU64::new(0),
@@ -338,8 +373,11 @@ impl Stream {
     /// What was done so far.
     pub fn stats(&self) -> StreamStats {
         let shared = &*self.shared;
+        let state = shared.lock();
+        let under_way = state.reading_since.map_or(Duration::ZERO, |since| since.elapsed());
         StreamStats {
             read_bytes: shared.read_bytes.load(Ordering::Relaxed),
+            read_time: state.read_time + under_way,
             stalls: shared.stalls.load(Ordering::Relaxed),
             stall_time: Duration::from_nanos(shared.stall_ns.load(Ordering::Relaxed)),
             is_direct: shared.files.iter().all(|f| f.is_direct.load(Ordering::Relaxed)),
@@ -397,6 +435,7 @@ impl Shared {
 
     /// Notes that a piece is there, or why not.
     fn finish(&self, state: &mut State, unit: &Unit, piece: &Piece, result: Result<(), StorageError>) {
+        state.end_read();
         let window = &mut state.windows[unit.window];
         window.in_flight -= 1;
         window.missing -= 1;
@@ -437,6 +476,7 @@ impl Shared {
             return self.take_piece(state);
         }
         window.in_flight += 1;
+        state.begin_read();
         state.next = if index + 1 == unit.pieces.len() { (turn + 1, 0) } else { (turn, index + 1) };
         Some((turn, index))
     }

@@ -94,6 +94,7 @@ fn every_reader_reads_the_same_bytes() {
                     continue;
                 }
                 let storage = open(&path);
+                let since = std::time::Instant::now();
                 let stream = Stream::start(&[&storage], &units(), options(reader, direct)).unwrap();
                 check_bytes(&storage, &stream, &units(), &wanted);
                 let stats = stream.stats();
@@ -101,6 +102,15 @@ fn every_reader_reads_the_same_bytes() {
                 eprintln!("{}: {direct} {stats:?}", path.display());
                 assert!(stats.reader == reader && (direct || !stats.is_direct), "{stats:?}");
                 assert!((3 * once..=5 * once).contains(&stats.read_bytes), "{stats:?}, {once} bytes a round");
+                // Time in which the windows are full does not count.
+                let pause = std::time::Duration::from_millis(20);
+                let stands_still = (0..200).any(|_| {
+                    let before = stream.stats().read_time;
+                    std::thread::sleep(pause);
+                    stream.stats().read_time == before
+                });
+                let read_time = stream.stats().read_time;
+                assert!(stands_still && !read_time.is_zero() && read_time + pause <= since.elapsed(), "{stats:?}");
             }
         }
     }
