@@ -23,6 +23,7 @@ mod error;
 mod manifest;
 mod mark;
 mod packed;
+mod unfinished;
 mod write;
 
 pub use copy::Progress;

@@ -1,15 +1,15 @@
 //! Making a packed file, and giving the model back.
 
-use std::fs::{self, File, Metadata, OpenOptions};
-use std::io;
+use std::fs::{File, Metadata};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
-use crate::copy::{Counter, Progress, append, copy_range, hash_range, pad_to};
+use crate::copy::{Counter, Progress, copy_range, hash_range};
 use crate::error::PackedError;
 use crate::manifest::{ALIGNMENT, MAX_MANIFEST_BYTES, Manifest, Part, Program, check_name, first_offset, hex};
 use crate::mark::{MARK_BYTES, Mark};
 use crate::packed::{Packed, changed};
+use crate::unfinished::Unfinished;
 
 /// A file, or a part of one, that is to be packed.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Makes the file: under another name first, so that there is either all of it or nothing.
+    /// Makes the file: without its name at first, so that there is either all of it or nothing.
     ///
     /// # Errors
     /// A file of that name, a read or write that fails (a full disk), the callback's wish to end: then nothing is left behind.
@@ -173,80 +173,4 @@ impl Input<'_> {
         let same = after.len() == self.before.len() && after.modified().ok() == self.before.modified().ok();
         if same { Ok(hash) } else { Err(PackedError::SourceChanged(self.path.to_owned())) }
     }
-}
-
-/// A file that has another name until it is complete, and vanishes if it never is.
-struct Unfinished {
-    file: File,
-    temporary: PathBuf,
-    output: PathBuf,
-    overwrite: bool,
-}
-
-impl Unfinished {
-    fn begin(output: &Path, overwrite: bool, executable: bool) -> Result<Unfinished, PackedError> {
-        let refuse = |problem: &str| Err(PackedError::Output { path: output.to_owned(), problem: problem.into() });
-        let Some(name) = output.file_name() else { return refuse("that is no file name") };
-        match fs::symlink_metadata(output) {
-            Ok(metadata) if metadata.is_dir() => return refuse("it is a folder"),
-            Ok(_) if !overwrite => return Err(PackedError::Exists(output.to_owned())),
-            Ok(metadata) if !metadata.is_file() && !metadata.is_symlink() => return refuse("it is no regular file"),
-            _ => {}
-        }
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}.unfinished", std::process::id()));
-        let temporary = output.with_file_name(hidden);
-        let file =
-            create(&temporary, executable).map_err(|source| PackedError::Write { path: output.to_owned(), source })?;
-        Ok(Unfinished { file, temporary, output: output.to_owned(), overwrite })
-    }
-
-    fn failed(&self, source: io::Error) -> PackedError {
-        PackedError::Write { path: self.output.clone(), source }
-    }
-
-    fn pad_to(&mut self, wanted: u64) -> Result<(), PackedError> {
-        pad_to(&mut self.file, wanted).map_err(|e| self.failed(e))
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<(), PackedError> {
-        append(&mut self.file, bytes).map_err(|e| self.failed(e))
-    }
-
-    /// Makes sure that the bytes are on the disk, then gives the file its name.
-    fn finish(self) -> Result<(), PackedError> {
-        self.file.sync_all().map_err(|e| self.failed(e))?;
-        if !self.overwrite {
-            // Unlike a renaming, a link never replaces what came to stand there meanwhile.
-            match fs::hard_link(&self.temporary, &self.output) {
-                Ok(()) => return Ok(()),
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(PackedError::Exists(self.output.clone()));
-                }
-                Err(_) if fs::symlink_metadata(&self.output).is_ok() => {
-                    return Err(PackedError::Exists(self.output.clone()));
-                }
-                Err(_) => {} // A file system without links.
-            }
-        }
-        fs::rename(&self.temporary, &self.output).map_err(|e| self.failed(e))
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // It has no such name any more if it was finished.
-        let _ = fs::remove_file(&self.temporary);
-    }
-}
-
-fn create(path: &Path, executable: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, if executable { 0o777 } else { 0o666 });
-    #[cfg(not(unix))]
-    let _ = executable; // The name's ending says it.
-    options.open(path)
 }

@@ -229,6 +229,36 @@ fn nothing_is_replaced_unasked_and_nothing_is_left_behind() {
     assert_eq!(folder.names(), before);
 }
 
+/// A process that is killed cannot clean up: on Linux nothing has a name before it is complete.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_unfinished_has_no_name() {
+    for overwrite in [false, true] {
+        let folder = Folder::new();
+        let model = small();
+        let mut plan = folder.plan(b"program", &[("a.gguf", &model)]);
+        plan.overwrite = overwrite;
+        if overwrite {
+            folder.write("out", b"what was there before");
+            plan.output = folder.at("out");
+        }
+        let before = folder.names();
+        let mut seen = 0;
+        let packed = plan.write(&mut |_| {
+            seen += 1;
+            assert_eq!(folder.names(), before);
+            ControlFlow::Continue(())
+        });
+        let packed = packed.unwrap();
+        assert!(seen > 0 && packed.manifest().parts.len() == 1);
+        assert_eq!(folder.names().len(), before.len() + usize::from(!overwrite), "{:?}", folder.names());
+        let out = std::fs::read(&plan.output).unwrap();
+        assert!(out.starts_with(b"program"));
+        use std::os::unix::fs::PermissionsExt;
+        assert_ne!(std::fs::metadata(&plan.output).unwrap().permissions().mode() & 0o100, 0);
+    }
+}
+
 /// Replaces the manifest; its hash is right.
 fn with_manifest(file: &[u8], json: &str) -> Vec<u8> {
     let part = find(file).unwrap().unwrap().manifest().parts[0].clone();
