@@ -49,6 +49,20 @@ pub fn run_in(folder: &Path, args: &[&str], input: Option<&[u8]>) -> Run {
     run_program(Path::new(env!("CARGO_BIN_EXE_modelembed")), folder, args, input)
 }
 
+/// Starts a program that may have been written just now: a process that another test starts meanwhile holds the file open for
+/// writing until it has become that program.
+fn started(command: &mut Command) -> std::process::Child {
+    let since = std::time::Instant::now();
+    loop {
+        match command.spawn() {
+            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy && since.elapsed().as_secs() < 60 => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            child => return child.unwrap(),
+        }
+    }
+}
+
 /// As `run_in`, another program: one with a model in it.
 pub fn run_program(program: &Path, folder: &Path, args: &[&str], input: Option<&[u8]>) -> Run {
     let home = tempfile::tempdir().unwrap();
@@ -57,7 +71,7 @@ pub fn run_program(program: &Path, folder: &Path, args: &[&str], input: Option<&
     if input.is_some() {
         command.stdin(Stdio::piped());
     }
-    let mut child = command.spawn().unwrap();
+    let mut child = started(&mut command);
     if let Some(input) = input {
         // A program that ends early closes the pipe.
         let _ = child.stdin.take().unwrap().write_all(input);
