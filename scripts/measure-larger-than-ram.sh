@@ -1,7 +1,8 @@
 #!/bin/sh
 # Decodes with a model that is larger than what a memory control group (version 1) allows, beside llama.cpp where a Python with
 # llama-cpp-python is given, and prints the disk's direct-read speed of the same minute. The share of the bound is that of the time
-# a token takes in which its bytes can be read, at the speed that they were read at during the run. Needs root.
+# a token takes in which its bytes can be read, at the speed that they were read at during the run; time that is neither that nor
+# waiting is computing. Needs root.
 #   scripts/measure-larger-than-ram.sh BINARY MODEL LIMIT_MIB [PYTHON PEERBENCH]
 set -eu
 binary=$1 model=$2 limit=$3 python=${4:-} peer=${5:-}
@@ -20,8 +21,9 @@ inside "$binary" -model "$model" -ctx 128 -n "${TOKENS:-24}" -p x -raw -temp 0 -
 grep -oE '"(decode_tokens_per_second|first_token_ms|decode_tokens|minor_faults|major_faults|private_bytes)":[^,}]*|"streamed":\{[^}]*\}' "$result" || true
 number() { grep -oE "\"$1\":[0-9.]+" "$result" | tail -1 | cut -d: -f2; }
 if grep -q '"streamed":{' "$result"; then
-    echo "$(number decode_tokens_per_second) $(number bytes_per_token) $(number read_bytes) $(number read_ms)" |
-        awk '{ printf "read at %.0f MB/s, share of the bound %.0f %%\n", $3 / $4 / 1e3, 100 * $1 * $2 * $4 / $3 / 1e3 }'
+    echo "$(number decode_tokens_per_second) $(number bytes_per_token) $(number read_bytes) $(number read_ms) $(number decode_tokens) $(number stall_ms)" |
+        awk '{ printf "read at %.0f MB/s, share of the bound %.0f %%, waited for reads %.0f %% of the time\n",
+                   $3 / $4 / 1e3, 100 * $1 * $2 * $4 / $3 / 1e3, 100 * $6 * $1 / $5 / 1e3 }'
 fi
 dd if="$model" of=/dev/null bs=1M count=256 skip=256 iflag=direct 2>&1 | tail -1
 if [ -n "$python" ]; then
