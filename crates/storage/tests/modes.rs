@@ -417,7 +417,8 @@ fn a_mapped_file_tells_what_became_of_it() {
         ("replaced", replace, Some(Change::Replaced)),
         ("removed", |path| std::fs::remove_file(path), Some(Change::Removed)),
     ];
-    for (name, deed, wanted) in rows {
+    // On Windows the name of a removed file may stay until nobody has the file open.
+    for (name, deed, wanted) in rows.into_iter().filter(|row| !(cfg!(windows) && row.0 == "removed")) {
         for mode in MODES {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("model");
