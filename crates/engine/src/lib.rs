@@ -62,7 +62,7 @@ pub use error::{Error, Result};
 pub use files::ModelFiles;
 pub use forecast::Forecast;
 pub use generate::{GenerateOptions, GenerateStats, StopReason, generate};
-pub use gpu::{GpuLayers, GpuLimits, GpuPlacement, gpu_adapters};
+pub use gpu::{GpuAdapter, GpuLayers, GpuLimits, GpuPlacement, gpu_adapters};
 pub use kv::CacheType;
 pub use locking::{Lock, LockStats};
 pub use model::{LoadOptions, LoadStats, Model};

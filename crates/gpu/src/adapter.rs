@@ -32,16 +32,22 @@ pub struct AdapterInfo {
     pub kind: AdapterKind,
 }
 
-impl fmt::Display for AdapterInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
+impl AdapterKind {
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
             AdapterKind::Discrete => "discrete",
             AdapterKind::Integrated => "integrated",
             AdapterKind::Virtual => "virtual",
             AdapterKind::Other => "unknown kind",
             AdapterKind::Software => "software",
-        };
-        write!(f, "{}: {} ({}, {kind})", self.index, self.name, self.backend)
+        }
+    }
+}
+
+impl fmt::Display for AdapterInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({}, {})", self.index, self.name, self.backend, self.kind.name())
     }
 }
 

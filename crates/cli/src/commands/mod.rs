@@ -22,12 +22,12 @@ use serde_json::json;
 pub fn devices(format: Format) -> String {
     let all = modelembed::gpu_adapters();
     if format == Format::Json {
-        let names = all.iter().map(|line| line.split_once(": ").map_or(&**line, |(_, name)| name));
-        let objects: Vec<_> = names.enumerate().map(|(i, name)| json!({"index": i, "name": name})).collect();
+        let object = |a: &modelembed::GpuAdapter| json!({"index": a.index, "name": a.name, "backend": a.backend, "kind": a.kind});
+        let objects: Vec<_> = all.iter().map(object).collect();
         return format!("{}\n", json!({"devices": objects}));
     }
     if all.is_empty() {
         return "no GPU found through Vulkan, Metal or Direct3D 12\n".to_string();
     }
-    all.iter().map(|line| format!("{line}\n")).collect()
+    all.iter().map(|adapter| format!("{adapter}\n")).collect()
 }

@@ -82,9 +82,17 @@ fn the_list_of_devices_comes_as_json_too() {
     let devices = run(&["-device", "list", "-format", "json"]).ok().json()["devices"].clone();
     let devices = devices.as_array().unwrap();
     let lines: Vec<String> = text.lines().filter(|line| !line.starts_with("no GPU")).map(str::to_string).collect();
-    let told: Vec<String> =
-        devices.iter().map(|d| format!("{}: {}", d["index"], d["name"].as_str().unwrap())).collect();
+    // Each fact in a field of its own, which together say what the line does.
+    let mut told = Vec::new();
+    for device in devices {
+        let of = |key: &str| device[key].as_str().unwrap_or_else(|| panic!("{key} is no text in {device}"));
+        assert!(["Vulkan", "Metal", "Dx12"].contains(&of("backend")), "{device}");
+        assert!(["discrete", "integrated", "virtual", "software", "unknown kind"].contains(&of("kind")), "{device}");
+        let index = device["index"].as_u64().unwrap();
+        told.push(format!("{index}: {} ({}, {})", of("name"), of("backend"), of("kind")));
+    }
     assert_eq!(told, lines);
+    assert_eq!(!devices.is_empty(), has_gpu());
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(crate) use weights::GpuModel;
 #[cfg(feature = "gpu")]
 pub use weights::gpu_adapters;
 
+use std::fmt;
+
 use modelembed_text::TokenId;
 
 use crate::config::Config;
@@ -78,6 +80,25 @@ pub(crate) struct Best {
     /// In ascending order.
     pub(crate) ids: Vec<TokenId>,
     pub(crate) logits: Vec<f32>,
+}
+
+/// A graphics processor of this machine, or software that acts like one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuAdapter {
+    /// Place in the list of [`gpu_adapters`], by which it can be chosen.
+    pub index: usize,
+    /// The driver's name for it.
+    pub name: String,
+    /// The interface that it is reached by: Vulkan, Metal, Dx12.
+    pub backend: String,
+    /// discrete, integrated, virtual, software or unknown kind.
+    pub kind: &'static str,
+}
+
+impl fmt::Display for GpuAdapter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({}, {})", self.index, self.name, self.backend, self.kind)
+    }
 }
 
 /// Which graphics processor computes what.

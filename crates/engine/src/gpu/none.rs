@@ -7,7 +7,7 @@ use std::time::Duration;
 use modelembed_storage::Progress;
 use modelembed_text::TokenId;
 
-use super::{AnglesOf, Best, GpuLayers, GpuPlacement, Here};
+use super::{AnglesOf, Best, GpuAdapter, GpuLayers, GpuPlacement, Here};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::Shard;
@@ -16,8 +16,8 @@ use crate::model::{LoadOptions, Model};
 use crate::scratch::Scratch;
 use crate::weights::{Tensor, Weights};
 
-/// Descriptions of the adapters that this machine has: none in a build without GPU support.
-pub fn gpu_adapters() -> Vec<String> {
+/// The adapters that this machine has: none in a build without GPU support.
+pub fn gpu_adapters() -> Vec<GpuAdapter> {
     Vec::new()
 }
 

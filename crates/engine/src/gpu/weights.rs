@@ -9,7 +9,7 @@ use modelembed_gguf::TensorType;
 use modelembed_gpu::{Backend, Buffer, Choice, Gpu, GpuOptions, Weight};
 use modelembed_storage::{Advice, Progress};
 
-use super::{GpuLayers, GpuLimits, GpuPlacement, Here};
+use super::{GpuAdapter, GpuLayers, GpuLimits, GpuPlacement, Here};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::Shard;
@@ -26,9 +26,15 @@ const MARGIN_BYTES: u64 = 256 << 20;
 /// Why a cache in Q8_0 is refused.
 pub(super) const NO_Q8_CACHE: &str = "layers on a GPU keep keys and values in f16 or f32, not in q8_0";
 
-/// Descriptions of the adapters that this machine has, each after its index. Empty in a build without the feature `gpu`.
-pub fn gpu_adapters() -> Vec<String> {
-    modelembed_gpu::adapters().iter().map(ToString::to_string).collect()
+/// The adapters that this machine has, in the order of their indices. Empty in a build without the feature `gpu`.
+pub fn gpu_adapters() -> Vec<GpuAdapter> {
+    let adapter = |a: modelembed_gpu::AdapterInfo| GpuAdapter {
+        index: a.index,
+        name: a.name,
+        backend: a.backend,
+        kind: a.kind.name(),
+    };
+    modelembed_gpu::adapters().into_iter().map(adapter).collect()
 }
 
 /// A projection and its bias.
