@@ -4,7 +4,7 @@ mod common;
 
 use common::{bytes_of, columns, floats, upload, variants};
 use modelembed_gguf::TensorType;
-use modelembed_gpu::{Backend, Gpu, Op, Operand, Weight, int8_words, supports, supports_int8};
+use modelembed_gpu::{Backend, Gpu, GpuOptions, Op, Operand, Weight, int8_words, supports, supports_int8};
 use modelembed_kernels::{ActKind, ActLayout, Acts, Isa, Kernels, MatRef, Strided};
 use modelembed_testkit::{Rng, random_tensor};
 
@@ -217,4 +217,73 @@ fn integers_with_weights_that_are_none_are_refused() {
         let error = gpu.run(&[product(ty)]).expect_err("refused").to_string();
         assert!(error.contains("8-bit"), "{error}");
     }
+}
+
+#[test]
+fn slices_of_rows_give_the_bits_of_the_whole_with_8_bit_integers() {
+    let Some(choice) = common::choice() else { return };
+    let (rows, bindings) = (301, 32 << 10);
+    let mut failures = Vec::new();
+    for (name, lanes, subgroups) in [("a thread a row", 1, false), ("16 lanes", 16, false), ("subgroups", 1, true)] {
+        let open = |max_binding_bytes| {
+            let options = GpuOptions {
+                choice: choice.clone(),
+                max_binding_bytes,
+                subgroups: Some(subgroups),
+                lanes: Some(lanes),
+                int8: Some(true),
+                ..GpuOptions::default()
+            };
+            let gpu = Gpu::open(&options).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(gpu.limits().int8, "{name}: 8-bit integers failed the self-test");
+            gpu
+        };
+        let (whole, sliced) = (open(None), open(Some(bindings)));
+        for ty in TensorType::all().filter(|&t| supports_int8(t)) {
+            let k = 768;
+            let row_bytes = ty.row_bytes(k).expect("whole blocks");
+            assert!(rows * row_bytes > 2 * bindings as usize, "{ty}: one slice holds it");
+            let mut rng = Rng::for_name(11, &format!("{ty}"));
+            let w = random_tensor(ty, rows, k, 0.05, &mut rng);
+            let bias: Vec<f32> = (0..rows).map(|_| rng.normal()).collect();
+            // By a kernel for one column, for few and for many.
+            for n in [1, 3, 10] {
+                let x: Vec<f32> = (0..n * k).map(|_| rng.normal()).collect();
+                // Rows from a `cut` on are a matrix of their own, as where a buffer does not hold all.
+                let run = |gpu: &Gpu, cuts: &[usize]| {
+                    let y = gpu.alloc("y", (n * rows * 4) as u64).expect("memory");
+                    let int8 = gpu.alloc("integers", (n * int8_words(k) * 4) as u64).expect("memory");
+                    let int8 = columns(&int8, 0, int8_words(k));
+                    let x = columns(&upload(gpu, &bytes_of(&x)), 0, k);
+                    let mut ops = vec![Op::Quantize { x, y: int8.clone(), len: k, n_cols: n }];
+                    for (i, &first) in cuts.iter().enumerate() {
+                        let end = cuts.get(i + 1).copied().unwrap_or(rows);
+                        let buffer = upload(gpu, &w[first * row_bytes..end * row_bytes]);
+                        ops.push(Op::MatMul {
+                            w: Weight { buffer, ty, rows: end - first, k },
+                            bias: Some(upload(gpu, &bytes_of(&bias[first..end]))),
+                            x: Operand::Int8(int8.clone()),
+                            y: columns(&y, first, rows),
+                            n_cols: n,
+                        });
+                    }
+                    gpu.run(&ops).expect("runs");
+                    floats(gpu, &y, n * rows).iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+                };
+                let want = run(&whole, &[0]);
+                let varied = want.iter().collect::<std::collections::HashSet<_>>().len() > rows / 2;
+                for (what, got) in [
+                    ("in bindings of 32 KiB", run(&sliced, &[0])),
+                    ("as three matrices", run(&whole, &[0, 77, 130])),
+                    ("as three matrices in such bindings", run(&sliced, &[0, 77, 130])),
+                ] {
+                    let n_wrong = got.iter().zip(&want).filter(|(a, b)| a != b).count();
+                    if n_wrong > 0 || !varied {
+                        failures.push(format!("{name}: {ty}, {n} columns, {what}: {n_wrong} of {} differ", want.len()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
 }
