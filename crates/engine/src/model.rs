@@ -124,10 +124,9 @@ impl Model {
             });
         }
         load_tensors(&mut shards, &weights, progress)?;
-        let ctx_tokens = options.ctx_tokens.unwrap_or(config.n_ctx_train);
         let mut warnings = tokenizer.warnings().to_vec();
         // Before the plan, which may replace pages of the map: what is copied is what the file holds.
-        let gpu = GpuModel::load(&config, &weights, &shards, options, ctx_tokens, &mut warnings, progress)?;
+        let gpu = GpuModel::load(&config, &weights, &shards, options, &mut warnings, progress)?;
         let budget = if options.mode == LoadMode::Map { options.ram_budget } else { RamBudget::Off };
         let here = gpu.as_deref().map_or(Here::all(&config), GpuModel::left);
         let sizes = Sizes::of(options, &config, here);

@@ -11,16 +11,30 @@ use crate::error::Result;
 pub enum CacheType {
     /// Half precision.
     F16,
+    /// The integers and scales of Q8_0 blocks: of a head first all integers, then all scales. For heads of a multiple of 32
+    /// elements.
+    Q8,
     /// As computed.
     F32,
 }
 
 impl CacheType {
-    /// Bytes of an element.
-    pub fn size_bytes(self) -> u64 {
+    /// Bytes of one head's key or value, a multiple of 4; `None` if such a head cannot be stored.
+    pub fn row_bytes(self, head_dim: usize) -> Option<u64> {
+        let bytes = match self {
+            CacheType::F16 if head_dim.is_multiple_of(2) => head_dim.checked_mul(2)?,
+            CacheType::Q8 if head_dim.is_multiple_of(32) => head_dim.checked_add((head_dim / 32).div_ceil(2) * 4)?,
+            CacheType::F32 if head_dim.is_multiple_of(2) => head_dim.checked_mul(4)?,
+            _ => return None,
+        };
+        (bytes > 0).then_some(bytes as u64)
+    }
+
+    /// Pairs of a head's elements that one thread writes.
+    pub(crate) fn unit_pairs(self) -> usize {
         match self {
-            CacheType::F16 => 2,
-            CacheType::F32 => 4,
+            CacheType::F16 | CacheType::F32 => 1,
+            CacheType::Q8 => 32,
         }
     }
 }
@@ -94,7 +108,7 @@ pub struct KvCache<B> {
     pub heads: usize,
     /// Positions that fit.
     pub capacity: usize,
-    /// Elements of a head; even.
+    /// Elements of a head; see [`CacheType::row_bytes`].
     pub head_dim: usize,
 }
 
@@ -144,7 +158,7 @@ pub enum Op<B> {
         n_cols: usize,
     },
     /// Moves positions `from..from + n` down to `to`; `temp` is as large as the cache's buffer. Keys come with angles (2, pairs)
-    /// and the number of pairs, by which each is turned.
+    /// and the number of pairs, by which each is turned; values are moved as they are.
     Shift { cache: KvCache<B>, temp: B, turn: Option<(B, usize, RopeStyle)>, from: usize, to: usize, n: usize },
     /// The index (u32) of each column's greatest element of `len`, the first of equals; a NaN never wins.
     ArgMax { x: Columns<B>, len: usize, n_cols: usize, out: B },

@@ -187,31 +187,38 @@ impl<'a, B> Encoder<'a, B> {
         if n == 0 {
             return Ok(());
         }
-        let half_dim = half_dim(cache)?;
-        let (pairs, halves) = turn.map_or((0, false), |(_, pairs, style)| (*pairs, *style == RopeStyle::Halves));
+        let row_bytes = row_bytes(cache)?;
         let len_bytes = (self.len_of)(&cache.buffer);
         self.steps.push(Step::Copy { from: &cache.buffer, from_byte: 0, to: temp, to_byte: 0, len_bytes });
+        let Some((angles, pairs, style)) = turn else {
+            let byte = |head: usize, pos: usize| (head * cache.capacity + pos) as u64 * row_bytes;
+            self.steps.extend((0..cache.heads).map(|head| Step::Copy {
+                from: temp,
+                from_byte: byte(head, from),
+                to: &cache.buffer,
+                to_byte: byte(head, to),
+                len_bytes: n as u64 * row_bytes,
+            }));
+            return Ok(());
+        };
+        let (half_dim, halves) = (cache.head_dim / 2, usize::from(*style == RopeStyle::Halves));
         for part in self.parts(cache)? {
             let heads = part.heads.len();
-            let p = params([heads, half_dim, cache.capacity, to, from, n, pairs, usize::from(halves)]);
-            let bindings = vec![
-                part.of(&cache.buffer),
-                part.of(temp),
-                turn.map(|(angles, ..)| self.whole(angles)).transpose()?.flatten(),
-            ];
-            let groups = grid((heads * n * half_dim).div_ceil(GROUP));
+            let p = params([heads, half_dim, cache.capacity, to, from, n, *pairs, halves]);
+            let bindings = vec![part.of(&cache.buffer), part.of(temp), self.whole(angles)?];
+            let groups = grid((heads * n * units(cache)).div_ceil(GROUP));
             self.steps.push(Step::Dispatch(Dispatch { kernel: Kernel::Shift(cache.ty), params: p, bindings, groups }));
         }
         Ok(())
     }
 
     fn store(&mut self, x: &'a Columns<B>, cache: &'a KvCache<B>, pos: usize, n_cols: usize) -> Result<()> {
-        let half_dim = half_dim(cache)?;
+        let half_dim = cache.head_dim / 2;
         for part in self.parts(cache)? {
             let (heads, first) = (part.heads.len(), x.first + part.heads.start * cache.head_dim);
             let p = params([n_cols, heads, half_dim, cache.capacity, pos, first, x.stride]);
             let bindings = vec![self.whole(&x.buffer)?, part.of(&cache.buffer)];
-            let groups = grid((n_cols * heads * half_dim).div_ceil(GROUP));
+            let groups = grid((n_cols * heads * units(cache)).div_ceil(GROUP));
             self.steps.push(Step::Dispatch(Dispatch { kernel: Kernel::Store(cache.ty), params: p, bindings, groups }));
         }
         Ok(())
@@ -225,7 +232,7 @@ impl<'a, B> Encoder<'a, B> {
         [pos, window, n_cols]: [usize; 3],
         scale: f32,
     ) -> Result<()> {
-        let half_dim = half_dim(k)?;
+        let half_dim = k.head_dim / 2;
         let group = heads / k.heads;
         let kernel = Kernel::Attend { ty: k.ty, pairs: half_dim.div_ceil(GROUP) as u32 };
         for part in self.parts(k)? {
@@ -243,7 +250,7 @@ impl<'a, B> Encoder<'a, B> {
 
     /// A cache in parts of as many heads as a binding holds: all of them, or some that begin where a binding may.
     fn parts(&self, cache: &KvCache<B>) -> Result<Vec<CachePart>> {
-        let head_bytes = (cache.capacity * cache.head_dim) as u64 * cache.ty.size_bytes();
+        let head_bytes = cache.capacity as u64 * row_bytes(cache)?;
         let most = (self.limits.max_binding_bytes / head_bytes).min(cache.heads as u64);
         let fits = |n: &u64| *n == cache.heads as u64 || (n * head_bytes).is_multiple_of(self.limits.offset_alignment);
         let heads = (1..=most).rev().find(fits).ok_or_else(|| Error::Limit {
@@ -339,9 +346,12 @@ impl<'a, B> Encoder<'a, B> {
     }
 }
 
-fn half_dim<B>(cache: &KvCache<B>) -> Result<usize> {
-    match cache.head_dim {
-        d if d % 2 == 0 && d > 0 => Ok(d / 2),
-        d => Err(Error::Unsupported(format!("heads of {d} elements"))),
-    }
+fn row_bytes<B>(cache: &KvCache<B>) -> Result<u64> {
+    let unsupported = || Error::Unsupported(format!("heads of {} elements in {:?}", cache.head_dim, cache.ty));
+    cache.ty.row_bytes(cache.head_dim).ok_or_else(unsupported)
+}
+
+/// Threads that write one head's key or value.
+fn units<B>(cache: &KvCache<B>) -> usize {
+    (cache.head_dim / 2).div_ceil(cache.ty.unit_pairs())
 }

@@ -148,13 +148,16 @@ impl Kernel {
             format!("{preamble}{}\n{}\n{format}\n{body}", parts[0], parts[1])
         };
         let elementwise = |name: &str| section(include_str!("wgsl/elementwise.wgsl"), name);
-        let over_cache = |ty: CacheType, body: &str| {
+        let over_cache = |ty: CacheType, parts: &[&str], body: &str| {
             let name = match ty {
                 CacheType::F16 => "f16",
+                CacheType::Q8 => "q8",
                 CacheType::F32 => "f32",
             };
-            format!("{}\n{body}", section(include_str!("wgsl/kv.wgsl"), name))
+            parts.iter().map(|part| section(part, name)).collect::<String>() + body
         };
+        let kv = include_str!("wgsl/kv.wgsl");
+        let kv_put = include_str!("wgsl/kv_put.wgsl");
         match self {
             Kernel::MatVec { ty, input, cols, lanes } => matmul(
                 ty,
@@ -177,11 +180,11 @@ impl Kernel {
             Kernel::ActMul(Activation::Silu) => elementwise("silu_mul"),
             Kernel::ActMul(Activation::Gelu) => elementwise("gelu_mul"),
             Kernel::Rope => include_str!("wgsl/rope.wgsl").to_owned(),
-            Kernel::Store(ty) => over_cache(ty, include_str!("wgsl/store.wgsl")),
+            Kernel::Store(ty) => over_cache(ty, &[kv, kv_put], include_str!("wgsl/store.wgsl")),
             Kernel::Attend { ty, pairs } => {
-                format!("const PAIRS = {pairs}u;\n{}", over_cache(ty, include_str!("wgsl/attend.wgsl")))
+                format!("const PAIRS = {pairs}u;\n{}", over_cache(ty, &[kv], include_str!("wgsl/attend.wgsl")))
             }
-            Kernel::Shift(ty) => over_cache(ty, include_str!("wgsl/shift.wgsl")),
+            Kernel::Shift(ty) => over_cache(ty, &[kv, kv_put], include_str!("wgsl/shift.wgsl")),
             Kernel::ArgMax => include_str!("wgsl/argmax.wgsl").to_owned(),
             Kernel::TopK { pairs } => {
                 format!("const PAIRS = {pairs};\nconst KEPT = {TOP_K}u;\n{}", include_str!("wgsl/topk.wgsl"))
@@ -217,7 +220,7 @@ impl Kernel {
                 ]);
             }
         }
-        for ty in [CacheType::F16, CacheType::F32] {
+        for ty in [CacheType::F16, CacheType::Q8, CacheType::F32] {
             out.extend([Kernel::Store(ty), Kernel::Attend { ty, pairs: 2 }, Kernel::Shift(ty)]);
         }
         out

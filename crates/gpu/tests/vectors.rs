@@ -7,7 +7,10 @@ use half::f16;
 use modelembed_gpu::{
     Activation, Backend, CacheType, Gpu, GpuOptions, KvCache, Op, RopeStyle, TOP_K, Vectors, top_k_temp_bytes,
 };
+use modelembed_kernels::{Isa, Kernels, q8_0_len};
 use modelembed_testkit::{Rng, diff};
+
+const CACHE_TYPES: [CacheType; 3] = [CacheType::F16, CacheType::Q8, CacheType::F32];
 
 fn random(n: usize, seed: u64) -> Vec<f32> {
     let mut rng = Rng::new(seed);
@@ -158,8 +161,7 @@ fn filled(
     x: &[f32],
 ) -> (KvCache<modelembed_gpu::Buffer>, Vec<f32>) {
     let n = x.len() / (heads * hd);
-    let len = (heads * capacity * hd) as u64 * ty.size_bytes();
-    let cache = KvCache { buffer: gpu.alloc("cache", len).expect("memory"), ty, heads, capacity, head_dim: hd };
+    let cache = empty(gpu, ty, heads, hd, capacity);
     let from = upload(gpu, &bytes_of(x));
     // In two steps, the second at a position of its own.
     let first = n / 2;
@@ -172,8 +174,31 @@ fn filled(
     let seen = match ty {
         CacheType::F16 => x.iter().map(|v| f16::from_f32(*v).to_f32()).collect(),
         CacheType::F32 => x.to_vec(),
+        CacheType::Q8 => {
+            let all = elements(gpu, &cache);
+            let head = |p: usize, h: usize| all[(h * capacity + p) * hd..][..hd].to_vec();
+            (0..n).flat_map(|p| (0..heads).flat_map(move |h| head(p, h))).collect()
+        }
     };
     (cache, seen)
+}
+
+fn empty(gpu: &Gpu, ty: CacheType, heads: usize, head_dim: usize, capacity: usize) -> KvCache<modelembed_gpu::Buffer> {
+    let len = (heads * capacity) as u64 * ty.row_bytes(head_dim).expect("a row");
+    KvCache { buffer: gpu.alloc("cache", len).expect("memory"), ty, heads, capacity, head_dim }
+}
+
+/// The Q8_0 blocks of a cache: scales as bits, integers.
+fn blocks(gpu: &Gpu, cache: &KvCache<modelembed_gpu::Buffer>) -> Vec<(u16, Vec<i8>)> {
+    let mut bytes = vec![0u8; cache.buffer.len_bytes() as usize];
+    gpu.read(&cache.buffer, 0, &mut bytes).expect("a read");
+    let row_bytes = cache.ty.row_bytes(cache.head_dim).expect("a row") as usize;
+    let of_row = |row: &[u8]| -> Vec<_> {
+        let (integers, scales) = row.split_at(cache.head_dim);
+        let integers = integers.chunks_exact(32).map(|b| b.iter().map(|q| *q as i8).collect());
+        scales.chunks_exact(2).map(|s| u16::from_le_bytes([s[0], s[1]])).zip(integers).collect()
+    };
+    bytes.chunks_exact(row_bytes).flat_map(of_row).collect()
 }
 
 /// The elements of a cache: (heads, capacity, head_dim).
@@ -186,6 +211,65 @@ fn elements(gpu: &Gpu, cache: &KvCache<modelembed_gpu::Buffer>) -> Vec<f32> {
             let halves = words.iter().flat_map(|w| [w.to_bits() as u16, (w.to_bits() >> 16) as u16]);
             halves.map(|h| f16::from_bits(h).to_f32()).collect()
         }
+        CacheType::Q8 => {
+            let all = blocks(gpu, cache).into_iter();
+            let widened = |(scale, q): (u16, Vec<i8>)| {
+                let scale = f16::from_bits(scale).to_f32();
+                q.into_iter().map(move |q| scale * f32::from(q))
+            };
+            all.flat_map(widened).collect()
+        }
+    }
+}
+
+#[test]
+fn a_cache_in_q8_0_holds_the_blocks_that_the_cpu_makes() {
+    let Some(gpu) = gpu() else { return };
+    let kernels = Kernels::by_isa(Isa::Scalar).expect("the scalar table");
+    let mut failures = Vec::new();
+    for (heads, hd, n) in [(1, 32, 1), (2, 64, 7), (3, 96, 20), (2, 256, 9)] {
+        let mut x = random(n * heads * hd, 60);
+        // Blocks of every size, from zeros to what half precision hardly has a scale for.
+        for (i, block) in x.chunks_exact_mut(32).enumerate() {
+            let size = [0.0, 1e-9, 1e-3, 1.0, 5e5][i % 5];
+            block.iter_mut().for_each(|v| *v *= size);
+        }
+        let cache = empty(&gpu, CacheType::Q8, heads, hd, n);
+        let from = upload(&gpu, &bytes_of(&x));
+        let rows = heads * hd;
+        gpu.run(&[Op::Store { x: columns(&from, 0, rows), cache: cache.clone(), pos: 0, n_cols: n }]).expect("runs");
+        let got = blocks(&gpu, &cache);
+        let mut n_off = 0;
+        for (row, got) in got.chunks_exact(hd / 32).enumerate() {
+            let (h, p) = (row / n, row % n);
+            let mut want = vec![0; q8_0_len(hd).expect("whole blocks")];
+            kernels.to_q8_0(&x[(p * heads + h) * hd..][..hd], &mut want);
+            for (b, ((scale, q), want)) in got.iter().zip(want.chunks_exact(34)).enumerate() {
+                let off = q.iter().zip(&want[2..]).map(|(q, want)| (i16::from(*q) - i16::from(*want as i8)).abs());
+                let (far, near) = (off.clone().filter(|d| *d > 1).count(), off.filter(|d| *d == 1).count());
+                n_off += near;
+                if scale.to_le_bytes() != want[..2] || far > 0 {
+                    failures.push(format!("{heads} heads of {hd}, position {p}, head {h}, block {b}: {far} differ"));
+                }
+            }
+        }
+        // A quotient halfway between two integers may go to either: devices divide a little less exactly.
+        if n_off * 1000 > x.len() {
+            failures.push(format!("{heads} heads of {hd}: {n_off} of {} integers are off by one", x.len()));
+        }
+    }
+    report(failures);
+}
+
+#[test]
+fn heads_that_a_cache_cannot_hold_are_refused() {
+    let Some(gpu) = gpu() else { return };
+    for (ty, head_dim) in [(CacheType::Q8, 48), (CacheType::Q8, 0), (CacheType::F16, 7), (CacheType::F32, 0)] {
+        assert_eq!(ty.row_bytes(head_dim), None);
+        let buffer = gpu.alloc("cache", 4096).expect("memory");
+        let cache = KvCache { buffer: buffer.clone(), ty, heads: 1, capacity: 4, head_dim };
+        let error = gpu.run(&[Op::Store { x: columns(&buffer, 0, 1), cache, pos: 0, n_cols: 1 }]).expect_err("refused");
+        assert!(error.to_string().contains(&format!("heads of {head_dim}")), "{error}");
     }
 }
 
@@ -193,7 +277,7 @@ fn elements(gpu: &Gpu, cache: &KvCache<modelembed_gpu::Buffer>) -> Vec<f32> {
 fn attention_equals_f64_arithmetic() {
     let Some(gpu) = gpu() else { return };
     let mut failures = Vec::new();
-    for ty in [CacheType::F16, CacheType::F32] {
+    for ty in CACHE_TYPES {
         for (heads, kv, hd, total, n, window) in [
             (1, 1, 2, 1, 1, usize::MAX),
             (4, 2, 16, 40, 40, usize::MAX),
@@ -202,7 +286,12 @@ fn attention_equals_f64_arithmetic() {
             (6, 2, 64, 130, 1, 64),
             (4, 1, 256, 200, 5, 100),
             (2, 1, 128, 300, 1, usize::MAX),
+            (2, 2, 96, 70, 2, usize::MAX),
+            (2, 1, 32, 70, 10, 65),
         ] {
+            if ty.row_bytes(hd).is_none() {
+                continue;
+            }
             let (pos, capacity) = (total - n, total + 3);
             let scale = 1.0 / (hd as f32).sqrt();
             let (k, k_seen) = filled(&gpu, ty, kv, hd, capacity, &random(total * kv * hd, 6));
@@ -252,9 +341,10 @@ fn attention_equals_f64_arithmetic() {
 fn moved_positions_are_turned_and_the_others_stay() {
     let Some(gpu) = gpu() else { return };
     let mut failures = Vec::new();
-    for ty in [CacheType::F16, CacheType::F32] {
-        for (style, pairs) in STYLES.into_iter().flat_map(|s| [(s, 9), (s, 4), (s, 0)]) {
-            let (heads, hd, capacity, total) = (2, 18, 20, 15);
+    for ty in CACHE_TYPES {
+        let (hd, all_pairs) = if ty == CacheType::Q8 { (96, [48, 20, 0]) } else { (18, [9, 4, 0]) };
+        for (style, pairs) in STYLES.into_iter().flat_map(|s| all_pairs.map(|pairs| (s, pairs))) {
+            let (heads, capacity, total) = (2, 20, 15);
             let (cache, seen) = filled(&gpu, ty, heads, hd, capacity, &random(total * heads * hd, 9));
             let (from, to, n) = (6, 3, total - 6);
             let angles = angles(pairs.max(1), 1);
@@ -269,7 +359,13 @@ fn moved_positions_are_turned_and_the_others_stay() {
             let temp = gpu.alloc("temp", cache.buffer.len_bytes()).expect("memory");
             let turn = (pairs > 0).then(|| (upload(&gpu, &bytes_of(&angles)), pairs, style));
             gpu.run(&[Op::Shift { cache: cache.clone(), temp, turn, from, to, n }]).expect("runs");
-            let bound = if ty == CacheType::F16 { 2e-3 } else { 1e-6 };
+            // What is not turned keeps its bits.
+            let bound = match (pairs, ty) {
+                (0, _) => 0.0,
+                (_, CacheType::F16) => 2e-3,
+                (_, CacheType::Q8) => 0.02, // half of a scale
+                (_, CacheType::F32) => 1e-6,
+            };
             close(&format!("{ty:?} {style:?} {pairs} pairs"), &elements(&gpu, &cache), &want, bound, &mut failures);
         }
     }
@@ -367,10 +463,7 @@ fn a_cache_beyond_a_binding_is_used_in_parts_of_some_heads() {
     let (kv, heads, hd, capacity, n) = (6, 12, 64, 64, 3);
     let run = |gpu: &Gpu, ty: CacheType| {
         let (x, q) = (random(40 * kv * hd, 50), random(n * heads * hd, 51));
-        let cache = || {
-            let buffer = gpu.alloc("cache", (kv * capacity * hd) as u64 * ty.size_bytes()).expect("memory");
-            KvCache { buffer, ty, heads: kv, capacity, head_dim: hd }
-        };
+        let cache = || empty(gpu, ty, kv, hd, capacity);
         let (k, v) = (cache(), cache());
         let (q, y) = (upload(gpu, &bytes_of(&q)), upload(gpu, &vec![0; n * heads * hd * 4]));
         for pos in (0..40).step_by(10) {
@@ -399,7 +492,7 @@ fn a_cache_beyond_a_binding_is_used_in_parts_of_some_heads() {
         .expect("runs");
         floats(gpu, &y, n * heads * hd)
     };
-    for ty in [CacheType::F16, CacheType::F32] {
+    for ty in CACHE_TYPES {
         let (want, got) = (run(&whole, ty), run(&small, ty));
         assert!(want == got && want.iter().all(|v| v.is_finite() && *v != 0.0), "{ty:?}: {}", diff(&got, &want));
     }

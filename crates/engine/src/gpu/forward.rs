@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelembed_gpu::{
-    Activation, Backend, Buffer, CacheType, Columns, Gpu, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors, int8_words,
+    Activation, Backend, Buffer, Columns, Gpu, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors, int8_words,
     top_k_temp_bytes,
 };
 use modelembed_text::TokenId;
 
-use super::weights::{GpuLayer, GpuModel, Linear, NO_Q8_CACHE};
+use super::place::CacheSize;
+use super::weights::{GpuLayer, GpuModel, Linear};
 use super::{AnglesOf, Best};
 use crate::arch;
 use crate::config::Config;
@@ -79,15 +80,8 @@ impl GpuSession {
         cache_type: kv::CacheType,
     ) -> Result<GpuSession> {
         let c = model.config();
-        let ty = match cache_type {
-            kv::CacheType::F16 => CacheType::F16,
-            kv::CacheType::F32 => CacheType::F32,
-            kv::CacheType::Q8 => return Err(Error::InvalidOption(NO_Q8_CACHE.into())),
-        };
-        // A multiple of this is as many aligned bytes, so that heads can be bound in parts where a binding does not hold all.
-        let capacity = capacity.next_multiple_of(64);
+        let CacheSize { ty, capacity, len_bytes } = CacheSize::of(c, capacity, cache_type)?;
         let cache = || -> Result<KvCache<Buffer>> {
-            let len_bytes = (c.kv_rows() * capacity) as u64 * ty.size_bytes();
             let buffer = gpu.gpu.alloc("keys and values", len_bytes)?;
             Ok(KvCache { buffer, ty, heads: c.n_head_kv, capacity, head_dim: c.head_dim })
         };
@@ -123,7 +117,7 @@ impl GpuSession {
     }
 
     pub(crate) fn kv_bytes_per_token(&self) -> u64 {
-        let of = |cache: &KvCache<Buffer>| (cache.heads * cache.head_dim) as u64 * cache.ty.size_bytes();
+        let of = |cache: &KvCache<Buffer>| cache.heads as u64 * cache.ty.row_bytes(cache.head_dim).unwrap_or(0);
         self.kv.iter().flatten().map(of).sum()
     }
 

@@ -5,6 +5,8 @@ mod forward;
 #[cfg(not(feature = "gpu"))]
 mod none;
 #[cfg(feature = "gpu")]
+mod place;
+#[cfg(feature = "gpu")]
 mod weights;
 
 #[cfg(feature = "gpu")]

@@ -29,7 +29,6 @@ impl GpuModel {
         _: &Weights,
         _: &[Shard],
         options: &LoadOptions,
-        _: usize,
         _: &mut Vec<String>,
         _: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Option<Arc<GpuModel>>> {

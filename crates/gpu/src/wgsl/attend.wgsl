@@ -27,13 +27,13 @@ var<workgroup> shared_scores: array<f32, 64>;
 var<workgroup> reduced: array<f32, 64>;
 
 fn key_pair(row: u32, i: u32) -> vec2<f32> {
-    let at = (row * p.half_dim + i) * PAIR_WORDS;
-    return pair_of(vec2<u32>(keys[at], keys[at + PAIR_WORDS - 1u]));
+    let at = words_at(row, i);
+    return pair_of(vec2<u32>(keys[at.x], keys[at.y]), i);
 }
 
 fn value_pair(row: u32, i: u32) -> vec2<f32> {
-    let at = (row * p.half_dim + i) * PAIR_WORDS;
-    return pair_of(vec2<u32>(values[at], values[at + PAIR_WORDS - 1u]));
+    let at = words_at(row, i);
+    return pair_of(vec2<u32>(values[at.x], values[at.y]), i);
 }
 
 @compute @workgroup_size(64)

@@ -1,5 +1,4 @@
-// Moves positions of the cache down, and turns each moved key. `old` is a copy of the cache, so that nothing is read after it
-// was written over.
+// Moves keys down and turns them. `old` is a copy of the cache, so that nothing is read after it was written over.
 
 struct Params {
     heads: u32,
@@ -8,7 +7,7 @@ struct Params {
     to_pos: u32,
     from_pos: u32,
     n_pos: u32,
-    pairs: u32, // 0: values, which are not turned
+    pairs: u32,
     halves: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -17,11 +16,12 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> angles: array<f32>; // (2, pairs)
 
 fn old_element(row: u32, i: u32) -> f32 {
-    let at = (row * p.half_dim + i / 2u) * PAIR_WORDS;
-    return pair_of(vec2<u32>(old[at], old[at + PAIR_WORDS - 1u]))[i % 2u];
+    let at = words_at(row, i / 2u);
+    return pair_of(vec2<u32>(old[at.x], old[at.y]), i / 2u)[i % 2u];
 }
 
-fn turned(row: u32, i: u32) -> f32 {
+// Element i of an old row, turned.
+fn element(row: u32, i: u32) -> f32 {
     let own = old_element(row, i);
     if (i >= 2u * p.pairs) { return own; }
     var pair = i / 2u;
@@ -42,13 +42,10 @@ fn turned(row: u32, i: u32) -> f32 {
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let i = id.y * groups.x * 64u + id.x;
-    let pair = i % p.half_dim;
-    let pos = i / p.half_dim % p.n_pos;
-    let head = i / p.half_dim / p.n_pos;
+    let units = (p.half_dim + UNIT - 1u) / UNIT;
+    let pos = i / units % p.n_pos;
+    let head = i / units / p.n_pos;
     if (head >= p.heads) { return; }
-    let row = head * p.capacity + p.from_pos + pos;
-    let words = words_of(vec2<f32>(turned(row, 2u * pair), turned(row, 2u * pair + 1u)));
-    let at = ((head * p.capacity + p.to_pos + pos) * p.half_dim + pair) * PAIR_WORDS;
-    cache[at] = words.x;
-    if (PAIR_WORDS == 2u) { cache[at + 1u] = words.y; }
+    let row = head * p.capacity + pos;
+    put(row + p.to_pos, i % units, row + p.from_pos);
 }

@@ -1,0 +1,275 @@
+//! Which layers a graphics processor takes: memory is taken for all of them before anything is copied.
+
+use std::ops::Range;
+
+use modelembed_gpu::{Backend, Buffer, CacheType, Choice, Gpu, GpuOptions, Weight};
+
+use super::weights::{GpuLayer, Head, Linear, Part};
+use super::{GpuLayers, GpuLimits, GpuPlacement};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::kv;
+use crate::model::LoadOptions;
+use crate::weights::{Layer, Tensor, Weights};
+
+/// Bytes of the largest buffer for weights, where the device does not allow less: not all devices that allow more like it.
+const PART_BYTES: u64 = 1 << 30;
+/// What `auto` leaves free besides the KV cache: activations, and what the driver and the screen want.
+const MARGIN_BYTES: u64 = 256 << 20;
+
+/// Layers, their tensors in buffers that hold nothing yet.
+pub(super) struct Placed {
+    pub(super) layers: Vec<GpuLayer>,
+    pub(super) head: Option<Head>,
+    /// See `GpuModel`.
+    pub(super) entry_norm: Option<Buffer>,
+    pub(super) uploads: Vec<Upload>,
+}
+
+/// Bytes of a file that go to a buffer.
+pub(super) struct Upload {
+    pub(super) shard: usize,
+    pub(super) bytes: Range<u64>,
+    pub(super) buffer: Buffer,
+}
+
+impl Placed {
+    /// What a user is told.
+    pub(super) fn placement(&self, gpu: &Gpu) -> GpuPlacement {
+        GpuPlacement {
+            adapter: gpu.adapter().name.clone(),
+            backend: gpu.adapter().backend.clone(),
+            n_layers: self.layers.len(),
+            has_head: self.head.is_some(),
+            weight_bytes: self.uploads.iter().map(|u| u.bytes.end - u.bytes.start).sum(),
+        }
+    }
+}
+
+/// Keys or values of one layer on a device.
+#[derive(Clone, Copy)]
+pub(super) struct CacheSize {
+    pub(super) ty: CacheType,
+    /// Positions: a multiple of 64 rows is as many aligned bytes, so that heads can be bound in parts where a binding does not
+    /// hold all.
+    pub(super) capacity: usize,
+    pub(super) len_bytes: u64,
+}
+
+impl CacheSize {
+    /// For a context of `ctx_tokens`.
+    ///
+    /// # Errors
+    /// Heads that cannot be stored so.
+    pub(super) fn of(config: &Config, ctx_tokens: usize, ty: kv::CacheType) -> Result<CacheSize> {
+        let on_device = match ty {
+            kv::CacheType::F16 => CacheType::F16,
+            kv::CacheType::Q8 => CacheType::Q8,
+            kv::CacheType::F32 => CacheType::F32,
+        };
+        let row_bytes = on_device.row_bytes(config.head_dim).ok_or_else(|| {
+            let (name, head_dim) = (ty.name(), config.head_dim);
+            Error::InvalidOption(format!("a GPU cannot keep {name} keys and values of heads of {head_dim} elements"))
+        })?;
+        let capacity = ctx_tokens.saturating_add(63) / 64 * 64;
+        let sizes = [config.n_head_kv as u64, capacity as u64, row_bytes];
+        Ok(CacheSize { ty: on_device, capacity, len_bytes: sizes.into_iter().fold(1, u64::saturating_mul) })
+    }
+}
+
+/// The device that the options ask for; `None` where none is wanted, or `auto` finds none, as it tells in `warnings`.
+///
+/// # Errors
+/// No usable adapter, or whatever the driver refuses.
+pub(super) fn open(options: &LoadOptions, warnings: &mut Vec<String>) -> Result<Option<Gpu>> {
+    if options.gpu_layers == GpuLayers::Count(0) {
+        return Ok(None);
+    }
+    let choice = options.gpu_device.clone().map_or(Choice::Best, Choice::Named);
+    let GpuLimits { memory_bytes, binding_bytes, buffer_bytes, subgroups, int8 } = options.gpu_limits;
+    let opened = Gpu::open(&GpuOptions {
+        choice,
+        budget_bytes: memory_bytes,
+        max_binding_bytes: binding_bytes,
+        max_buffer_bytes: buffer_bytes,
+        subgroups,
+        int8,
+        lanes: None,
+    });
+    match opened {
+        Err(e @ modelembed_gpu::Error::NoAdapter(_))
+            if options.gpu_layers == GpuLayers::Auto && options.gpu_device.is_none() =>
+        {
+            warnings.push(format!("all layers are computed on the CPU: {e}"));
+            Ok(None)
+        }
+        opened => Ok(Some(opened?)),
+    }
+}
+
+/// Takes memory for the layers that the options ask for, and for no more than `most` layers and head under `auto`; `None`, as it
+/// tells in `warnings`, where that takes none.
+///
+/// # Errors
+/// Too little memory, or whatever the device refuses.
+pub(super) fn place(
+    gpu: &Gpu,
+    config: &Config,
+    weights: &Weights,
+    options: &LoadOptions,
+    most: usize,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Placed>> {
+    let mut plan = Plan { gpu, uploads: Vec::new() };
+    let ctx_tokens = options.ctx_tokens.unwrap_or(config.n_ctx_train);
+    let cache_type = options.cache_type.unwrap_or(kv::CacheType::usual(options.exact));
+    let cache = match CacheSize::of(config, ctx_tokens, cache_type) {
+        Err(e) if options.gpu_layers == GpuLayers::Auto => {
+            warnings.push(format!("all layers are computed on the CPU: {e}"));
+            return Ok(None);
+        }
+        found => found?,
+    };
+    let (layers, head) = match options.gpu_layers {
+        GpuLayers::Auto => plan.as_many_as_fit(config, weights, most, cache)?,
+        GpuLayers::Count(n) => plan.these(config, weights, n)?,
+        GpuLayers::All => plan.these(config, weights, usize::MAX)?,
+    };
+    if layers.is_empty() {
+        let adapter = gpu.adapter();
+        warnings.push(format!("all layers are computed on the CPU: {adapter} has no memory or no kernel for one"));
+        return Ok(None);
+    }
+    let before = config.n_layer.checked_sub(layers.len() + 1).and_then(|il| weights.layers[il].post_ffn_norm);
+    let entry_norm = before.map(|t| plan.vector(&t)).transpose()?;
+    Ok(Some(Placed { layers, head, entry_norm, uploads: plan.uploads }))
+}
+
+/// Buffers, as they are taken.
+struct Plan<'a> {
+    gpu: &'a Gpu,
+    uploads: Vec<Upload>,
+}
+
+type Taken<T> = modelembed_gpu::Result<T>;
+
+impl Plan<'_> {
+    fn vector(&mut self, t: &Tensor) -> Taken<Buffer> {
+        self.piece(t, 0..t.n_bytes)
+    }
+
+    fn maybe(&mut self, t: Option<&Tensor>) -> Taken<Option<Buffer>> {
+        t.map(|t| self.vector(t)).transpose()
+    }
+
+    /// A buffer for some bytes of a tensor.
+    fn piece(&mut self, t: &Tensor, bytes: Range<u64>) -> Taken<Buffer> {
+        let buffer = self.gpu.alloc("weights", Weight::<Buffer>::buffer_bytes(bytes.end - bytes.start))?;
+        let bytes = t.offset + bytes.start..t.offset + bytes.end;
+        self.uploads.push(Upload { shard: t.shard, bytes, buffer: buffer.clone() });
+        Ok(buffer)
+    }
+
+    fn linear(&mut self, w: &Tensor, bias: Option<&Tensor>) -> Taken<Linear> {
+        if !modelembed_gpu::supports(w.ty) {
+            return Err(modelembed_gpu::Error::Unsupported(format!("{} weights", w.ty)));
+        }
+        let row_bytes = w.n_bytes / w.rows.max(1) as u64;
+        let room = PART_BYTES.min(self.gpu.limits().max_buffer_bytes.saturating_sub(8));
+        let part_rows = (room / row_bytes.max(1)).max(1) as usize;
+        let parts = (0..w.rows).step_by(part_rows).map(|first_row| {
+            let rows = part_rows.min(w.rows - first_row);
+            let (first, end) = (first_row as u64, (first_row + rows) as u64);
+            let buffer = self.piece(w, first * row_bytes..end * row_bytes)?;
+            let bias = bias.map(|b| self.piece(b, first * 4..end * 4)).transpose()?;
+            Ok(Part { first_row, w: Weight { buffer, ty: w.ty, rows, k: w.k }, bias })
+        });
+        Ok(Linear { ty: w.ty, parts: parts.collect::<Taken<_>>()? })
+    }
+
+    fn layer(&mut self, l: &Layer) -> Taken<GpuLayer> {
+        Ok(GpuLayer {
+            attn_norm: self.vector(&l.attn_norm)?,
+            q: self.linear(&l.wq, l.bq.as_ref())?,
+            k: self.linear(&l.wk, l.bk.as_ref())?,
+            v: self.linear(&l.wv, l.bv.as_ref())?,
+            q_norm: self.maybe(l.q_norm.as_ref())?,
+            k_norm: self.maybe(l.k_norm.as_ref())?,
+            o: self.linear(&l.wo, l.bo.as_ref())?,
+            post_attn_norm: self.maybe(l.post_attn_norm.as_ref())?,
+            ffn_norm: self.vector(&l.ffn_norm)?,
+            gate: self.linear(&l.gate, l.gate_bias.as_ref())?,
+            up: self.linear(&l.up, l.up_bias.as_ref())?,
+            down: self.linear(&l.down, l.down_bias.as_ref())?,
+            post_ffn_norm: self.maybe(l.post_ffn_norm.as_ref())?,
+        })
+    }
+
+    fn head(&mut self, w: &Weights) -> Taken<Head> {
+        Ok(Head { norm: self.vector(&w.output_norm)?, output: self.linear(&w.output, w.output_bias.as_ref())? })
+    }
+
+    /// Keys and values of a layer.
+    fn cache(&self, size: CacheSize) -> Taken<[Buffer; 2]> {
+        let half = || self.gpu.alloc("keys and values", size.len_bytes);
+        Ok([half()?, half()?])
+    }
+
+    /// The last `n` layers and, where that is more than there are, the head.
+    fn these(&mut self, config: &Config, weights: &Weights, n: usize) -> Taken<(Vec<GpuLayer>, Option<Head>)> {
+        let first = config.n_layer - n.min(config.n_layer);
+        let layers = weights.layers[first..].iter().map(|l| self.layer(l)).collect::<Taken<Vec<_>>>()?;
+        let head = (n > config.n_layer).then(|| self.head(weights)).transpose()?;
+        Ok((layers, head))
+    }
+
+    /// Layers from the last one down while memory lasts, and at most so many of them and the head; the head only where all fit.
+    /// A layer that no kernel is for, or that is too large for the device, ends it too.
+    fn as_many_as_fit(
+        &mut self,
+        config: &Config,
+        weights: &Weights,
+        most: usize,
+        cache: CacheSize,
+    ) -> Taken<(Vec<GpuLayer>, Option<Head>)> {
+        use modelembed_gpu::Error::{Limit, OutOfMemory, Unsupported};
+        let gpu = self.gpu;
+        let if_it_fits = |placed| match placed {
+            Ok(placed) => Ok(Some(placed)),
+            Err(OutOfMemory { .. } | Limit { .. } | Unsupported(_)) => Ok(None),
+            Err(e) => Err(e),
+        };
+        // Held while weights are placed, a piece for each layer, then given back for the sessions.
+        let mut reserved = Vec::new();
+        let mut layers = Vec::new();
+        match gpu.alloc("a margin", MARGIN_BYTES.min(gpu.limits().max_buffer_bytes)) {
+            Ok(buffer) => reserved.push(buffer),
+            Err(OutOfMemory { .. }) => return Ok((layers, None)),
+            Err(e) => return Err(e),
+        }
+        for l in weights.layers.iter().rev().take(most) {
+            let before = self.uploads.len();
+            match if_it_fits(self.cache(cache).and_then(|room| Ok((room, self.layer(l)?))))? {
+                Some((room, layer)) => {
+                    reserved.extend(room);
+                    layers.push(layer);
+                }
+                None => {
+                    self.uploads.truncate(before);
+                    break;
+                }
+            }
+        }
+        layers.reverse();
+        let mut head = None;
+        if layers.len() == config.n_layer && most > config.n_layer {
+            let before = self.uploads.len();
+            match self.head(weights) {
+                Ok(placed) => head = Some(placed),
+                Err(OutOfMemory { .. } | Limit { .. } | Unsupported(_)) => self.uploads.truncate(before),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok((layers, head))
+    }
+}
