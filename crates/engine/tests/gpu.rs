@@ -222,6 +222,52 @@ fn auto_takes_what_the_memory_holds() {
 }
 
 #[test]
+fn auto_takes_fewer_layers_where_memory_that_was_promised_is_missing() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
+    let with = |gpu_layers, filled_bytes| {
+        let gpu_limits = GpuLimits { filled_bytes, ..GpuLimits::default() };
+        let options = LoadOptions { gpu_limits, ctx_tokens: Some(64), ..options(&device, gpu_layers) };
+        // How often it was begun, and how far the last time.
+        let (mut begun, mut done) = (0, u64::MAX);
+        let mut progress = |p: modelembed::storage::Progress| {
+            begun += usize::from(p.done_bytes <= done);
+            done = p.done_bytes;
+            std::ops::ControlFlow::Continue(())
+        };
+        let model = Model::load(&path, &options, &mut progress);
+        (model, begun)
+    };
+    let placed = |model: &Arc<Model>| model.gpu_placement().map(|p| (p.n_layers, p.has_head, p.weight_bytes));
+    let (whole, begun) = with(GpuLayers::Auto, None);
+    let whole = whole.expect("loads");
+    let (n_layers, has_head, all_bytes) = placed(&whole).expect("all layers");
+    assert_eq!((n_layers, has_head, begun), (7, true, 1));
+    // First the head is left out, then layers.
+    let ids: Vec<TokenId> = tiny_prompt(10).into_iter().map(TokenId).collect();
+    let want = all_logits(&whole, &ids, 10);
+    let mut n_layers_before = 8;
+    for filled_bytes in [all_bytes - 1, all_bytes / 3] {
+        let (model, begun) = with(GpuLayers::Auto, Some(filled_bytes));
+        let model = model.expect("loads with less");
+        let (n_layers, has_head, weight_bytes) = placed(&model).expect("some layers");
+        assert!(begun > 1 && !has_head && (1..n_layers_before).contains(&n_layers), "{n_layers}, begun {begun} times");
+        assert!(weight_bytes <= filled_bytes, "{weight_bytes} of {filled_bytes}");
+        n_layers_before = n_layers;
+        let d = diff(&all_logits(&model, &ids, 10), &want);
+        assert!(d.max_abs < 5e-4, "{n_layers} layers: {d}");
+        // Who asks for a number gets it, or is told.
+        let (told, _) = with(GpuLayers::All, Some(filled_bytes));
+        assert!(told.expect_err("no memory").to_string().contains("out of memory"));
+    }
+    let (none, _) = with(GpuLayers::Auto, Some(0));
+    let none = none.expect("loads on the CPU");
+    assert!(none.gpu_placement().is_none());
+    assert!(none.load_stats().warnings.iter().any(|w| w.contains("CPU")), "{:?}", none.load_stats().warnings);
+}
+
+#[test]
 fn too_little_memory_is_an_error_that_says_so() {
     let Some(device) = device() else { return };
     let dir = TinyModels::new();

@@ -21,6 +21,9 @@ pub struct GpuOptions {
     pub choice: Choice,
     /// Bytes that all buffers may take together; `None` leaves it to the driver.
     pub budget_bytes: Option<u64>,
+    /// Bytes that may be written into all buffers together, as on drivers that promise memory before they have it; `None` leaves
+    /// it to the driver.
+    pub filled_bytes: Option<u64>,
     /// Bytes of a buffer that a kernel may see at a time; `None` takes what the adapter allows.
     pub max_binding_bytes: Option<u64>,
     /// Bytes of the largest buffer; `None` takes what the adapter allows.
@@ -59,11 +62,15 @@ struct Memory {
     raw: wgpu::Buffer,
     len_bytes: u64,
     used: Arc<AtomicU64>,
+    /// How far it was written.
+    filled_bytes: AtomicU64,
+    filled: Arc<AtomicU64>,
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         self.used.fetch_sub(self.len_bytes, Ordering::Relaxed);
+        self.filled.fetch_sub(*self.filled_bytes.get_mut(), Ordering::Relaxed);
     }
 }
 
@@ -95,6 +102,9 @@ pub struct Gpu {
     limits: Limits,
     budget_bytes: Option<u64>,
     used: Arc<AtomicU64>,
+    /// Bytes that may be written, and bytes that were.
+    may_fill_bytes: Option<u64>,
+    filled: Arc<AtomicU64>,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
     /// Parameters of the steps of one list, one slot each.
     params: Mutex<Option<wgpu::Buffer>>,
@@ -175,6 +185,8 @@ impl Gpu {
             queue,
             budget_bytes: options.budget_bytes,
             used: Arc::default(),
+            may_fill_bytes: options.filled_bytes,
+            filled: Arc::default(),
             pipelines: Mutex::default(),
             params: Mutex::default(),
             staging: Mutex::default(),
@@ -239,6 +251,16 @@ impl Gpu {
             Some(Fault::OutOfMemory) => Err(Error::OutOfMemory { what: what.to_owned(), wanted_bytes: 0 }),
             Some(Fault::Refused(why) | Fault::Lost(why)) => Err(Error::Device(format!("{what}: {why}"))),
         }
+    }
+
+    /// Counts what is written up to byte `end` of a buffer.
+    fn fill(&self, buffer: &Buffer, end: u64) -> Result<()> {
+        let more = end.saturating_sub(buffer.0.filled_bytes.fetch_max(end, Ordering::Relaxed));
+        let filled = self.filled.fetch_add(more, Ordering::Relaxed) + more;
+        if self.may_fill_bytes.is_some_and(|may| filled > may) {
+            return Err(Error::OutOfMemory { what: "what is written".into(), wanted_bytes: more });
+        }
+        Ok(())
     }
 
     fn wait(&self) -> Result<()> {
@@ -368,11 +390,18 @@ impl Backend for Gpu {
         });
         self.check(what).map_err(|e| if matches!(e, Error::OutOfMemory { .. }) { out_of_memory() } else { e })?;
         self.used.fetch_add(len_bytes, Ordering::Relaxed);
-        Ok(Buffer(Arc::new(Memory { raw, len_bytes, used: Arc::clone(&self.used) })))
+        Ok(Buffer(Arc::new(Memory {
+            raw,
+            len_bytes,
+            used: Arc::clone(&self.used),
+            filled_bytes: AtomicU64::new(0),
+            filled: Arc::clone(&self.filled),
+        })))
     }
 
     fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
         self.check("writing")?;
+        self.fill(buffer, offset + bytes.len() as u64)?;
         let whole = bytes.len() / 4 * 4;
         if whole > upload::PIECE_BYTES / 4 {
             let copied = lock(&self.ring).copy(&self.device, &self.queue, &bytes[..whole], &buffer.0.raw, offset);

@@ -26,6 +26,22 @@ fn memory_beyond_the_budget_is_refused_and_freed_memory_can_be_had_again() {
 }
 
 #[test]
+fn memory_that_turns_out_to_be_missing_is_refused_when_it_is_written() {
+    let Some(choice) = choice() else { return };
+    let options = GpuOptions { choice, filled_bytes: Some(1 << 20), ..GpuOptions::default() };
+    let gpu = Gpu::open(&options).expect("opens");
+    let [first, second] = ["the first", "the second"].map(|what| gpu.alloc(what, 700 << 10).expect("a promise"));
+    let bytes = vec![1; 600 << 10];
+    gpu.write(&first, 0, &bytes).expect("memory");
+    gpu.write(&first, 0, &bytes).expect("the same memory");
+    let error = gpu.write(&second, 0, &bytes).expect_err("no memory");
+    assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+    drop((first, second));
+    let again = gpu.alloc("the third", 700 << 10).expect("a promise");
+    gpu.write(&again, 0, &bytes).expect("memory");
+}
+
+#[test]
 fn a_buffer_beyond_the_adapters_limit_is_refused() {
     let Some(gpu) = gpu() else { return };
     let error = gpu.alloc("too much", 1 << 60).expect_err("a limit");

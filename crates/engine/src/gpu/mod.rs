@@ -52,6 +52,8 @@ impl Default for GpuLayers {
 pub struct GpuLimits {
     /// Bytes of its memory that may be used.
     pub memory_bytes: Option<u64>,
+    /// Bytes that may be written to it, as where a driver promises memory that it does not have.
+    pub filled_bytes: Option<u64>,
     /// Bytes of a buffer that a kernel may see at a time.
     pub binding_bytes: Option<u64>,
     /// Bytes of the largest buffer.

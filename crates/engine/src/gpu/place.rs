@@ -86,10 +86,11 @@ pub(super) fn open(options: &LoadOptions, warnings: &mut Vec<String>) -> Result<
         return Ok(None);
     }
     let choice = options.gpu_device.clone().map_or(Choice::Best, Choice::Named);
-    let GpuLimits { memory_bytes, binding_bytes, buffer_bytes, subgroups, int8 } = options.gpu_limits;
+    let GpuLimits { memory_bytes, filled_bytes, binding_bytes, buffer_bytes, subgroups, int8 } = options.gpu_limits;
     let opened = Gpu::open(&GpuOptions {
         choice,
         budget_bytes: memory_bytes,
+        filled_bytes,
         max_binding_bytes: binding_bytes,
         max_buffer_bytes: buffer_bytes,
         subgroups,
