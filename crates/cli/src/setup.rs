@@ -60,17 +60,22 @@ fn isa_of(name: &str) -> Result<Isa, UsageError> {
     })
 }
 
+/// Says that a device which was named has nothing to do.
+pub fn warn_of_unused_device(setting: &Setting) {
+    if setting.gpu_device.is_some() && setting.gpu_layers.is_none() {
+        setting.notes().warning(
+            "-device has no effect without -ngl, which says how many layers go to the GPU: all, auto or a number",
+        );
+    }
+}
+
 /// Loads the model without a word but progress and warnings. Ctrl-C ends it.
 pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
     let notes = setting.notes();
     if let Some(note) = &setting.model_note {
         notes.line(note);
     }
-    if setting.gpu_device.is_some() && setting.gpu_layers.is_none() {
-        notes.warning(
-            "-device has no effect without -ngl, which says how many layers go to the GPU: all, auto or a number",
-        );
-    }
+    warn_of_unused_device(setting);
     let isa = setting.isa.as_deref().map(isa_of).transpose()?;
     let options = LoadOptions { isa, ..setting.load_options() };
     let mut bar = ProgressBar::new(notes);

@@ -10,8 +10,9 @@ use modelembed_packed::{Packed, PackedError, Part};
 use modelembed_storage::{LoadMode, Progress, Storage};
 
 use crate::config::Config;
+use crate::devices::{self, DevicePlan};
 use crate::error::{Error, Result};
-use crate::gpu::Here;
+use crate::gpu::{GpuModel, Here};
 use crate::model::LoadOptions;
 use crate::plan::Plan;
 use crate::residency::{self, Sizes};
@@ -110,15 +111,32 @@ impl ModelFiles {
         self.shards.iter().enumerate().map(source).collect()
     }
 
-    /// The plan that [`Model::load`](crate::Model::load) would make for these files here and now. Reads no tensor.
+    /// The plan that [`Model::load`](crate::Model::load) would make for these files here and now, of what the CPU computes. Reads
+    /// no tensor.
     ///
     /// # Errors
     /// Whatever keeps the model from running: an unknown architecture, a missing or misshapen tensor.
     pub fn plan(&self, options: &LoadOptions) -> Result<Plan> {
+        Ok(self.plan_devices(options)?.plan)
+    }
+
+    /// The same, and which device would compute what. Memory of a graphics processor is taken for the layers that are meant for
+    /// it, and given back.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan), and whatever keeps the layers from a graphics processor that must be there.
+    pub fn plan_devices(&self, options: &LoadOptions) -> Result<DevicePlan> {
         let config = Config::from_gguf(self.gguf())?;
         let weights = Weights::find(self.tensors.iter(), &config)?;
-        let sizes = Sizes::of(options, &config, Here::all(&config));
-        Ok(residency::plan(&self.shards, &weights, &config, options.ram_budget, sizes))
+        let mut warnings = Vec::new();
+        let gpu = GpuModel::plan(&config, &weights, options, &mut warnings)?;
+        let here = gpu.as_ref().map_or(Here::all(&config), |gpu| gpu.left(&config));
+        let sizes = Sizes::of(options, &config, here);
+        Ok(DevicePlan {
+            plan: residency::plan(&self.shards, &weights, &config, options.ram_budget, sizes),
+            devices: devices::shares(config.n_layer, weights.bytes_per_token(), sizes.kv_bytes(&config), gpu),
+            warnings,
+        })
     }
 
     /// Length of all files, in bytes.

@@ -4,13 +4,16 @@ use std::fmt;
 
 use modelembed_storage::LoadMode;
 
+use crate::devices::DeviceShare;
 use crate::plan::{Plan, Verdict};
 
 /// A forecast; pure arithmetic on what was measured.
 #[derive(Clone, Debug)]
 pub struct Forecast {
-    /// What stays in memory. Its speeds are those that were measured.
+    /// What of the CPU's part stays in memory. Its speeds are those that were measured.
     pub plan: Plan,
+    /// What each device computes, the CPU first.
+    pub devices: Vec<DeviceShare>,
     /// How the model would be loaded.
     pub mode: LoadMode,
     /// Bytes of the model that the page cache holds, where that is known.
@@ -20,17 +23,29 @@ pub struct Forecast {
 impl Forecast {
     /// Whether the model can run this way. A private copy must fit as a whole.
     pub fn verdict(&self) -> Verdict {
+        let for_copy = self.plan.budget_bytes.saturating_sub(self.plan.other_bytes);
         match (self.mode, self.plan.verdict) {
             (LoadMode::Buffer | LoadMode::File, Verdict::Streams) => Verdict::Impossible,
+            (LoadMode::Buffer | LoadMode::File, Verdict::Fits) if self.all_bytes() > for_copy => Verdict::Impossible,
             (_, verdict) => verdict,
         }
     }
 
+    /// Bytes of weights of all devices.
+    fn all_bytes(&self) -> u64 {
+        self.plan.weight_bytes + self.gpu_bytes()
+    }
+
+    /// Bytes of weights in the memory of a graphics processor.
+    fn gpu_bytes(&self) -> u64 {
+        self.devices.iter().filter(|share| share.backend.is_some()).map(|share| share.weight_bytes).sum()
+    }
+
     /// Bytes that the disk has to give before the first token is complete: all weights once, without those that are in memory and
-    /// will stay there. `None` if nobody knows what is.
+    /// will stay there or go from there to a graphics processor. `None` if nobody knows what is.
     pub fn first_read_bytes(&self) -> Option<u64> {
-        let stays = self.cached_bytes?.min(self.plan.resident_bytes());
-        Some(self.plan.weight_bytes - stays.min(self.plan.weight_bytes))
+        let stays = self.cached_bytes?.min(self.plan.resident_bytes() + self.gpu_bytes());
+        Some(self.all_bytes() - stays.min(self.all_bytes()))
     }
 
     /// How long that takes; `None` where the disk's speed is unknown and something is to be read.
@@ -41,7 +56,8 @@ impl Forecast {
         }
     }
 
-    /// An upper bound, from the slower of memory and disk; arithmetic comes on top.
+    /// An upper bound, from the slower of memory and disk; arithmetic comes on top, and the time of a graphics processor. `None`
+    /// where either is unknown, or all layers are on a graphics processor.
     pub fn tokens_per_second(&self) -> Option<f64> {
         match self.verdict() {
             Verdict::Impossible => None,
@@ -50,22 +66,26 @@ impl Forecast {
     }
 }
 
-/// Some lines: the plan, what it takes to load, how fast it can be, and what that rests on.
+/// Some lines: the plan, which device computes what if the CPU does not do all, what it takes to load, how fast it can be, and
+/// what that rests on.
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / f64::from(1 << 20));
         let gb = |speed: f64| format!("{:.2} GB/s", speed / 1e9);
         match (self.verdict(), self.plan.verdict) {
-            (Verdict::Impossible, Verdict::Streams) => write!(
+            (Verdict::Impossible, Verdict::Streams | Verdict::Fits) => write!(
                 f,
                 "Plan: impossible: a private copy of {} does not fit into {} of memory; -mmap needs no copy",
-                mb(self.plan.weight_bytes),
+                mb(self.all_bytes()),
                 mb(self.plan.budget_bytes)
             )?,
             _ => write!(f, "Plan: {}", self.plan)?,
         }
         if self.verdict() == Verdict::Impossible {
             return Ok(());
+        }
+        if self.gpu_bytes() > 0 {
+            self.devices.iter().try_for_each(|share| write!(f, "\nDevice: {share}"))?;
         }
         match (self.first_read_bytes(), self.first_read_seconds()) {
             (Some(0), _) => write!(f, "\nLoad: nothing to read, all of it is in memory")?,
@@ -78,6 +98,9 @@ impl fmt::Display for Forecast {
         match self.tokens_per_second() {
             Some(speed) => write!(f, "\nSpeed: up to about {speed:.1} tokens/s")?,
             None => write!(f, "\nSpeed: unknown")?,
+        }
+        if self.gpu_bytes() > 0 {
+            write!(f, ", of the CPU's part alone")?;
         }
         let known = |speed: Option<f64>| speed.map_or("unknown".into(), gb);
         let (memory, disk) = (self.plan.memory_bytes_per_second, self.plan.disk_bytes_per_second);
@@ -104,7 +127,7 @@ mod tests {
             ..PlanInput::default()
         });
         plan.disk_bytes_per_second = disk;
-        Forecast { plan, mode, cached_bytes: cached_mb.map(|n| n * MB) }
+        Forecast { plan, devices: Vec::new(), mode, cached_bytes: cached_mb.map(|n| n * MB) }
     }
 
     #[test]
@@ -146,5 +169,38 @@ mod tests {
         }
         let f = machine(1, Some(1e9), Some(0), LoadMode::Map);
         assert!(f.verdict() == Verdict::Impossible && f.to_string().lines().count() == 1);
+    }
+
+    #[test]
+    fn layers_on_a_gpu_are_read_once_and_need_no_memory_here_unless_they_are_copied() {
+        let with_gpu = |ram_mb, cached_mb, mode| {
+            let mut f = machine(ram_mb, Some(5e8), Some(cached_mb), mode);
+            let share = |device: &str, backend: Option<&str>, layers, mb: u64| DeviceShare {
+                device: device.into(),
+                backend: backend.map(Into::into),
+                layers,
+                has_head: backend.is_some(),
+                weight_bytes: mb * MB,
+                kv_bytes: 0,
+            };
+            f.devices = vec![share("CPU", None, 0..20, 1000), share("Card", Some("Metal"), 20..24, 300)];
+            f
+        };
+        let cold = with_gpu(1200, 0, LoadMode::Map);
+        assert_eq!((cold.verdict(), cold.first_read_bytes()), (Verdict::Fits, Some(1300 * MB)));
+        assert_eq!(with_gpu(1200, 1300, LoadMode::Map).first_read_bytes(), Some(0));
+        let text = cold.to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[1].starts_with("Device: layers 0 to 19 on CPU: ") && lines[2].contains(" on Card (Metal): "),
+            "{text}"
+        );
+        assert!(lines[4].contains(" tokens/s, of the CPU's part alone (memory reads "), "{text}");
+        // A private copy is of the whole model.
+        assert_eq!(with_gpu(1200, 0, LoadMode::Buffer).verdict(), Verdict::Impossible);
+        assert!(
+            with_gpu(1200, 0, LoadMode::File).to_string().contains("copy of 1300.0 MB does not fit into 1200.0 MB")
+        );
+        assert_eq!(with_gpu(1400, 0, LoadMode::File).verdict(), Verdict::Fits);
     }
 }

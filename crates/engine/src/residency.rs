@@ -163,6 +163,11 @@ impl Sizes {
             here,
         }
     }
+
+    /// Keys and values of a full context.
+    pub(crate) fn kv_bytes(&self, config: &Config) -> u64 {
+        kv::bytes(config, self.here.n_layers, self.ctx_tokens, self.cache_type)
+    }
 }
 
 /// What a plan for a model depends on here and now, and the parts of each unit that can stream.
@@ -179,7 +184,7 @@ fn plan_input(
     let input = PlanInput {
         unit_bytes: units.iter().map(|unit| total(unit)).collect(),
         streamable_bytes: runs.iter().map(|runs| runs.iter().map(|r| r.bytes.end - r.bytes.start).sum()).collect(),
-        kv_bytes: kv::bytes(config, sizes.here.n_layers, sizes.ctx_tokens, sizes.cache_type),
+        kv_bytes: sizes.kv_bytes(config),
         scratch_bytes: scratch::bytes(config, weights.output.rows, sizes.ctx_tokens, sizes.exact),
         budget,
         available_bytes: match budget {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use common::{TinyGolden, TinyModels, all_logits, golden_json, ids, known, load, session, tiny_goldens};
 use modelembed::{
-    CacheType, GenerateOptions, GpuLayers, GpuLimits, Job, LoadOptions, Model, Sampler, SamplerOptions, Session,
-    SessionOptions, TokenId, generate, gpu_adapters,
+    CacheType, GenerateOptions, GpuLayers, GpuLimits, Job, LoadOptions, Model, ModelFiles, Sampler, SamplerOptions,
+    Session, SessionOptions, TokenId, generate, gpu_adapters,
 };
 use modelembed_testkit::{GEMMA3, SMOLLM2, diff, log_prob, real_model, tiny, tiny_prompt, tiny_spec};
 
@@ -265,6 +265,44 @@ fn auto_takes_fewer_layers_where_memory_that_was_promised_is_missing() {
     let none = none.expect("loads on the CPU");
     assert!(none.gpu_placement().is_none());
     assert!(none.load_stats().warnings.iter().any(|w| w.contains("CPU")), "{:?}", none.load_stats().warnings);
+}
+
+#[test]
+fn a_plan_places_what_loading_places() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
+    let mib = 1u64 << 20;
+    for (gpu_layers, memory_bytes) in [
+        (GpuLayers::Count(3), None),
+        (GpuLayers::All, None),
+        (GpuLayers::Auto, None),
+        (GpuLayers::Auto, Some(256 * mib + 600_000)),
+        (GpuLayers::Auto, Some(mib)),
+    ] {
+        let gpu_limits = GpuLimits { memory_bytes, ..GpuLimits::default() };
+        let options = LoadOptions { gpu_limits, ctx_tokens: Some(64), ..options(&device, gpu_layers) };
+        let planned = ModelFiles::open(&path).expect("opens").plan_devices(&options).expect("plans");
+        let model = load(&path, &options);
+        let on_gpu = planned.devices.get(1);
+        let facts = on_gpu.map(|share| (share.layers.len(), share.has_head, share.weight_bytes, share.kv_bytes));
+        let placed = model.gpu_placement().map(|p| (p.n_layers, p.has_head, p.weight_bytes, p.kv_bytes));
+        assert_eq!(facts, placed, "{gpu_layers:?} in {memory_bytes:?}");
+        assert_eq!(planned.plan.weight_bytes, model.plan().weight_bytes, "{gpu_layers:?} in {memory_bytes:?}");
+        assert_eq!(planned.warnings.is_empty(), placed.is_some(), "{:?}", planned.warnings);
+    }
+    // Room for keys and values is part of the plan: told before anything is copied.
+    let gpu_limits = GpuLimits { memory_bytes: Some(40 * mib), ..GpuLimits::default() };
+    let long = LoadOptions { gpu_limits, ctx_tokens: Some(200_000), ..options(&device, GpuLayers::All) };
+    let error = ModelFiles::open(&path).expect("opens").plan_devices(&long).expect_err("no memory").to_string();
+    assert!(error.contains("out of memory") && error.contains("keys"), "{error}");
+    let mut is_copied = false;
+    let mut progress = |_| {
+        is_copied = true;
+        std::ops::ControlFlow::Continue(())
+    };
+    let error = Model::load(&path, &long, &mut progress).expect_err("no memory").to_string();
+    assert!(error.contains("keys") && !is_copied, "{error}, copied: {is_copied}");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! What running a model here will be like, for `inspect` and `-dry-run`: nothing of the model is loaded.
 
 use crate::resolve::{Format, Setting};
+use crate::setup;
 use crate::terminal::Answer;
 use anyhow::Result;
 use modelembed::storage::DiskSpeed;
-use modelembed::{Forecast, ModelFiles, ReadBandwidth, Verdict, available_threads};
+use modelembed::{DevicePlan, DeviceShare, Forecast, ModelFiles, ReadBandwidth, Verdict, available_threads};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ pub fn dry_run(setting: &Setting) -> Result<ExitCode> {
     if let Some(note) = &setting.model_note {
         setting.notes().line(note);
     }
+    setup::warn_of_unused_device(setting);
     let files = ModelFiles::open(&setting.model)?;
     let forecast = forecast(setting, &files)?;
     let text = match setting.format {
@@ -28,14 +30,17 @@ pub fn dry_run(setting: &Setting) -> Result<ExitCode> {
 /// # Errors
 /// Whatever keeps the model from running.
 pub fn forecast(setting: &Setting, files: &ModelFiles) -> Result<Forecast> {
-    let mut plan = files.plan(&setting.load_options())?;
+    let DevicePlan { mut plan, devices, warnings } = files.plan_devices(&setting.load_options())?;
+    for warning in &warnings {
+        setting.notes().warning(warning);
+    }
     let threads = setting.threads.unwrap_or_else(available_threads);
     plan.memory_bytes_per_second = ReadBandwidth::measure(threads).map(|found| found.bytes_per_second);
     // The largest file says most about the disk.
     let largest = files.storages().max_by_key(|storage| storage.len());
     plan.disk_bytes_per_second = largest.and_then(DiskSpeed::probe).map(|found| found.bytes_per_second);
     let cached_bytes = files.storages().map(|storage| Some(storage.residency(0..storage.len())?.resident_bytes)).sum();
-    Ok(Forecast { plan, mode: setting.mode.load_mode(), cached_bytes })
+    Ok(Forecast { plan, devices, mode: setting.mode.load_mode(), cached_bytes })
 }
 
 /// The forecast for programs.
@@ -47,6 +52,17 @@ pub fn json_of(forecast: &Forecast) -> Value {
         Verdict::Unplanned => "unplanned",
     };
     let plan = &forecast.plan;
+    let device = |share: &DeviceShare| {
+        json!({
+            "device": share.device,
+            "backend": share.backend,
+            "first_layer": share.layers.start,
+            "n_layers": share.layers.len(),
+            "has_head": share.has_head,
+            "weight_bytes": share.weight_bytes,
+            "kv_bytes": share.kv_bytes,
+        })
+    };
     json!({
         "verdict": verdict,
         "weight_bytes": plan.weight_bytes,
@@ -59,5 +75,6 @@ pub fn json_of(forecast: &Forecast) -> Value {
         "most_tokens_per_second": forecast.tokens_per_second(),
         "memory_bytes_per_second": plan.memory_bytes_per_second,
         "disk_bytes_per_second": plan.disk_bytes_per_second,
+        "devices": forecast.devices.iter().map(device).collect::<Vec<_>>(),
     })
 }

@@ -96,6 +96,56 @@ fn the_list_of_devices_comes_as_json_too() {
 }
 
 #[test]
+fn a_dry_run_tells_which_device_takes_which_layers_and_loads_nothing() {
+    if !has_gpu() {
+        return;
+    }
+    let tiny = tiny_model();
+    let dry = |ngl: &str, more: &[&str]| {
+        run(&[&["-model", &*tiny.model, "-dry-run", "-device", "0", "-ngl", ngl][..], more].concat()).ok()
+    };
+    for (ngl, here, there) in [
+        ("1", "layers 0 to 1 and the output head", "layer 2"),
+        ("all", "the token embedding", "layers 0 to 2 and the output head"),
+        ("auto", "the token embedding", "layers 0 to 2 and the output head"),
+    ] {
+        let text = dry(ngl, &[]).stdout;
+        assert!(text.starts_with("Plan: fits: "), "{text}");
+        assert!(text.contains(&format!("\nDevice: {here} on CPU: ")), "-ngl {ngl}: {text}");
+        let line = text.lines().find(|line| line.starts_with(&format!("Device: {there} on "))).unwrap_or_default();
+        assert!(line.contains("): ") && line.ends_with(" MB of keys and values"), "-ngl {ngl}: {text}");
+        let object = dry(ngl, &["-format", "json"]).json();
+        let devices = object["devices"].as_array().unwrap();
+        let number = |i: usize, key: &str| devices[i][key].as_u64().unwrap_or_else(|| panic!("{key}: {object}"));
+        assert_eq!((devices.len(), devices[0]["device"].as_str()), (2, Some("CPU")), "{object}");
+        assert_eq!(number(0, "n_layers") + number(1, "n_layers"), 3);
+        assert_eq!((number(0, "first_layer"), number(1, "first_layer")), (0, number(0, "n_layers")));
+        assert_eq!(devices[0]["has_head"].as_bool(), devices[1]["has_head"].as_bool().map(|there| !there));
+        assert!(devices[0]["backend"].is_null() && devices[1]["backend"].is_string(), "{object}");
+        // What a run that loads it says.
+        let args = ["-model", &tiny.model, "-device", "0", "-ngl", ngl, "-p", "the cat", "-n", "1", "-raw"];
+        let placed = format!(", {:.2} MB; on the CPU ", number(1, "weight_bytes") as f64 / f64::from(1 << 20));
+        let loaded = run(&args).ok().stderr;
+        assert!(loaded.contains(&placed), "-ngl {ngl}: not {placed} in {loaded}");
+    }
+    // Without a GPU in play there is one share, of which the text need not speak.
+    let none = dry("0", &[]).stdout;
+    assert!(!none.contains("Device: "), "{none}");
+    let devices = dry("0", &["-format", "json"]).json()["devices"].clone();
+    assert_eq!((devices[0]["n_layers"].as_u64(), &devices[1]), (Some(3), &serde_json::Value::Null));
+}
+
+#[test]
+fn a_dry_run_for_a_gpu_that_is_not_there_ends_with_1() {
+    let tiny = tiny_model();
+    let missing = run(&["-model", &tiny.model, "-dry-run", "-ngl", "2", "-device", "no such device"]);
+    assert_eq!((missing.code, missing.stdout.as_str()), (1, ""), "{}", missing.stderr);
+    assert!(missing.stderr.contains("Vulkan, Metal and Direct3D 12"), "{}", missing.stderr);
+    let unused = run(&["-model", &tiny.model, "-dry-run", "-device", "anything"]).ok();
+    assert!(unused.stderr.contains("warning: -device has no effect without -ngl"), "{}", unused.stderr);
+}
+
+#[test]
 fn compare_asks_for_the_gpu_in_every_mode() {
     let tiny = tiny_model();
     let args = ["compare", "-model", &tiny.model, "-warm-only", "-ctx", "64", "-format", "json"];

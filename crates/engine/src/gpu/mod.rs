@@ -118,6 +118,15 @@ pub struct GpuPlacement {
     pub has_head: bool,
     /// Bytes of weights in its memory.
     pub weight_bytes: u64,
+    /// Bytes that the keys and values of these layers take there, of a context of the planned length.
+    pub kv_bytes: u64,
+}
+
+impl GpuPlacement {
+    /// What is left to the CPU.
+    pub(crate) fn left(&self, config: &Config) -> Here {
+        Here { n_layers: config.n_layer - self.n_layers, has_head: !self.has_head }
+    }
 }
 
 #[cfg(feature = "gpu")]

@@ -32,10 +32,16 @@ impl GpuModel {
         _: &mut Vec<String>,
         _: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Option<Arc<GpuModel>>> {
-        match options.gpu_layers {
-            GpuLayers::Count(0) | GpuLayers::Auto => Ok(None),
-            _ => Err(Error::Gpu("layers were wanted on a GPU, but this build has no GPU support".into())),
-        }
+        refuse(options).map(|()| None)
+    }
+
+    pub(crate) fn plan(
+        _: &Config,
+        _: &Weights,
+        options: &LoadOptions,
+        _: &mut Vec<String>,
+    ) -> Result<Option<GpuPlacement>> {
+        refuse(options).map(|()| None)
     }
 
     pub(crate) fn placement(&self) -> &GpuPlacement {
@@ -52,6 +58,13 @@ impl GpuModel {
 
     pub(crate) fn holds(&self, _: &Tensor) -> bool {
         match *self {}
+    }
+}
+
+fn refuse(options: &LoadOptions) -> Result<()> {
+    match options.gpu_layers {
+        GpuLayers::Count(0) | GpuLayers::Auto => Ok(()),
+        _ => Err(Error::Gpu("layers were wanted on a GPU, but this build has no GPU support".into())),
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Placed {
     /// See `GpuModel`.
     pub(super) entry_norm: Option<Buffer>,
     pub(super) uploads: Vec<Upload>,
+    /// Bytes of keys and values of the planned context.
+    kv_bytes: u64,
 }
 
 /// Bytes of a file that go to a buffer.
@@ -42,6 +44,7 @@ impl Placed {
             n_layers: self.layers.len(),
             has_head: self.head.is_some(),
             weight_bytes: self.uploads.iter().map(|u| u.bytes.end - u.bytes.start).sum(),
+            kv_bytes: self.kv_bytes,
         }
     }
 }
@@ -133,8 +136,8 @@ pub(super) fn place(
     };
     let (layers, head) = match options.gpu_layers {
         GpuLayers::Auto => plan.as_many_as_fit(config, weights, most, cache)?,
-        GpuLayers::Count(n) => plan.these(config, weights, n)?,
-        GpuLayers::All => plan.these(config, weights, usize::MAX)?,
+        GpuLayers::Count(n) => plan.these(config, weights, n, options.ctx_tokens.map(|_| cache))?,
+        GpuLayers::All => plan.these(config, weights, usize::MAX, options.ctx_tokens.map(|_| cache))?,
     };
     if layers.is_empty() {
         let adapter = gpu.adapter();
@@ -143,7 +146,8 @@ pub(super) fn place(
     }
     let before = config.n_layer.checked_sub(layers.len() + 1).and_then(|il| weights.layers[il].post_ffn_norm);
     let entry_norm = before.map(|t| plan.vector(&t)).transpose()?;
-    Ok(Some(Placed { layers, head, entry_norm, uploads: plan.uploads }))
+    let kv_bytes = (2 * layers.len() as u64).saturating_mul(cache.len_bytes);
+    Ok(Some(Placed { layers, head, entry_norm, uploads: plan.uploads, kv_bytes }))
 }
 
 /// Buffers, as they are taken.
@@ -216,11 +220,20 @@ impl Plan<'_> {
         Ok([half()?, half()?])
     }
 
-    /// The last `n` layers and, where that is more than there are, the head.
-    fn these(&mut self, config: &Config, weights: &Weights, n: usize) -> Taken<(Vec<GpuLayer>, Option<Head>)> {
+    /// The last `n` layers and, where that is more than there are, the head. Room for their keys and values is taken too, where
+    /// somebody says how much, and given back for the sessions.
+    fn these(
+        &mut self,
+        config: &Config,
+        weights: &Weights,
+        n: usize,
+        cache: Option<CacheSize>,
+    ) -> Taken<(Vec<GpuLayer>, Option<Head>)> {
         let first = config.n_layer - n.min(config.n_layer);
         let layers = weights.layers[first..].iter().map(|l| self.layer(l)).collect::<Taken<Vec<_>>>()?;
         let head = (n > config.n_layer).then(|| self.head(weights)).transpose()?;
+        let caches = layers.iter().filter_map(|_| cache).map(|size| self.cache(size));
+        caches.collect::<Taken<Vec<_>>>()?;
         Ok((layers, head))
     }
 

@@ -121,6 +121,21 @@ impl GpuModel {
         Ok(Some(Arc::new(GpuModel { gpu, layers, head, entry_norm, int8, first_layer, placement, held })))
     }
 
+    /// What [`load`](Self::load) would place where, as long as memory that is promised is there: it is taken and given back, and
+    /// nothing is copied.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) fn plan(
+        config: &Config,
+        weights: &Weights,
+        options: &LoadOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<GpuPlacement>> {
+        let Some(gpu) = open(options, warnings)? else { return Ok(None) };
+        Ok(place(&gpu, config, weights, options, usize::MAX, warnings)?.map(|placed| placed.placement(&gpu)))
+    }
+
     pub(crate) fn placement(&self) -> &GpuPlacement {
         &self.placement
     }
