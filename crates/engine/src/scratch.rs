@@ -147,9 +147,10 @@ fn tile_len(cols: usize) -> usize {
 /// Small enough for the last worker to finish soon after the others, large enough for the kernels' blocks of rows.
 pub(crate) fn grain_rows(rows: usize, cols: usize, threads: usize) -> usize {
     const CHUNKS_PER_WORKER: usize = 8;
-    // Rows that a kernel computes together: what is missing costs as much as what is there.
-    let (block, max) = if cols > WIDE_COLS { (16, MAX_GRAIN_ROWS_WIDE) } else { (8, MAX_GRAIN_ROWS) };
-    (rows / (threads * CHUNKS_PER_WORKER)).next_multiple_of(block).clamp(block, max)
+    /// Rows that the widest kernels compute together: what is missing costs as much as what is there.
+    const ROW_BLOCK: usize = 16;
+    let max = if cols > WIDE_COLS { MAX_GRAIN_ROWS_WIDE } else { MAX_GRAIN_ROWS };
+    (rows / (threads * CHUNKS_PER_WORKER)).next_multiple_of(ROW_BLOCK).clamp(ROW_BLOCK, max)
 }
 
 /// Kinds of activations that some weights want.

@@ -2,7 +2,7 @@
 
 /// A set of CPU instructions that a table of kernels is compiled for.
 ///
-/// Those of one architecture are ordered from the most general to the most demanding.
+/// Those of one architecture are ordered by preference: of what a CPU has, the last is the fastest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Isa {

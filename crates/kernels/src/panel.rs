@@ -35,6 +35,12 @@ pub(crate) struct PanelRows {
 }
 
 impl PanelRows {
+    /// Different rows: those of the panel, and perhaps more behind.
+    #[inline]
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
     /// The first byte of row `r`.
     ///
     /// # Safety
@@ -83,7 +89,8 @@ pub(crate) unsafe trait Panel {
     /// The sequence of operations on one accumulator must not depend on `cols.n_cols`, nor on where `k` is cut.
     ///
     /// # Safety
-    /// `panel` is what [`Self::pack`] wrote for `cols.k` and the same `n`; there are `1..=COLS` columns; `acc` holds
+    /// `panel` is what [`Self::pack`] wrote for `cols.k` and the same `n`; there are `1..=ROWS` rows that
+    /// were there to be packed and `1..=COLS` columns; `acc` holds
     /// `(n_cols - 1) * stride + ROWS` elements.
     unsafe fn tile(panel: *const u8, n: usize, n_rows: usize, cols: &TileCols, acc: *mut f32, stride: usize);
 }

@@ -316,6 +316,8 @@ fn largest_integers_do_not_saturate() {
             let columns = [|_| 1.0f32, |_| -1.0, |i: usize| if i.is_multiple_of(2) { 1.0 } else { -1.0 }];
             let x: Vec<f32> = columns.iter().flat_map(|f| (0..k).map(f)).collect();
             check(w, &x, ActKind::Q8, name, &mut failures);
+            // As many as go through panels.
+            check(w, &x.repeat(4), ActKind::Q8, name, &mut failures);
         }
     }
     report(failures);
@@ -411,8 +413,9 @@ fn tables_of_one_architecture_give_the_same_bits() {
     let mut random = Random(7);
     let mut failures = Vec::new();
     for ty in types() {
-        for n_cols in [1, 2, 3, 7, 23] {
-            let k = ty.block_len().max(32) * if ty.block_len() < 256 { 11 } else { 3 };
+        // The last is longer than a panel, which is cut there.
+        for (n_cols, blocks) in [(1, 11usize), (2, 11), (3, 11), (7, 11), (23, 11), (14, 131)] {
+            let k = if ty.block_len() < 256 { blocks * 32 } else { blocks.div_ceil(8) * 256 };
             let data = random_rows(ty, 41, k, Scales::Usual, &mut random);
             let w = MatRef::new(ty, &data, 41, k).unwrap();
             for kind in kinds(ty) {
@@ -447,6 +450,19 @@ fn bad_activations_show_in_every_product() {
                 x[k - 1] = f32::NAN;
                 let out = products(kernels, w, 0..4, Acts::new(layout, &quantize(kernels, layout, &x), 1));
                 assert!(out.iter().all(|x| x.is_nan()), "{} {ty} {kind:?}: {out:?}", kernels.isa());
+                // In one of many columns, which go through a panel: in its own products alone.
+                for bad in [f32::NAN, f32::INFINITY] {
+                    let mut x = vec![0.5f32; 13 * k];
+                    x[7 * k + k / 2] = bad;
+                    let out = products(kernels, w, 0..4, Acts::new(layout, &quantize(kernels, layout, &x), 13));
+                    for (c, column) in out.chunks_exact(4).enumerate() {
+                        assert!(
+                            column.iter().all(|x| x.is_finite() == (c != 7)),
+                            "{} {ty} {kind:?}, {bad}, column {c}",
+                            kernels.isa()
+                        );
+                    }
+                }
             }
         }
     }

@@ -203,7 +203,7 @@ unsafe impl<R: ReadF32> Panel for Floats<R> {
     }
 }
 
-/// Writes elements `k..k + n` of `8 * V` rows as `(n, V, 8)`.
+/// Writes elements `k..k + n` of `8 * V` rows as `(n, V, 8)`; vectors beyond the last row are left out.
 ///
 /// # Safety
 /// AVX2, FMA and F16C; the rows have these elements and the panel has room for them, rounded up to whole chunks, and is aligned to 32
@@ -213,7 +213,7 @@ pub(crate) unsafe fn pack_rows<R: ReadF32, const V: usize>(rows: &PanelRows, k: 
     let mut w = [[0.0f32; CHUNK]; ROWS];
     for at in (0..n).step_by(CHUNK) {
         let len = CHUNK.min(n - at);
-        for vector in 0..V {
+        for vector in 0..V.min(rows.n_rows().div_ceil(ROWS)) {
             // SAFETY: the caller vouches for rows and room.
             unsafe {
                 for (r, w) in w.iter_mut().enumerate() {

@@ -23,7 +23,7 @@ unsafe impl<R: ReadF32> Panel for Floats<R> {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
     unsafe fn pack(rows: &PanelRows, k: usize, n: usize, panel: *mut u8) {
-        // SAFETY: the caller's duties are handed on; four vectors of eight rows are two of sixteen.
+        // SAFETY: the caller's duties are handed on; four vectors of eight rows are two of sixteen. What is not packed is not read.
         unsafe { pack_rows::<R, { ROWS * VECTORS / 8 }>(rows, k, n, panel.cast()) }
     }
 
@@ -38,8 +38,11 @@ unsafe impl<R: ReadF32> Panel for Floats<R> {
                 let part = TileCols { first, ..*cols };
                 let acc = acc.add(done * stride);
                 done += match (cols.n_cols - done, n_rows) {
+                    (1, ..=ROWS) => tile::<1, 1>(panel.cast(), n, &part, acc, stride),
                     (1, _) => tile::<VECTORS, 1>(panel.cast(), n, &part, acc, stride),
+                    (2..4, ..=ROWS) => tile::<1, 2>(panel.cast(), n, &part, acc, stride),
                     (2..4, _) => tile::<VECTORS, 2>(panel.cast(), n, &part, acc, stride),
+                    (4..8, ..=ROWS) => tile::<1, 4>(panel.cast(), n, &part, acc, stride),
                     (4..8, _) => tile::<VECTORS, 4>(panel.cast(), n, &part, acc, stride),
                     (_, ..=ROWS) => tile::<1, 8>(panel.cast(), n, &part, acc, stride),
                     _ => tile::<VECTORS, 8>(panel.cast(), n, &part, acc, stride),

@@ -1,4 +1,4 @@
-//! Kernels for x86-64 with AVX-512 (F, BW, DQ, VL, VNNI, VBMI) and GFNI.
+//! Kernels for x86-64 with AVX-512 (F, BW, DQ, VL, VNNI, VBMI), GFNI, FMA and F16C.
 //!
 //! 1. Four rows and four runs of 32 weights are one *step* (`step`): 128 weights of each row become two registers in which 128-bit lane
 //!    `j` holds halves of run `j`, whatever the format. A byte permutation out of the blocks puts them there; one GFNI multiplication
@@ -10,7 +10,7 @@
 //! 4. Where sub-blocks have 16 elements, row-dots pack both halves' sums of four products to 16 bits (they fit) and multiply by the
 //!    integer scales in `vpdpwssd`; panels multiply the whole sums in f32 (they fit too).
 //! 5. The integer sum of a run is exact, and its way into the f32 sum is AVX2's, operation by operation: the tables of one architecture
-//!    give the same bits, and so do row-dots and panels.
+//!    give products with the same bits, and so do row-dots and panels.
 
 mod dots;
 mod exact;

@@ -40,7 +40,8 @@ unsafe impl<F: Format> Panel for Quantised<F> {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
     unsafe fn pack(rows: &PanelRows, k: usize, n: usize, panel: *mut u8) {
-        for vector in 0..VECTORS {
+        // A second vector of copies of the last row would not be read.
+        for vector in 0..VECTORS.min(rows.n_rows().div_ceil(TILE_ROWS)) {
             // SAFETY: the caller vouches for the rows and for room.
             unsafe {
                 let blocks =
@@ -250,16 +251,17 @@ unsafe fn tile<F: Format, const V: usize, const NC: usize>(
             let zero = [[_mm512_setzero_si512(); NC]; V];
             let mut dots = [[_mm512_setzero_ps(); NC]; V];
             if F::SUB16 {
-                let first = integer_sums::<V, NC, 4>(zero, record, integers);
+                let first = integer_sums::<F, V, NC, 4>(zero, record, integers);
                 let mut scaled = [[_mm512_setzero_ps(); NC]; V];
                 for v in 0..V {
                     for c in 0..NC {
-                        // Exact: 24 bits.
-                        scaled[v][c] = _mm512_mul_ps(_mm512_cvtepi32_ps(first[v][c]), _mm512_castsi512_ps(head(v, 1)));
+                        // Exact: 24 bits. The sum with zero makes zero positive, as integers have it.
+                        let (first, scale) = (_mm512_cvtepi32_ps(first[v][c]), _mm512_castsi512_ps(head(v, 1)));
+                        scaled[v][c] = _mm512_fmadd_ps(first, scale, _mm512_setzero_ps());
                     }
                 }
                 let second =
-                    integer_sums::<V, NC, 4>(zero, record.add(INT_BYTES / 2), integers.map(|x| x.add(RUN / 2)));
+                    integer_sums::<F, V, NC, 4>(zero, record.add(INT_BYTES / 2), integers.map(|x| x.add(RUN / 2)));
                 for v in 0..V {
                     for c in 0..NC {
                         // Rounded once, as the conversion of the exact sum would be.
@@ -280,9 +282,9 @@ unsafe fn tile<F: Format, const V: usize, const NC: usize>(
                             start[v][c] = head(v, Head::<F>::LEN);
                         }
                     }
-                    signed_sums::<V, NC>(start, record, integers)
+                    integer_sums::<F, V, NC, 8>(start, record, integers)
                 } else {
-                    integer_sums::<V, NC, 8>(zero, record, integers)
+                    integer_sums::<F, V, NC, 8>(zero, record, integers)
                 };
                 for v in 0..V {
                     for c in 0..NC {
@@ -306,13 +308,13 @@ unsafe fn tile<F: Format, const V: usize, const NC: usize>(
     }
 }
 
-/// Adds `FOURS` times four products of unsigned weights.
+/// Adds `FOURS` times four products: of unsigned weights or, where weights are signed, of unsigned activations.
 ///
 /// # Safety
 /// AVX-512 with VNNI; `ints` is within a record, `x` points at as many activations of each column.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
 #[inline]
-unsafe fn integer_sums<const V: usize, const NC: usize, const FOURS: usize>(
+unsafe fn integer_sums<F: Format, const V: usize, const NC: usize, const FOURS: usize>(
     mut sums: [[__m512i; NC]; V],
     ints: *const u8,
     x: [*const u8; NC],
@@ -327,37 +329,8 @@ unsafe fn integer_sums<const V: usize, const NC: usize, const FOURS: usize>(
             for c in 0..NC {
                 let x = _mm512_set1_epi32(x[c].add(four * 4).cast::<i32>().read_unaligned());
                 for v in 0..V {
-                    sums[v][c] = _mm512_dpbusd_epi32(sums[v][c], w[v], x);
-                }
-            }
-            hold(&mut sums);
-        }
-    }
-    sums
-}
-
-/// Adds 32 products of signed weights and unsigned activations.
-///
-/// # Safety
-/// As [`integer_sums`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
-#[inline]
-unsafe fn signed_sums<const V: usize, const NC: usize>(
-    mut sums: [[__m512i; NC]; V],
-    ints: *const u8,
-    x: [*const u8; NC],
-) -> [[__m512i; NC]; V] {
-    for four in 0..RUN / 4 {
-        // SAFETY: the caller vouches for all of it.
-        unsafe {
-            let mut w = [_mm512_setzero_si512(); V];
-            for v in 0..V {
-                w[v] = _mm512_load_si512(ints.add((four * VECTORS + v) * 64).cast());
-            }
-            for c in 0..NC {
-                let x = _mm512_set1_epi32(x[c].add(four * 4).cast::<i32>().read_unaligned());
-                for v in 0..V {
-                    sums[v][c] = _mm512_dpbusd_epi32(sums[v][c], x, w[v]);
+                    let (unsigned, signed) = if F::SIGNED { (x, w[v]) } else { (w[v], x) };
+                    sums[v][c] = _mm512_dpbusd_epi32(sums[v][c], unsigned, signed);
                 }
             }
             hold(&mut sums);

@@ -38,7 +38,7 @@ const BLOCK: usize = 64;
 /// Positions in one score tile.
 const POSITIONS: usize = 4;
 /// Queries from which on widening rows first is no slower, when K and V are in a cache anyway: 8 queries lose a quarter by it and 32 as
-/// much as nothing (heads of 64 to 256, f16, AVX2, a Zen 3 server). A prompt has twice as many; with 64 it gains 1.2 times behind 4096
+/// much as nothing (heads of 64 to 256, f16, AVX2, a Zen 3 server, before keys were turned over). A prompt has twice as many; with 64 it gains 1.2 times behind 4096
 /// positions of f16, and 1.4 times of Q8_0.
 const MANY_FROM: usize = 32;
 /// Queries whose scores are held at once: 16 KiB.

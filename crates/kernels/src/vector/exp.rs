@@ -42,10 +42,10 @@ pub(crate) unsafe fn exp<V: Lanes>(x: V) -> V {
     }
 }
 
-/// What rounds to less than the least normal number.
-const NORMAL_FROM: f32 = -87.3;
+/// Just above ln(2^-126) = -87.3365: from here on no result is subnormal.
+const NORMAL_FROM: f32 = -87.336;
 
-/// e^x in every lane for softmax weights: as [`exp`], but 0 where the result would not be a normal number.
+/// e^x in every lane for softmax weights: as [`exp`], but 0 where the result would be less than the least normal number.
 ///
 /// Many processors stop for a hundred cycles and more to make a result that is not, and most of the weights that are so small are those
 /// of hidden positions, whose score is minus infinity.

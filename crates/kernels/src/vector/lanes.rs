@@ -1,6 +1,6 @@
 //! What the vector maths needs of an instruction set: one register of f32 lanes.
 //!
-//! The algorithms of this folder are written once over [`Lanes`]; `scalar`, `avx2` and `avx512` implement it and
+//! The algorithms of this folder are written once over [`Lanes`]; `scalar`, `avx2`, `avx512` and `neon` implement it and
 //! compile every algorithm inside a function that has the features switched on.
 
 /// One register of `N` f32 lanes.

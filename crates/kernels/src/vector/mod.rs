@@ -220,7 +220,8 @@ impl Kernels {
     ///
     /// What becomes of a query depends, bit for bit, on its own row of `q`, its visible positions, where they lie in the run, and
     /// its state; not on the other queries, nor on rows of K and V that it does not see. A query that sees nothing keeps its state.
-    /// Errors are of the order of f32 rounding: the exponentials are accurate to 1.5 units in the last place.
+    /// Errors are of the order of f32 rounding: the exponentials are accurate to 1.5 units in the last place; below
+    /// 1.2e-38 they are 0.
     pub fn attend<T: KvElement>(&self, input: AttnInput<'_, T>, mut state: AttnState<'_>) {
         let (n_q, head_dim) = (input.visible.len(), input.head_dim);
         check_state(n_q, head_dim, state.max, state.sum, state.acc);
