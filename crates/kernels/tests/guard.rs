@@ -54,7 +54,7 @@ fn nothing_beyond_the_slices_is_touched() {
         for (&k, at_end) in ks.iter().flat_map(|k| [(k, true), (k, false)]) {
             for exact in [false, true] {
                 let layout = ActLayout::new(Kernels::act_kind(ty, exact), k);
-                for (rows, cols) in [(1, 1), (4, 1), (5, 2), (3, 4), (2, 8), (1, 9)] {
+                for (rows, cols) in [(1, 1), (4, 1), (5, 2), (3, 4), (2, 8), (1, 9), (17, 10), (33, 13)] {
                     let mut w = Guarded::new(&vec![0x11; rows * ty.row_bytes(k).expect("whole blocks")], at_end);
                     let mut acts = Guarded::new(&vec![0; cols * layout.col_bytes()], at_end);
                     let w = MatRef::new(ty, w.get(), rows, k).expect("a matrix");

@@ -7,6 +7,7 @@ mod attend;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod columns;
 mod elementwise;
 mod exp;
 pub(crate) mod half;
