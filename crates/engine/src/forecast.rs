@@ -96,11 +96,11 @@ impl fmt::Display for Forecast {
             (None, _) => write!(f, "\nLoad: the system does not tell what is in memory")?,
         }
         match self.tokens_per_second() {
+            Some(speed) if self.gpu_bytes() > 0 => {
+                write!(f, "\nSpeed: up to about {speed:.1} tokens/s, of the CPU's part alone")?;
+            }
             Some(speed) => write!(f, "\nSpeed: up to about {speed:.1} tokens/s")?,
             None => write!(f, "\nSpeed: unknown")?,
-        }
-        if self.gpu_bytes() > 0 {
-            write!(f, ", of the CPU's part alone")?;
         }
         let known = |speed: Option<f64>| speed.map_or("unknown".into(), gb);
         let (memory, disk) = (self.plan.memory_bytes_per_second, self.plan.disk_bytes_per_second);
