@@ -90,6 +90,26 @@ fn thread_counts_give_the_same_bits() {
     same_bits(&threads(1), &[("2 threads", threads(2)), ("3 threads", threads(3)), ("7 threads", threads(7))]);
 }
 
+/// What guessing ahead (`-lookup`) rests on.
+#[test]
+fn few_tokens_at_once_give_the_bits_of_one_at_a_time() {
+    let dir = TinyModels::new();
+    let mut failures = Vec::new();
+    for golden in tiny_goldens() {
+        for isa in Kernels::all().map(Kernels::isa) {
+            let model =
+                load(&dir.of(&golden), &LoadOptions { isa: Some(isa), threads: Some(2), ..LoadOptions::default() });
+            let want = all_logits(&model, &golden.ids, 1);
+            for chunk in [2, 5, 8] {
+                if let Some(difference) = first_bit_difference(&all_logits(&model, &golden.ids, chunk), &want) {
+                    failures.push(format!("{:20} {isa}, chunks of {chunk}: {difference:?}", golden.name));
+                }
+            }
+        }
+    }
+    report(failures);
+}
+
 #[test]
 fn a_prompt_in_chunks_equals_token_by_token() {
     let dir = TinyModels::new();

@@ -86,13 +86,24 @@ pub(crate) unsafe trait Panel {
 
     /// Adds to `acc[c * stride + r]` the products of the panel's row `r` and column `c`, for the first `n_rows` rows at least.
     ///
-    /// The sequence of operations on one accumulator must not depend on `cols.n_cols`, nor on where `k` is cut.
+    /// The sequence of operations on one accumulator must not depend on `cols.n_cols`. It may depend on where `k` is cut: every
+    /// [`stretch`] elements.
     ///
     /// # Safety
     /// `panel` is what [`Self::pack`] wrote for `cols.k` and the same `n`; there are `1..=ROWS` rows that
     /// were there to be packed and `1..=COLS` columns; `acc` holds
     /// `(n_cols - 1) * stride + ROWS` elements.
     unsafe fn tile(panel: *const u8, n: usize, n_rows: usize, cols: &TileCols, acc: *mut f32, stride: usize);
+}
+
+/// Elements after which a row is cut: what fits a panel of `P`.
+pub(crate) const fn stretch<P: Panel>() -> usize {
+    panel_bytes::<P>() / P::STEP_BYTES * P::STEP
+}
+
+/// Bytes that a panel takes at most.
+const fn panel_bytes<P: Panel>() -> usize {
+    STRIP_BYTES / (MAX_STRIP_ROWS / P::ROWS) / P::STEP_BYTES * P::STEP_BYTES
 }
 
 #[repr(align(64))]
@@ -107,8 +118,7 @@ pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
         assert!(P::ROWS <= MAX_STRIP_ROWS && P::COLS <= MAX_TILE_COLS && P::STEP_BYTES.is_multiple_of(64));
         MAX_STRIP_ROWS / P::ROWS
     };
-    let panel_bytes = const { STRIP_BYTES / (MAX_STRIP_ROWS / P::ROWS) / P::STEP_BYTES * P::STEP_BYTES };
-    let stretch = panel_bytes / P::STEP_BYTES * P::STEP;
+    let (panel_bytes, stretch) = const { (panel_bytes::<P>(), stretch::<P>()) };
     let (n_rows, n_cols, k) = (args.n_rows, args.n_cols, args.layout.k());
     assert!(args.w.len() >= n_rows * args.row_bytes && args.acts.len() >= n_cols * args.layout.col_bytes());
 

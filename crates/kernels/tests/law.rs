@@ -406,7 +406,8 @@ fn quantised_activations_are_the_same_bytes_in_every_table() {
     }
 }
 
-/// The tables of one architecture differ in how integers are multiplied, which is exact: everything else is the same arithmetic.
+/// The tables of one architecture differ in how integers are multiplied, which is exact: everything else is the same arithmetic. Only
+/// AVX-512 adds quantised weights up in an order of its own.
 #[test]
 fn tables_of_one_architecture_give_the_same_bits() {
     let tables: Vec<_> = Kernels::all().filter(|k| k.isa() != Isa::Scalar).collect();
@@ -427,7 +428,8 @@ fn tables_of_one_architecture_give_the_same_bits() {
                 };
                 let want = bits(tables[0]);
                 for kernels in &tables[1..] {
-                    if bits(kernels) != want {
+                    let own_order = kernels.isa() == Isa::Avx512 && kind == ActKind::Q8;
+                    if !own_order && bits(kernels) != want {
                         failures.push(format!("{} {ty} {kind:?}, {n_cols} columns", kernels.isa()));
                     }
                 }

@@ -10,8 +10,7 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::dots::{at, block_heads};
-use super::rows::{GROUPS, Head, TILE_ROWS, accumulate, heads, lane_sums, turn};
+use super::rows::{Blocks16, GROUPS, Head, TILE_ROWS, accumulate, at, block_heads, heads, lane_sums, turn};
 use super::step::{Format, ROWS, RUN, RUNS};
 use crate::panel::{Panel, PanelRows, TileCols};
 
@@ -78,7 +77,7 @@ unsafe impl<F: Format> Panel for Quantised<F> {
 /// # Safety
 /// The CPU has the features; the rows have `n_runs` runs at the blocks, and there are as many records' worth of room.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
-unsafe fn pack_rows<F: Format>(rows: [*const u8; TILE_ROWS], n_runs: usize, panel: *mut u8, vector: usize) {
+unsafe fn pack_rows<F: Format>(rows: Blocks16, n_runs: usize, panel: *mut u8, vector: usize) {
     // SAFETY: steps before the last have 4 runs; in the last one masks keep loads within `n` runs.
     unsafe {
         let mut run = 0;
@@ -114,7 +113,7 @@ unsafe fn pack_rows<F: Format>(rows: [*const u8; TILE_ROWS], n_runs: usize, pane
 /// As [`pack_rows`], for these runs.
 #[inline(always)]
 unsafe fn pack_step<F: Format, const TAIL: bool>(
-    blocks: [*const u8; TILE_ROWS],
+    blocks: Blocks16,
     head: &[F::Head; GROUPS],
     step: usize,
     n: usize,
@@ -233,76 +232,75 @@ unsafe fn tile<F: Format, const V: usize, const NC: usize>(
     // SAFETY: the caller vouches for panel, columns and accumulators.
     unsafe {
         let x: [*const u8; NC] = std::array::from_fn(|c| cols.first.add(c * layout.col_bytes()));
-        let mut sums = [[_mm512_setzero_ps(); NC]; V];
-        for v in 0..V {
-            for c in 0..NC {
-                sums[v][c] = _mm512_loadu_ps(acc.add(c * stride + v * TILE_ROWS));
-            }
-        }
-        let mut record = panel;
-        for run in cols.k / RUN..(cols.k + n) / RUN {
-            let head = |v: usize, i: usize| {
-                _mm512_load_si512(record.add(INT_BYTES + (v * Quantised::<F>::LEN + i) * 64).cast())
-            };
-            let mut integers = x;
-            for x in &mut integers {
-                *x = x.add(run * RUN);
-            }
-            let zero = [[_mm512_setzero_si512(); NC]; V];
-            let mut dots = [[_mm512_setzero_ps(); NC]; V];
-            if F::SUB16 {
-                let first = integer_sums::<F, V, NC, 4>(zero, record, integers);
-                let mut scaled = [[_mm512_setzero_ps(); NC]; V];
-                for v in 0..V {
-                    for c in 0..NC {
-                        // Exact: 24 bits. The sum with zero makes zero positive, as integers have it.
-                        let (first, scale) = (_mm512_cvtepi32_ps(first[v][c]), _mm512_castsi512_ps(head(v, 1)));
-                        scaled[v][c] = _mm512_fmadd_ps(first, scale, _mm512_setzero_ps());
-                    }
+        let runs = cols.k / RUN..(cols.k + n) / RUN;
+        // Every fourth run, as row-dots have them in a lane.
+        for lane in 0..RUNS {
+            let mut sums = [[_mm512_setzero_ps(); NC]; V];
+            for run in (runs.start + lane..runs.end).step_by(RUNS) {
+                let record = panel.add((run - runs.start) * Quantised::<F>::RECORD_BYTES);
+                let head = |v: usize, i: usize| {
+                    _mm512_load_si512(record.add(INT_BYTES + (v * Quantised::<F>::LEN + i) * 64).cast())
+                };
+                let mut integers = x;
+                for x in &mut integers {
+                    *x = x.add(run * RUN);
                 }
-                let second =
-                    integer_sums::<F, V, NC, 4>(zero, record.add(INT_BYTES / 2), integers.map(|x| x.add(RUN / 2)));
-                for v in 0..V {
-                    for c in 0..NC {
-                        // Rounded once, as the conversion of the exact sum would be.
-                        let second = _mm512_cvtepi32_ps(second[v][c]);
-                        dots[v][c] = _mm512_fmadd_ps(second, _mm512_castsi512_ps(head(v, 2)), scaled[v][c]);
-                    }
-                }
-            } else {
-                let all = if F::SIGNED {
-                    // `vpdpbusd` wants one factor unsigned: the activation plus 128, the excess of which is in the panel.
-                    let mut unsigned = [MaybeUninit::<__m256i>::uninit(); NC];
-                    let mut start = zero;
-                    for c in 0..NC {
-                        let x = _mm256_loadu_si256(integers[c].cast());
-                        unsigned[c].write(_mm256_xor_si256(x, _mm256_set1_epi8(-128)));
-                        integers[c] = unsigned[c].as_ptr().cast();
-                        for v in 0..V {
-                            start[v][c] = head(v, Head::<F>::LEN);
+                let zero = [[_mm512_setzero_si512(); NC]; V];
+                let mut dots = [[_mm512_setzero_ps(); NC]; V];
+                if F::SUB16 {
+                    let first = integer_sums::<F, V, NC, 4>(zero, record, integers);
+                    let mut scaled = [[_mm512_setzero_ps(); NC]; V];
+                    for v in 0..V {
+                        for c in 0..NC {
+                            // Exact: 24 bits. The sum with zero makes zero positive, as integers have it.
+                            let (first, scale) = (_mm512_cvtepi32_ps(first[v][c]), _mm512_castsi512_ps(head(v, 1)));
+                            scaled[v][c] = _mm512_fmadd_ps(first, scale, _mm512_setzero_ps());
                         }
                     }
-                    integer_sums::<F, V, NC, 8>(start, record, integers)
+                    let second =
+                        integer_sums::<F, V, NC, 4>(zero, record.add(INT_BYTES / 2), integers.map(|x| x.add(RUN / 2)));
+                    for v in 0..V {
+                        for c in 0..NC {
+                            // Rounded once, as the conversion of the exact sum would be.
+                            let second = _mm512_cvtepi32_ps(second[v][c]);
+                            dots[v][c] = _mm512_fmadd_ps(second, _mm512_castsi512_ps(head(v, 2)), scaled[v][c]);
+                        }
+                    }
                 } else {
-                    integer_sums::<F, V, NC, 8>(zero, record, integers)
-                };
+                    let all = if F::SIGNED {
+                        // `vpdpbusd` wants one factor unsigned: the activation plus 128, the excess of which is in the panel.
+                        let mut unsigned = [MaybeUninit::<__m256i>::uninit(); NC];
+                        let mut start = zero;
+                        for c in 0..NC {
+                            let x = _mm256_loadu_si256(integers[c].cast());
+                            unsigned[c].write(_mm256_xor_si256(x, _mm256_set1_epi8(-128)));
+                            integers[c] = unsigned[c].as_ptr().cast();
+                            for v in 0..V {
+                                start[v][c] = head(v, Head::<F>::LEN);
+                            }
+                        }
+                        integer_sums::<F, V, NC, 8>(start, record, integers)
+                    } else {
+                        integer_sums::<F, V, NC, 8>(zero, record, integers)
+                    };
+                    for v in 0..V {
+                        for c in 0..NC {
+                            dots[v][c] = _mm512_cvtepi32_ps(all[v][c]);
+                        }
+                    }
+                }
                 for v in 0..V {
                     for c in 0..NC {
-                        dots[v][c] = _mm512_cvtepi32_ps(all[v][c]);
+                        let head = |i: usize| _mm512_castsi512_ps(head(v, i));
+                        sums[v][c] = accumulate::<F>(sums[v][c], dots[v][c], head, x[c], run, layout);
                     }
                 }
             }
             for v in 0..V {
                 for c in 0..NC {
-                    let head = |i: usize| _mm512_castsi512_ps(head(v, i));
-                    sums[v][c] = accumulate::<F>(sums[v][c], dots[v][c], head, x[c], run, layout);
+                    let acc = acc.add(c * stride + v * TILE_ROWS);
+                    _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), sums[v][c]));
                 }
-            }
-            record = record.add(Quantised::<F>::RECORD_BYTES);
-        }
-        for v in 0..V {
-            for c in 0..NC {
-                _mm512_storeu_ps(acc.add(c * stride + v * TILE_ROWS), sums[v][c]);
             }
         }
     }

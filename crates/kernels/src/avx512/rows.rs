@@ -1,8 +1,8 @@
-//! Sixteen rows by four runs: what row-dots and panels have in common.
+//! Sixteen rows by four runs: how panels are packed.
 //!
 //! Four steps of four rows each give registers whose lane `j` belongs to run `j`. Turned over, they become a register for each run, of
-//! sixteen rows: from there on all is vertical, and the float part of a run is the same for row-dots and panels, so that both give the
-//! same bits. It is also that of the AVX2 kernels, operation by operation, and so are the integer sums, which are exact.
+//! sixteen rows: from there on all is vertical. The float part of a run is that of the AVX2 kernels, operation by operation, and so are
+//! the integer sums, which are exact.
 
 use std::arch::x86_64::*;
 
@@ -13,6 +13,28 @@ use crate::matrix::ActLayout;
 pub(super) const TILE_ROWS: usize = 16;
 /// Steps side by side.
 pub(super) const GROUPS: usize = TILE_ROWS / ROWS;
+
+/// The first bytes of the blocks of sixteen rows.
+pub(super) type Blocks16 = [*const u8; TILE_ROWS];
+
+/// The rows' blocks `offset` bytes on.
+#[inline(always)]
+pub(super) fn at(rows: Blocks16, offset: usize) -> Blocks16 {
+    rows.map(|p| p.wrapping_add(offset))
+}
+
+/// The heads of the blocks of each group.
+///
+/// # Safety
+/// As [`Format::head`].
+#[inline(always)]
+pub(super) unsafe fn block_heads<F: Format, const TAIL: bool>(blocks: Blocks16, n_bytes: usize) -> [F::Head; GROUPS] {
+    // SAFETY: the caller's duties are handed on.
+    unsafe {
+        let group = |g: usize| F::head::<TAIL>(std::array::from_fn(|r| blocks[g * ROWS + r]), n_bytes);
+        [group(0), group(1), group(2), group(3)]
+    }
+}
 
 /// Where the values of one run stand among those of [`heads`].
 ///
