@@ -27,12 +27,15 @@ const fn sixteen(bytes: usize, at: usize, second: usize) -> Bytes {
     Bytes(out)
 }
 
-/// The index that puts byte `at + h` of each block into byte 3 of qword `h` of its lane: as a GFNI matrix, that moves bits to bit 4.
+/// The index that puts byte `at + h` of each block into byte 3 of qword `h` of its lane and byte `at + 2 + h` into byte 7: as a GFNI
+/// matrix, that moves bits of the first to bit 4 and of the second to bit 0.
 const fn fifth(bytes: usize, at: usize, second: usize) -> Bytes {
     let mut out = [0; 64];
     let mut q = 0;
     while q < 8 {
-        out[q * 8 + 3] = source(q / 2 * bytes + at + q % 2, second, 1) as u8;
+        let byte = q / 2 * bytes + at + q % 2;
+        out[q * 8 + 3] = source(byte, second, 1) as u8;
+        out[q * 8 + 7] = source(byte + 2, second, 1) as u8;
         q += 1;
     }
     Bytes(out)
@@ -107,18 +110,32 @@ static EACH_BIT: Bytes = {
     Bytes(out)
 };
 
-/// The 64 bits of the bytes that `index` (from [`fifth`]) names, each as bit 4 of a byte.
+/// Integers of five bits: `quants` (from [`sixteen`]) says where the lower four are, `fifth` (from [`fifth`]) where the others.
 ///
 /// # Safety
 /// As [`Format::quants`].
 #[inline(always)]
-unsafe fn fifth_bits<const TAIL: bool>(row: *const u8, second: usize, index: &Bytes, n_bytes: usize) -> __m512i {
+unsafe fn five_bits<const TAIL: bool>(
+    row: *const u8,
+    second: usize,
+    quants: &Bytes,
+    fifth: &Bytes,
+    n_bytes: usize,
+) -> [__m512i; 2] {
+    /// High nibbles moved down, bit 0 to bit 4.
+    static ROTATED: Bytes = lanes([pick(4, 4, 0) | pick(1, 0, 4); 4]);
     // SAFETY: the caller vouches for the CPU and the bytes.
     unsafe {
         let (a, b) = (load::<TAIL>(row, 0, n_bytes), load::<TAIL>(row, second, n_bytes));
-        let matrices = _mm512_maskz_permutex2var_epi8(0x0808_0808_0808_0808, a, index.get(), b);
-        // Output byte n has bit 4 set if the matrix's byte 3 has bit n.
-        _mm512_gf2p8affine_epi64_epi8::<0>(EACH_BIT.get(), matrices)
+        let nibbles = _mm512_permutex2var_epi8(a, quants.get(), b);
+        let matrices = _mm512_maskz_permutex2var_epi8(0x8888_8888_8888_8888, a, fifth.get(), b);
+        // Output byte n has bit 4 set if the matrix's byte 3 has bit n, and bit 0 if its byte 7 has.
+        let fifths = _mm512_gf2p8affine_epi64_epi8::<0>(EACH_BIT.get(), matrices);
+        let low = _mm512_set1_epi8(0x0f);
+        // low ? nibbles : fifths, and the other way round
+        let first = _mm512_ternarylogic_epi32::<0xca>(low, nibbles, fifths);
+        let second = _mm512_ternarylogic_epi32::<0xac>(low, nibbles, fifths);
+        [first, bits(second, &ROTATED)]
     }
 }
 
@@ -212,22 +229,14 @@ block32!(Q4_1, 20, second: 16, signed: false, offsets: 1, |words| with_minimum(w
 
 block32!(Q5_0, 22, second: 24, signed: false, offsets: 1, |words| with_factor(words, -16.0), |row, n| {
     static INDEX: Bytes = sixteen(22, 6, 24);
-    static FIFTH: [Bytes; 2] = [fifth(22, 2, 24), fifth(22, 4, 24)];
-    let q = gather::<TAIL>(row, 24, &INDEX, n);
-    [
-        _mm512_or_si512(bits(q, &LOW), fifth_bits::<TAIL>(row, 24, &FIFTH[0], n)),
-        _mm512_or_si512(bits(q, &HIGH), fifth_bits::<TAIL>(row, 24, &FIFTH[1], n)),
-    ]
+    static FIFTH: Bytes = fifth(22, 2, 24);
+    five_bits::<TAIL>(row, 24, &INDEX, &FIFTH, n)
 });
 
 block32!(Q5_1, 24, second: 32, signed: false, offsets: 1, |words| with_minimum(words), |row, n| {
     static INDEX: Bytes = sixteen(24, 8, 32);
-    static FIFTH: [Bytes; 2] = [fifth(24, 4, 32), fifth(24, 6, 32)];
-    let q = gather::<TAIL>(row, 32, &INDEX, n);
-    [
-        _mm512_or_si512(bits(q, &LOW), fifth_bits::<TAIL>(row, 32, &FIFTH[0], n)),
-        _mm512_or_si512(bits(q, &HIGH), fifth_bits::<TAIL>(row, 32, &FIFTH[1], n)),
-    ]
+    static FIFTH: Bytes = fifth(24, 4, 32);
+    five_bits::<TAIL>(row, 32, &INDEX, &FIFTH, n)
 });
 
 /// The index into two loads 68 bytes apart of 16 bytes at offset `at` of each block.
