@@ -7,10 +7,15 @@ use modelembed_gguf::TensorType;
 
 use crate::format::{self, Decoded, Format, MAX_BLOCK, for_each_format};
 use crate::matrix::{ACT_BLOCK, ActKind, ActLayout};
-use crate::table::{Dequantize, DotArgs, MAX_COLS, MatrixFns, RowDots};
+use crate::table::{Dequantize, DotArgs, MAX_COLS, MatrixFns, PANEL_COLS, RowDots};
 
-pub(crate) static MATRIX: MatrixFns =
-    MatrixFns { quantize: |l, x, out| quantize(l, x, out), row_dots, panel: |_, _| None, dequantize };
+pub(crate) static MATRIX: MatrixFns = MatrixFns {
+    quantize: |l, x, out| quantize(l, x, out),
+    row_dots,
+    panel: |_, _| None,
+    panel_cols: PANEL_COLS,
+    dequantize,
+};
 
 fn row_dots(ty: TensorType, kind: ActKind) -> Option<RowDots> {
     macro_rules! table {

@@ -17,10 +17,10 @@ use crate::vector::{self, VectorFns};
 
 /// Columns that one call of a [`RowDots`] takes at most.
 pub(crate) const MAX_COLS: usize = 8;
-/// Columns from which on a panel is faster. Row-dots of two columns at a time read eight rows from memory for the first pair and from
-/// the first-level cache for the others; a panel must be written before it is read. Milliseconds for a prompt of 2, 4, 8 and 12 tokens
-/// of SmolLM2 through row-dots 5, 8, 13 and 19, through panels 5, 13, 17 and 19 (two threads of a Zen 3 server).
-const PANEL_COLS: usize = MAX_COLS + 1;
+/// Columns from which on a panel is faster, where row-dots take two columns at a time. They read eight rows from memory for the first pair
+/// and from the first-level cache for the others; a panel must be written before it is read. Milliseconds for a prompt of 2, 4, 8 and 12
+/// tokens of SmolLM2 through row-dots 5, 8, 13 and 19, through panels 5, 13, 17 and 19 (two threads of a Zen 3 server).
+pub(crate) const PANEL_COLS: usize = MAX_COLS + 1;
 /// Rows that are swept over all columns before the next rows, when there are several groups of columns.
 const TILE_ROWS: usize = 64;
 /// Weight bytes of such a tile: half of a 32 KiB first-level cache, the rest is for the columns.
@@ -77,6 +77,8 @@ pub(crate) struct MatrixFns {
     pub row_dots: fn(TensorType, ActKind) -> Option<RowDots>,
     /// The same for many columns, where the table has it.
     pub panel: fn(TensorType, ActKind) -> Option<PanelMul>,
+    /// Columns from which on it is taken.
+    pub panel_cols: usize,
     /// `None` if [`Kernels::supports`] is false.
     pub dequantize: fn(TensorType) -> Option<Dequantize>,
 }
@@ -194,7 +196,7 @@ impl Kernels {
             return;
         }
         if let Some(panel) = (self.matrix.panel)(w.ty(), layout.kind())
-            && acts.n_cols() >= PANEL_COLS
+            && acts.n_cols() >= self.matrix.panel_cols
         {
             // SAFETY: as above; the output is checked column by column.
             unsafe { panel(&args(rows, 0..acts.n_cols()), out) };

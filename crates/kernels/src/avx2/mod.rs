@@ -24,16 +24,22 @@ use modelembed_gguf::TensorType;
 
 use crate::format::for_each_format;
 use crate::matrix::ActKind;
-use crate::table::{Dequantize, MatrixFns, PanelMul, RowDots};
+use crate::table::{Dequantize, MatrixFns, PANEL_COLS, PanelMul, RowDots};
 
 pub(crate) static AVX2: MatrixFns = MatrixFns {
     quantize: quantize::quantize,
     row_dots: row_dots::<dot::Maddubs>,
     panel: panel::<dot::Maddubs>,
+    panel_cols: PANEL_COLS,
     dequantize,
 };
-pub(crate) static AVX_VNNI: MatrixFns =
-    MatrixFns { quantize: quantize::quantize, row_dots: row_dots::<dot::Vnni>, panel: panel::<dot::Vnni>, dequantize };
+pub(crate) static AVX_VNNI: MatrixFns = MatrixFns {
+    quantize: quantize::quantize,
+    row_dots: row_dots::<dot::Vnni>,
+    panel: panel::<dot::Vnni>,
+    panel_cols: PANEL_COLS,
+    dequantize,
+};
 
 pub(crate) use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 pub(crate) use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};

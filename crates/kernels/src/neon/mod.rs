@@ -25,16 +25,22 @@ use modelembed_gguf::TensorType;
 
 use crate::format::for_each_format;
 use crate::matrix::ActKind;
-use crate::table::{Dequantize, MatrixFns, PanelMul, RowDots};
+use crate::table::{Dequantize, MatrixFns, PANEL_COLS, PanelMul, RowDots};
 
 pub(crate) static NEON: MatrixFns = MatrixFns {
     quantize: quantize::quantize,
     row_dots: row_dots::<dot::Widening>,
     panel: |ty, kind| float_panel(ty).filter(|_| kind == ActKind::F32),
+    panel_cols: PANEL_COLS,
     dequantize,
 };
-pub(crate) static DOTPROD: MatrixFns =
-    MatrixFns { quantize: quantize::quantize, row_dots: row_dots::<dot::Sdot>, panel, dequantize };
+pub(crate) static DOTPROD: MatrixFns = MatrixFns {
+    quantize: quantize::quantize,
+    row_dots: row_dots::<dot::Sdot>,
+    panel,
+    panel_cols: PANEL_COLS,
+    dequantize,
+};
 
 use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
