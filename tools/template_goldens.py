@@ -74,6 +74,11 @@ TOOLS = [
     {"type": "function", "function": {"name": "now", "description": "the time", "parameters": {"type": "object", "properties": {}, "required": []}}},
 ]
 CALL = {"type": "function", "id": "abcdefghi", "function": {"name": "get_weather", "arguments": {"town": "Zürich", "days": 2, "f": 0.5}}}
+FLOATS = {
+    "type": "function",
+    "id": "abcdefghi",
+    "function": {"name": "get_weather", "arguments": {"big": 1e16, "small": 1e-05, "list": [1e22, 0.1, -2.5e-07], "map": {"x": 1e300}}},
+}
 
 CONVERSATIONS = {
     "one": ([m("user", "What is the capital of France?")], {}),
@@ -91,6 +96,7 @@ CONVERSATIONS = {
         [m("user", "Weather?"), m("assistant", "", tool_calls=[CALL]), m("tool", "{\"sun\": true}", tool_call_id="abcdefghi"), m("assistant", "Sun."), m("user", "Thanks")],
         {"tools": TOOLS},
     ),
+    "floats": ([m("user", "Weather?"), m("assistant", "", tool_calls=[FLOATS]), m("tool", "1e16", tool_call_id="abcdefghi")], {"tools": TOOLS}),
     "tools_first": ([m("system", "S"), m("user", "Weather?")], {"tools": TOOLS}),
     "documents": ([m("user", "Sum up")], {"documents": [{"text": "first"}, {"text": "second"}]}),
     "no_thinking": ([m("user", "Hi")], {"enable_thinking": False}),

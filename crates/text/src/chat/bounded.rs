@@ -4,7 +4,8 @@
 //! doubles with each when it is printed, compared or turned into text by `~`. One that is nested without end, or a namespace
 //! that holds itself, overflows the stack. minijinja charges for the result, which is too late. So wherever a template can
 //! make a list, a dictionary or a tuple, the source gets a filter that looks at the new value as a whole: [`bounded`]. Then
-//! no value is larger or deeper than it allows, whatever is done with it afterwards.
+//! no value is larger or deeper than it allows, whatever is done with it afterwards. What `~` joins gets another filter, since
+//! that is the one place where values print that cannot be replaced otherwise: [`printed`](super::printed).
 //!
 //! Compiling is recursive too: see [`check_shape`].
 
@@ -208,6 +209,10 @@ impl Places<'_> {
                 if makes {
                     self.wrap(start, end);
                 }
+                if matches!(e.op, BinOpKind::Concat) {
+                    self.joined(&e.left);
+                    self.joined(&e.right);
+                }
             }
             Expr::Compare(e) => {
                 self.expr(&e.expr);
@@ -258,6 +263,23 @@ impl Places<'_> {
                 self.wrap(span.start_offset as usize, span.end_offset as usize);
             }
             _ => {}
+        }
+    }
+
+    /// What `~` joins is printed as Python prints it.
+    fn joined(&mut self, expr: &Expr) {
+        let span = expr.span();
+        let (start, end) = (span.start_offset as usize, span.end_offset as usize);
+        match expr {
+            Expr::Const(constant) if constant.value.as_str().is_some() || constant.value.is_integer() => {}
+            Expr::BinOp(e) if matches!(e.op, BinOpKind::Concat) => {}
+            Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) | Expr::Call(_) | Expr::Filter(_) => {
+                self.inserts.push((end, "|printed"));
+            }
+            _ => {
+                self.inserts.push((start, "(("));
+                self.inserts.push((end, ")|printed)"));
+            }
         }
     }
 
@@ -335,9 +357,14 @@ mod tests {
         let rows = [
             ("{{ x }} {{ x.y[1:2]('a')|f }}", "{{ x }} {{ x.y[1:2]('a')|f|bounded }}"),
             ("{{ [x] }}", "{{ (([x])|bounded) }}"),
-            ("{{ [1, 'a'] ~ [] }}", "{{ [1, 'a'] ~ [] }}"),
+            ("{{ [1, 'a'] }}", "{{ [1, 'a'] }}"),
+            ("{{ [1] ~ 'a' ~ 1 ~ 1.5 }}", "{{ (([1])|printed) ~ 'a' ~ 1 ~ ((1.5)|printed) }}"),
+            (
+                "{{ a.b ~ c|f ~ (d + 1) ~ -e }}",
+                "{{ a.b|printed ~ c|f|bounded|printed ~ (((d + 1)|printed)) ~ ((-e)|printed) }}",
+            ),
             ("{{ [x][0].y is in [x] }}", "{{ (([x])|bounded)[0].y is in (([x])|bounded) }}"),
-            ("{{ (a + b) * c ~ d }}", "{{ (((((a + b)|bounded)) * c)|bounded) ~ d }}"),
+            ("{{ (a + b) * c ~ d }}", "{{ (((((((a + b)|bounded)) * c)|bounded))|printed) ~ d|printed }}"),
             ("{{ 2 * b }}", "{{ ((2 * b)|bounded) }}"),
             ("{{ 'a' + b + c }}", "{{ (('a' + b + c)|bounded) }}"),
             ("{{ x|f(y|g, z=[w])|h }}", "{{ x|f(y|g|bounded, z=(([w])|bounded))|bounded|h|bounded }}"),

@@ -4,7 +4,7 @@
 //! whatever is ours (`tojson`, `format`, ...) is charged as it goes.
 
 use super::error::{RaisedByTemplate, TemplateError};
-use super::{bounded, generation, json, methods};
+use super::{bounded, generation, json, methods, printed};
 use jiff::{Timestamp, ZonedDateTime, tz::TimeZone};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
@@ -50,7 +50,11 @@ pub(super) fn new(clock: Clock) -> Environment<'static> {
     environment.set_unknown_method_callback(methods::call);
     environment.set_recursion_limit(MAX_DEPTH);
     environment.remove_global("debug");
+    environment.set_formatter(printed::emit);
     environment.add_filter("tojson", json::tojson);
+    environment.add_filter("string", printed::string);
+    environment.add_filter("join", printed::join);
+    environment.add_filter(printed::PRINTED, printed::printed);
     environment.add_filter(bounded::BOUNDED, bounded::bounded);
     environment.add_function("dict", bounded::dict);
     environment.add_function("raise_exception", raise_exception);
@@ -65,7 +69,7 @@ fn syntax() -> SyntaxConfig {
 }
 
 /// The source as Jinja2 sees it: line ends are line feeds, and `{% generation %}` blocks are plain scopes; and with what bounds
-/// the values that it makes.
+/// the values that it makes, and what prints the numbers that it joins.
 ///
 /// # Errors
 /// A syntax error, and a template that could not be compiled safely.

@@ -15,6 +15,7 @@ mod error;
 mod generation;
 mod json;
 mod methods;
+mod printed;
 mod select;
 
 pub use builtin::{BUILTINS, Builtin, builtin};
