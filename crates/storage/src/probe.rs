@@ -10,7 +10,7 @@ use crate::region::Reserved;
 use crate::storage::Storage;
 
 /// Bytes of one request, as streaming makes them.
-const PIECE_BYTES: u64 = 512 << 10;
+const PIECE_BYTES: u64 = 1 << 20;
 /// Requests under way at once, as while streaming.
 const READERS: usize = 8;
 /// No request begins later than this.

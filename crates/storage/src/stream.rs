@@ -23,7 +23,7 @@ use crate::storage::Storage;
 /// Everything streams in multiples of this: pages, and what direct reads want addresses and offsets to be a multiple of.
 const ALIGN_BYTES: u64 = 4096;
 /// Bytes of one request: enough for a disk's full speed, few enough to have several of one unit under way.
-const PIECE_BYTES: u64 = 512 << 10;
+const PIECE_BYTES: u64 = 1 << 20;
 /// Requests that are under way at once: threads, or places in a ring. More gained nothing on a virtual disk.
 const DEPTH: usize = 8;
 /// How soon a wait notices that its caller wants to stop.
@@ -741,7 +741,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), vec![7; 3 << 20]).unwrap();
         let storage = Storage::open(file.path(), LoadMode::Map, &mut |_| ControlFlow::Continue(())).unwrap();
-        let unit = vec![StreamedRange { file: 0, bytes: 0..1 << 20 }];
+        let unit = vec![StreamedRange { file: 0, bytes: 0..2 << 20 }];
         let options = StreamOptions { n_windows: 2, reader: StreamReader::Threads, direct: false };
         let stream = Stream::start(&[&storage], &[unit], options).unwrap();
         let mut read = Read { turn: 0, index: 1, done: 0, is_direct: false };

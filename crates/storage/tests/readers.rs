@@ -181,7 +181,7 @@ fn a_file_that_was_cut_short_is_an_error_until_it_is_whole_again() {
             let error = (0..3 * units().len()).find_map(|turn| stream.acquire(turn % units().len(), &|| false).err());
             let error = error.expect("a part of the file is gone");
             let StorageError::StreamRead { path: named, offset, .. } = &error else { panic!("{error}") };
-            assert!(*named == path && *offset >= end / PAGE * PAGE - (512 << 10), "{error}");
+            assert!(*named == path && *offset >= end / PAGE * PAGE - (1 << 20), "{error}");
             assert!(error.to_string().contains("cut short"), "{error}");
             file.seek(SeekFrom::Start(end)).unwrap();
             file.write_all(&wanted[end as usize..]).unwrap();
