@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use modelembed_storage::process::MemoryLeft;
+
 /// How much memory a model may use: its resident weights, KV cache and working memory together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RamBudget {
@@ -31,8 +33,8 @@ pub struct PlanInput {
     pub scratch_bytes: u64,
     /// What the user said.
     pub budget: RamBudget,
-    /// Bytes that this process may still use, page cache that would be given up included. `None` where nobody knows.
-    pub available_bytes: Option<u64>,
+    /// Bytes that the machine and the control groups leave.
+    pub left: MemoryLeft,
     /// Units that are in memory at once while streaming.
     pub n_windows: usize,
     /// Bytes a second of the processor reading memory, where measured.
@@ -90,10 +92,9 @@ impl Plan {
             disk_bytes_per_second: None,
             memory_bytes_per_second: input.memory_bytes_per_second,
         };
-        plan.budget_bytes = match (input.budget, input.available_bytes) {
+        plan.budget_bytes = match (input.budget, automatic(input.left)) {
             (RamBudget::Off, _) | (RamBudget::Auto, None) => return plan,
-            (RamBudget::Bytes(bytes), _) => bytes,
-            (RamBudget::Auto, Some(available)) => available.saturating_sub(margin(available)),
+            (RamBudget::Bytes(bytes), _) | (RamBudget::Auto, Some(bytes)) => bytes,
         };
         let for_weights = plan.budget_bytes.saturating_sub(plan.other_bytes);
         if weight_bytes <= for_weights {
@@ -163,10 +164,13 @@ impl fmt::Display for Plan {
     }
 }
 
-/// What is left alone, for other programs and for the kernel's own memory on behalf of this one.
-fn margin(available: u64) -> u64 {
-    const LEAST: u64 = 16 << 20;
-    LEAST + available / 50
+/// What may be used of what is left. Of the machine's memory some is for other programs; of a control group's, where others'
+/// use is counted already, for the kernel's on behalf of this one (page tables, 2 bytes a thousand). Using too much costs
+/// pages of the model, which are read again, before it costs the process.
+fn automatic(left: MemoryLeft) -> Option<u64> {
+    let machine = left.machine_bytes.map(|left| left.saturating_sub((16 << 20) + left / 50));
+    let groups = left.groups_bytes.map(|left| left.saturating_sub((4 << 20) + left / 100));
+    machine.into_iter().chain(groups).min()
 }
 
 /// Streams as little as lets the rest and the windows fit into `for_weights` bytes: of each unit the same number of bytes, or the
@@ -215,7 +219,7 @@ mod tests {
             kv_bytes: 40 * MB,
             scratch_bytes: 20 * MB,
             budget,
-            available_bytes: available,
+            left: MemoryLeft { machine_bytes: available, groups_bytes: None },
             n_windows: 3,
             memory_bytes_per_second: None,
         }
@@ -225,6 +229,10 @@ mod tests {
     fn verdicts() {
         use Verdict::{Fits, Impossible, Streams, Unplanned};
         let auto = |mb: u64| machine(Some(mb * MB), RamBudget::Auto);
+        let grouped = |mb: u64, group: u64| {
+            let left = MemoryLeft { machine_bytes: Some(mb * MB), groups_bytes: Some(group * MB) };
+            PlanInput { left, ..auto(mb) }
+        };
         let fixed = |mb: u64| machine(Some(24 << 30), RamBudget::Bytes(mb * MB));
         let rows = [
             (auto(24 << 10), Fits),
@@ -232,6 +240,10 @@ mod tests {
             (auto(200), Streams),
             (auto(160), Impossible), // 3 windows of 25 MB, the rest of the head, 68 MB beside them, and the margin
             (auto(0), Impossible),
+            (grouped(24 << 10, 679), Fits),
+            (grouped(24 << 10, 678), Streams),
+            (grouped(690, 679), Streams), // the machine's margin is the larger one
+            (grouped(24 << 10, 0), Impossible),
             (fixed(668), Fits),
             (fixed(667), Streams),
             (fixed(1), Impossible),

@@ -6,6 +6,7 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
+use modelembed_storage::process::MemoryLeft;
 use modelembed_storage::{Storage, Stream, StreamOptions, StreamReader, StreamStats, StreamedRange};
 
 use crate::config::Config;
@@ -187,9 +188,9 @@ fn plan_input(
         kv_bytes: sizes.kv_bytes(config),
         scratch_bytes: scratch::bytes(config, weights.output.rows, sizes.ctx_tokens, sizes.exact),
         budget,
-        available_bytes: match budget {
-            RamBudget::Auto => modelembed_storage::process::available_memory_bytes(),
-            _ => None,
+        left: match budget {
+            RamBudget::Auto => modelembed_storage::process::memory_left(),
+            _ => MemoryLeft::default(),
         },
         n_windows: N_WINDOWS,
         memory_bytes_per_second: None,

@@ -25,10 +25,24 @@ pub fn snapshot() -> Snapshot {
     os::snapshot()
 }
 
-/// Bytes that this process may still allocate: the machine's available memory, the page cache that it would give up included,
-/// or less where a control group (version 1 or 2) limits it. `None` where the system does not tell.
+/// Who leaves this process how much memory, page cache that would be given up included. `None` where the system does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryLeft {
+    /// Bytes that the machine has for all programs.
+    pub machine_bytes: Option<u64>,
+    /// Bytes up to the nearest limit of this process's control groups, of version 1 or 2; `None` without one.
+    pub groups_bytes: Option<u64>,
+}
+
+/// The figures now.
+pub fn memory_left() -> MemoryLeft {
+    MemoryLeft { machine_bytes: os::machine_memory_bytes(), groups_bytes: os::groups_memory_bytes() }
+}
+
+/// Bytes that this process may still allocate: the smaller figure of [`memory_left`].
 pub fn available_memory_bytes() -> Option<u64> {
-    os::available_memory_bytes()
+    let left = memory_left();
+    left.machine_bytes.into_iter().chain(left.groups_bytes).min()
 }
 
 /// Whether standard input is a pipe or a file that can be read to its end: no terminal, and no device such as /dev/null or NUL.

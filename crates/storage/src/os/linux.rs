@@ -182,19 +182,26 @@ pub(crate) fn drop_cached(file: &File, offset: u64, len: u64) {
     unsafe { libc::posix_fadvise(file.as_raw_fd(), offset as i64, len as i64, libc::POSIX_FADV_DONTNEED) };
 }
 
-pub(crate) fn available_memory_bytes() -> Option<u64> {
-    let machine = read_to_string("/proc/meminfo").ok().and_then(|m| kib_line(&m, "MemAvailable"));
+pub(crate) fn machine_memory_bytes() -> Option<u64> {
+    kib_line(&read_to_string("/proc/meminfo").ok()?, "MemAvailable")
+}
+
+pub(crate) fn groups_memory_bytes() -> Option<u64> {
     let groups = read_to_string("/proc/self/cgroup").unwrap_or_default();
-    groups.lines().filter_map(|line| group_available(Path::new("/sys/fs/cgroup"), line)).chain(machine).min()
+    groups.lines().filter_map(|line| group_available(Path::new("/sys/fs/cgroup"), line)).min()
 }
 
 /// What one line of /proc/self/cgroup leaves: `0::/path` is version 2, `9:memory:/path` version 1. The groups' files lie in
-/// `mounted`.
+/// `mounted`; those of version 2 in its folder `unified` where both versions are in use.
 fn group_available(mounted: &Path, line: &str) -> Option<u64> {
     let mut fields = line.splitn(3, ':');
     let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
     let (root, limit, usage, cache) = match controllers {
-        "" => (mounted.to_owned(), "memory.max", "memory.current", ["inactive_file", "active_file"]),
+        "" => {
+            let unified = mounted.join("unified");
+            let root = if unified.join("cgroup.controllers").exists() { unified } else { mounted.to_owned() };
+            (root, "memory.max", "memory.current", ["inactive_file", "active_file"])
+        }
         c if c.split(',').any(|c| c == "memory") => {
             let cache = ["total_inactive_file", "total_active_file"];
             (mounted.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", cache)
@@ -277,6 +284,16 @@ mod tests {
         for (line, wanted) in rows {
             assert_eq!(group_available(dir.path(), line), wanted, "{line}");
         }
+        // With both versions in use, each may have the memory; version 2 lies a folder lower.
+        group("unified", &[("cgroup.controllers", "memory\n")]);
+        group(
+            "unified/a",
+            &[("memory.max", "700\n"), ("memory.current", "500\n"), ("memory.stat", "inactive_file 60\n")],
+        );
+        let rows = [("0::/a", Some(260)), ("0::/a/b", Some(260)), ("0::/", None), ("4:memory:/x", Some(300))];
+        for (line, wanted) in rows {
+            assert_eq!(group_available(dir.path(), line), wanted, "both versions: {line}");
+        }
     }
 
     #[test]
@@ -285,6 +302,6 @@ mod tests {
         assert!(s.minor_faults.unwrap() > 0);
         assert!(s.resident_bytes.unwrap() > 100_000, "{s:?}");
         assert!(s.private_bytes.unwrap() < s.resident_bytes.unwrap(), "{s:?}");
-        assert!(available_memory_bytes().unwrap() > 1_000_000);
+        assert!(machine_memory_bytes().unwrap() > 1_000_000);
     }
 }

@@ -70,7 +70,7 @@ pub(crate) fn evict(_file: &File, bytes: &[u8], _range: std::ops::Range<u64>) ->
 pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
 
 /// Free pages and those that hold nothing that was used of late.
-pub(crate) fn available_memory_bytes() -> Option<u64> {
+pub(crate) fn machine_memory_bytes() -> Option<u64> {
     let mut figures = std::mem::MaybeUninit::<libc::vm_statistics64>::zeroed();
     let mut count = libc::HOST_VM_INFO64_COUNT;
     // SAFETY: the call writes at most `count` words, which is the structure's length; zeroed memory is a valid one in any
@@ -84,6 +84,10 @@ pub(crate) fn available_memory_bytes() -> Option<u64> {
     };
     let pages = u64::from(figures.free_count) + u64::from(figures.inactive_count);
     ok.then_some(pages * u64::try_from(page_bytes).ok()?)
+}
+
+pub(crate) fn groups_memory_bytes() -> Option<u64> {
+    None
 }
 
 pub(crate) fn refuse_huge_pages(_bytes: &[u8]) {}

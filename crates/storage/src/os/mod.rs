@@ -15,7 +15,7 @@
 //! - `advise_huge_pages(bytes)`: larger pages serve this memory better, if the system has them;
 //! - `handle_lost_pages()`: see [`crate::report_lost_pages`];
 //! - `Ring`: many reads under way by one thread, where the system has such a thing;
-//! - `snapshot()`, `available_memory_bytes()`, `stdin_is_pipe_or_file()`: see [`crate::process`].
+//! - `snapshot()`, `machine_memory_bytes()`, `groups_memory_bytes()`, `stdin_is_pipe_or_file()`: see [`crate::process`].
 
 #[cfg(unix)]
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code, reason = "`other` asks for little"))]

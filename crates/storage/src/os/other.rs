@@ -92,7 +92,11 @@ pub(crate) fn snapshot() -> Snapshot {
     Snapshot::default()
 }
 
-pub(crate) fn available_memory_bytes() -> Option<u64> {
+pub(crate) fn machine_memory_bytes() -> Option<u64> {
+    None
+}
+
+pub(crate) fn groups_memory_bytes() -> Option<u64> {
     None
 }
 

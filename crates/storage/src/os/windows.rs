@@ -202,12 +202,16 @@ pub(crate) fn snapshot() -> Snapshot {
     }
 }
 
-pub(crate) fn available_memory_bytes() -> Option<u64> {
+pub(crate) fn machine_memory_bytes() -> Option<u64> {
     // SAFETY: a structure of numbers, for which zeros are valid.
     let mut status: MEMORYSTATUSEX = unsafe { std::mem::zeroed() };
     status.dwLength = size_of::<MEMORYSTATUSEX>() as u32;
     // SAFETY: the call fills the structure, whose size stands in it.
     (unsafe { GlobalMemoryStatusEx(&mut status) } != 0).then_some(status.ullAvailPhys)
+}
+
+pub(crate) fn groups_memory_bytes() -> Option<u64> {
+    None
 }
 
 pub(crate) fn refuse_huge_pages(_bytes: &[u8]) {}
