@@ -130,7 +130,7 @@ pub(crate) fn bytes(config: &Config, n_vocab: usize, capacity: usize, exact: boo
 }
 
 /// Columns of a prompt that are processed together: as many as keep the hidden state within 32 MB.
-fn chunk_cols(config: &Config) -> usize {
+pub(crate) fn chunk_cols(config: &Config) -> usize {
     const MAX_COLS: usize = 512;
     const MIN_COLS: usize = 32;
     const HIDDEN_BYTES: usize = 32 << 20;

@@ -268,6 +268,58 @@ fn auto_takes_fewer_layers_where_memory_that_was_promised_is_missing() {
 }
 
 #[test]
+fn auto_goes_on_with_less_where_the_device_is_lost_and_without_where_it_cannot_be_used() {
+    let Some(device) = device() else { return };
+    let dir = TinyModels::new();
+    let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
+    let with = |gpu_layers, gpu_limits| {
+        let options = LoadOptions { gpu_limits, ctx_tokens: Some(64), ..options(&device, gpu_layers) };
+        Model::load(&path, &options, &mut |_| std::ops::ControlFlow::Continue(()))
+    };
+    let none = GpuLimits::default();
+    let whole = with(GpuLayers::Auto, none).expect("loads");
+    assert!(whole.load_stats().warnings.is_empty(), "{:?}", whole.load_stats().warnings);
+    let weight_bytes = whole.gpu_placement().expect("all layers").weight_bytes;
+    let ids: Vec<TokenId> = tiny_prompt(10).into_iter().map(TokenId).collect();
+    let want = all_logits(&whole, &ids, 10);
+    // Half of the weights fit into what the second device takes, if the first was lost in the middle of the copy.
+    let rows = [
+        ("lost while weights are copied", GpuLimits { lost_after_bytes: Some(weight_bytes - 1), ..none }, 4, "lost"),
+        ("lost at once", GpuLimits { lost_after_bytes: Some(1), ..none }, 0, "lost"),
+        ("lost in the first pass", GpuLimits { lost_after_runs: Some(0), ..none }, 0, "lost"),
+        ("too little shared memory", GpuLimits { workgroup_bytes: Some(1000), ..none }, 0, "workgroup"),
+        ("no room for a first pass", GpuLimits { filled_bytes: Some(weight_bytes + 8), ..none }, 7, "out of memory"),
+    ];
+    let mut failures = Vec::new();
+    for (name, limits, n_layers, why) in rows {
+        let model = with(GpuLayers::Auto, limits).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let placed = model.gpu_placement().map_or(0, |p| p.n_layers);
+        let warnings = &model.load_stats().warnings;
+        let is_told =
+            warnings.len() == 1 && warnings[0].contains(why) && warnings[0].contains("CPU") == (n_layers == 0);
+        if placed != n_layers || !is_told || warnings.iter().any(|w| w.contains('\n')) {
+            failures.push(format!("{name}: {placed} layers, {warnings:?}"));
+        }
+        // A device that is lost in a pass again and again is no part of it.
+        let d = diff(&all_logits(&model, &ids, 10), &want);
+        if d.max_abs > 5e-4 || d.max_abs.is_nan() {
+            failures.push(format!("{name}: {d}"));
+        }
+        // Who asks for a number is told why it cannot be had.
+        if name != "lost in the first pass" && name != "no room for a first pass" {
+            let error = with(GpuLayers::All, limits).expect_err(name).to_string();
+            assert!(error.contains(why), "{name}: {error}");
+        }
+    }
+    report(failures);
+    // A plan says the same of what it can know.
+    let options = LoadOptions { gpu_limits: rows[3].1, ctx_tokens: Some(64), ..options(&device, GpuLayers::Auto) };
+    let planned = ModelFiles::open(&path).expect("opens").plan_devices(&options).expect("plans");
+    assert!(planned.devices.len() == 1 && planned.warnings.iter().all(|w| w.contains("workgroup")), "{planned:?}");
+    assert_eq!(planned.warnings.len(), 1);
+}
+
+#[test]
 fn a_plan_places_what_loading_places() {
     let Some(device) = device() else { return };
     let dir = TinyModels::new();

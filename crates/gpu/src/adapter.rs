@@ -102,6 +102,29 @@ pub(crate) fn find(choice: &Choice) -> Result<(AdapterInfo, wgpu::Adapter)> {
     }
 }
 
+/// Whether every kernel can run within an adapter's limits, those of bytes that steps are fitted to not counted.
+///
+/// # Errors
+/// The first that is too small.
+pub(crate) fn check_limits(adapter: &AdapterInfo, has: &wgpu::Limits) -> Result<()> {
+    let needs = [
+        ("number of storage buffers a shader", has.max_storage_buffers_per_shader_stage, 4),
+        ("bytes of a uniform buffer", has.max_uniform_buffer_binding_size.min(u64::from(u32::MAX)) as u32, 64),
+        // The search for the best logits has 256 threads and 1024 pairs of words.
+        ("threads of a workgroup", has.max_compute_invocations_per_workgroup, 256),
+        ("threads of a workgroup in a row", has.max_compute_workgroup_size_x, 256),
+        ("bytes that a workgroup shares", has.max_compute_workgroup_storage_size, 9 << 10),
+        ("number of workgroups in a row", has.max_compute_workgroups_per_dimension, 65535),
+    ];
+    match needs.into_iter().find(|(_, has, wanted)| has < wanted) {
+        None => Ok(()),
+        Some((limit, has, wanted)) => {
+            let (has, wanted) = (u64::from(has), u64::from(wanted));
+            Err(Error::Lacks { adapter: adapter.to_string(), limit, has, wanted })
+        }
+    }
+}
+
 /// The place of the adapter to take.
 fn choose(choice: &Choice, infos: &[AdapterInfo]) -> Option<usize> {
     // One device shows up once an interface; Direct3D is the one whose compiler has no subgroups.

@@ -217,6 +217,12 @@ pub trait Backend {
     /// Whatever the device refused.
     fn busy(&self) -> Result<Option<Duration>>;
 
+    /// Makes the kernels that steps need and runs none: what a first run would have to do before.
+    ///
+    /// # Errors
+    /// Whatever the device refuses.
+    fn prepare(&self, ops: &[Op<Self::Buffer>]) -> Result<()>;
+
     /// Runs steps. Returns when they are handed over, not when they have ended.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use crate::clock::Stamps;
 use crate::encode::{Dispatch, Step, encode};
 use crate::error::{Error, Result};
 use crate::kernels::{Access, Kernel};
+use crate::poll::poll;
 use crate::self_test;
 use crate::upload::{self, Ring};
 
@@ -24,6 +25,12 @@ pub struct GpuOptions {
     /// Bytes that may be written into all buffers together, as on drivers that promise memory before they have it; `None` leaves
     /// it to the driver.
     pub filled_bytes: Option<u64>,
+    /// Bytes of writes after which the device is lost; `None` leaves it to the device.
+    pub lost_after_bytes: Option<u64>,
+    /// Lists of steps, those of opening not counted, after which the device is lost; `None` leaves it to the device.
+    pub lost_after_runs: Option<u64>,
+    /// Bytes that the threads of a workgroup may share; `None` takes what the adapter allows.
+    pub max_workgroup_bytes: Option<u32>,
     /// Bytes of a buffer that a kernel may see at a time; `None` takes what the adapter allows.
     pub max_binding_bytes: Option<u64>,
     /// Bytes of the largest buffer; `None` takes what the adapter allows.
@@ -94,6 +101,12 @@ struct Pipeline {
     layout: wgpu::BindGroupLayout,
 }
 
+/// What is left until a device is lost on purpose.
+struct Fuses {
+    bytes: AtomicU64,
+    runs: AtomicU64,
+}
+
 /// An opened device.
 pub struct Gpu {
     device: wgpu::Device,
@@ -105,6 +118,7 @@ pub struct Gpu {
     /// Bytes that may be written, and bytes that were.
     may_fill_bytes: Option<u64>,
     filled: Arc<AtomicU64>,
+    fuses: Fuses,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
     /// Parameters of the steps of one list, one slot each.
     params: Mutex<Option<wgpu::Buffer>>,
@@ -137,7 +151,11 @@ impl Gpu {
     /// No adapter that may be used, or one that its driver does not open.
     pub fn open(options: &GpuOptions) -> Result<Gpu> {
         let (info, adapter) = adapter::find(&options.choice)?;
-        let has = adapter.limits();
+        let mut has = adapter.limits();
+        if let Some(bytes) = options.max_workgroup_bytes {
+            has.max_compute_workgroup_storage_size = has.max_compute_workgroup_storage_size.min(bytes);
+        }
+        adapter::check_limits(&info, &has)?;
         // On a CPU a thread a row is as fast, and shares nothing.
         let wanted = options.subgroups.unwrap_or(info.kind != AdapterKind::Software);
         let subgroups = wanted && adapter.features().contains(wgpu::Features::SUBGROUP);
@@ -161,7 +179,8 @@ impl Gpu {
         }));
         let slot = Arc::clone(&fault);
         device.set_device_lost_callback(move |_, message| {
-            *lock(&slot) = Some(Fault::Lost(message));
+            let why = if message.is_empty() { "its driver does not say why".into() } else { message };
+            *lock(&slot) = Some(Fault::Lost(why));
         });
         let unused = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("unused"),
@@ -187,6 +206,7 @@ impl Gpu {
             used: Arc::default(),
             may_fill_bytes: options.filled_bytes,
             filled: Arc::default(),
+            fuses: Fuses { bytes: u64::MAX.into(), runs: u64::MAX.into() },
             pipelines: Mutex::default(),
             params: Mutex::default(),
             staging: Mutex::default(),
@@ -198,7 +218,17 @@ impl Gpu {
         };
         gpu.check("opening")?;
         gpu.choose_tier()?;
+        gpu.fuses.bytes = options.lost_after_bytes.unwrap_or(u64::MAX).into();
+        gpu.fuses.runs = options.lost_after_runs.unwrap_or(u64::MAX).into();
         Ok(gpu)
+    }
+
+    /// Burns a fuse down by `n`, and loses the device with its end.
+    fn burn(&self, fuse: &AtomicU64, n: u64) {
+        let left = fuse.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(n)));
+        if left.is_ok_and(|left| left < n) {
+            self.give_up();
+        }
     }
 
     /// Does without whatever gives wrong results.
@@ -253,6 +283,14 @@ impl Gpu {
         }
     }
 
+    /// The same; a loss is kept for all that is asked for later.
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(Error::Lost(why)) = &result {
+            lock(&self.fault).get_or_insert(Fault::Lost(why.clone()));
+        }
+        result
+    }
+
     /// Counts what is written up to byte `end` of a buffer.
     fn fill(&self, buffer: &Buffer, end: u64) -> Result<()> {
         let more = end.saturating_sub(buffer.0.filled_bytes.fetch_max(end, Ordering::Relaxed));
@@ -264,9 +302,9 @@ impl Gpu {
     }
 
     fn wait(&self) -> Result<()> {
-        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        let waited = poll(&self.device, wgpu::PollType::wait_indefinitely());
         self.check("waiting")?;
-        waited.map(|_| ()).map_err(|e| Error::Device(e.to_string()))
+        self.noted(waited)
     }
 
     fn pipeline(&self, kernel: Kernel) -> Result<Arc<Pipeline>> {
@@ -400,13 +438,14 @@ impl Backend for Gpu {
     }
 
     fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.burn(&self.fuses.bytes, bytes.len() as u64);
         self.check("writing")?;
         self.fill(buffer, offset + bytes.len() as u64)?;
         let whole = bytes.len() / 4 * 4;
         if whole > upload::PIECE_BYTES / 4 {
             let copied = lock(&self.ring).copy(&self.device, &self.queue, &bytes[..whole], &buffer.0.raw, offset);
             self.check("writing")?;
-            copied?;
+            self.noted(copied)?;
         } else if whole > 0 {
             self.queue.write_buffer(&buffer.0.raw, offset, &bytes[..whole]);
         }
@@ -418,7 +457,18 @@ impl Backend for Gpu {
         self.check("writing")
     }
 
+    fn prepare(&self, ops: &[Op<Buffer>]) -> Result<()> {
+        self.check("preparing")?;
+        for step in encode(ops, &self.limits, Buffer::len_bytes)? {
+            if let Step::Dispatch(dispatch) = step {
+                self.pipeline(dispatch.kernel)?;
+            }
+        }
+        Ok(())
+    }
+
     fn run(&self, ops: &[Op<Buffer>]) -> Result<()> {
+        self.burn(&self.fuses.runs, 1);
         self.check("running")?;
         let mut stamps = lock(&self.stamps);
         let steps = encode(ops, &self.limits, Buffer::len_bytes)?;

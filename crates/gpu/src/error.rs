@@ -13,12 +13,24 @@ pub enum Error {
         /// What the driver says.
         problem: String,
     },
+    /// The adapter lacks what kernels need.
+    #[error("cannot use {adapter}: its {limit} is {has}, and kernels need {wanted}")]
+    Lacks {
+        /// Its name.
+        adapter: String,
+        /// What it has too little of.
+        limit: &'static str,
+        /// How much it has.
+        has: u64,
+        /// How much is needed.
+        wanted: u64,
+    },
     /// The device has no memory left.
-    #[error("the GPU is out of memory: {wanted_bytes} bytes wanted for {what}")]
+    #[error("the GPU is out of memory: {}", of_memory(*wanted_bytes, what))]
     OutOfMemory {
-        /// What the memory was for.
+        /// What the memory was for, or what was done as it ran out.
         what: String,
-        /// Bytes asked for.
+        /// Bytes asked for; 0 where the driver does not say for what it lacks them.
         wanted_bytes: u64,
     },
     /// A buffer is larger than the adapter allows.
@@ -42,6 +54,13 @@ pub enum Error {
     /// There is no kernel for such weights or such a size.
     #[error("no GPU kernel for {0}")]
     Unsupported(String),
+}
+
+fn of_memory(wanted_bytes: u64, what: &str) -> String {
+    match wanted_bytes {
+        0 => format!("it had none left when {what}"),
+        _ => format!("{wanted_bytes} bytes wanted for {what}"),
+    }
 }
 
 /// `Result` with this crate's [`Error`].

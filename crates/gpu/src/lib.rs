@@ -15,6 +15,7 @@ mod device;
 mod encode;
 mod error;
 mod kernels;
+mod poll;
 mod self_test;
 mod upload;
 

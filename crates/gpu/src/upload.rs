@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::device::lock;
 use crate::error::{Error, Result};
+use crate::poll::poll;
 
 /// Bytes of a buffer of the ring.
 pub(crate) const PIECE_BYTES: usize = 4 << 20;
@@ -72,7 +73,7 @@ impl Piece {
     fn wait(&mut self, device: &wgpu::Device) -> Result<()> {
         let Some((index, mapped)) = self.busy.take() else { return Ok(()) };
         let until = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
-        device.poll(until).map_err(|e| Error::Device(e.to_string()))?;
+        poll(device, until)?;
         match lock(&mapped).take() {
             Some(Ok(())) => Ok(()),
             other => Err(Error::Device(format!("memory for copying cannot be written: {other:?}"))),

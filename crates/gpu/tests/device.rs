@@ -110,3 +110,34 @@ fn the_clock_of_the_device_runs_while_it_computes() {
     assert!(start.is_zero() && !busy.is_zero() && busy <= since.elapsed(), "{start:?} {busy:?}");
     assert_eq!(gpu.busy().expect("a clock"), Some(busy), "nothing was computed since");
 }
+
+#[test]
+fn an_adapter_that_lacks_what_kernels_need_is_refused_by_name() {
+    let Some(choice) = choice() else { return };
+    let options = GpuOptions { choice, max_workgroup_bytes: Some(4096), ..GpuOptions::default() };
+    let error = Gpu::open(&options).expect_err("too little");
+    assert!(matches!(error, Error::Lacks { has: 4096, .. }), "{error}");
+    assert!(error.to_string().contains("bytes that a workgroup shares is 4096"), "{error}");
+}
+
+#[test]
+fn a_device_is_lost_when_it_is_meant_to_be() {
+    let Some(choice) = choice() else { return };
+    let open = |lost_after_bytes, lost_after_runs| {
+        let options = GpuOptions { choice: choice.clone(), lost_after_bytes, lost_after_runs, ..GpuOptions::default() };
+        Gpu::open(&options).expect("opens")
+    };
+    let gpu = open(Some(8), None);
+    let buffer = gpu.alloc("bytes", 4).expect("memory");
+    gpu.write(&buffer, 0, &[0; 4]).expect("writes");
+    gpu.write(&buffer, 0, &[0; 4]).expect("writes as much");
+    let error = gpu.write(&buffer, 0, &[0; 4]).expect_err("lost");
+    assert!(matches!(error, Error::Lost(_)), "{error}");
+    let gpu = open(None, Some(1));
+    let buffer = gpu.alloc("bytes", 4).expect("memory");
+    let add = || Op::Add { acc: columns(&buffer, 0, 0), x: columns(&buffer, 0, 0), len: 1 };
+    gpu.prepare(&[add()]).expect("runs nothing");
+    gpu.run(&[add()]).expect("runs");
+    let error = gpu.run(&[add()]).expect_err("lost");
+    assert!(matches!(error, Error::Lost(_)), "{error}");
+}

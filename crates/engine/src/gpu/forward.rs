@@ -79,15 +79,26 @@ impl GpuSession {
         max_cols: usize,
         cache_type: kv::CacheType,
     ) -> Result<GpuSession> {
-        let c = model.config();
-        let CacheSize { ty, capacity, len_bytes } = CacheSize::of(c, capacity, cache_type)?;
-        let cache = || -> Result<KvCache<Buffer>> {
+        let cache = CacheSize::of(model.config(), capacity, cache_type)?;
+        Ok(GpuSession::with_cache(gpu, model.config(), model.n_vocab(), max_cols, cache)?)
+    }
+
+    /// The same for keys and values of a known size.
+    pub(super) fn with_cache(
+        gpu: &Arc<GpuModel>,
+        c: &Config,
+        n_vocab: usize,
+        max_cols: usize,
+        cache: CacheSize,
+    ) -> modelembed_gpu::Result<GpuSession> {
+        let CacheSize { ty, capacity, len_bytes } = cache;
+        let cache = || -> modelembed_gpu::Result<KvCache<Buffer>> {
             let buffer = gpu.gpu.alloc("keys and values", len_bytes)?;
             Ok(KvCache { buffer, ty, heads: c.n_head_kv, capacity, head_dim: c.head_dim })
         };
-        let kv = gpu.layers.iter().map(|_| Ok([cache()?, cache()?])).collect::<Result<Vec<_>>>()?;
+        let kv = gpu.layers.iter().map(|_| Ok([cache()?, cache()?])).collect::<modelembed_gpu::Result<Vec<_>>>()?;
         let floats = |n: usize| gpu.gpu.alloc("activations", n as u64 * 4);
-        let logits = gpu.head.as_ref().map(|_| Logits::new(&gpu.gpu, model.n_vocab())).transpose()?;
+        let logits = gpu.head.as_ref().map(|_| Logits::new(&gpu.gpu, n_vocab)).transpose()?;
         let longest = c.n_embd.max(c.n_ff).max(c.q_rows());
         let int8 = gpu.int8.then(|| floats(max_cols * int8_words(longest.next_multiple_of(32)))).transpose()?;
         Ok(GpuSession {
@@ -154,15 +165,8 @@ impl GpuSession {
             gpu.write_f32(&self.angles_windowed, 0, &s.angles_windowed[..n * c.rope.n_rot])?;
         }
         let mut ops = Vec::new();
-        for (i, layer) in self.model.layers.iter().enumerate() {
-            let il = self.first_layer() + i;
-            let before = match (i, il) {
-                (_, 0) => None,
-                (0, _) => Some(self.model.entry_norm.as_ref()),
-                _ => Some(self.model.layers[i - 1].post_ffn_norm.as_ref()),
-            };
-            self.attention_block(&mut ops, c, il, layer, before, pos, n);
-            self.feed_forward(&mut ops, c, layer, n);
+        for i in 0..self.model.layers.len() {
+            self.layer(&mut ops, c, i, pos, n);
             if n > ONE_SUBMISSION_COLS {
                 gpu.run(&ops)?;
                 ops.clear();
@@ -181,10 +185,40 @@ impl GpuSession {
         Ok(())
     }
 
+    /// Computes a pass of one column of zeros, and makes the kernels of chunks of `max_cols`: what a device has too little memory for,
+    /// does not take or is lost by shows here.
+    pub(super) fn try_out(&self, c: &Config, n_vocab: usize, max_cols: usize) -> modelembed_gpu::Result<()> {
+        let gpu = &self.model.gpu;
+        let pass = |n: usize| {
+            let mut ops = Vec::new();
+            (0..self.model.layers.len()).for_each(|i| self.layer(&mut ops, c, i, 0, n));
+            if self.has_head() {
+                ops.extend(self.head(c, n_vocab, 0..n.min(LOGIT_COLS)).0);
+            }
+            ops
+        };
+        gpu.prepare(&pass(max_cols))?;
+        gpu.write_f32(&self.x, 0, &vec![0.0; c.n_embd])?;
+        gpu.run(&pass(1))?;
+        gpu.read(&self.x, 0, &mut [])
+    }
+
+    /// The steps of layer `i` of those here.
+    fn layer(&self, ops: &mut Vec<Op<Buffer>>, c: &Config, i: usize, pos: usize, n: usize) {
+        let (layer, il) = (&self.model.layers[i], self.first_layer() + i);
+        let before = match (i, il) {
+            (_, 0) => None,
+            (0, _) => Some(self.model.entry_norm.as_ref()),
+            _ => Some(self.model.layers[i - 1].post_ffn_norm.as_ref()),
+        };
+        self.attention_block(ops, c, il, layer, before, pos, n);
+        self.feed_forward(ops, c, layer, n);
+    }
+
     /// Joins the last block to the residual and computes the logits of some columns into `logits`: (columns, n_vocab).
     pub(crate) fn logits(&mut self, model: &Model, cols: Range<usize>, logits: &mut [f32]) -> Result<()> {
         let n = cols.len() * model.n_vocab();
-        let (ops, out) = self.head(model, cols);
+        let (ops, out) = self.head(model.config(), model.n_vocab(), cols);
         self.model.gpu.run(&ops)?;
         Ok(self.model.gpu.read_f32(&out.all, 0, &mut logits[..n])?)
     }
@@ -205,7 +239,7 @@ impl GpuSession {
         if n_best > TOP_K || n_best >= n_vocab || also.len() > MAX_PICKED {
             return Ok(None);
         }
-        let (mut ops, out) = self.head(model, cols);
+        let (mut ops, out) = self.head(model.config(), n_vocab, cols);
         let x = columns(&out.all, 0, n_vocab);
         let n_pair_words = n * TOP_K * 2;
         ops.push(Op::TopK { x: x.clone(), len: n_vocab, n_cols: n, temp: out.temp.clone(), out: out.found.clone() });
@@ -234,11 +268,11 @@ impl GpuSession {
     }
 
     /// The steps from the last block's output to the logits of some columns.
-    fn head(&self, model: &Model, cols: Range<usize>) -> (Vec<Op<Buffer>>, &Logits) {
+    fn head(&self, c: &Config, n_vocab: usize, cols: Range<usize>) -> (Vec<Op<Buffer>>, &Logits) {
         let (Some(head), Some(out)) = (&self.model.head, &self.logits) else {
             unreachable!("asked for only where the head is here")
         };
-        let (c, n, n_vocab) = (model.config(), cols.len(), model.n_vocab());
+        let n = cols.len();
         let last = self.model.layers.last().map(|l| l.post_ffn_norm.as_ref());
         let mut ops = Vec::new();
         self.join_and_norm(&mut ops, c, last, &head.norm, cols);

@@ -54,6 +54,12 @@ pub struct GpuLimits {
     pub memory_bytes: Option<u64>,
     /// Bytes that may be written to it, as where a driver promises memory that it does not have.
     pub filled_bytes: Option<u64>,
+    /// Bytes of writes to it after which it is lost, each time that it is opened.
+    pub lost_after_bytes: Option<u64>,
+    /// Lists of steps after which it is lost, likewise.
+    pub lost_after_runs: Option<u64>,
+    /// Bytes that the threads of a workgroup may share.
+    pub workgroup_bytes: Option<u32>,
     /// Bytes of a buffer that a kernel may see at a time.
     pub binding_bytes: Option<u64>,
     /// Bytes of the largest buffer.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use modelembed_gpu::{Backend, Buffer, CacheType, Choice, Gpu, GpuOptions, Weight};
 
 use super::weights::{GpuLayer, Head, Linear, Part};
-use super::{GpuLayers, GpuLimits, GpuPlacement};
+use super::{GpuLayers, GpuPlacement};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kv;
@@ -60,6 +60,15 @@ pub(super) struct CacheSize {
 }
 
 impl CacheSize {
+    /// For the context that a model is loaded for.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub(super) fn wanted(config: &Config, options: &LoadOptions) -> Result<CacheSize> {
+        let ctx_tokens = options.ctx_tokens.unwrap_or(config.n_ctx_train);
+        CacheSize::of(config, ctx_tokens, options.cache_type.unwrap_or(kv::CacheType::usual(options.exact)))
+    }
+
     /// For a context of `ctx_tokens`.
     ///
     /// # Errors
@@ -80,39 +89,58 @@ impl CacheSize {
     }
 }
 
-/// The device that the options ask for; `None` where none is wanted, or `auto` finds none, as it tells in `warnings`.
-///
-/// # Errors
-/// No usable adapter, or whatever the driver refuses.
-pub(super) fn open(options: &LoadOptions, warnings: &mut Vec<String>) -> Result<Option<Gpu>> {
-    if options.gpu_layers == GpuLayers::Count(0) {
-        return Ok(None);
-    }
-    let choice = options.gpu_device.clone().map_or(Choice::Best, Choice::Named);
-    let GpuLimits { memory_bytes, filled_bytes, binding_bytes, buffer_bytes, subgroups, int8 } = options.gpu_limits;
-    let opened = Gpu::open(&GpuOptions {
-        choice,
-        budget_bytes: memory_bytes,
-        filled_bytes,
-        max_binding_bytes: binding_bytes,
-        max_buffer_bytes: buffer_bytes,
-        subgroups,
-        int8,
-        lanes: None,
-    });
-    match opened {
-        Err(e @ modelembed_gpu::Error::NoAdapter(_))
-            if options.gpu_layers == GpuLayers::Auto && options.gpu_device.is_none() =>
-        {
-            warnings.push(format!("all layers are computed on the CPU: {e}"));
-            Ok(None)
-        }
-        opened => Ok(Some(opened?)),
+/// Why layers are not on a device.
+pub(super) enum Failure {
+    /// The device.
+    Gpu(modelembed_gpu::Error),
+    /// Anything else.
+    Other(Error),
+}
+
+impl From<modelembed_gpu::Error> for Failure {
+    fn from(e: modelembed_gpu::Error) -> Failure {
+        Failure::Gpu(e)
     }
 }
 
-/// Takes memory for the layers that the options ask for, and for no more than `most` layers and head under `auto`; `None`, as it
-/// tells in `warnings`, where that takes none.
+impl From<Error> for Failure {
+    fn from(e: Error) -> Failure {
+        Failure::Other(e)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        match failure {
+            Failure::Gpu(e) => e.into(),
+            Failure::Other(e) => e,
+        }
+    }
+}
+
+/// The device that the options ask for.
+///
+/// # Errors
+/// No usable adapter, or whatever the driver refuses.
+pub(super) fn open(options: &LoadOptions) -> modelembed_gpu::Result<Gpu> {
+    let limits = options.gpu_limits;
+    Gpu::open(&GpuOptions {
+        choice: options.gpu_device.clone().map_or(Choice::Best, Choice::Named),
+        budget_bytes: limits.memory_bytes,
+        filled_bytes: limits.filled_bytes,
+        lost_after_bytes: limits.lost_after_bytes,
+        lost_after_runs: limits.lost_after_runs,
+        max_workgroup_bytes: limits.workgroup_bytes,
+        max_binding_bytes: limits.binding_bytes,
+        max_buffer_bytes: limits.buffer_bytes,
+        subgroups: limits.subgroups,
+        int8: limits.int8,
+        lanes: None,
+    })
+}
+
+/// Takes memory for the layers that the options ask for, and for no more than `most` layers and head under `auto`; `None` where
+/// that takes none.
 ///
 /// # Errors
 /// Too little memory, or whatever the device refuses.
@@ -122,26 +150,15 @@ pub(super) fn place(
     weights: &Weights,
     options: &LoadOptions,
     most: usize,
-    warnings: &mut Vec<String>,
-) -> Result<Option<Placed>> {
+) -> Result<Option<Placed>, Failure> {
     let mut plan = Plan { gpu, uploads: Vec::new() };
-    let ctx_tokens = options.ctx_tokens.unwrap_or(config.n_ctx_train);
-    let cache_type = options.cache_type.unwrap_or(kv::CacheType::usual(options.exact));
-    let cache = match CacheSize::of(config, ctx_tokens, cache_type) {
-        Err(e) if options.gpu_layers == GpuLayers::Auto => {
-            warnings.push(format!("all layers are computed on the CPU: {e}"));
-            return Ok(None);
-        }
-        found => found?,
-    };
+    let cache = CacheSize::wanted(config, options)?;
     let (layers, head) = match options.gpu_layers {
         GpuLayers::Auto => plan.as_many_as_fit(config, weights, most, cache)?,
         GpuLayers::Count(n) => plan.these(config, weights, n, options.ctx_tokens.map(|_| cache))?,
         GpuLayers::All => plan.these(config, weights, usize::MAX, options.ctx_tokens.map(|_| cache))?,
     };
     if layers.is_empty() {
-        let adapter = gpu.adapter();
-        warnings.push(format!("all layers are computed on the CPU: {adapter} has no memory or no kernel for one"));
         return Ok(None);
     }
     let before = config.n_layer.checked_sub(layers.len() + 1).and_then(|il| weights.layers[il].post_ffn_norm);
