@@ -77,16 +77,30 @@ fn every_split_of_every_tiny_model_equals_the_goldens() {
 }
 
 #[test]
-fn half_precision_keys_and_values_are_as_close_as_on_the_cpu() {
+fn half_precision_is_as_close_as_on_the_cpu() {
     let Some(device) = device() else { return };
     let dir = TinyModels::new();
     let mut failures = Vec::new();
     for golden in tiny_goldens().iter().filter(|g| ["llama", "gemma3", "qwen2", "q4_k"].contains(&g.name.as_str())) {
-        let options = LoadOptions { exact: false, ..options(&device, GpuLayers::All) };
-        let logits = all_logits(&load(&dir.of(golden), &options), &golden.ids, golden.ids.len());
-        let d = diff(&known(golden, &logits), &golden.logits);
-        if d.rms.is_nan() || d.rms > golden.llama_cpp_rms * 1.1 {
-            failures.push(format!("{:20} {d}; llama.cpp's default run: rms {:.3e}", golden.name, golden.llama_cpp_rms));
+        let run = |int8, f16, matrix| {
+            let gpu_limits =
+                GpuLimits { int8: Some(int8), f16: Some(f16), matrix: Some(matrix), ..GpuLimits::default() };
+            let options = LoadOptions { exact: false, gpu_limits, ..options(&device, GpuLayers::All) };
+            all_logits(&load(&dir.of(golden), &options), &golden.ids, golden.ids.len())
+        };
+        let (floats, integers) = (run(false, false, false), run(true, false, false));
+        let (halves, units) = (run(false, true, false), run(true, false, true));
+        // Not all software has matrix units. Weights of the other models are F32, which no halves are for.
+        let has_units = std::env::var_os("MODELEMBED_REQUIRE_MATRIX").is_some();
+        if golden.name == "q4_k" {
+            assert!(halves != floats && (units != integers || !has_units), "{}: halves were switched off", golden.name);
+        }
+        for (what, logits) in [("floats", floats), ("halves", halves), ("matrix units", units)] {
+            let d = diff(&known(golden, &logits), &golden.logits);
+            if d.rms.is_nan() || d.rms > golden.llama_cpp_rms * 1.1 {
+                let usual = golden.llama_cpp_rms;
+                failures.push(format!("{:20} {what}: {d}; llama.cpp's default run: rms {usual:.3e}", golden.name));
+            }
         }
     }
     report(failures);
@@ -506,18 +520,31 @@ fn faithfulness(file: &str, golden: &str, n: usize) {
         println!("{file} {gpu_layers:?}: mean |log-probability difference| {:.2e}", mean(&got));
         assert!(mean(&got) <= 0.01, "{file} {gpu_layers:?}: {}", mean(&got));
     }
-    let usual = |gpu_layers, int8| {
-        let gpu_limits = GpuLimits { int8: Some(int8), ..GpuLimits::default() };
-        LoadOptions { exact: false, gpu_limits, ..options(&device, gpu_layers) }
-    };
+    let with = |gpu_layers, gpu_limits| LoadOptions { exact: false, gpu_limits, ..options(&device, gpu_layers) };
+    let none = GpuLimits { int8: Some(false), f16: Some(false), matrix: Some(false), ..GpuLimits::default() };
+    let usual = |gpu_layers, int8| with(gpu_layers, GpuLimits { int8: Some(int8), ..none });
     let (cpu, _) = run(&usual(GpuLayers::Count(0), false), &[n]);
     let (floats, _) = run(&usual(GpuLayers::All, false), &[n]);
     // By the kernel for few columns, and by the one for prompts.
+    let mut integers = Vec::new();
     for piece in [8, n] {
         let (gpu, _) = run(&usual(GpuLayers::All, true), &[piece]);
         println!("{file}: with 8-bit integers {:.4} on the GPU, {:.4} on the CPU", mean(&gpu), mean(&cpu));
         assert!(mean(&gpu) <= mean(&cpu), "{file}: {} on the GPU, {} on the CPU", mean(&gpu), mean(&cpu));
         assert_ne!(gpu, floats, "{file}: 8-bit integers were switched off");
+        integers = gpu;
+    }
+    // Prompts with halves, in tiles and by matrix units where the device has them.
+    for (name, limits) in [
+        ("halves", GpuLimits { f16: Some(true), ..none }),
+        ("matrix units", GpuLimits { matrix: Some(true), int8: Some(true), ..none }),
+    ] {
+        let (gpu, _) = run(&with(GpuLayers::All, limits), &[n]);
+        println!("{file}: with {name} {:.4} on the GPU, {:.4} on the CPU", mean(&gpu), mean(&cpu));
+        assert!(mean(&gpu) <= mean(&cpu), "{file}: {} with {name} on the GPU, {} on the CPU", mean(&gpu), mean(&cpu));
+        // All software has halves, but not all has units.
+        let is_required = name == "halves" || std::env::var_os("MODELEMBED_REQUIRE_MATRIX").is_some();
+        assert!(!is_required || (gpu != floats && gpu != integers), "{file}: {name} were switched off");
     }
 }
 

@@ -119,6 +119,17 @@ pub enum Operand<B> {
     Floats(Columns<B>),
     /// Columns as [`Op::Quantize`] makes them, for weights that [`supports_int8`](crate::supports_int8).
     Int8(Columns<B>),
+    /// Columns as [`Op::Halve`] makes them, for weights that [`supports_half`](crate::supports_half): [`WIDE_COLS`] or more on a
+    /// device that multiplies halves.
+    Half(Columns<B>),
+}
+
+/// Columns from which on a product goes in tiles.
+pub const WIDE_COLS: usize = 9;
+
+/// Words of a column of `len` elements, a multiple of 32, as [`Op::Halve`] makes them.
+pub const fn half_words(len: usize) -> usize {
+    len / 2 + 1
 }
 
 /// Words of a column of `len` elements, a multiple of 32, as [`Op::Quantize`] makes them.
@@ -135,6 +146,8 @@ pub enum Op<B> {
     /// Columns of `len` elements, a multiple of 32, as blocks of 32 pairs of 8-bit integers, which are as exact as 15
     /// bits, and a scale: [`int8_words`] each.
     Quantize { x: Columns<B>, y: Columns<B>, len: usize, n_cols: usize },
+    /// Columns of `len` elements, a multiple of 32, in half precision, by a power of two for each column: [`half_words`] each.
+    Halve { x: Columns<B>, y: Columns<B>, len: usize, n_cols: usize },
     /// `y = x / sqrt(mean(x^2) + eps) * weight` for each vector of `len` elements; `y` may be `x`.
     RmsNorm { x: Vectors<B>, y: Columns<B>, weight: B, len: usize, eps: f32, n_cols: usize },
     /// `acc += x`, `len` elements from the columns' first on.

@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use modelembed_gguf::TensorType;
+
 use crate::adapter::{self, AdapterInfo, AdapterKind, Choice};
 use crate::backend::{Backend, Op};
 use crate::clock::Stamps;
 use crate::encode::{Dispatch, Step, encode};
 use crate::error::{Error, Result};
-use crate::kernels::{Access, Kernel};
+use crate::experimental;
+use crate::kernels::{Access, Input, Kernel, MatrixUnits, supports_half, supports_int8};
 use crate::poll::poll;
 use crate::self_test;
 use crate::upload::{self, Ring};
@@ -39,6 +42,11 @@ pub struct GpuOptions {
     pub subgroups: Option<bool>,
     /// Multiply 8-bit integers, or do without; `None` does on all devices but software.
     pub int8: Option<bool>,
+    /// Multiply halves, or do without; `None` does where the adapter can, on all devices but software.
+    pub f16: Option<bool>,
+    /// Use matrix units, or do without; `None` does where the adapter has them, on all devices but software and those of a maker
+    /// whose drivers are known to crash.
+    pub matrix: Option<bool>,
     /// Threads that share a row of a matrix-vector product, a power of two up to 64; `None` chooses.
     pub lanes: Option<u32>,
 }
@@ -56,8 +64,20 @@ pub struct Limits {
     pub subgroups: bool,
     /// Products with 8-bit integers pay, and are right.
     pub int8: bool,
+    /// Products of halves are right.
+    pub f16: bool,
+    /// Products by matrix units are right; how they are used.
+    pub matrix: Option<MatrixUnits>,
     /// Threads that share a row of a matrix-vector product without subgroups.
     pub lanes: u32,
+}
+
+impl Limits {
+    /// Whether columns of many that meet `ty` weights of `k` elements a row are best [halves](crate::Operand::Half).
+    pub fn prefers_half(&self, ty: TensorType, k: usize) -> bool {
+        let has_int8 = self.int8 && supports_int8(ty);
+        supports_half(ty) && k.is_multiple_of(32) && (self.matrix.is_some() || self.f16 && !has_int8)
+    }
 }
 
 /// Memory of a device; dropped with its last handle.
@@ -134,6 +154,34 @@ pub struct Gpu {
     fault: Arc<Mutex<Option<Fault>>>,
 }
 
+/// The maker whose drivers are known to crash on matrix units, or to compute something else.
+const INTEL: u32 = 0x8086;
+
+/// Matrix units of halves with f32 sums, as they can be used on an adapter; `None` where it has none, or too little of what
+/// they need besides.
+fn matrix_units(adapter: &wgpu::Adapter, has: &wgpu::Limits) -> Option<MatrixUnits> {
+    use wgpu::{CooperativeScalarType as Scalar, Features};
+    let needs = Features::EXPERIMENTAL_COOPERATIVE_MATRIX | Features::SHADER_F16 | Features::SUBGROUP;
+    if !adapter.features().contains(needs) {
+        return None;
+    }
+    let info = adapter.get_info();
+    let threads = 4 * info.subgroup_max_size;
+    let properties = adapter.cooperative_matrix_properties();
+    let is_square = |p: &&wgpu::CooperativeMatrixProperties| p.m_size == p.n_size && p.n_size == p.k_size;
+    let fits = |units: &MatrixUnits| {
+        units.workgroup_bytes() <= has.max_compute_workgroup_storage_size
+            && (1..=has.max_compute_invocations_per_workgroup.min(has.max_compute_workgroup_size_x)).contains(&threads)
+    };
+    let of_halves = properties.iter().filter(|p| p.ab_type == Scalar::F16 && p.cr_type == Scalar::F32);
+    let units = of_halves.filter(is_square).filter(|p| [8, 16].contains(&p.m_size)).map(|p| MatrixUnits {
+        size: p.m_size,
+        threads,
+        subgroups: threads / info.subgroup_min_size.clamp(1, threads.max(1)),
+    });
+    units.filter(fits).max_by_key(|units| units.size)
+}
+
 /// Bytes from one step's parameters to the next: no adapter asks for more.
 const PARAMS_STRIDE: u64 = 256;
 /// Bytes of parameters that a step has.
@@ -150,6 +198,17 @@ impl Gpu {
     /// # Errors
     /// No adapter that may be used, or one that its driver does not open.
     pub fn open(options: &GpuOptions) -> Result<Gpu> {
+        match Gpu::open_as(options) {
+            // Units that cannot even be tried cost the device.
+            Err(Error::Lost(_)) if options.matrix.is_none() => {
+                Gpu::open_as(&GpuOptions { matrix: Some(false), ..options.clone() })
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_as(options: &GpuOptions) -> Result<Gpu> {
+        use wgpu::Features;
         let (info, adapter) = adapter::find(&options.choice)?;
         let mut has = adapter.limits();
         if let Some(bytes) = options.max_workgroup_bytes {
@@ -157,13 +216,25 @@ impl Gpu {
         }
         adapter::check_limits(&info, &has)?;
         // On a CPU a thread a row is as fast, and shares nothing.
-        let wanted = options.subgroups.unwrap_or(info.kind != AdapterKind::Software);
-        let subgroups = wanted && adapter.features().contains(wgpu::Features::SUBGROUP);
-        let clock = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let is_software = info.kind == AdapterKind::Software;
+        let features = adapter.features();
+        let subgroups = options.subgroups.unwrap_or(!is_software) && features.contains(Features::SUBGROUP);
+        let f16 = options.f16.unwrap_or(!is_software) && features.contains(Features::SHADER_F16);
+        let matrix = options.matrix.unwrap_or(!is_software && adapter.get_info().vendor != INTEL);
+        let matrix = if matrix { matrix_units(&adapter, &has) } else { None };
+        let clock = features & Features::TIMESTAMP_QUERY;
+        let mut required = clock;
+        required.set(Features::SUBGROUP, subgroups || matrix.is_some());
+        required.set(Features::SHADER_F16, f16 || matrix.is_some());
+        required.set(Features::EXPERIMENTAL_COOPERATIVE_MATRIX, matrix.is_some());
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("modelembed"),
-            required_features: clock | if subgroups { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() },
+            required_features: required,
             required_limits: has.clone(),
+            experimental_features: match matrix {
+                Some(_) => experimental::leave(),
+                None => wgpu::ExperimentalFeatures::disabled(),
+            },
             ..Default::default()
         };
         let opened = pollster::block_on(adapter.request_device(&descriptor));
@@ -189,14 +260,16 @@ impl Gpu {
             mapped_at_creation: false,
         });
         let max_binding = has.max_storage_buffer_binding_size;
-        let lanes = if info.kind == AdapterKind::Software { 1 } else { 32 };
+        let lanes = if is_software { 1 } else { 32 };
         let mut gpu = Gpu {
             limits: Limits {
                 max_binding_bytes: options.max_binding_bytes.unwrap_or(max_binding).min(max_binding),
                 max_buffer_bytes: options.max_buffer_bytes.unwrap_or(u64::MAX).min(has.max_buffer_size),
                 offset_alignment: u64::from(has.min_storage_buffer_offset_alignment.max(4)),
                 subgroups,
-                int8: options.int8.unwrap_or(info.kind != AdapterKind::Software),
+                int8: options.int8.unwrap_or(!is_software),
+                f16,
+                matrix,
                 lanes: options.lanes.unwrap_or(lanes).clamp(1, 64),
             },
             adapter: info,
@@ -234,17 +307,27 @@ impl Gpu {
     /// Does without whatever gives wrong results.
     fn choose_tier(&mut self) -> Result<()> {
         // A kernel that the driver does not take is as good as one that is wrong; a lost device is not.
-        let passes = |gpu: &Gpu, int8: bool, n_cols: usize| match self_test::passes(gpu, int8, n_cols) {
-            Err(Error::Device(_)) => Ok(false),
-            other => other,
-        };
-        if self.limits.subgroups && !passes(self, false, 2)? {
+        let passes =
+            |gpu: &Gpu, input: Input, rows: usize, n_cols: usize| match self_test::passes(gpu, input, rows, n_cols) {
+                Err(Error::Device(_)) => Ok(false),
+                other => other,
+            };
+        if self.limits.subgroups && !passes(self, Input::Float, 5, 2)? {
             self.limits.subgroups = false;
         }
         // Of a step and of a prompt.
-        if self.limits.int8 && !(passes(self, true, 2)? && passes(self, true, 10)?) {
+        if self.limits.int8 && !(passes(self, Input::Int8, 5, 2)? && passes(self, Input::Int8, 5, 10)?) {
             self.limits.int8 = false;
         }
+        // More than the units' square, so that each of its quarters has rows and columns.
+        if self.limits.matrix.is_some() && !passes(self, Input::Half, 70, 75)? {
+            self.limits.matrix = None;
+        }
+        let matrix = self.limits.matrix.take();
+        if self.limits.f16 && !passes(self, Input::Half, 37, 35)? {
+            self.limits.f16 = false;
+        }
+        self.limits.matrix = matrix;
         Ok(())
     }
 

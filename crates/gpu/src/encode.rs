@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use modelembed_gguf::TensorType;
 
-use crate::backend::{Columns, KvCache, Op, Operand, RopeStyle, TOP_K, TOP_K_RUN, Weight};
+use crate::backend::{Columns, KvCache, Op, Operand, RopeStyle, TOP_K, TOP_K_RUN, WIDE_COLS, Weight};
 use crate::device::Limits;
 use crate::error::{Error, Result};
-use crate::kernels::{Input, Kernel, MATVEC_COLS, supports, supports_int8};
+use crate::kernels::{Input, Kernel, MATVEC_COLS, supports, supports_half, supports_int8};
 
 /// A part of a buffer.
 pub(crate) struct Binding<'a, B> {
@@ -45,8 +45,6 @@ impl CachePart {
 
 /// Threads of a workgroup in all but the arg-max.
 const GROUP: usize = 64;
-/// Columns from which on tiles pay.
-const GEMM_COLS: usize = 9;
 /// Rows and columns of a tile.
 const TILE: usize = 32;
 /// Workgroups in the first dimension; every adapter allows 65535.
@@ -119,6 +117,10 @@ impl<'a, B> Encoder<'a, B> {
                 let blocks = len / 32;
                 let p = params([*n_cols, blocks, x.first, x.stride, y.first, y.stride]);
                 self.push(Kernel::Quantize, p, [&x.buffer, &y.buffer], grid((n_cols * blocks).div_ceil(GROUP)))
+            }
+            Op::Halve { x, y, len, n_cols } => {
+                let p = params([*len, x.first, x.stride, y.first, y.stride]);
+                self.push(Kernel::Halve, p, [&x.buffer, &y.buffer], [*n_cols as u32, 1, 1])
             }
             Op::Add { acc, x, len } => self.elementwise(Kernel::Add, acc, x, *len),
             Op::ActMul { gate, up, len, act } => self.elementwise(Kernel::ActMul(*act), gate, up, *len),
@@ -275,7 +277,13 @@ impl<'a, B> Encoder<'a, B> {
         let (x, input) = match x {
             Operand::Floats(x) => (x, Input::Float),
             Operand::Int8(x) => (x, Input::Int8),
+            Operand::Half(x) => (x, Input::Half),
         };
+        let has_halves = self.limits.f16 || self.limits.matrix.is_some();
+        if input == Input::Half && !(supports_half(w.ty) && has_halves && n_cols >= WIDE_COLS && w.k.is_multiple_of(32))
+        {
+            return Err(Error::Unsupported(format!("{n_cols} columns of {} halves and {} weights", w.k, w.ty)));
+        }
         if input == Input::Int8 && !supports_int8(w.ty) {
             return Err(Error::Unsupported(format!("columns of 8-bit integers and {} weights", w.ty)));
         }
@@ -321,6 +329,10 @@ impl<'a, B> Encoder<'a, B> {
             ];
             let groups = match kernel {
                 Kernel::Gemm { .. } => [rows.div_ceil(TILE) as u32, n_cols.div_ceil(TILE) as u32, 1],
+                Kernel::GemmMatrix { units, .. } => {
+                    let edge = units.edge() as usize;
+                    [rows.div_ceil(edge) as u32, n_cols.div_ceil(edge) as u32, 1]
+                }
                 Kernel::MatVec { cols, lanes, .. } => {
                     let [gx, gy, _] = grid(rows.div_ceil(GROUP / lanes as usize));
                     [gx, gy, n_cols.div_ceil(cols as usize) as u32]
@@ -338,8 +350,11 @@ impl<'a, B> Encoder<'a, B> {
 
     fn product(&self, ty: TensorType, input: Input, n_cols: usize) -> Kernel {
         let cols = if n_cols == 1 { 1 } else { MATVEC_COLS };
+        if let (Input::Half, Some(units)) = (input, self.limits.matrix) {
+            return Kernel::GemmMatrix { ty, units };
+        }
         match n_cols {
-            GEMM_COLS.. => Kernel::Gemm { ty, input },
+            WIDE_COLS.. => Kernel::Gemm { ty, input },
             _ if self.limits.subgroups => Kernel::MatVecSubgroup { ty, input, cols },
             _ => Kernel::MatVec { ty, input, cols, lanes: self.limits.lanes },
         }

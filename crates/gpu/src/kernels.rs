@@ -21,14 +21,17 @@ pub(crate) enum Input {
     Float,
     /// Blocks of 8-bit integers.
     Int8,
+    /// Half precision.
+    Half,
 }
 
 impl Input {
-    /// The section of the sources that is for it.
-    fn section(self) -> &'static str {
+    /// The sections of the sources that are for it: of the columns, and of the weights.
+    fn sections(self) -> [&'static str; 2] {
         match self {
-            Input::Float => "float",
-            Input::Int8 => "int8",
+            Input::Float => ["float", "float"],
+            Input::Int8 => ["int8", "int8"],
+            Input::Half => ["half", "float"],
         }
     }
 }
@@ -49,9 +52,14 @@ pub(crate) enum Kernel {
         cols: u32,
     },
     Quantize,
+    Halve,
     Gemm {
         ty: TensorType,
         input: Input,
+    },
+    GemmMatrix {
+        ty: TensorType,
+        units: MatrixUnits,
     },
     RmsNorm,
     Add,
@@ -70,6 +78,32 @@ pub(crate) enum Kernel {
         pairs: bool,
     },
     Gather,
+}
+
+/// How matrix units are used: multiplying halves, summing f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MatrixUnits {
+    /// Rows and columns of a unit's matrices: 8 or 16.
+    pub size: u32,
+    /// Threads of a workgroup, which are at least four subgroups.
+    pub threads: u32,
+    /// Subgroups that these are at most.
+    pub subgroups: u32,
+}
+
+impl MatrixUnits {
+    /// Elements of the sum that meet at a time, with what keeps rows apart in workgroup memory.
+    const PITCH: u32 = 40;
+
+    /// Rows and columns of a workgroup's products.
+    pub(crate) fn edge(self) -> u32 {
+        4 * self.size
+    }
+
+    /// Bytes that a workgroup shares.
+    pub(crate) fn workgroup_bytes(self) -> u32 {
+        2 * self.edge() * Self::PITCH * 2 + self.subgroups * self.size * self.size * 4
+    }
 }
 
 /// Columns that one matrix-vector kernel takes at most.
@@ -102,6 +136,12 @@ pub fn supports_int8(ty: TensorType) -> bool {
     supports(ty) && !matches!(ty, TensorType::F32 | TensorType::F16 | TensorType::BF16)
 }
 
+/// Whether weights of this type can be multiplied with columns in half precision: those within its range, which is wide enough for
+/// scales that are halves and small integers.
+pub fn supports_half(ty: TensorType) -> bool {
+    supports(ty) && !matches!(ty, TensorType::F32 | TensorType::BF16)
+}
+
 /// The section `name` of a file whose sections begin with `//# name`, with what stands before the first and after a `//#` alone.
 fn section(file: &str, name: &str) -> String {
     let mut out = String::new();
@@ -123,7 +163,7 @@ impl Kernel {
     /// Bindings after the parameters.
     pub(crate) fn bindings(self) -> &'static [Access] {
         match self {
-            Kernel::MatVec { .. } | Kernel::MatVecSubgroup { .. } | Kernel::Gemm { .. } => {
+            Kernel::MatVec { .. } | Kernel::MatVecSubgroup { .. } | Kernel::Gemm { .. } | Kernel::GemmMatrix { .. } => {
                 &[Read, Read, ReadWrite, ReadWrite]
             }
             Kernel::RmsNorm => &[Read, ReadWrite, ReadWrite],
@@ -133,7 +173,8 @@ impl Kernel {
             | Kernel::Store(_)
             | Kernel::ArgMax
             | Kernel::TopK { .. }
-            | Kernel::Quantize => &[ReadWrite, ReadWrite],
+            | Kernel::Quantize
+            | Kernel::Halve => &[ReadWrite, ReadWrite],
             Kernel::Attend { .. } => &[ReadWrite; 4],
             Kernel::Shift(_) | Kernel::Gather => &[ReadWrite; 3],
         }
@@ -142,10 +183,11 @@ impl Kernel {
     /// The WGSL text.
     pub(crate) fn source(self) -> String {
         let matmul = |ty: TensorType, input: Input, preamble: String, body: &str| {
-            let parts = [include_str!("wgsl/matmul.wgsl"), include_str!("wgsl/weights.wgsl")];
-            let parts = parts.map(|file| section(file, input.section()));
+            let [columns, weights] = input.sections();
+            let columns = section(include_str!("wgsl/matmul.wgsl"), columns);
+            let weights = section(include_str!("wgsl/weights.wgsl"), weights);
             let format = section(include_str!("wgsl/formats.wgsl"), ty.name());
-            format!("{preamble}{}\n{}\n{format}\n{body}", parts[0], parts[1])
+            format!("{preamble}{columns}\n{weights}\n{format}\n{body}")
         };
         let elementwise = |name: &str| section(include_str!("wgsl/elementwise.wgsl"), name);
         let over_cache = |ty: CacheType, parts: &[&str], body: &str| {
@@ -169,11 +211,26 @@ impl Kernel {
                 matmul(ty, input, format!("const COLS = {cols}u;\n"), include_str!("wgsl/matvec_subgroup.wgsl"))
             }
             Kernel::Gemm { ty, input } => {
-                let body = match input {
-                    Input::Float => include_str!("wgsl/gemm.wgsl"),
-                    Input::Int8 => include_str!("wgsl/gemm_int8.wgsl"),
+                let tile = include_str!("wgsl/tile.wgsl");
+                let (preamble, body) = match input {
+                    Input::Float => (tile.to_owned(), include_str!("wgsl/gemm.wgsl").to_owned()),
+                    Input::Int8 => (tile.to_owned(), include_str!("wgsl/gemm_int8.wgsl").to_owned()),
+                    Input::Half => {
+                        let body = [include_str!("wgsl/halves.wgsl"), include_str!("wgsl/gemm_f16.wgsl")];
+                        (format!("enable f16;\n{tile}"), body.concat())
+                    }
                 };
-                matmul(ty, input, include_str!("wgsl/tile.wgsl").to_owned(), body)
+                matmul(ty, input, preamble, &body)
+            }
+            Kernel::GemmMatrix { ty, units: MatrixUnits { size, threads, subgroups } } => {
+                let preamble = format!(
+                    "enable f16;\nenable wgpu_cooperative_matrix;\n\
+                     const SIZE = {size}u;\nconst THREADS = {threads}u;\nconst SLOTS = {subgroups}u;\n\
+                     alias Rows = coop_mat{size}x{size}<f16, A>;\nalias Cols = coop_mat{size}x{size}<f16, B>;\n\
+                     alias Sums = coop_mat{size}x{size}<f32, C>;\n"
+                );
+                let body = [include_str!("wgsl/halves.wgsl"), include_str!("wgsl/gemm_matrix.wgsl")];
+                matmul(ty, Input::Half, preamble, &body.concat())
             }
             Kernel::RmsNorm => include_str!("wgsl/rms_norm.wgsl").to_owned(),
             Kernel::Add => elementwise("add"),
@@ -190,6 +247,7 @@ impl Kernel {
                 format!("const PAIRS = {pairs};\nconst KEPT = {TOP_K}u;\n{}", include_str!("wgsl/topk.wgsl"))
             }
             Kernel::Quantize => include_str!("wgsl/quantize.wgsl").to_owned(),
+            Kernel::Halve => include_str!("wgsl/halve.wgsl").to_owned(),
             Kernel::Gather => include_str!("wgsl/gather.wgsl").to_owned(),
         }
     }
@@ -207,6 +265,7 @@ impl Kernel {
             Kernel::TopK { pairs: true },
             Kernel::Gather,
             Kernel::Quantize,
+            Kernel::Halve,
         ];
         for ty in TYPES {
             let inputs = [Some(Input::Float), supports_int8(ty).then_some(Input::Int8)];
@@ -218,6 +277,12 @@ impl Kernel {
                     Kernel::MatVecSubgroup { ty, input, cols: 1 },
                     Kernel::MatVecSubgroup { ty, input, cols: MATVEC_COLS },
                 ]);
+            }
+        }
+        for ty in TYPES.into_iter().filter(|&ty| supports_half(ty)) {
+            out.push(Kernel::Gemm { ty, input: Input::Half });
+            for (size, threads, subgroups) in [(8, 32, 4), (16, 256, 8)] {
+                out.push(Kernel::GemmMatrix { ty, units: MatrixUnits { size, threads, subgroups } });
             }
         }
         for ty in [CacheType::F16, CacheType::Q8, CacheType::F32] {
@@ -236,6 +301,10 @@ pub struct Source {
     pub text: String,
     /// It needs subgroups.
     pub uses_subgroups: bool,
+    /// It needs arithmetic in half precision.
+    pub uses_f16: bool,
+    /// It needs matrix units, which Direct3D has no language for.
+    pub uses_matrix: bool,
 }
 
 /// The text of every kernel, in each format.
@@ -243,7 +312,9 @@ pub fn all_sources() -> Vec<Source> {
     let source = |kernel: Kernel| Source {
         name: format!("{kernel:?}"),
         text: kernel.source(),
-        uses_subgroups: matches!(kernel, Kernel::MatVecSubgroup { .. }),
+        uses_subgroups: matches!(kernel, Kernel::MatVecSubgroup { .. } | Kernel::GemmMatrix { .. }),
+        uses_f16: matches!(kernel, Kernel::Gemm { input: Input::Half, .. } | Kernel::GemmMatrix { .. }),
+        uses_matrix: matches!(kernel, Kernel::GemmMatrix { .. }),
     };
     Kernel::all().into_iter().map(source).collect()
 }

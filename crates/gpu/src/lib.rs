@@ -6,7 +6,7 @@
 //! - `wgsl/` holds the kernels. They read weight blocks as the model file holds them.
 //!
 //! Whatever goes wrong on a device, a lost one or memory that it does not have included, is an [`Error`].
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod adapter;
 mod backend;
@@ -14,6 +14,7 @@ mod clock;
 mod device;
 mod encode;
 mod error;
+mod experimental;
 mod kernels;
 mod poll;
 mod self_test;
@@ -21,9 +22,9 @@ mod upload;
 
 pub use adapter::{AdapterInfo, AdapterKind, Choice, adapters};
 pub use backend::{
-    Activation, Backend, CacheType, Columns, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors, Weight, int8_words,
-    top_k_temp_bytes,
+    Activation, Backend, CacheType, Columns, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors, WIDE_COLS, Weight,
+    half_words, int8_words, top_k_temp_bytes,
 };
 pub use device::{Buffer, Gpu, GpuOptions, Limits};
 pub use error::{Error, Result};
-pub use kernels::{Source, all_sources, supports, supports_int8};
+pub use kernels::{MatrixUnits, Source, all_sources, supports, supports_half, supports_int8};

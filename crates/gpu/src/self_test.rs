@@ -3,26 +3,30 @@
 
 use modelembed_gguf::TensorType;
 
-use crate::backend::{Backend, Columns, Op, Operand, Weight, int8_words};
+use crate::backend::{Backend, Columns, Op, Operand, Weight, half_words, int8_words};
 use crate::device::Gpu;
 use crate::error::Result;
+use crate::kernels::Input;
 
-const ROWS: usize = 5;
 const K: usize = 96;
 /// Rounding of f32 is a thousandth of this, of elements up to 127 and 96 of them.
 const BOUND: f64 = 0.05;
 
-/// Multiplies a Q8_0 matrix with some columns as `gpu` is set, as numbers or as 8-bit integers. True if the products are right.
-pub(crate) fn passes(gpu: &Gpu, with_int8: bool, n_cols: usize) -> Result<bool> {
+/// What rounding of four products as halves may come to besides, of sums up to 254, which halves hold to 1 / 8.
+const BOUND_OF_HALVES: f64 = 2.0;
+
+/// Multiplies a Q8_0 matrix of some rows with some columns as `gpu` is set. True if the products are right.
+pub(crate) fn passes(gpu: &Gpu, input: Input, rows: usize, n_cols: usize) -> Result<bool> {
     let mut state = 1u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8 as i8
     };
-    let quants: Vec<i8> = (0..ROWS * K).map(|_| next()).collect();
-    // Multiples of 1 / 127, and 1 in each block: 8-bit integers hold them without loss.
+    let quants: Vec<i8> = (0..rows * K).map(|_| next()).collect();
+    // Multiples of 1 / 127, and 1 in each block: 8-bit integers hold them without loss. So do halves multiples of 1 / 128.
+    let unit = if input == Input::Half { 128.0 } else { 127.0 };
     let x: Vec<f32> =
-        (0..n_cols * K).map(|i| if i % 32 == 0 { 1.0 } else { f32::from(next().max(-127)) / 127.0 }).collect();
+        (0..n_cols * K).map(|i| if i % 32 == 0 { 1.0 } else { f32::from(next().max(-127)) / unit }).collect();
     let w: Vec<u8> = quants
         .chunks_exact(32)
         .flat_map(|block| {
@@ -36,30 +40,40 @@ pub(crate) fn passes(gpu: &Gpu, with_int8: bool, n_cols: usize) -> Result<bool> 
         Ok(buffer)
     };
     let (w, x_buffer) = (upload(&w)?, upload(bytemuck::cast_slice(&x))?);
-    let y = gpu.alloc("the self-test", (n_cols * ROWS * 4) as u64)?;
-    let blocks = gpu.alloc("the self-test", (n_cols * int8_words(K) * 4) as u64)?;
+    let y = gpu.alloc("the self-test", (n_cols * rows * 4) as u64)?;
     let floats = Columns { buffer: x_buffer, first: 0, stride: K };
-    let int8 = Columns { buffer: blocks, first: 0, stride: int8_words(K) };
+    let columns = |words: usize| -> Result<_> {
+        Ok(Columns { buffer: gpu.alloc("the self-test", (n_cols * words * 4) as u64)?, first: 0, stride: words })
+    };
     let mut ops = Vec::new();
-    let operand = if with_int8 {
-        ops.push(Op::Quantize { x: floats, y: int8.clone(), len: K, n_cols });
-        Operand::Int8(int8)
-    } else {
-        Operand::Floats(floats)
+    let operand = match input {
+        Input::Float => Operand::Floats(floats),
+        Input::Int8 => {
+            let y = columns(int8_words(K))?;
+            ops.push(Op::Quantize { x: floats, y: y.clone(), len: K, n_cols });
+            Operand::Int8(y)
+        }
+        Input::Half => {
+            let y = columns(half_words(K))?;
+            ops.push(Op::Halve { x: floats, y: y.clone(), len: K, n_cols });
+            Operand::Half(y)
+        }
     };
     ops.push(Op::MatMul {
-        w: Weight { buffer: w, ty: TensorType::Q8_0, rows: ROWS, k: K },
+        w: Weight { buffer: w, ty: TensorType::Q8_0, rows, k: K },
         bias: None,
         x: operand,
-        y: Columns { buffer: y.clone(), first: 0, stride: ROWS },
+        y: Columns { buffer: y.clone(), first: 0, stride: rows },
         n_cols,
     });
     gpu.run(&ops)?;
-    let mut got = vec![0.0; n_cols * ROWS];
+    let mut got = vec![0.0; n_cols * rows];
     gpu.read_f32(&y, 0, &mut got)?;
     let want = |c: usize, r: usize| -> f64 {
         let row = quants[r * K..][..K].iter().map(|q| 0.5 * f64::from(*q));
         row.zip(&x[c * K..][..K]).map(|(w, x)| w * f64::from(*x)).sum()
     };
-    Ok((0..n_cols).all(|c| (0..ROWS).all(|r| (f64::from(got[c * ROWS + r]) - want(c, r)).abs() < BOUND)))
+    let sums_halves = input == Input::Half && gpu.limits().matrix.is_none();
+    let bound = if sums_halves { BOUND_OF_HALVES } else { BOUND };
+    Ok((0..n_cols).all(|c| (0..rows).all(|r| (f64::from(got[c * rows + r]) - want(c, r)).abs() < bound)))
 }

@@ -4,7 +4,10 @@ mod common;
 
 use common::{bytes_of, columns, floats, upload, variants};
 use modelembed_gguf::TensorType;
-use modelembed_gpu::{Backend, Gpu, GpuOptions, Op, Operand, Weight, int8_words, supports, supports_int8};
+use modelembed_gpu::{
+    Backend, Gpu, GpuOptions, Limits, MatrixUnits, Op, Operand, Weight, half_words, int8_words, supports,
+    supports_half, supports_int8,
+};
 use modelembed_kernels::{ActKind, ActLayout, Acts, Isa, Kernels, MatRef, Strided};
 use modelembed_testkit::{Rng, random_tensor};
 
@@ -286,4 +289,132 @@ fn slices_of_rows_give_the_bits_of_the_whole_with_8_bit_integers() {
         }
     }
     assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Devices that multiply halves in tiles and, where there are such, by matrix units; with whether sums are f32 throughout.
+fn of_halves() -> Vec<(&'static str, Gpu, bool)> {
+    let Some(choice) = common::choice() else { return Vec::new() };
+    let open = |name, matrix, max_binding_bytes| {
+        let options = GpuOptions {
+            choice: choice.clone(),
+            f16: Some(true),
+            matrix: Some(matrix),
+            max_binding_bytes,
+            ..GpuOptions::default()
+        };
+        (name, Gpu::open(&options).unwrap_or_else(|e| panic!("{name}: {e}")), matrix)
+    };
+    let all = [
+        open("tiles", false, None),
+        open("tiles, 64 KiB bindings", false, Some(64 << 10)),
+        open("matrix units", true, None),
+        open("matrix units, 64 KiB bindings", true, Some(64 << 10)),
+    ];
+    let required = std::env::var_os("MODELEMBED_REQUIRE_MATRIX").is_some();
+    let can = |gpu: &Gpu, matrix: bool| if matrix { gpu.limits().matrix.is_some() } else { gpu.limits().f16 };
+    let (there, missing): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, gpu, matrix)| can(gpu, *matrix));
+    for (name, _, matrix) in missing {
+        assert!(!(matrix && required), "no {name}, and MODELEMBED_REQUIRE_MATRIX is set");
+        eprintln!("skipped: {name}, which this device does not have or computes wrongly");
+    }
+    there
+}
+
+#[test]
+fn products_of_halves_are_as_exact_as_halves() {
+    let mut failures = Vec::new();
+    for (name, gpu, sums_f32) in of_halves() {
+        let mut worst = 0f64;
+        for ty in TensorType::all().filter(|&t| supports_half(t)) {
+            let k = 3 * ty.block_len().max(32);
+            // In small bindings as many rows as fill several.
+            let shapes = [(1, 9, false), (37, 35, true), (130, 75, false), (500, 9, true)];
+            for (rows, n, bias) in if name.contains("KiB") { &shapes[3..] } else { &shapes[..3] }.iter().copied() {
+                let mut rng = Rng::for_name(13, &format!("{ty} {rows} {n}"));
+                let w = random_tensor(ty, rows, k, 0.05, &mut rng);
+                let mut x: Vec<f32> = (0..n * k).map(|_| rng.normal()).collect();
+                // Beyond the range of halves, far below it, nothing, and very unequal ones.
+                x[..k].iter_mut().for_each(|v| *v *= 1e30);
+                x[k..2 * k].iter_mut().for_each(|v| *v *= 1e-30);
+                x[2 * k..3 * k].fill(0.0);
+                x[3 * k..4 * k].iter_mut().step_by(2).for_each(|v| *v *= 1e-3);
+                let b: Vec<f32> = (0..rows).map(|_| rng.normal()).collect();
+                // Columns lie among others, whose NaN must not get in, and so do products.
+                let (x_first, x_stride, h_first, h_stride) = (5, k + 3, 3, half_words(k) + 2);
+                let (y_first, y_stride) = (2, rows + 1);
+                let mut spread = vec![f32::NAN; x_first + n * x_stride];
+                for (c, x) in x.chunks_exact(k).enumerate() {
+                    spread[x_first + c * x_stride..][..k].copy_from_slice(x);
+                }
+                let y = upload(&gpu, &bytes_of(&vec![7.0; y_first + n * y_stride]));
+                let halves = gpu.alloc("halves", ((h_first + n * h_stride) * 4) as u64).expect("memory");
+                let halves = columns(&halves, h_first, h_stride);
+                let from = columns(&upload(&gpu, &bytes_of(&spread)), x_first, x_stride);
+                let product = Op::MatMul {
+                    w: Weight { buffer: upload(&gpu, &w), ty, rows, k },
+                    bias: bias.then(|| upload(&gpu, &bytes_of(&b))),
+                    x: Operand::Half(halves.clone()),
+                    y: columns(&y, y_first, y_stride),
+                    n_cols: n,
+                };
+                gpu.run(&[Op::Halve { x: from, y: halves, len: k, n_cols: n }, product]).expect("runs");
+                let all = floats(&gpu, &y, y_first + n * y_stride);
+                let mut want = reference(ty, &w, rows, k, &x);
+                if bias {
+                    want.chunks_exact_mut(rows).for_each(|y| y.iter_mut().zip(&b).for_each(|(y, b)| *y += b));
+                }
+                let mat = MatRef::new(ty, &w, rows, k).expect("a matrix");
+                let untouched = all[..y_first].iter().all(|v| *v == 7.0)
+                    && (0..n).all(|c| all[y_first + c * y_stride + rows] == 7.0);
+                let got: Vec<f32> = (0..n).flat_map(|c| all[y_first + c * y_stride..][..rows].to_vec()).collect();
+                let e = error(&got, &want, mat, &x);
+                worst = worst.max(e);
+                // Both factors are rounded to 2^-12 at most; where four products are summed as halves so are these.
+                let bound = if sums_f32 { 3e-4 } else { 6e-4 };
+                if e.is_nan() || e > bound || !untouched {
+                    failures
+                        .push(format!("{name}: {ty} {rows}x{k}, {n} columns: error {e:.2e}, untouched {untouched}"));
+                }
+            }
+        }
+        println!("{name}: error {worst:.2e} at most");
+    }
+    assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn halves_where_they_have_no_kernel_are_refused() {
+    for (name, gpu, _) in of_halves() {
+        let buffer = gpu.alloc("all", 1 << 16).expect("memory");
+        let product = |ty, n_cols| Op::MatMul {
+            w: Weight { buffer: buffer.clone(), ty, rows: 1, k: 32 },
+            bias: None,
+            x: Operand::Half(columns(&buffer, 0, half_words(32))),
+            y: columns(&buffer, 0, 1),
+            n_cols,
+        };
+        for (ty, n_cols) in [(TensorType::F32, 9), (TensorType::BF16, 9), (TensorType::Q8_0, 8)] {
+            let error = gpu.run(&[product(ty, n_cols)]).expect_err(name).to_string();
+            assert!(error.contains("halves"), "{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn halves_are_preferred_where_nothing_better_is_there() {
+    let Some((_, gpu)) = variants().into_iter().next() else { return };
+    let units = MatrixUnits { size: 16, threads: 128, subgroups: 4 };
+    let limits = |int8, f16, has_units: bool| Limits { int8, f16, matrix: has_units.then_some(units), ..*gpu.limits() };
+    let (q8_0, f16, f32) = (TensorType::Q8_0, TensorType::F16, TensorType::F32);
+    let rows = [
+        ("nothing", limits(false, false, false), q8_0, 64, false),
+        ("integers", limits(true, true, false), q8_0, 64, false),
+        ("integers, but no such weights", limits(true, true, false), f16, 64, true),
+        ("integers that are wrong", limits(false, true, false), q8_0, 64, true),
+        ("units", limits(true, false, true), q8_0, 64, true),
+        ("units, but weights beyond the range of halves", limits(true, true, true), f32, 64, false),
+        ("units, but no whole blocks", limits(true, true, true), f16, 77, false),
+    ];
+    let failed: Vec<_> = rows.iter().filter(|(_, l, ty, k, want)| l.prefers_half(*ty, *k) != *want).collect();
+    assert!(failed.is_empty(), "{failed:?}");
 }

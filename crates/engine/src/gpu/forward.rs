@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelembed_gpu::{
-    Activation, Backend, Buffer, Columns, Gpu, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors, int8_words,
-    top_k_temp_bytes,
+    Activation, Backend, Buffer, Columns, Gpu, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors, WIDE_COLS, half_words,
+    int8_words, top_k_temp_bytes,
 };
 use modelembed_text::TokenId;
 
@@ -42,6 +42,8 @@ pub(crate) struct GpuSession {
     angles_windowed: Buffer,
     /// Products' columns as pairs of 8-bit integers, where the device multiplies those: (n_cols, int8_words).
     int8: Option<Buffer>,
+    /// The same as halves: (n_cols, half_words).
+    half: Option<Buffer>,
     logits: Option<Logits>,
     /// What went wrong where no error could be returned; the next pass returns it.
     failure: Option<Error>,
@@ -101,8 +103,10 @@ impl GpuSession {
         let logits = gpu.head.as_ref().map(|_| Logits::new(&gpu.gpu, n_vocab)).transpose()?;
         let longest = c.n_embd.max(c.n_ff).max(c.q_rows());
         let int8 = gpu.int8.then(|| floats(max_cols * int8_words(longest.next_multiple_of(32)))).transpose()?;
+        let half = gpu.half.then(|| floats(max_cols * half_words(longest.next_multiple_of(32)))).transpose()?;
         Ok(GpuSession {
             int8,
+            half,
             kv,
             x: floats(max_cols * c.n_embd)?,
             delta: floats(max_cols * c.n_embd)?,
@@ -433,17 +437,23 @@ impl GpuSession {
         n: usize,
     ) {
         let floats = Operand::Floats(columns(from, 0, k));
+        let limits = self.model.gpu.limits();
+        let takes_half = |w: &Linear| self.half.is_some() && n >= WIDE_COLS && limits.prefers_half(w.ty, k);
+        let takes_int8 = |w: &Linear| !takes_half(w) && modelembed_gpu::supports_int8(w.ty);
         // One rounding serves all of them.
-        let takes_int8 = |w: &Linear| modelembed_gpu::supports_int8(w.ty);
-        let int8 = self.int8.as_ref().filter(|_| targets.iter().any(|(w, ..)| takes_int8(w)));
-        let int8 = int8.map(|buffer| {
+        let half = self.half.as_ref().filter(|_| targets.iter().any(|(w, ..)| takes_half(w))).map(|buffer| {
+            let y = columns(buffer, 0, half_words(k));
+            ops.push(Op::Halve { x: columns(from, 0, k), y: y.clone(), len: k, n_cols: n });
+            Operand::Half(y)
+        });
+        let int8 = self.int8.as_ref().filter(|_| targets.iter().any(|(w, ..)| takes_int8(w))).map(|buffer| {
             let y = columns(buffer, 0, int8_words(k));
             ops.push(Op::Quantize { x: columns(from, 0, k), y: y.clone(), len: k, n_cols: n });
             Operand::Int8(y)
         });
         for &(w, to, first, stride) in targets {
-            let operand = int8.as_ref().filter(|_| takes_int8(w)).unwrap_or(&floats);
-            multiply(ops, operand, w, (to, first, stride), n);
+            let rounded = if takes_half(w) { half.as_ref() } else { int8.as_ref().filter(|_| takes_int8(w)) };
+            multiply(ops, rounded.unwrap_or(&floats), w, (to, first, stride), n);
         }
     }
 }

@@ -68,6 +68,10 @@ pub struct GpuLimits {
     pub subgroups: Option<bool>,
     /// Whether products of few columns are with 8-bit integers; in exact runs none is.
     pub int8: Option<bool>,
+    /// Whether halves are multiplied, where it can; in exact runs none are.
+    pub f16: Option<bool>,
+    /// Whether its matrix units are used, where it has them; in exact runs they are not.
+    pub matrix: Option<bool>,
 }
 
 /// What of a model the CPU computes: the first layers, and the output head unless that is elsewhere.

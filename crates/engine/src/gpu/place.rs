@@ -135,6 +135,8 @@ pub(super) fn open(options: &LoadOptions) -> modelembed_gpu::Result<Gpu> {
         max_buffer_bytes: limits.buffer_bytes,
         subgroups: limits.subgroups,
         int8: limits.int8,
+        f16: limits.f16,
+        matrix: limits.matrix,
         lanes: None,
     })
 }

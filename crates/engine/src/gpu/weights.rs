@@ -80,6 +80,8 @@ pub(crate) struct GpuModel {
     pub(super) entry_norm: Option<Buffer>,
     /// Products are with 8-bit integers, where weights are such.
     pub(super) int8: bool,
+    /// Products of many columns are with halves, where those are best.
+    pub(super) half: bool,
     first_layer: usize,
     placement: GpuPlacement,
     held: HashSet<(usize, u64)>,
@@ -144,8 +146,10 @@ impl GpuModel {
         let head_here = [weights.output_norm, weights.output].into_iter().chain(weights.output_bias);
         let held = here.chain(head_here.filter(|_| head.is_some())).map(|t| (t.shard, t.offset)).collect();
         // Exact runs round nothing.
-        let int8 = gpu.limits().int8 && !options.exact;
-        let model = Arc::new(GpuModel { gpu, layers, head, entry_norm, int8, first_layer, placement, held });
+        let limits = gpu.limits();
+        let int8 = limits.int8 && !options.exact;
+        let half = (limits.f16 || limits.matrix.is_some()) && !options.exact;
+        let model = Arc::new(GpuModel { gpu, layers, head, entry_norm, int8, half, first_layer, placement, held });
         if options.gpu_layers == GpuLayers::Auto {
             let cache = CacheSize::wanted(config, options)?;
             let (n_vocab, max_cols) = (weights.token_embd.rows, scratch::chunk_cols(config).min(cache.capacity));

@@ -55,6 +55,8 @@ fn product(weights: Oct, c: u32, g: u32) -> f32 {
         + f32(dot4I8Packed(ONES, x[low]) + dot4I8Packed(ONES, x[low + 1u])) * LOW;
     return bitcast<f32>(x[block + 16u]) * (weights.scale * q + weights.offset * sum);
 }
+//# half
+@group(0) @binding(3) var<storage, read_write> x: array<u32>; // columns as halve.wgsl makes them
 //#
 fn store(c: u32, r: u32, value: f32) {
     var v = value;
