@@ -86,8 +86,8 @@ pub(crate) unsafe trait Panel {
 
     /// Adds to `acc[c * stride + r]` the products of the panel's row `r` and column `c`, for the first `n_rows` rows at least.
     ///
-    /// The sequence of operations on one accumulator must not depend on `cols.n_cols`. It may depend on where `k` is cut: every
-    /// [`stretch`] elements.
+    /// The sequence of operations on one accumulator must not depend on `cols.n_cols`. It may depend on where `k` is cut, every
+    /// [`stretch`] elements; the table's row-dots must then add up at the same places.
     ///
     /// # Safety
     /// `panel` is what [`Self::pack`] wrote for `cols.k` and the same `n`; there are `1..=ROWS` rows that

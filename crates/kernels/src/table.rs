@@ -77,7 +77,7 @@ pub(crate) struct MatrixFns {
     pub row_dots: fn(TensorType, ActKind) -> Option<RowDots>,
     /// The same for many columns, where the table has it.
     pub panel: fn(TensorType, ActKind) -> Option<PanelMul>,
-    /// Columns from which on it is taken.
+    /// `Q8` columns from which on it is taken; of f32 it is [`PANEL_COLS`].
     pub panel_cols: usize,
     /// `None` if [`Kernels::supports`] is false.
     pub dequantize: fn(TensorType) -> Option<Dequantize>,
@@ -195,8 +195,12 @@ impl Kernels {
             unsafe { row_dots(&args(rows, 0..1), column, n_rows) };
             return;
         }
+        let panel_cols = match layout.kind() {
+            ActKind::Q8 => self.matrix.panel_cols,
+            ActKind::F32 => PANEL_COLS,
+        };
         if let Some(panel) = (self.matrix.panel)(w.ty(), layout.kind())
-            && acts.n_cols() >= self.matrix.panel_cols
+            && acts.n_cols() >= panel_cols
         {
             // SAFETY: as above; the output is checked column by column.
             unsafe { panel(&args(rows, 0..acts.n_cols()), out) };

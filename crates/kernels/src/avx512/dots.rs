@@ -159,6 +159,7 @@ unsafe fn step<F: Format, const NC: usize, const TAIL: bool>(
         }
         for c in 0..NC {
             let dots = _mm512_cvtepi32_ps(integer_sums::<F, TAIL>(q, mult, x[c].add(run * RUN), n));
+            // As `rows::accumulate`, operation by operation: panels must give the same bits.
             let scale = _mm512_mul_ps(scales.scale, a_lane_each::<TAIL>(x[c].add(layout.scales_at() + run * 4), n));
             acc[c] = _mm512_fmadd_ps(scale, dots, acc[c]);
             if F::OFFSETS == 1 {

@@ -32,7 +32,8 @@ use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 /// Columns from which on a panel is faster: row-dots take four at a time. Milliseconds for a prompt of 8, 9, 12, 16 and 24 tokens of
-/// TinyLlama's shape through row-dots 57, 71, 87, 115 and 171, through panels from 9 on 97, 110, 122 and 151 (two threads of a Zen 4 server).
+/// TinyLlama's shape through row-dots 57, 71, 87, 115 and 171, through panels from 9 on 97, 110, 122 and 151 (two threads of a Zen 4 server, which
+/// others shared: from 13 to 16 columns, and with smaller models, neither was reliably faster).
 const PANEL_COLS: usize = 13;
 
 /// Dequantisation and few columns of exact products are AVX2's.
