@@ -90,7 +90,7 @@ fn thread_counts_give_the_same_bits() {
     same_bits(&threads(1), &[("2 threads", threads(2)), ("3 threads", threads(3)), ("7 threads", threads(7))]);
 }
 
-/// What guessing ahead (`-lookup`) rests on.
+/// What guessing ahead (`-lookup`) rests on. The head has each column twice: with 8 tokens it goes through panels, the rest does not.
 #[test]
 fn few_tokens_at_once_give_the_bits_of_one_at_a_time() {
     let dir = TinyModels::new();

@@ -1,4 +1,4 @@
-//! Requests for weights that row-dots will read next.
+//! Requests for weights, keys and values that are read next.
 //!
 //! Memory is requested in the order in which it lies, whatever the order in which a few rows are read side by side: so each request
 //! finds the DRAM page of the one before it open, and follows a stream that hardware prefetchers know. (Requested in the order of
@@ -6,8 +6,8 @@
 //! of a Zen 3 server, 4 KiB pages.)
 //!
 //! Lines are asked for in the second-level cache: the first is too small for what lies between a request and its use, and what was
-//! requested too early would be thrown out again. (Decoding with two threads of a Zen 4 server, requests to the second level instead of the
-//! first: 1.0 to 1.2 times the speed with AVX2, 1.3 to 1.6 times with AVX-512, which then read sixteen rows side by side.)
+//! requested too early would be thrown out again. (Decoding with two threads of a Zen 4 server and AVX2, requests to the second level instead
+//! of the first: 1.0 to 1.2 times the speed.)
 
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 

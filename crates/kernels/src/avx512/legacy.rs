@@ -110,7 +110,7 @@ static EACH_BIT: Bytes = {
     Bytes(out)
 };
 
-/// Integers of five bits: `quants` (from [`sixteen`]) says where the lower four are, `fifth` (from [`fifth`]) where the others.
+/// Integers of five bits: `nibble_index` (from [`sixteen`]) says where the lower four are, `fifth_index` (from [`fifth`]) where the others.
 ///
 /// # Safety
 /// As [`Format::quants`].
@@ -118,8 +118,8 @@ static EACH_BIT: Bytes = {
 unsafe fn five_bits<const TAIL: bool>(
     row: *const u8,
     second: usize,
-    quants: &Bytes,
-    fifth: &Bytes,
+    nibble_index: &Bytes,
+    fifth_index: &Bytes,
     n_bytes: usize,
 ) -> [__m512i; 2] {
     /// High nibbles moved down, bit 0 to bit 4.
@@ -127,15 +127,15 @@ unsafe fn five_bits<const TAIL: bool>(
     // SAFETY: the caller vouches for the CPU and the bytes.
     unsafe {
         let (a, b) = (load::<TAIL>(row, 0, n_bytes), load::<TAIL>(row, second, n_bytes));
-        let nibbles = _mm512_permutex2var_epi8(a, quants.get(), b);
-        let matrices = _mm512_maskz_permutex2var_epi8(0x8888_8888_8888_8888, a, fifth.get(), b);
+        let nibbles = _mm512_permutex2var_epi8(a, nibble_index.get(), b);
+        let matrices = _mm512_maskz_permutex2var_epi8(0x8888_8888_8888_8888, a, fifth_index.get(), b);
         // Output byte n has bit 4 set if the matrix's byte 3 has bit n, and bit 0 if its byte 7 has.
         let fifths = _mm512_gf2p8affine_epi64_epi8::<0>(EACH_BIT.get(), matrices);
         let low = _mm512_set1_epi8(0x0f);
         // low ? nibbles : fifths, and the other way round
-        let first = _mm512_ternarylogic_epi32::<0xca>(low, nibbles, fifths);
-        let second = _mm512_ternarylogic_epi32::<0xac>(low, nibbles, fifths);
-        [first, bits(second, &ROTATED)]
+        let first_half = _mm512_ternarylogic_epi32::<0xca>(low, nibbles, fifths);
+        let second_half = _mm512_ternarylogic_epi32::<0xac>(low, nibbles, fifths);
+        [first_half, bits(second_half, &ROTATED)]
     }
 }
 
