@@ -40,9 +40,9 @@ pub(super) const POSITIONS: usize = 4;
 /// Queries from which on widening rows first is no slower, when K and V are in a cache anyway: 8 queries lose a quarter by it and 32 as
 /// much as nothing (heads of 64 to 256, f16, AVX2, a Zen 3 server, before keys were turned over). A prompt has twice as many; with 64 it gains 1.2 times behind 4096
 /// positions of f16, and 1.4 times of Q8_0.
-const MANY_FROM: usize = 32;
+pub(super) const MANY_FROM: usize = 32;
 /// Queries whose scores are held at once: 16 KiB.
-const MANY: usize = 64;
+pub(super) const MANY: usize = 64;
 /// Floats of widened rows: 16 KiB, half of a small first-level cache.
 const WIDE_LEN: usize = 4096;
 
@@ -163,6 +163,7 @@ macro_rules! for_queries {
         }
     };
 }
+pub(super) use for_queries;
 
 /// # Safety
 /// As [`Lanes`]; all slices have the documented lengths, `head_dim` is positive, ranges end within `n_pos`.
@@ -240,14 +241,14 @@ unsafe fn request<V: Lanes, T: Element>(rows: *const T, at: usize, len: usize) {
 
 /// The part of `range` that lies within `block`, counted from its beginning.
 #[inline(always)]
-fn within(range: &Range<usize>, block: Range<usize>) -> Range<usize> {
+pub(super) fn within(range: &Range<usize>, block: Range<usize>) -> Range<usize> {
     let clamp = |x: usize| x.clamp(block.start, block.end) - block.start;
     clamp(range.start)..clamp(range.end)
 }
 
 /// The range from the first to the last position that one of the ranges has; `None` if all are empty.
 #[inline(always)]
-fn union(ranges: &[Range<usize>]) -> Option<Range<usize>> {
+pub(super) fn union(ranges: &[Range<usize>]) -> Option<Range<usize>> {
     let used = || ranges.iter().filter(|r| !r.is_empty());
     Some(used().map(|r| r.start).min()?..used().map(|r| r.end).max()?)
 }
@@ -521,7 +522,7 @@ unsafe fn score_some<V: Lanes, T: Element, const Q: usize, const P: usize>(
 /// # Safety
 /// As [`Lanes`]; the ranges are within the block.
 #[inline(always)]
-unsafe fn weigh_seen<V: Lanes>(
+pub(super) unsafe fn weigh_seen<V: Lanes>(
     scores: &mut [[f32; BLOCK]],
     seen: &[Range<usize>],
     soft_cap: Option<f32>,

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Words};
 
 const N: usize = 8;
 
@@ -267,6 +267,114 @@ impl Lanes for Ymm {
             let half_sums = _mm256_add_ps(lo, hi);
             let sums = _mm_add_ps(_mm256_castps256_ps128(half_sums), _mm256_extractf128_ps::<1>(half_sums));
             std::mem::transmute(sums)
+        }
+    }
+}
+
+impl Words for Ymm {
+    type Int = __m256i;
+    const VALUE_SUMS: usize = 8;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_words(from: *const i16) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_words_part(from: *const i16, n: usize) -> __m256i {
+        let mut copy = [0i16; 2 * N];
+        // SAFETY: n integers can be read, and n < 16 fit into the copy.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, copy.as_mut_ptr(), n);
+            Self::load_words(copy.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_words(words: __m256i, to: *mut i16) {
+        // SAFETY: see above.
+        unsafe { _mm256_storeu_si256(to.cast(), words) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_word(from: *const i16) -> __m256i {
+        // SAFETY: valid for two integers.
+        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn pair(first: *const i16, second: *const i16) -> __m256i {
+        // SAFETY: valid for 8 integers each.
+        unsafe {
+            let first = _mm256_cvtepi16_epi32(_mm_loadu_si128(first.cast()));
+            let second = _mm256_cvtepi16_epi32(_mm_loadu_si128(second.cast()));
+            _mm256_blend_epi16::<0xaa>(first, _mm256_slli_epi32::<16>(second))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pair_part(first: *const i16, second: *const i16, n: usize) -> __m256i {
+        let mut copies = [[0i16; N]; 2];
+        // SAFETY: n integers of each can be read, and n < 8 fit into a copy.
+        unsafe {
+            std::ptr::copy_nonoverlapping(first, copies[0].as_mut_ptr(), n);
+            std::ptr::copy_nonoverlapping(second, copies[1].as_mut_ptr(), n);
+            Self::pair(copies[0].as_ptr(), copies[1].as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(a, b)) }
+    }
+
+    #[inline(always)]
+    unsafe fn widen(sums: __m256i) -> Self {
+        // SAFETY: see above.
+        Ymm(unsafe { _mm256_cvtepi32_ps(sums) })
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16) {
+        // SAFETY: see above.
+        unsafe {
+            let words = _mm256_cvtps_epi32(self.0);
+            let integers = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(to.cast(), integers);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sum4_words(tile: [__m256i; 4]) -> [f32; 4] {
+        // SAFETY: see above.
+        unsafe {
+            let [a, b, c, d] = tile;
+            let half_sums = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+            let sums = _mm_add_epi32(_mm256_castsi256_si128(half_sums), _mm256_extracti128_si256::<1>(half_sums));
+            std::mem::transmute(_mm_cvtepi32_ps(sums))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_word_columns(four: [__m256i; 4], to: *mut i16, stride: usize) {
+        // SAFETY: see above; the bits are moved only.
+        unsafe {
+            let [a, b, c, d] = four;
+            let four = [
+                Ymm(_mm256_castsi256_ps(a)),
+                Ymm(_mm256_castsi256_ps(b)),
+                Ymm(_mm256_castsi256_ps(c)),
+                Ymm(_mm256_castsi256_ps(d)),
+            ];
+            Self::store_columns(four, to.cast(), stride);
         }
     }
 }

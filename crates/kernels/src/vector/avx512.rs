@@ -1,8 +1,8 @@
-//! Sixteen f32 lanes in AVX-512 (F, BW, DQ, VL) registers.
+//! Sixteen f32 lanes in AVX-512 (F, BW, DQ, VL, VNNI) registers.
 
 use std::arch::x86_64::*;
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Words};
 
 const N: usize = 16;
 
@@ -245,4 +245,130 @@ impl Lanes for Zmm {
     }
 }
 
-super::functions!(Zmm, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")]);
+/// A mask of the first `n < 32` integers.
+#[inline(always)]
+fn first_integers(n: usize) -> u32 {
+    (1u32 << n) - 1
+}
+
+/// The integers of two registers in turn.
+///
+/// # Safety
+/// AVX-512 BW.
+#[inline(always)]
+unsafe fn alternate(first: __m256i, second: __m256i) -> __m512i {
+    static IN_TURN: [i16; 32] = {
+        let mut index = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            index[i] = (i / 2 + i % 2 * 32) as i16;
+            i += 1;
+        }
+        index
+    };
+    // SAFETY: the caller's promise; the index is 64 bytes.
+    unsafe {
+        let index = _mm512_loadu_epi16(IN_TURN.as_ptr());
+        _mm512_permutex2var_epi16(_mm512_castsi256_si512(first), index, _mm512_castsi256_si512(second))
+    }
+}
+
+// SAFETY (all unsafe blocks below): as above, and AVX-512 VNNI.
+impl Words for Zmm {
+    type Int = __m512i;
+    const VALUE_SUMS: usize = 16;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_words(from: *const i16) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_loadu_epi16(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_words_part(from: *const i16, n: usize) -> __m512i {
+        // SAFETY: a masked load touches only the integers it loads.
+        unsafe { _mm512_maskz_loadu_epi16(first_integers(n), from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_words(words: __m512i, to: *mut i16) {
+        // SAFETY: see above.
+        unsafe { _mm512_storeu_epi16(to, words) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_word(from: *const i16) -> __m512i {
+        // SAFETY: valid for two integers.
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn pair(first: *const i16, second: *const i16) -> __m512i {
+        // SAFETY: valid for 16 integers each.
+        unsafe { alternate(_mm256_loadu_epi16(first), _mm256_loadu_epi16(second)) }
+    }
+
+    #[inline(always)]
+    unsafe fn pair_part(first: *const i16, second: *const i16, n: usize) -> __m512i {
+        // SAFETY: a masked load touches only the integers it loads.
+        unsafe {
+            let load = first_lanes(n);
+            alternate(_mm256_maskz_loadu_epi16(load, first), _mm256_maskz_loadu_epi16(load, second))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_dpwssd_epi32(sums, a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn widen(sums: __m512i) -> Self {
+        // SAFETY: see above.
+        Zmm(unsafe { _mm512_cvtepi32_ps(sums) })
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16) {
+        // SAFETY: see above.
+        unsafe { _mm256_storeu_epi16(to, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(self.0))) }
+    }
+
+    #[inline(always)]
+    unsafe fn sum4_words(tile: [__m512i; 4]) -> [f32; 4] {
+        // SAFETY: see above.
+        unsafe {
+            let [a, b, c, d] = tile;
+            let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            let quarters = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+            let halves = _mm256_add_epi32(_mm512_castsi512_si256(quarters), _mm512_extracti64x4_epi64::<1>(quarters));
+            let sums = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            std::mem::transmute(_mm_cvtepi32_ps(sums))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_word_columns(four: [__m512i; 4], to: *mut i16, stride: usize) {
+        // SAFETY: see above; the bits are moved only.
+        unsafe {
+            let [a, b, c, d] = four;
+            let four = [
+                Zmm(_mm512_castsi512_ps(a)),
+                Zmm(_mm512_castsi512_ps(b)),
+                Zmm(_mm512_castsi512_ps(c)),
+                Zmm(_mm512_castsi512_ps(d)),
+            ];
+            Self::store_columns(four, to.cast(), stride);
+        }
+    }
+}
+
+super::functions!(Zmm, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]);

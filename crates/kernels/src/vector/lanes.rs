@@ -82,6 +82,40 @@ pub(crate) trait Lanes: Copy {
     unsafe fn sum4(tile: [Self; 4]) -> [f32; 4];
 }
 
+/// What attention over 16-bit integers needs besides: one register of `2 * N` of them, or of `N` sums of products.
+///
+/// # Safety
+/// As [`Lanes`].
+pub(crate) trait Words: Lanes {
+    /// `N` words of 32 bits: pairs of 16-bit integers, or sums.
+    type Int: Copy;
+    /// Registers of sums of weighted values that stand beside four of values.
+    const VALUE_SUMS: usize;
+
+    unsafe fn zero() -> Self::Int;
+    /// `2 * N` integers.
+    unsafe fn load_words(from: *const i16) -> Self::Int;
+    /// The first `n < 2 * N` integers, zero behind them.
+    unsafe fn load_words_part(from: *const i16, n: usize) -> Self::Int;
+    unsafe fn store_words(words: Self::Int, to: *mut i16);
+    /// Two neighbouring integers, in all words.
+    unsafe fn splat_word(from: *const i16) -> Self::Int;
+    /// `N` integers of two rows: element `i` of both is word `i`.
+    unsafe fn pair(first: *const i16, second: *const i16) -> Self::Int;
+    /// The first `n < N` of them, zero in the other words.
+    unsafe fn pair_part(first: *const i16, second: *const i16, n: usize) -> Self::Int;
+    /// Adds to each sum the two products of its word of `a` and `b`; wraps around on overflow.
+    unsafe fn dot(sums: Self::Int, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Sums as f32.
+    unsafe fn widen(sums: Self::Int) -> Self;
+    /// Rounds to integers, ties to even, for |x| < 2^15.
+    unsafe fn store_i16(self, to: *mut i16);
+    /// The sums of the words of four registers, as f32.
+    unsafe fn sum4_words(tile: [Self::Int; 4]) -> [f32; 4];
+    /// Word `i` of the four registers to words `i * stride..` of `to`.
+    unsafe fn store_word_columns(four: [Self::Int; 4], to: *mut i16, stride: usize);
+}
+
 /// Runs `body` for every run of lanes of `0..len` of the f32 at `from`, with the register, its offset and its number of lanes; the last
 /// run may be partial.
 ///

@@ -19,10 +19,12 @@ mod reduce;
 mod scalar;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use crate::table::Kernels;
 pub use attend::{AttnInput, AttnPart, AttnState};
 pub use kv::{KvElement, q8_0_len};
+pub use words::MAX_I16_HEAD;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::VECTOR as AVX2;
@@ -59,8 +61,11 @@ pub(crate) struct VectorFns {
     log_sum_exp: unsafe fn(&[f32]) -> f32,
     softmax: unsafe fn(&mut [f32]),
     attend_f16: kv::AttendFn<u16>,
+    attend_i16: unsafe fn(&AttnInput<'_, i16>, [&[f32]; 2], &mut AttnState<'_>),
     attend_q8_0: kv::AttendFn<u8>,
     attend_f32: kv::AttendFn<f32>,
+    to_i16: unsafe fn(&[f32], &mut [i16]) -> f32,
+    from_i16: unsafe fn(&[i16], f32, &mut [f32]),
     to_q8_0: unsafe fn(&[f32], &mut [u8]),
     from_q8_0: unsafe fn(&[u8], &mut [f32]),
     merge: unsafe fn(usize, &mut AttnState<'_>, &AttnPart<'_>),
@@ -85,6 +90,13 @@ macro_rules! functions {
             reduce::log_sum_exp(x: &[f32]) -> f32;
             reduce::softmax(x: &mut [f32]);
             attend::attend_f16(input: &$crate::vector::AttnInput<'_, u16>, state: &mut $crate::vector::AttnState<'_>);
+            words::attend_i16(
+                input: &$crate::vector::AttnInput<'_, i16>,
+                scales: [&[f32]; 2],
+                state: &mut $crate::vector::AttnState<'_>
+            );
+            words::to_i16(x: &[f32], row: &mut [i16]) -> f32;
+            words::from_i16(row: &[i16], scale: f32, out: &mut [f32]);
             attend::attend_q8_0(input: &$crate::vector::AttnInput<'_, u8>, state: &mut $crate::vector::AttnState<'_>);
             kv::to_q8_0(x: &[f32], out: &mut [u8]);
             kv::from_q8_0(x: &[u8], out: &mut [f32]);
@@ -184,6 +196,23 @@ impl Kernels {
         unsafe { (self.vector.from_f16)(x, out) }
     }
 
+    /// Rounds a head of at most [`MAX_I16_HEAD`] elements to 16-bit integers and returns their scale; every table gives the same.
+    /// Elements are off by at most a 2^-13 of the greatest, of up to 64 elements a 2^-14. A head that holds an infinity or a NaN
+    /// gets a NaN for a scale.
+    pub fn to_i16(&self, x: &[f32], row: &mut [i16]) -> f32 {
+        assert_eq!(x.len(), row.len(), "elements to convert");
+        assert!(x.len() <= MAX_I16_HEAD, "a head of {} elements", x.len());
+        // SAFETY: see above.
+        unsafe { (self.vector.to_i16)(x, row) }
+    }
+
+    /// Widens such integers to f32.
+    pub fn from_i16(&self, row: &[i16], scale: f32, out: &mut [f32]) {
+        assert_eq!(row.len(), out.len(), "elements to convert");
+        // SAFETY: see above.
+        unsafe { (self.vector.from_i16)(row, scale, out) }
+    }
+
     /// Turns runs of 32 into Q8_0 blocks; every table gives the same bytes. A run that holds an infinity or a NaN becomes NaN or
     /// infinite in all its elements.
     pub fn to_q8_0(&self, x: &[f32], out: &mut [u8]) {
@@ -224,19 +253,23 @@ impl Kernels {
     /// Errors are of the order of f32 rounding: the exponentials are accurate to 1.5 units in the last place; below
     /// 1.2e-38 they are 0.
     pub fn attend<T: KvElement>(&self, input: AttnInput<'_, T>, mut state: AttnState<'_>) {
-        let (n_q, head_dim) = (input.visible.len(), input.head_dim);
-        check_state(n_q, head_dim, state.max, state.sum, state.acc);
-        assert_eq!(input.q.len(), n_q * head_dim, "elements of the queries");
-        assert_eq!(input.k.len(), input.v.len(), "elements of K and V");
-        let row_len =
-            T::row_len(head_dim).unwrap_or_else(|| panic!("a head of {head_dim} is no whole number of blocks"));
-        let n_pos = input.k.len() / row_len;
-        assert_eq!(input.k.len(), n_pos * row_len, "elements of K");
-        for range in input.visible {
-            assert!(range.end <= n_pos, "visible positions {range:?} of {n_pos}");
-        }
+        let row_len = T::row_len(input.head_dim)
+            .unwrap_or_else(|| panic!("a head of {} is no whole number of blocks", input.head_dim));
+        check_input(&input, row_len, &state);
         // SAFETY: see above.
         unsafe { T::attend(self.vector)(&input, &mut state) }
+    }
+
+    /// [`attend`](Self::attend) over rows as [`to_i16`](Self::to_i16) makes them, with the scales of K's and of V's, one a position.
+    ///
+    /// Queries are rounded like rows, to 2^-12 of the greatest element or (heads of more than 128) 2^-11; weights to 2^-13 of the
+    /// greatest in 64 positions. A query that sees a row whose scale is no finite number becomes NaN.
+    pub fn attend_i16(&self, input: AttnInput<'_, i16>, scales: [&[f32]; 2], mut state: AttnState<'_>) {
+        assert!(input.head_dim <= MAX_I16_HEAD, "a head of {} elements", input.head_dim);
+        let n_pos = check_input(&input, input.head_dim, &state);
+        assert_eq!(scales.map(<[f32]>::len), [n_pos; 2], "scales of K and V");
+        // SAFETY: see above.
+        unsafe { (self.vector.attend_i16)(&input, scales, &mut state) }
     }
 
     /// Merges the partial result `part` into `into`, as if `into` had seen `part`'s positions too. Results depend on the order of
@@ -254,6 +287,20 @@ impl Kernels {
         // SAFETY: see above.
         unsafe { (self.vector.finish)(head_dim, sum, acc) }
     }
+}
+
+/// Returns the number of positions.
+fn check_input<T>(input: &AttnInput<'_, T>, row_len: usize, state: &AttnState<'_>) -> usize {
+    let (n_q, head_dim) = (input.visible.len(), input.head_dim);
+    check_state(n_q, head_dim, state.max, state.sum, state.acc);
+    assert_eq!(input.q.len(), n_q * head_dim, "elements of the queries");
+    assert_eq!(input.k.len(), input.v.len(), "elements of K and V");
+    let n_pos = input.k.len() / row_len;
+    assert_eq!(input.k.len(), n_pos * row_len, "elements of K");
+    for range in input.visible {
+        assert!(range.end <= n_pos, "visible positions {range:?} of {n_pos}");
+    }
+    n_pos
 }
 
 fn check_state(n_q: usize, head_dim: usize, max: &[f32], sum: &[f32], acc: &[f32]) {

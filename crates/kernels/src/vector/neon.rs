@@ -4,7 +4,7 @@
 
 use std::arch::aarch64::*;
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Words};
 
 const N: usize = 4;
 
@@ -279,6 +279,112 @@ impl Lanes for Quad {
             let mut out = [0.0; 4];
             vst1q_f32(out.as_mut_ptr(), sums);
             out
+        }
+    }
+}
+
+impl Words for Quad {
+    type Int = int16x8_t;
+    const VALUE_SUMS: usize = 16;
+
+    #[inline(always)]
+    unsafe fn zero() -> int16x8_t {
+        // SAFETY: see above.
+        unsafe { vdupq_n_s16(0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_words(from: *const i16) -> int16x8_t {
+        // SAFETY: see above.
+        unsafe { vld1q_s16(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_words_part(from: *const i16, n: usize) -> int16x8_t {
+        let mut copy = [0i16; 2 * N];
+        // SAFETY: n integers can be read, and n < 8 fit into the copy.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, copy.as_mut_ptr(), n);
+            vld1q_s16(copy.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_words(words: int16x8_t, to: *mut i16) {
+        // SAFETY: see above.
+        unsafe { vst1q_s16(to, words) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_word(from: *const i16) -> int16x8_t {
+        // SAFETY: valid for two integers.
+        unsafe { vreinterpretq_s16_s32(vdupq_n_s32(from.cast::<i32>().read_unaligned())) }
+    }
+
+    #[inline(always)]
+    unsafe fn pair(first: *const i16, second: *const i16) -> int16x8_t {
+        // SAFETY: valid for 4 integers each.
+        unsafe {
+            let (first, second) = (vld1_s16(first), vld1_s16(second));
+            vcombine_s16(vzip1_s16(first, second), vzip2_s16(first, second))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pair_part(first: *const i16, second: *const i16, n: usize) -> int16x8_t {
+        let mut copies = [[0i16; N]; 2];
+        // SAFETY: n integers of each can be read, and n < 4 fit into a copy.
+        unsafe {
+            std::ptr::copy_nonoverlapping(first, copies[0].as_mut_ptr(), n);
+            std::ptr::copy_nonoverlapping(second, copies[1].as_mut_ptr(), n);
+            Self::pair(copies[0].as_ptr(), copies[1].as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sums: int16x8_t, a: int16x8_t, b: int16x8_t) -> int16x8_t {
+        // SAFETY: see above.
+        unsafe {
+            let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+            let products = vpaddq_s32(low, vmull_high_s16(a, b));
+            vreinterpretq_s16_s32(vaddq_s32(vreinterpretq_s32_s16(sums), products))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn widen(sums: int16x8_t) -> Self {
+        // SAFETY: see above.
+        Quad(unsafe { vcvtq_f32_s32(vreinterpretq_s32_s16(sums)) })
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16) {
+        // SAFETY: see above.
+        unsafe { vst1_s16(to, vmovn_s32(vcvtnq_s32_f32(self.0))) }
+    }
+
+    #[inline(always)]
+    unsafe fn sum4_words(tile: [int16x8_t; 4]) -> [f32; 4] {
+        // SAFETY: see above.
+        unsafe {
+            let [a, b, c, d] = tile.map(|words| vreinterpretq_s32_s16(words));
+            let sums = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+            std::mem::transmute(vcvtq_f32_s32(sums))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_word_columns(four: [int16x8_t; 4], to: *mut i16, stride: usize) {
+        // SAFETY: see above; the bits are moved only.
+        unsafe {
+            let [a, b, c, d] = four;
+            let four = [
+                Quad(vreinterpretq_f32_s16(a)),
+                Quad(vreinterpretq_f32_s16(b)),
+                Quad(vreinterpretq_f32_s16(c)),
+                Quad(vreinterpretq_f32_s16(d)),
+            ];
+            Self::store_columns(four, to.cast(), stride);
         }
     }
 }

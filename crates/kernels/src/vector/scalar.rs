@@ -3,7 +3,7 @@
 //! Loops over arrays of fixed length, which the compiler turns into the baseline's vector instructions (SSE2, NEON).
 
 use super::half;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Words};
 
 const N: usize = 8;
 
@@ -219,6 +219,97 @@ impl Lanes for Portable {
         // SAFETY: no duties but the CPU's features, of which none is needed.
         tile.map(|v| unsafe { v.sum() })
     }
+}
+
+impl Words for Portable {
+    type Int = [i32; N];
+    const VALUE_SUMS: usize = 8;
+
+    #[inline(always)]
+    unsafe fn zero() -> [i32; N] {
+        [0; N]
+    }
+
+    #[inline(always)]
+    unsafe fn load_words(from: *const i16) -> [i32; N] {
+        // SAFETY: valid for 2 N integers.
+        unsafe { from.cast::<[i32; N]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_words_part(from: *const i16, n: usize) -> [i32; N] {
+        // SAFETY: called for i < n only.
+        let read = |i: usize| if i < n { unsafe { from.add(i).read_unaligned() } } else { 0 };
+        std::array::from_fn(|i| word(read(2 * i), read(2 * i + 1)))
+    }
+
+    #[inline(always)]
+    unsafe fn store_words(words: [i32; N], to: *mut i16) {
+        // SAFETY: valid for 2 N integers.
+        unsafe { to.cast::<[i32; N]>().write_unaligned(words) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_word(from: *const i16) -> [i32; N] {
+        // SAFETY: valid for two integers.
+        [unsafe { from.cast::<i32>().read_unaligned() }; N]
+    }
+
+    #[inline(always)]
+    unsafe fn pair(first: *const i16, second: *const i16) -> [i32; N] {
+        // SAFETY: valid for N integers each.
+        let [first, second] = unsafe { [first, second].map(|p| p.cast::<[i16; N]>().read_unaligned()) };
+        std::array::from_fn(|i| word(first[i], second[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn pair_part(first: *const i16, second: *const i16, n: usize) -> [i32; N] {
+        // SAFETY: called for i < n only.
+        let read = |p: *const i16, i: usize| if i < n { unsafe { p.add(i).read_unaligned() } } else { 0 };
+        std::array::from_fn(|i| word(read(first, i), read(second, i)))
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sums: [i32; N], a: [i32; N], b: [i32; N]) -> [i32; N] {
+        let [first, second] = [|w: i32| i32::from(w as i16), |w: i32| w >> 16];
+        std::array::from_fn(|i| {
+            // No product of two 16-bit integers overflows.
+            let products = (first(a[i]) * first(b[i])).wrapping_add(second(a[i]) * second(b[i]));
+            sums[i].wrapping_add(products)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn widen(sums: [i32; N]) -> Self {
+        Portable(sums.map(|x| x as f32))
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16) {
+        // SAFETY: valid for N integers. The low bits of the sum are the integer in two's complement.
+        unsafe { to.cast::<[i16; N]>().write_unaligned(self.0.map(|x| (x + ROUNDER).to_bits() as i16)) }
+    }
+
+    #[inline(always)]
+    unsafe fn sum4_words(tile: [[i32; N]; 4]) -> [f32; 4] {
+        tile.map(|words| words.into_iter().fold(0i32, i32::wrapping_add) as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn store_word_columns(four: [[i32; N]; 4], to: *mut i16, stride: usize) {
+        for (p, words) in four.iter().enumerate() {
+            for (i, word) in words.iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe { to.cast::<i32>().add(i * stride + p).write_unaligned(*word) };
+            }
+        }
+    }
+}
+
+/// Two 16-bit integers, the first in the low half, as they lie in memory.
+#[inline(always)]
+fn word(first: i16, second: i16) -> i32 {
+    i32::from(second) << 16 | i32::from(first as u16)
 }
 
 super::functions!(Portable, #[inline(never)]);
