@@ -229,6 +229,7 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         threads: threads.first().copied(),
         exact: low.common.activations == Activations::F32,
         cache_type: low.common.cache_type.map(|ty| match ty {
+            args::CacheType::I16 => modelembed::CacheType::I16,
             args::CacheType::F16 => modelembed::CacheType::F16,
             args::CacheType::Q8 => modelembed::CacheType::Q8,
             args::CacheType::F32 => modelembed::CacheType::F32,

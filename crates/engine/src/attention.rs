@@ -140,6 +140,9 @@ impl Job<'_> {
         state.borrow().clear();
         let (kernels, head_dim) = (self.model.kernels(), c.head_dim);
         match self.keys.head(self.il, head, first..end) {
+            KeysValues::I16([k, v], scales) => {
+                kernels.attend_i16(AttnInput { q, head_dim, k, v, visible, soft_cap: None }, scales, state.borrow());
+            }
             KeysValues::F16(k, v) => {
                 kernels.attend(AttnInput { q, head_dim, k, v, visible, soft_cap: None }, state.borrow());
             }

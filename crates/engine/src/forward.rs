@@ -241,36 +241,27 @@ impl Pass<'_> {
         for h in 0..c.n_head_kv {
             let k_at = c.q_rows() + h * hd;
             let v_at = k_at + c.kv_rows();
-            let columns = |cols: Range<usize>| qkv.chunks_exact(stride).skip(cols.start).take(cols.len());
+            let columns = |cols: Range<usize>| {
+                let columns = qkv.chunks_exact(stride).skip(cols.start).take(cols.len());
+                columns.map(|column| (&column[k_at..k_at + hd], &column[v_at..v_at + hd]))
+            };
+            let kernels = model.kernels();
             match self.kv.head_mut(il, h, self.pos..self.pos + self.n) {
-                KeysValuesMut::F16(k, v) => {
-                    let out = (Blocks { data: k, block: hd }, Blocks { data: v, block: hd });
-                    model.pool().run(self.n, STORE_COLS, out, |cols, (k, v), _| {
-                        let targets = k.chunks_exact_mut(hd).zip(v.chunks_exact_mut(hd));
-                        for (column, (k, v)) in columns(cols).zip(targets) {
-                            model.kernels().to_f16(&column[k_at..k_at + hd], k);
-                            model.kernels().to_f16(&column[v_at..v_at + hd], v);
+                KeysValuesMut::I16([k, v], [k_scales, v_scales]) => {
+                    let rows = (Blocks { data: k, block: hd }, Blocks { data: v, block: hd });
+                    let out = (rows, (k_scales, v_scales));
+                    model.pool().run(self.n, STORE_COLS, out, |cols, ((k, v), (k_scales, v_scales)), _| {
+                        let rows = k.chunks_exact_mut(hd).zip(v.chunks_exact_mut(hd));
+                        let targets = rows.zip(k_scales.iter_mut().zip(v_scales));
+                        for ((key, value), ((k, v), (k_scale, v_scale))) in columns(cols).zip(targets) {
+                            *k_scale = kernels.to_i16(key, k);
+                            *v_scale = kernels.to_i16(value, v);
                         }
                     });
                 }
-                KeysValuesMut::Q8(k, v) => {
-                    let row = k.len() / self.n; // bytes of a head
-                    let out = (Blocks { data: k, block: row }, Blocks { data: v, block: row });
-                    model.pool().run(self.n, STORE_COLS, out, |cols, (k, v), _| {
-                        let targets = k.chunks_exact_mut(row).zip(v.chunks_exact_mut(row));
-                        for (column, (k, v)) in columns(cols).zip(targets) {
-                            model.kernels().to_q8_0(&column[k_at..k_at + hd], k);
-                            model.kernels().to_q8_0(&column[v_at..v_at + hd], v);
-                        }
-                    });
-                }
-                KeysValuesMut::F32(k, v) => {
-                    let targets = k.chunks_exact_mut(hd).zip(v.chunks_exact_mut(hd));
-                    for (column, (k, v)) in columns(0..self.n).zip(targets) {
-                        k.copy_from_slice(&column[k_at..k_at + hd]);
-                        v.copy_from_slice(&column[v_at..v_at + hd]);
-                    }
-                }
+                KeysValuesMut::F16(k, v) => store(model, k, v, self.n, columns, |x, row| kernels.to_f16(x, row)),
+                KeysValuesMut::Q8(k, v) => store(model, k, v, self.n, columns, |x, row| kernels.to_q8_0(x, row)),
+                KeysValuesMut::F32(k, v) => store(model, k, v, self.n, columns, |x, row| row.copy_from_slice(x)),
             }
         }
     }
@@ -417,6 +408,26 @@ impl Pass<'_> {
         }
         2 * n
     }
+}
+
+/// Writes `n` columns' key and value of one head into the cache, each as `write` says.
+fn store<'a, T: Send + 'static, C: Iterator<Item = (&'a [f32], &'a [f32])>>(
+    model: &Model,
+    k: &mut [T],
+    v: &mut [T],
+    n: usize,
+    columns: impl Fn(Range<usize>) -> C + Sync,
+    write: impl Fn(&[f32], &mut [T]) + Sync,
+) {
+    let row = k.len() / n;
+    let out = (Blocks { data: k, block: row }, Blocks { data: v, block: row });
+    model.pool().run(n, STORE_COLS, out, |cols, (k, v), _| {
+        let targets = k.chunks_exact_mut(row).zip(v.chunks_exact_mut(row));
+        for ((key, value), (k, v)) in columns(cols).zip(targets) {
+            write(key, k);
+            write(value, v);
+        }
+    });
 }
 
 /// What a sampler needs of logits.

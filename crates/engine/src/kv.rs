@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use modelembed_kernels::{Kernels, q8_0_len};
+use modelembed_kernels::{Kernels, MAX_I16_HEAD, q8_0_len};
 use modelembed_storage::Reserved;
 
 use crate::config::Config;
@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 /// What keys and values are stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CacheType {
+    /// 16-bit integers with a scale in f32 for each head's key or value: as exact as half precision, and multiplied as they are. Heads
+    /// must be at most 512 elements long.
+    I16,
     /// Half precision.
     F16,
     /// Blocks of 32 8-bit integers with a scale in half precision, as GGUF's Q8_0: 8.5 bits an element. Heads must be a multiple
@@ -21,9 +24,10 @@ pub enum CacheType {
 }
 
 impl CacheType {
-    /// The name that GGUF gives it.
+    /// Its name, which is GGUF's where GGUF has it.
     pub fn name(self) -> &'static str {
         match self {
+            CacheType::I16 => "i16",
             CacheType::F16 => "f16",
             CacheType::Q8 => "q8_0",
             CacheType::F32 => "f32",
@@ -31,13 +35,18 @@ impl CacheType {
     }
 
     /// What a session uses that does not say.
-    pub(crate) fn usual(exact: bool) -> CacheType {
-        if exact { CacheType::F32 } else { CacheType::F16 }
+    pub(crate) fn usual(config: &Config, exact: bool) -> CacheType {
+        match CacheType::I16.row_bytes(config.head_dim) {
+            _ if exact => CacheType::F32,
+            Some(_) => CacheType::I16,
+            None => CacheType::F16,
+        }
     }
 
     /// Bytes of one head's key or value; `None` if such a head cannot be stored.
     fn row_bytes(self, head_dim: usize) -> Option<usize> {
         match self {
+            CacheType::I16 => (head_dim <= MAX_I16_HEAD).then_some(2 * head_dim + SCALE_BYTES),
             CacheType::F16 => head_dim.checked_mul(2),
             CacheType::Q8 => q8_0_len(head_dim),
             CacheType::F32 => head_dim.checked_mul(4),
@@ -45,8 +54,13 @@ impl CacheType {
     }
 }
 
+/// Bytes of a row's scale, where it has one apart.
+const SCALE_BYTES: usize = 4;
+
 /// Keys and values of some positions of one head: each (positions, head_dim).
 pub(crate) enum KeysValues<'a> {
+    /// As integers, each (positions, head_dim), and a scale for each position of both.
+    I16([&'a [i16]; 2], [&'a [f32]; 2]),
     /// As bits of half-precision numbers.
     F16(&'a [u16], &'a [u16]),
     /// As bytes of Q8_0 blocks.
@@ -56,6 +70,7 @@ pub(crate) enum KeysValues<'a> {
 
 /// The same, for writing.
 pub(crate) enum KeysValuesMut<'a> {
+    I16([&'a mut [i16]; 2], [&'a mut [f32]; 2]),
     F16(&'a mut [u16], &'a mut [u16]),
     Q8(&'a mut [u8], &'a mut [u8]),
     F32(&'a mut [f32], &'a mut [f32]),
@@ -73,6 +88,7 @@ pub(crate) struct KvCache {
 }
 
 enum Data {
+    I16 { k: Reserved<i16>, v: Reserved<i16>, k_scales: Reserved<f32>, v_scales: Reserved<f32> },
     F16 { k: Reserved<u16>, v: Reserved<u16> },
     Q8 { k: Reserved<u8>, v: Reserved<u8> },
     F32 { k: Reserved<f32>, v: Reserved<f32> },
@@ -92,8 +108,11 @@ impl KvCache {
     pub(crate) fn new(config: &Config, n_layer: usize, capacity: usize, ty: CacheType) -> Result<KvCache> {
         let head_dim = config.head_dim;
         let row_bytes = ty.row_bytes(head_dim).ok_or_else(|| {
-            let problem = "needs heads of a multiple of 32 elements";
-            Error::InvalidOption(format!("a {} cache {problem}; this model's have {head_dim}", ty.name()))
+            let needs = if ty == CacheType::I16 { "at most 512" } else { "a multiple of 32" };
+            Error::InvalidOption(format!(
+                "{} in the cache need heads of {needs} elements; this model's have {head_dim}",
+                ty.name()
+            ))
         })?;
         let n_bytes = [n_layer, config.n_head_kv, capacity, row_bytes]
             .into_iter()
@@ -101,6 +120,11 @@ impl KvCache {
             .filter(|n| *n <= isize::MAX as usize / 2)
             .ok_or_else(|| Error::InvalidOption(format!("a context of {capacity} tokens is too large")))?;
         let data = match ty {
+            CacheType::I16 => {
+                let n_rows = n_bytes / row_bytes;
+                let (rows, scales) = (|| Reserved::zeroed(n_rows * head_dim), || Reserved::zeroed(n_rows));
+                Data::I16 { k: rows()?, v: rows()?, k_scales: scales()?, v_scales: scales()? }
+            }
             CacheType::F16 => Data::F16 { k: Reserved::zeroed(n_bytes / 2)?, v: Reserved::zeroed(n_bytes / 2)? },
             CacheType::Q8 => Data::Q8 { k: Reserved::zeroed(n_bytes)?, v: Reserved::zeroed(n_bytes)? },
             CacheType::F32 => Data::F32 { k: Reserved::zeroed(n_bytes / 4)?, v: Reserved::zeroed(n_bytes / 4)? },
@@ -119,31 +143,44 @@ impl KvCache {
         (2 * self.n_layer * self.n_head_kv * self.row_bytes) as u64
     }
 
-    /// Elements of the buffers, of `size_bytes` bytes each, that some positions of one head take.
-    fn range(&self, layer: usize, head: usize, positions: Range<usize>, size_bytes: usize) -> Range<usize> {
-        let (start, row) = ((layer * self.n_head_kv + head) * self.capacity, self.row_bytes / size_bytes);
-        (start + positions.start) * row..(start + positions.end) * row
+    /// Elements of the buffers, of which a row has `len`, that some positions of one head take.
+    fn range(&self, layer: usize, head: usize, positions: Range<usize>, len: usize) -> Range<usize> {
+        let start = (layer * self.n_head_kv + head) * self.capacity;
+        (start + positions.start) * len..(start + positions.end) * len
     }
 
     /// Keys and values of some positions of one head.
     pub(crate) fn head(&self, layer: usize, head: usize, positions: Range<usize>) -> KeysValues<'_> {
-        let range = |size_bytes| self.range(layer, head, positions.clone(), size_bytes);
+        let (rows, bytes) = self.ranges(layer, head, positions.clone());
+        let scales = self.range(layer, head, positions, 1);
         match &self.data {
-            Data::F16 { k, v } => KeysValues::F16(&k[range(2)], &v[range(2)]),
-            Data::Q8 { k, v } => KeysValues::Q8(&k[range(1)], &v[range(1)]),
-            Data::F32 { k, v } => KeysValues::F32(&k[range(4)], &v[range(4)]),
+            Data::I16 { k, v, k_scales, v_scales } => {
+                KeysValues::I16([&k[rows.clone()], &v[rows]], [&k_scales[scales.clone()], &v_scales[scales]])
+            }
+            Data::F16 { k, v } => KeysValues::F16(&k[rows.clone()], &v[rows]),
+            Data::Q8 { k, v } => KeysValues::Q8(&k[bytes.clone()], &v[bytes]),
+            Data::F32 { k, v } => KeysValues::F32(&k[rows.clone()], &v[rows]),
         }
     }
 
     /// Keys and values of some positions of one head, for writing.
     pub(crate) fn head_mut(&mut self, layer: usize, head: usize, positions: Range<usize>) -> KeysValuesMut<'_> {
-        let [bytes, halves, floats] =
-            [1, 2, 4].map(|size_bytes| self.range(layer, head, positions.clone(), size_bytes));
+        let (rows, bytes) = self.ranges(layer, head, positions.clone());
+        let scales = self.range(layer, head, positions, 1);
         match &mut self.data {
-            Data::F16 { k, v } => KeysValuesMut::F16(&mut k[halves.clone()], &mut v[halves]),
+            Data::I16 { k, v, k_scales, v_scales } => KeysValuesMut::I16(
+                [&mut k[rows.clone()], &mut v[rows]],
+                [&mut k_scales[scales.clone()], &mut v_scales[scales]],
+            ),
+            Data::F16 { k, v } => KeysValuesMut::F16(&mut k[rows.clone()], &mut v[rows]),
             Data::Q8 { k, v } => KeysValuesMut::Q8(&mut k[bytes.clone()], &mut v[bytes]),
-            Data::F32 { k, v } => KeysValuesMut::F32(&mut k[floats.clone()], &mut v[floats]),
+            Data::F32 { k, v } => KeysValuesMut::F32(&mut k[rows.clone()], &mut v[rows]),
         }
+    }
+
+    /// Elements, and bytes of blocks, that some positions of one head take.
+    fn ranges(&self, layer: usize, head: usize, positions: Range<usize>) -> (Range<usize>, Range<usize>) {
+        (self.range(layer, head, positions.clone(), self.head_dim), self.range(layer, head, positions, self.row_bytes))
     }
 
     /// Moves positions `from` of every layer and head down to `to`, and lets `rotate` turn each moved key of a layer.
@@ -157,14 +194,26 @@ impl KvCache {
         let (d, row_bytes) = (self.head_dim, self.row_bytes);
         let mut wide = vec![0.0; d];
         for (layer, head) in (0..self.n_layer).flat_map(|l| (0..self.n_head_kv).map(move |h| (l, h))) {
-            let ranges = |size_bytes| {
-                let source = self.range(layer, head, from.clone(), size_bytes);
-                (source, self.range(layer, head, to..to + from.len(), size_bytes))
+            let ranges = |len| {
+                let source = self.range(layer, head, from.clone(), len);
+                (source, self.range(layer, head, to..to + from.len(), len))
             };
-            let [bytes, halves, floats] = [1, 2, 4].map(ranges);
+            let [scales, rows, bytes] = [1, d, row_bytes].map(ranges);
             match &mut self.data {
+                Data::I16 { k, v, k_scales, v_scales } => {
+                    let ((source, moved), (scales, moved_scales)) = (rows, scales);
+                    v.copy_within(source.clone(), moved.start);
+                    k.copy_within(source, moved.start);
+                    v_scales.copy_within(scales.clone(), moved_scales.start);
+                    k_scales.copy_within(scales, moved_scales.start);
+                    for (key, scale) in k[moved].chunks_exact_mut(d).zip(&mut k_scales[moved_scales]) {
+                        kernels.from_i16(key, *scale, &mut wide);
+                        rotate(layer, &mut wide);
+                        *scale = kernels.to_i16(&wide, key);
+                    }
+                }
                 Data::F16 { k, v } => {
-                    let (source, moved) = halves;
+                    let (source, moved) = rows;
                     v.copy_within(source.clone(), moved.start);
                     k.copy_within(source, moved.start);
                     for key in k[moved].chunks_exact_mut(d) {
@@ -184,7 +233,7 @@ impl KvCache {
                     }
                 }
                 Data::F32 { k, v } => {
-                    let (source, moved) = floats;
+                    let (source, moved) = rows;
                     v.copy_within(source.clone(), moved.start);
                     k.copy_within(source, moved.start);
                     k[moved].chunks_exact_mut(d).for_each(|key| rotate(layer, key));

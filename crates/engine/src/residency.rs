@@ -160,7 +160,7 @@ impl Sizes {
         Sizes {
             ctx_tokens: options.ctx_tokens.unwrap_or(config.n_ctx_train),
             exact: options.exact,
-            cache_type: options.cache_type.unwrap_or(CacheType::usual(options.exact)),
+            cache_type: options.cache_type.unwrap_or(CacheType::usual(config, options.exact)),
             here,
         }
     }

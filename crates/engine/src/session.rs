@@ -29,7 +29,7 @@ pub struct SessionOptions {
     pub ctx_tokens: Option<usize>,
     /// When this is set, [`Session::eval`] stops at the next layer with [`Error::Cancelled`].
     pub cancel: Option<Arc<AtomicBool>>,
-    /// What keys and values are stored in; `None` takes half precision, and f32 for a model loaded as
+    /// What keys and values are stored in; `None` takes [`I16`](CacheType::I16) where heads fit, and f32 for a model loaded as
     /// [exact](crate::LoadOptions::exact).
     pub cache_type: Option<CacheType>,
     /// Whether [`Session::timing`] tells where the time goes. Costs two readings of a clock a job.
@@ -59,7 +59,7 @@ impl Session {
         if capacity == 0 {
             return Err(Error::InvalidOption("a context of 0 tokens holds nothing; wanted at least 1".into()));
         }
-        let cache_type = options.cache_type.unwrap_or(CacheType::usual(model.is_exact()));
+        let cache_type = options.cache_type.unwrap_or(CacheType::usual(model.config(), model.is_exact()));
         if options.timing {
             model.pool().measure_waiting(true);
         }

@@ -36,10 +36,12 @@ fn load_modes_and_threads_give_the_same_bits_and_chunks_nearly() {
     for name in MODELS {
         let path = dir.write(name, &tiny(&tiny_spec(name)));
         let with = |mode, n| load(&path, &LoadOptions { mode, threads: Some(n), ..LoadOptions::default() });
-        let want = logits(&with(LoadMode::Map, 1), &ids, 64, CacheType::Q8);
-        for (mode, n) in [(LoadMode::Buffer, 2), (LoadMode::File, 3), (LoadMode::Map, 7)] {
-            let got = logits(&with(mode, n), &ids, 64, CacheType::Q8);
-            assert_eq!(first_bit_difference(&got, &want), None, "{name}, {mode:?}, {n} threads");
+        for cache_type in [CacheType::I16, CacheType::F16, CacheType::Q8] {
+            let want = logits(&with(LoadMode::Map, 1), &ids, 64, cache_type);
+            for (mode, n) in [(LoadMode::Buffer, 2), (LoadMode::File, 3), (LoadMode::Map, 7)] {
+                let got = logits(&with(mode, n), &ids, 64, cache_type);
+                assert_eq!(first_bit_difference(&got, &want), None, "{name}, {cache_type:?}, {mode:?}, {n} threads");
+            }
         }
     }
 }
@@ -55,6 +57,9 @@ fn it_takes_half_the_memory_and_refuses_heads_that_are_no_blocks() {
     };
     assert_eq!(used(CacheType::Q8) * 32, used(CacheType::F16) * 17);
     assert_eq!(used(CacheType::F16) * 2, used(CacheType::F32));
+    // A scale to a row.
+    let head_dim = model.config().head_dim as u64;
+    assert_eq!(used(CacheType::I16) * 2 * head_dim, used(CacheType::F16) * (2 * head_dim + 4));
     let odd = load(&dir.write("llama", &tiny(&tiny_spec("llama"))), &LoadOptions::default());
     let options = SessionOptions { cache_type: Some(CacheType::Q8), ..SessionOptions::default() };
     let refused = Session::new(&odd, options).err().expect("heads of 16 elements").to_string();
@@ -101,8 +106,9 @@ fn real_models_stay_close_to_the_exact_run() {
         let golden = golden_json(&format!("score-{name}.json"));
         let Some(path) = real_model(golden["model"].as_str().expect("a file name")) else { continue };
         let model = load(&path, &LoadOptions::default());
-        let (half, q8) = (distance(&model, &golden, CacheType::F16), distance(&model, &golden, CacheType::Q8));
-        println!("{name}: f16 {half:.4}, q8_0 {q8:.4}");
+        let [half, q8, i16] = [CacheType::F16, CacheType::Q8, CacheType::I16].map(|ty| distance(&model, &golden, ty));
+        println!("{name}: f16 {half:.4}, q8_0 {q8:.4}, i16 {i16:.4}");
+        assert!(i16 <= half * 1.02, "{name}: a cache of integers is {i16} from the exact run, an f16 one {half}");
         assert!(q8 <= half * 1.25, "{name}: a q8_0 cache is {q8} from the exact run, an f16 one {half}");
     }
 }

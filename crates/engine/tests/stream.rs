@@ -114,7 +114,9 @@ fn the_plan_counts_the_cache_that_will_be_used() {
     // Keys and values of 12 layers, in bytes for each 32 elements.
     let elements = (12 * spec.n_head_kv * spec.head_dim * 2 * 4096) as u64;
     let f16 = others(Some(CacheType::F16), false);
-    assert_eq!(f16, others(None, false));
+    let i16 = others(Some(CacheType::I16), false);
+    assert_eq!(i16, others(None, false));
+    assert_eq!(i16 - f16, elements / spec.head_dim as u64 * 4);
     assert_eq!(f16 - others(Some(CacheType::Q8), false), elements / 32 * (64 - 34));
     assert_eq!(others(Some(CacheType::F32), false) - f16, elements / 32 * (128 - 64));
     assert_eq!(others(None, true), others(Some(CacheType::F32), true));

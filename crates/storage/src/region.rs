@@ -12,6 +12,7 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for u8 {}
     impl Sealed for i8 {}
+    impl Sealed for i16 {}
     impl Sealed for u16 {}
     impl Sealed for i32 {}
     impl Sealed for u32 {}

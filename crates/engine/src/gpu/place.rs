@@ -66,7 +66,7 @@ impl CacheSize {
     /// As [`of`](Self::of).
     pub(super) fn wanted(config: &Config, options: &LoadOptions) -> Result<CacheSize> {
         let ctx_tokens = options.ctx_tokens.unwrap_or(config.n_ctx_train);
-        CacheSize::of(config, ctx_tokens, options.cache_type.unwrap_or(kv::CacheType::usual(options.exact)))
+        CacheSize::of(config, ctx_tokens, options.cache_type.unwrap_or(kv::CacheType::usual(config, options.exact)))
     }
 
     /// For a context of `ctx_tokens`.
@@ -75,7 +75,8 @@ impl CacheSize {
     /// Heads that cannot be stored so.
     pub(super) fn of(config: &Config, ctx_tokens: usize, ty: kv::CacheType) -> Result<CacheSize> {
         let on_device = match ty {
-            kv::CacheType::F16 => CacheType::F16,
+            // The CPU's kernels alone multiply such integers.
+            kv::CacheType::I16 | kv::CacheType::F16 => CacheType::F16,
             kv::CacheType::Q8 => CacheType::Q8,
             kv::CacheType::F32 => CacheType::F32,
         };
