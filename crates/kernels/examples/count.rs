@@ -54,10 +54,19 @@ fn quantize(kernels: &Kernels) {
     case("quantize", K / 32, || kernels.quantize(layout, &x, &mut out));
 }
 
-/// Attention of some queries over one head's cache; a unit is one query at one position.
+/// Attention of some queries over one head's cache, in halves or in integers; a unit is one query at one position.
 fn attend(kernels: &Kernels, head_dim: usize, n_q: usize) {
     let n_pos = 256;
-    let cache: Vec<u16> = (0..n_pos * head_dim).map(|i| 0x2c00 + (i * 37 % 0x400) as u16).collect();
+    let halves: Vec<u16> = (0..n_pos * head_dim).map(|i| 0x2c00 + (i * 37 % 0x400) as u16).collect();
+    let mut integers = vec![0; n_pos * head_dim];
+    let heads = halves.chunks_exact(head_dim).zip(integers.chunks_exact_mut(head_dim));
+    let scales: Vec<f32> = heads
+        .map(|(halves, integers)| {
+            let mut head = vec![0.0; head_dim];
+            kernels.from_f16(halves, &mut head);
+            kernels.to_i16(&head, integers)
+        })
+        .collect();
     let q = floats(n_q * head_dim);
     let (mut max, mut sum, mut acc) = (vec![0.0; n_q], vec![0.0; n_q], vec![0.0; n_q * head_dim]);
     let visible = vec![0..n_pos; n_q];
@@ -65,8 +74,13 @@ fn attend(kernels: &Kernels, head_dim: usize, n_q: usize) {
     state.clear();
     case(&format!("attend, head of {head_dim}, {n_q} queries"), n_q * n_pos, || {
         let state = AttnState { max: &mut *state.max, sum: &mut *state.sum, acc: &mut *state.acc };
-        let input = AttnInput { q: &q, head_dim, k: &cache, v: &cache, visible: &visible, soft_cap: None };
+        let input = AttnInput { q: &q, head_dim, k: &halves, v: &halves, visible: &visible, soft_cap: None };
         kernels.attend(input, state);
+    });
+    case(&format!("attend to integers, head of {head_dim}, {n_q} queries"), n_q * n_pos, || {
+        let state = AttnState { max: &mut *state.max, sum: &mut *state.sum, acc: &mut *state.acc };
+        let input = AttnInput { q: &q, head_dim, k: &integers, v: &integers, visible: &visible, soft_cap: None };
+        kernels.attend_i16(input, [&scales, &scales], state);
     });
 }
 
