@@ -172,6 +172,7 @@ def about(args):
     git = subprocess.run(["git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude=*"], capture_output=True, text=True)
     package = lambda name: f"{name} {importlib.metadata.version(name)}"
     return {
+        **({"note": args.note} if args.note else {}),
         "date": datetime.date.today().isoformat(),
         "machine": f"{cpu[1] if cpu else platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, {', '.join(has)}",
         "threads": args.threads,
@@ -219,6 +220,7 @@ def markdown(state):
     about = state["about"]
     lines = [f"Measured on {about['date']}: {about['machine']}; {about['threads']} threads unless the row says otherwise.",
              "; ".join(f"{name}: {version}" for name, version in about["versions"].items()) + ".",
+             *([about["note"]] if about.get("note") else []),
              "The ratio is over the best peer of the row; above 1 modelembed is better. Medians.", ""]
     for model, tests in state["models"].items():
         rows = table(tests)
@@ -307,6 +309,7 @@ def main():
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--binary", default=str(HERE.parent / "build/bin/modelembed"))
     p.add_argument("--option", action="append", default=[], help="a further word of modelembed's command line: --option=-isa --option=avx2")
+    p.add_argument("--note", help="a sentence for the report's head: how the peers were built, say")
     p.add_argument("--name", default="latest", help="of the files in bench/results")
     args = p.parse_args()
     args.test = args.test or list(TESTS)
