@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use modelembed_gguf::split::{self, SplitName};
+use modelembed_gguf::split;
 use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
 use modelembed_packed::{Packed, PackedError, Part};
 use modelembed_storage::{LoadMode, Progress, Storage};
@@ -160,33 +160,33 @@ fn open_shards(
     mode: LoadMode,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(Vec<Shard>, SharedBytes)> {
-    let path = &named.path().to_owned();
-    let (named, header) = read_header(named)?;
-    let gguf_error = |source| Error::Gguf { path: path.to_owned(), source };
-    let Some(split) = named.gguf.split().map_err(gguf_error)? else { return Ok((vec![named], header)) };
-    let name = path.file_name().and_then(|n| n.to_str()).and_then(SplitName::parse);
-    let Some(name) = name.filter(|n| n.count == split.count && n.number == split.index + 1) else {
-        let wanted = format!("...-{:05}-of-{:05}.gguf", split.index + 1, split.count);
-        let problem =
-            format!("it is file {} of {} by its metadata, wanted the name {wanted}", split.index + 1, split.count);
-        return Err(gguf_error(modelembed_gguf::Error::Split(problem)));
+    let path = named.path().to_owned();
+    let file_name = path.file_name().and_then(|n| n.to_str());
+    let (named, mut first_header) = read_header(named)?;
+    let open = |number, name: &str| {
+        let (shard, header) = open_shard(&path.with_file_name(name), mode, progress).map_err(Failed::Opening)?;
+        if number == 1 {
+            first_header = header;
+        }
+        Ok(shard)
     };
-    let mut named = Some((named, header));
-    let mut shards = Vec::new();
-    let mut first_header = None;
-    for number in 1..=name.count {
-        let (shard, header) = match (number == name.number, named.take()) {
-            (true, Some(opened)) => opened,
-            (_, kept) => {
-                named = kept;
-                open_shard(&path.with_file_name(name.sibling(number)), mode, progress)?
-            }
-        };
-        first_header.get_or_insert(header);
-        shards.push(shard);
+    let shards = split::open_all(named, file_name, |shard| &shard.gguf, open).map_err(|error| match error {
+        Failed::Opening(error) => error,
+        Failed::Split(source) => Error::Gguf { path: path.clone(), source },
+    })?;
+    Ok((shards, first_header))
+}
+
+/// Why the files of a model could not be opened.
+enum Failed {
+    Opening(Error),
+    Split(modelembed_gguf::Error),
+}
+
+impl From<modelembed_gguf::Error> for Failed {
+    fn from(source: modelembed_gguf::Error) -> Failed {
+        Failed::Split(source)
     }
-    let header = first_header.unwrap_or_else(|| unreachable!("a split model has at least two files"));
-    Ok((shards, header))
 }
 
 /// Opens the files of a model that lie within a program, each of them once its header proved to be what was packed.

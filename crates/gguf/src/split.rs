@@ -76,6 +76,37 @@ impl Gguf {
     }
 }
 
+/// Opens all files of the model that `named` is one of, in order of their numbers; a model that was not split is that file alone.
+/// `open` opens the file of a number (from 1) and a name, in the folder of the named one; `gguf` looks at the header of an opened one.
+/// Names come from `file_name` alone, never from metadata.
+///
+/// # Errors
+/// A file name that is not what the metadata asks for; whatever `open` fails with.
+pub fn open_all<F, E: From<Error>>(
+    named: F,
+    file_name: Option<&str>,
+    gguf: impl Fn(&F) -> &Gguf,
+    mut open: impl FnMut(u32, &str) -> std::result::Result<F, E>,
+) -> std::result::Result<Vec<F>, E> {
+    let Some(split) = gguf(&named).split()? else { return Ok(vec![named]) };
+    let number = split.index + 1;
+    let name = file_name.and_then(SplitName::parse).filter(|n| n.count == split.count && n.number == number);
+    let Some(name) = name else {
+        let (count, wanted) = (split.count, format!("...-{number:05}-of-{:05}.gguf", split.count));
+        let problem = format!("it is file {number} of {count} by its metadata, wanted the name {wanted}");
+        return Err(Error::Split(problem).into());
+    };
+    let mut files = Vec::new();
+    for before in 1..number {
+        files.push(open(before, &name.sibling(before))?);
+    }
+    files.push(named);
+    for behind in number + 1..=split.count {
+        files.push(open(behind, &name.sibling(behind))?);
+    }
+    Ok(files)
+}
+
 /// Joins the directories of all files of a model, in order of their numbers. One unsplit file is the simple case.
 ///
 /// # Errors
