@@ -28,7 +28,6 @@ pub(crate) struct Shard {
 pub struct ModelFiles {
     pub(crate) shards: Vec<Shard>,
     pub(crate) header: SharedBytes,
-    pub(crate) tensors: Vec<TensorInfo>,
     pub(crate) packed: Option<Packed>,
 }
 
@@ -56,7 +55,7 @@ impl ModelFiles {
             None => Packed::find(path),
         }
         .map_err(|source| Error::Packed { path: path.to_owned(), source })?;
-        let (shards, header) = match &packed {
+        let (mut shards, header) = match &packed {
             Some(packed) => open_parts(path, &packed.manifest().parts, mode, progress)?,
             None => {
                 let storage = match mapped {
@@ -66,8 +65,8 @@ impl ModelFiles {
                 open_shards(storage, mode, progress)?
             }
         };
-        let tensors = directory(&shards, path)?;
-        Ok(ModelFiles { shards, header, tensors, packed })
+        join(&mut shards, path)?;
+        Ok(ModelFiles { shards, header, packed })
     }
 
     /// Metadata and directory of the (first) file.
@@ -81,8 +80,8 @@ impl ModelFiles {
     }
 
     /// Directory of all files.
-    pub fn tensors(&self) -> &[TensorInfo] {
-        &self.tensors
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> + Clone {
+        tensors(&self.shards)
     }
 
     /// Where the bytes of each file live.
@@ -127,7 +126,7 @@ impl ModelFiles {
     /// As [`plan`](Self::plan), and whatever keeps the layers from a graphics processor that must be there.
     pub fn plan_devices(&self, options: &LoadOptions) -> Result<DevicePlan> {
         let config = Config::from_gguf(self.gguf())?;
-        let weights = Weights::find(self.tensors.iter(), &config)?;
+        let weights = Weights::find(self.tensors(), &config)?;
         let mut warnings = Vec::new();
         let gpu = GpuModel::plan(&config, &weights, options, &mut warnings)?;
         let here = gpu.as_ref().map_or(Here::all(&config), |gpu| gpu.left(&config));
@@ -148,7 +147,7 @@ impl ModelFiles {
 impl std::fmt::Debug for ModelFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ModelFiles")
-            .field("n_tensors", &self.tensors.len())
+            .field("n_tensors", &self.tensors().count())
             .field("n_bytes", &self.n_bytes())
             .finish_non_exhaustive()
     }
@@ -243,7 +242,12 @@ fn read_header(storage: Storage) -> Result<(Shard, SharedBytes)> {
     }
 }
 
-fn directory(shards: &[Shard], path: &Path) -> Result<Vec<TensorInfo>> {
-    let files: Vec<&Gguf> = shards.iter().map(|s| &s.gguf).collect();
-    split::merge_directories(&files).map_err(|source| Error::Gguf { path: path.to_owned(), source })
+/// Directory of all files.
+pub(crate) fn tensors(shards: &[Shard]) -> impl Iterator<Item = &TensorInfo> + Clone {
+    shards.iter().flat_map(|s| s.gguf.tensors())
+}
+
+fn join(shards: &mut [Shard], path: &Path) -> Result<()> {
+    let mut files: Vec<&mut Gguf> = shards.iter_mut().map(|s| &mut s.gguf).collect();
+    split::join(&mut files).map_err(|source| Error::Gguf { path: path.to_owned(), source })
 }

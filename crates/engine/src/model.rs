@@ -13,7 +13,7 @@ use modelembed_text::Tokenizer;
 
 use crate::config::{Config, RopeConfig};
 use crate::error::{Error, Result};
-use crate::files::{ModelFiles, Shard};
+use crate::files::{self, ModelFiles, Shard};
 use crate::gpu::{GpuLayers, GpuLimits, GpuModel, GpuPlacement, Here};
 use crate::kv::CacheType;
 use crate::locking::{self, Budget, Lock, LockStats};
@@ -68,7 +68,6 @@ pub struct LoadStats {
 pub struct Model {
     shards: Arc<[Shard]>,
     header: SharedBytes,
-    tensors: Vec<TensorInfo>,
     config: Config,
     weights: Weights,
     tokenizer: Tokenizer,
@@ -107,11 +106,10 @@ impl Model {
         if threads == 0 {
             return Err(Error::InvalidOption("0 threads compute nothing; wanted at least 1".into()));
         }
-        let ModelFiles { mut shards, header, tensors, packed: _ } =
-            ModelFiles::open_with(path, options.mode, progress)?;
+        let ModelFiles { mut shards, header, packed: _ } = ModelFiles::open_with(path, options.mode, progress)?;
         let gguf = &shards[0].gguf;
         let config = Config::from_gguf(gguf)?;
-        let weights = Weights::find(tensors.iter(), &config)?;
+        let weights = Weights::find(files::tensors(&shards), &config)?;
         let tokenizer = Tokenizer::from_gguf(gguf, Arc::clone(&header))?;
         if tokenizer.n_vocab() != weights.token_embd.rows {
             return Err(Error::Metadata {
@@ -137,7 +135,6 @@ impl Model {
             rope_windowed: config.window.map(|w| plain_table(&w.rope)),
             shards: shards.into(),
             header,
-            tensors,
             config,
             weights,
             kernels,
@@ -174,8 +171,8 @@ impl Model {
     }
 
     /// Directory of all files.
-    pub fn tensors(&self) -> &[TensorInfo] {
-        &self.tensors
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> + Clone {
+        files::tensors(&self.shards)
     }
 
     /// Where the bytes of each file live.

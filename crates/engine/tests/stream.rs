@@ -178,7 +178,7 @@ fn a_file_cut_short_is_an_error_that_names_it_and_the_place() {
     let mut session = session(&model, CTX_TOKENS);
     session.eval(&ids(1)).expect("the file is whole");
     // Only the streamed part of the last blocks is asked for: what stays was touched, and pages that are lost would raise SIGBUS.
-    let last = model.tensors().iter().find(|t| t.name == "output_norm.weight").unwrap();
+    let last = model.tensors().find(|t| t.name == "output_norm.weight").unwrap();
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     let stays = stays_from(&model);
     file.set_len(stays.min(last.offset)).unwrap();
@@ -192,7 +192,7 @@ fn a_file_cut_short_is_an_error_that_names_it_and_the_place() {
 
 /// Where the streamed part of the last block begins, roughly: the middle of its last matrix.
 fn stays_from(model: &Model) -> u64 {
-    let down = model.tensors().iter().find(|t| t.name == "blk.11.ffn_down.weight").unwrap();
+    let down = model.tensors().find(|t| t.name == "blk.11.ffn_down.weight").unwrap();
     down.offset + down.n_bytes / 2
 }
 

@@ -26,7 +26,7 @@ pub struct TensorInfo {
     pub offset: u64,
     /// Length in bytes.
     pub n_bytes: u64,
-    /// Which file of a split model holds it, from 0.
+    /// Which file of a split model holds it, from 0; known once its files are [joined](crate::split::join).
     pub shard: u16,
 }
 

@@ -71,6 +71,11 @@ impl Gguf {
         &self.directory.tensors
     }
 
+    /// Notes in each tensor that this is file `shard` of its model.
+    pub(crate) fn set_shard(&mut self, shard: u16) {
+        self.directory.tensors.iter_mut().for_each(|t| t.shard = shard);
+    }
+
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.directory.get(name)

@@ -3,10 +3,8 @@
 //! Names count from 1 (`model-00001-of-00003.gguf`), the key `split.no` counts from 0; the first file holds the
 //! model's metadata, every file the directory of its own tensors.
 
-use crate::directory::TensorInfo;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::index::NameIndex;
 use crate::printable::printable;
 
 /// Files of one model at most: more than any real one, and what five digits and a `u16` hold.
@@ -107,16 +105,29 @@ pub fn open_all<F, E: From<Error>>(
     Ok(files)
 }
 
-/// Joins the directories of all files of a model, in order of their numbers. One unsplit file is the simple case.
+/// Joins the directories of all files of a model, given in order of their numbers: each tensor learns in which of them it is. One
+/// unsplit file is the simple case.
 ///
 /// # Errors
 /// Files that are missing, out of order or of another model, a tensor that stands in two files, or a total that is not the
 /// one that the metadata gives.
-pub fn merge_directories(files: &[&Gguf]) -> Result<Vec<TensorInfo>> {
+pub fn join(files: &mut [&mut Gguf]) -> Result<()> {
     let n_files = files.len();
     if n_files == 0 || n_files > MAX_FILES as usize {
         return Err(Error::Split(format!("{n_files} files were given, wanted 1 to {MAX_FILES}")));
     }
+    for (file, shard) in files.iter_mut().zip(0..) {
+        file.set_shard(shard);
+    }
+    let files: Vec<&Gguf> = files.iter().map(|file| &**file).collect();
+    check_numbers(&files)?;
+    SAME_IN_ALL.iter().try_for_each(|key| check_same(&files, key))?;
+    check_names(&files)
+}
+
+/// Each file says that it is where it is, and the totals agree.
+fn check_numbers(files: &[&Gguf]) -> Result<()> {
+    let n_files = files.len();
     let mut wanted = None;
     for (i, file) in files.iter().enumerate() {
         let split = file.split()?.unwrap_or(SplitInfo { index: 0, count: 1, n_tensors: None });
@@ -133,32 +144,42 @@ pub fn merge_directories(files: &[&Gguf]) -> Result<Vec<TensorInfo>> {
             }
             _ => wanted = wanted.or(split.n_tensors),
         }
-        check_same_model(files[0], file, i + 1)?;
     }
     let n_tensors: usize = files.iter().map(|f| f.tensors().len()).sum();
-    if let Some(wanted) = wanted.filter(|w| *w != n_tensors as u64) {
-        return Err(Error::Split(format!("the files hold {n_tensors} tensors, but split.tensors.count is {wanted}")));
-    }
-    let shards = files.iter().zip(0u16..);
-    let all = shards.flat_map(|(f, shard)| f.tensors().iter().map(move |t| TensorInfo { shard, ..t.clone() }));
-    let all: Vec<TensorInfo> = all.collect();
-    match NameIndex::new(all.len(), |i| &all[i].name) {
-        Ok(_) => Ok(all),
-        Err(twice) => Err(Error::Split(format!("tensor {} stands in two files", printable(&all[twice].name)))),
+    match wanted.filter(|wanted| *wanted != n_tensors as u64) {
+        Some(wanted) => {
+            Err(Error::Split(format!("the files hold {n_tensors} tensors, but split.tensors.count is {wanted}")))
+        }
+        None => Ok(()),
     }
 }
 
-/// Only the first file has to say what the model is, but the others must not contradict it.
-fn check_same_model(first: &Gguf, file: &Gguf, number: usize) -> Result<()> {
-    for key in ["general.architecture", "general.name", "general.uuid", "general.size_label"] {
-        if let (Some(a), Some(b)) = (first.get(key), file.get(key))
-            && a != b
-        {
-            let (a, b) = (a.describe(), b.describe());
-            return Err(Error::Split(format!("{key} is {b} in file {number}, but {a} in file 1")));
+/// What tells models apart. Only the first file has to say it, but no two files may differ.
+const SAME_IN_ALL: [&str; 4] = ["general.architecture", "general.name", "general.uuid", "general.size_label"];
+
+fn check_same(files: &[&Gguf], key: &str) -> Result<()> {
+    let mut values = files.iter().zip(1..).filter_map(|(file, number)| Some((number, file.get(key)?)));
+    let Some((first, wanted)) = values.next() else { return Ok(()) };
+    match values.find(|(_, value)| *value != wanted) {
+        Some((number, value)) => {
+            let (seen, wanted) = (value.describe(), wanted.describe());
+            Err(Error::Split(format!("{key} is {seen} in file {number}, but {wanted} in file {first}")))
         }
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn check_names(files: &[&Gguf]) -> Result<()> {
+    if files.len() == 1 {
+        return Ok(()); // names are unique in a file
+    }
+    let mut names: Vec<&str> = Vec::with_capacity(files.iter().map(|f| f.tensors().len()).sum());
+    names.extend(files.iter().flat_map(|f| f.tensors()).map(|t| &*t.name));
+    names.sort_unstable();
+    match names.windows(2).find(|w| w[0] == w[1]) {
+        Some(twice) => Err(Error::Split(format!("tensor {} stands in two files", printable(twice[0])))),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 mod raw;
 
-use modelembed_gguf::Gguf;
+use modelembed_gguf::{Gguf, split};
 use modelembed_storage::CountingAllocator;
 use modelembed_testkit::{GEMMA3, GgufWriter, SMOLLM2, real_model};
 use raw::{Raw, file, types};
@@ -58,6 +58,22 @@ fn worst_cases() -> Vec<(&'static str, Vec<u8>, u64)> {
     out
 }
 
+/// Headers of three files of one model, with the cheapest tensors that can be accepted.
+fn split_model() -> Vec<Vec<u8>> {
+    const N: u64 = 100_000;
+    let mut names = short_names(3 * N as usize);
+    let header = |index: u32| {
+        let raw = file(N, 2).pair("split.no", index).pair("split.count", 3);
+        (0..N).zip(&mut names).fold(raw, |raw, (i, name)| raw.tensor(&name, &[1], 24, 32 * i)).0
+    };
+    (0..3).map(header).collect()
+}
+
+fn read_split(headers: &[Vec<u8>]) -> Result<(), modelembed_gguf::Error> {
+    let read: Result<Vec<Gguf>, _> = headers.iter().map(|header| Gguf::parse(header, 1 << 50)).collect();
+    split::join(&mut read?.iter_mut().collect::<Vec<_>>())
+}
+
 #[test]
 fn memory_is_bounded_by_the_header() {
     let mut cases = worst_cases();
@@ -80,6 +96,15 @@ fn memory_is_bounded_by_the_header() {
         if used > bound {
             wrong.push((name, bytes.len(), used, bound));
         }
+    }
+    let headers = split_model();
+    let n_bytes: usize = headers.iter().map(Vec::len).sum();
+    let before = CountingAllocator::total_bytes();
+    assert_eq!(read_split(&headers), Ok(()));
+    let (used, bound) = (CountingAllocator::total_bytes() - before, 4 * n_bytes as u64 + (1 << 20));
+    eprintln!("a split model: {used} bytes for headers of {n_bytes}");
+    if used > bound {
+        wrong.push((&"a split model", n_bytes, used, bound));
     }
     assert!(wrong.is_empty(), "(case, header, used, bound) {wrong:#?}");
 }

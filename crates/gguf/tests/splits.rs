@@ -1,7 +1,7 @@
 //! Split models: what their files say of themselves, and how their directories are joined.
 
-use modelembed_gguf::split::{SplitInfo, SplitName, merge_directories};
-use modelembed_gguf::{Gguf, TensorType};
+use modelembed_gguf::split::{SplitInfo, SplitName, join, open_all};
+use modelembed_gguf::{Error, Gguf, TensorInfo, TensorType};
 use modelembed_testkit::GgufWriter;
 
 fn parse(writer: &GgufWriter) -> Gguf {
@@ -18,16 +18,17 @@ fn file(index: u16, count: u16, n_tensors: i32, names: &[&str]) -> GgufWriter {
 }
 
 fn error(files: &[GgufWriter]) -> String {
-    let files: Vec<Gguf> = files.iter().map(parse).collect();
-    merge_directories(&files.iter().collect::<Vec<_>>()).expect_err("a bad set of files").to_string()
+    let mut files: Vec<Gguf> = files.iter().map(parse).collect();
+    join(&mut files.iter_mut().collect::<Vec<_>>()).expect_err("a bad set of files").to_string()
 }
 
 #[test]
 fn tensors_keep_their_order_and_know_their_file() {
-    let files = [file(0, 3, 4, &[]), file(1, 3, 4, &["a", "b", "c"]), file(2, 3, 4, &["d"])].map(|w| parse(&w));
+    let mut files = [file(0, 3, 4, &[]), file(1, 3, 4, &["a", "b", "c"]), file(2, 3, 4, &["d"])].map(|w| parse(&w));
     let info = SplitInfo { index: 1, count: 3, n_tensors: Some(4) };
     assert_eq!(files[1].split(), Ok(Some(info)));
-    let all = merge_directories(&files.each_ref()).unwrap();
+    join(&mut files.each_mut()).unwrap();
+    let all: Vec<&TensorInfo> = files.iter().flat_map(Gguf::tensors).collect();
     let seen: Vec<_> = all.iter().map(|t| (t.name.as_str(), t.shard)).collect();
     assert_eq!(seen, [("a", 1), ("b", 1), ("c", 1), ("d", 2)]);
     assert_eq!(all[3].offset, files[2].data_offset(), "offsets stay those of the tensor's own file");
@@ -35,13 +36,14 @@ fn tensors_keep_their_order_and_know_their_file() {
 
 #[test]
 fn one_file_is_a_model_of_its_own() {
-    let whole = parse(&GgufWriter::new().tensor("a", TensorType::F32, &[8], &[0; 32]));
+    let mut whole = parse(&GgufWriter::new().tensor("a", TensorType::F32, &[8], &[0; 32]));
     assert_eq!(whole.split(), Ok(None));
-    assert_eq!(merge_directories(&[&whole]).unwrap(), whole.tensors());
+    assert_eq!(join(&mut [&mut whole]), Ok(()));
+    assert_eq!(whole.tensors()[0].shard, 0);
     // Tools write these keys into files that were never split, too.
-    let single = parse(&file(0, 1, 1, &["a"]));
+    let mut single = parse(&file(0, 1, 1, &["a"]));
     assert_eq!(single.split(), Ok(None));
-    assert_eq!(merge_directories(&[&single]).unwrap().len(), 1);
+    assert_eq!(join(&mut [&mut single]), Ok(()));
 }
 
 #[test]
@@ -77,6 +79,43 @@ fn sets_that_do_not_belong_together() {
         .filter(|(seen, wanted)| seen != wanted)
         .collect();
     assert!(wrong.is_empty(), "(seen, wanted) {wrong:#?}");
+}
+
+/// The first file need not say whose it is; those that do must agree.
+#[test]
+fn files_that_contradict_each_other_where_the_first_is_silent() {
+    for key in ["general.architecture", "general.name", "general.uuid", "general.size_label"] {
+        let part = |i: u16| GgufWriter::new().split(i, 3, 0);
+        let seen = error(&[part(0), part(1).pair(key, "x"), part(2).pair(key, 1u8)]);
+        assert_eq!(seen, format!("split model: {key} is 1 of type u8 in file 3, but the string \"x\" in file 2"));
+    }
+}
+
+/// From whichever file, under the names that follow from its own.
+#[test]
+fn all_files_are_opened_in_order() {
+    let open = |number: u16, file_name: &str| {
+        let mut asked = Vec::new();
+        let named = (u32::from(number), parse(&file(number - 1, 3, 0, &[])));
+        let opened = open_all(
+            named,
+            Some(file_name),
+            |f| &f.1,
+            |number, name| {
+                asked.push(name.to_owned());
+                Ok::<_, Error>((number, parse(&file(number as u16 - 1, 3, 0, &[]))))
+            },
+        );
+        opened.map(|files| (files.iter().map(|f| f.0).collect::<Vec<_>>(), asked.join(" "))).map_err(|e| e.to_string())
+    };
+    let (one, two, three) = ("m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf");
+    assert_eq!(open(1, one), Ok((vec![1, 2, 3], format!("{two} {three}"))));
+    assert_eq!(open(2, two), Ok((vec![1, 2, 3], format!("{one} {three}"))));
+    assert_eq!(open(3, three), Ok((vec![1, 2, 3], format!("{one} {two}"))));
+    let wanted = "split model: it is file 2 of 3 by its metadata, wanted the name ...-00002-of-00003.gguf";
+    for name in [one, "m.gguf", "m-00002-of-00004.gguf", "x/m-00002-of-00003.gguf"] {
+        assert_eq!(open(2, name).unwrap_err(), wanted, "{name}");
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub fn inspect(setting: &Setting, with_plan: bool) -> Result<ExitCode> {
 }
 
 /// Number and bytes of the tensors of each type.
-fn histogram(tensors: &[TensorInfo]) -> BTreeMap<&'static str, (usize, u64)> {
+fn histogram(tensors: &[&TensorInfo]) -> BTreeMap<&'static str, (usize, u64)> {
     let mut types = BTreeMap::new();
     for tensor in tensors {
         let entry = types.entry(tensor.ty.name()).or_insert((0, 0));
@@ -46,7 +46,7 @@ fn histogram(tensors: &[TensorInfo]) -> BTreeMap<&'static str, (usize, u64)> {
     types
 }
 
-fn parameters(tensors: &[TensorInfo]) -> u64 {
+fn parameters(tensors: &[&TensorInfo]) -> u64 {
     tensors
         .iter()
         .map(|tensor| tensor.dims.iter().fold(1u64, |n, &dim| n.saturating_mul(dim)))
@@ -54,7 +54,7 @@ fn parameters(tensors: &[TensorInfo]) -> u64 {
 }
 
 fn text_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
-    let (gguf, tensors) = (files.gguf(), files.tensors());
+    let (gguf, tensors): (_, Vec<&TensorInfo>) = (files.gguf(), files.tensors().collect());
     let tensor_bytes: u64 = tensors.iter().map(|tensor| tensor.n_bytes).sum();
     let mut out = format!(
         "File: {}\nFormat: GGUF v{}, alignment {}\nSize: {} in {} file(s)\nTensors: {}, {}\nParameters: {}\n\nMetadata:\n",
@@ -65,7 +65,7 @@ fn text_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
         files.storages().count(),
         tensors.len(),
         megabytes(tensor_bytes),
-        parameters(tensors),
+        parameters(&tensors),
     );
     if with_plan {
         let plan = match plan::forecast(setting, files) {
@@ -79,13 +79,13 @@ fn text_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
         out += &format!("  {:<width$}  {}\n", printable(key), shown(value, (**files.header()).as_ref()));
     }
     out += "\nTensor types:\n";
-    for (name, (count, bytes)) in histogram(tensors) {
+    for (name, (count, bytes)) in histogram(&tensors) {
         let share = 100.0 * bytes as f64 / tensor_bytes.max(1) as f64;
         out += &format!("  {name:<8} {count:>6} tensors  {:>12}  {share:>5.1}%\n", megabytes(bytes));
     }
     out += "\nTensors:\n";
     let width = tensors.iter().map(|tensor| tensor.name.chars().count()).max().unwrap_or(0);
-    for tensor in tensors {
+    for tensor in &tensors {
         let shape = tensor.dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
         out += &format!(
             "  {:<width$}  {:<8} {shape:<20} {:>12}  at {:#x}\n",
@@ -99,10 +99,10 @@ fn text_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
 }
 
 fn json_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
-    let (gguf, tensors) = (files.gguf(), files.tensors());
+    let (gguf, tensors): (_, Vec<&TensorInfo>) = (files.gguf(), files.tensors().collect());
     let metadata: Map<_, _> =
         gguf.metadata().map(|(key, value)| (key.to_string(), json_value(value, (**files.header()).as_ref()))).collect();
-    let types: Map<_, _> = histogram(tensors)
+    let types: Map<_, _> = histogram(&tensors)
         .into_iter()
         .map(|(name, (count, bytes))| (name.to_string(), json!({"tensors": count, "bytes": bytes})))
         .collect();
@@ -126,7 +126,7 @@ fn json_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
         "data_offset": gguf.data_offset(),
         "files": files.storages().count(),
         "bytes": files.n_bytes(),
-        "parameters": parameters(tensors),
+        "parameters": parameters(&tensors),
         "metadata": metadata,
         "types": types,
         "tensors": table,

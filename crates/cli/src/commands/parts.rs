@@ -67,7 +67,7 @@ impl Part {
 }
 
 /// All parts of a model.
-pub fn parts(tensors: &[TensorInfo]) -> Vec<Part> {
+pub fn parts<'a>(tensors: impl Iterator<Item = &'a TensorInfo>) -> Vec<Part> {
     let mut parts = std::collections::BTreeMap::<PartName, Vec<(usize, Range<u64>)>>::new();
     for tensor in tensors {
         let range = tensor.offset..tensor.offset + tensor.n_bytes;

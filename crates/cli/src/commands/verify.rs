@@ -76,7 +76,7 @@ pub fn verify(setting: &Setting, with_tensors: bool) -> Result<ExitCode> {
     let mut done = 0;
     let mut reports = Vec::new();
     for (i, storage) in files.storages().enumerate() {
-        let tensors: Vec<&TensorInfo> = files.tensors().iter().filter(|t| usize::from(t.shard) == i).collect();
+        let tensors: Vec<&TensorInfo> = files.tensors().filter(|t| usize::from(t.shard) == i).collect();
         let report = one_file(storage, &tensors, with_tensors, Stated::of(&files, i, storage)?, |n| {
             done += n;
             bar.show(done, total);
