@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use common::{Meta, header, tokenizer};
 use modelembed_gguf::{Gguf, SharedBytes};
+use modelembed_text::chat::{ChatTemplate, SpecialTokens};
 use modelembed_text::{EncodeOptions, TokenId, Tokenizer};
 use proptest::prelude::*;
 
@@ -236,6 +237,62 @@ fn a_file_that_changes_underneath_does_no_harm() {
         (0..7).for_each(|id| tokenizer.piece(TokenId(id), true, &mut Vec::new()));
         let _ = (tokenizer.eot(), tokenizer.is_eog(TokenId(3)));
     }
+}
+
+/// Fields of texts that are filled as Python does: no width takes memory out of proportion, no name is cut within a character, and
+/// what is not known is refused and never printed in another way.
+#[test]
+fn formats_are_bounded_or_refused() {
+    let rows = [
+        ("'%999999999d' % 1", "a width or precision above 999"),
+        ("'%.999999999f' % 1.5", "a width or precision above 999"),
+        ("'%.70000f'|format(1)", "a width or precision above 999"),
+        ("'%99999999999999999999999999s'|format(1)", "a width or precision above 999"),
+        ("'{:>999999999}'.format(1)", "a width or precision above 999"),
+        ("'{:.999999999f}'.format(1)", "a width or precision above 999"),
+        ("'{99999999999999999999999999}'.format(1)", "no argument"),
+        ("'{4294967296}'.format(1)", "no argument"),
+        ("('{0:999}' * 1000000).format(1)", "too much work"),
+        ("('%(a)999d' * 1000000)|format(a=1)", "too much work"),
+        ("('{0}' * 100000).format([range(9000)|list])", "too much work"),
+        ("'%(é)s'|format({'é': 1})", "a name needs a dictionary"),
+        ("'%(é' % {'é': 1}", ") is missing"),
+        ("'{0[é]}'.format('x')", "is not known here"),
+        ("'{é'.format('x')", "} is missing"),
+        ("'%é' % 1", "%é is not known here"),
+        ("'%' % 1", "a field has no end"),
+        ("'%*d' % (5, 3)", "%* is not known here"),
+        ("'%r' % 'a'", "%r is not known here"),
+        ("'{!r}'.format('a')", "is not known here"),
+        ("'{:{}}'.format(1, 2)", "does not fit"),
+        ("'{0.a}'.format(1)", "is not known here"),
+        ("'{:n}'.format(1)", "does not fit"),
+        ("'{:5}'.format(none)", "does not fit"),
+        ("'{:d}'.format(1.0)", "does not fit"),
+        ("'{:.3d}'.format(1)", "does not fit"),
+        ("'{:015,}'.format(1234567)", "zeros before thousands"),
+        ("'%#g' % 1.5", "'#' and zeros"),
+        ("'%d' % 'a'", "%d needs an integer"),
+        ("'%x' % 1.5", "%x needs an integer"),
+        ("'%c' % 'ab'", "a character is"),
+        ("'%s' % ()", "not enough arguments"),
+        ("'%s' % (1, 2)", "not all arguments are used"),
+        ("'%s'|format(1, a=2)", "cannot be mixed"),
+        ("'{}{0}'.format(1)", "cannot be mixed"),
+        ("'{a}'.format(1)", "no argument"),
+        ("'%(a)s' % {}", "nothing is called"),
+        // Only what is written as a text is known to be one.
+        ("('%' ~ 's') % 1", "% operator"),
+    ];
+    let mut failed = Vec::new();
+    for (expression, wanted) in rows {
+        let template = ChatTemplate::new(&format!("{{{{ {expression} }}}}"), SpecialTokens::default());
+        match template.and_then(|template| template.render(&[], false)) {
+            Err(error) if error.to_string().contains(wanted) => {}
+            other => failed.push(format!("{expression}: {other:?}\n  wanted {wanted}")),
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
 fn small_bytes() -> impl Strategy<Value = Vec<u8>> {

@@ -18,6 +18,9 @@ use minijinja::{Error, ErrorKind, State, Value};
 /// The filter's name.
 pub(super) const BOUNDED: &str = "bounded";
 
+/// In the place of a `%`; [`percent`](super::format::percent).
+const AS_FILTER: &str = "|percent(";
+
 /// Most tokens between the delimiters of a tag, each of which may be a level of an expression; 4,000 levels were compiled on a
 /// stack of 2 MB. Real templates have some tens, and some hundreds where they spell out a JSON object.
 const MAX_TAG_TOKENS: usize = 1500;
@@ -68,7 +71,8 @@ pub(super) fn rewrite(source: &str, syntax: &SyntaxConfig) -> Result<String, Err
     for (at, text) in inserts {
         out.push_str(&source[from..at]);
         out.push_str(text);
-        from = at;
+        // The one insert that stands in the place of something.
+        from = if text == AS_FILTER { at + 1 } else { at };
     }
     out.push_str(&source[from..]);
     Ok(out)
@@ -213,6 +217,9 @@ impl Places<'_> {
                     self.joined(&e.left);
                     self.joined(&e.right);
                 }
+                if matches!(e.op, BinOpKind::Rem) {
+                    self.filled(&e.left, &e.right);
+                }
             }
             Expr::Compare(e) => {
                 self.expr(&e.expr);
@@ -280,6 +287,17 @@ impl Places<'_> {
                 self.inserts.push((start, "(("));
                 self.inserts.push((end, ")|printed)"));
             }
+        }
+    }
+
+    /// A text with `%` behind it is filled with what follows, by a filter, since minijinja knows `%` for numbers alone. That of a
+    /// text which is not written there stays an error.
+    fn filled(&mut self, left: &Expr, right: &Expr) {
+        let (from, to) = (left.span().end_offset as usize, right.span().start_offset as usize);
+        let is_text = matches!(left, Expr::Const(constant) if constant.value.as_str().is_some());
+        if let Some(sign) = self.source.get(from..to).filter(|_| is_text).and_then(|between| between.find('%')) {
+            self.inserts.push((from + sign, AS_FILTER));
+            self.inserts.push((right.span().end_offset as usize, ")"));
         }
     }
 
@@ -365,6 +383,11 @@ mod tests {
             ),
             ("{{ [x][0].y is in [x] }}", "{{ (([x])|bounded)[0].y is in (([x])|bounded) }}"),
             ("{{ (a + b) * c ~ d }}", "{{ (((((((a + b)|bounded)) * c)|bounded))|printed) ~ d|printed }}"),
+            (
+                "{{ '%s' % a ~ '%' %(b) % c }}",
+                "{{ (('%s' |percent( a))|printed) ~ (('%' |percent((b)) % c)|printed) }}",
+            ),
+            ("{{ ('%s') % (a, b|f) }}", "{{ ('%s') |percent( (((a, b|f|bounded))|bounded)) }}"),
             ("{{ 2 * b }}", "{{ ((2 * b)|bounded) }}"),
             ("{{ 'a' + b + c }}", "{{ (('a' + b + c)|bounded) }}"),
             ("{{ x|f(y|g, z=[w])|h }}", "{{ x|f(y|g|bounded, z=(([w])|bounded))|bounded|h|bounded }}"),

@@ -4,7 +4,7 @@
 //! whatever is ours (`tojson`, `format`, ...) is charged as it goes.
 
 use super::error::{RaisedByTemplate, TemplateError};
-use super::{bounded, generation, json, methods, printed};
+use super::{bounded, format, generation, json, methods, printed};
 use jiff::{Timestamp, ZonedDateTime, tz::TimeZone};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
@@ -52,6 +52,8 @@ pub(super) fn new(clock: Clock) -> Environment<'static> {
     environment.remove_global("debug");
     environment.set_formatter(printed::emit);
     environment.add_filter("tojson", json::tojson);
+    environment.add_filter("format", format::filter);
+    environment.add_filter(format::PERCENT, format::percent);
     environment.add_filter("string", printed::string);
     environment.add_filter("join", printed::join);
     environment.add_filter(printed::PRINTED, printed::printed);

@@ -2,13 +2,16 @@
 //!
 //! minijinja-contrib knows most of them; what real templates use beyond it is here.
 
+use super::format;
 use minijinja::value::{Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
 /// Calls `value.method(args)` for a method that the value itself does not have.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    if let (Some(text), "format" | "join") = (value.as_str(), method) {
-        pay_for_copies(state, text, method, args)?;
+    match (value.as_str(), method) {
+        (Some(text), "format") => return format::method(state, text, args).map(Value::from),
+        (Some(_), "join") => pay_for_copies(state, args)?,
+        _ => {}
     }
     let ours = match (value.kind(), value.as_str()) {
         (ValueKind::String, Some(text)) => string_method(text, method, args)?,
@@ -21,32 +24,20 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
     }
 }
 
-/// `format` and `join` can make much more text than they are given: the arguments any number of times, padded to any width,
-/// and lists that hold one another print exponentially. minijinja charges for the result only once it exists.
-fn pay_for_copies(state: &State, text: &str, method: &str, args: &[Value]) -> Result<(), Error> {
-    let refuse = |why: &str| Err(Error::new(ErrorKind::InvalidOperation, format!("{method}: {why}")));
+/// `join` can make much more text than it is given: lists that hold one another print exponentially. minijinja charges for the
+/// result only once it exists.
+fn pay_for_copies(state: &State, args: &[Value]) -> Result<(), Error> {
     let mut len_bytes = 0usize;
-    let mut pay = |value: &Value| {
-        len_bytes += value.as_str().map_or(32, str::len);
-        !matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Plain)
-    };
-    if method == "join" {
-        for list in args {
-            if !list.try_iter()?.all(|item| pay(&item)) {
-                return refuse("the list may hold only texts and numbers");
+    for list in args {
+        for item in list.try_iter()? {
+            len_bytes += item.as_str().map_or(32, str::len);
+            if matches!(item.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Plain) {
+                let message = "join: the list may hold only texts and numbers";
+                return Err(Error::new(ErrorKind::InvalidOperation, message));
             }
         }
-        return state.consume_fuel(len_bytes as u64 / 64);
     }
-    if !args.iter().all(&mut pay) {
-        return refuse("only texts and numbers can be formatted");
-    }
-    let longest_number = text.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
-    if longest_number > 3 {
-        return refuse("a width or position above 999");
-    }
-    let fields = text.bytes().filter(|&byte| byte == b'{').count();
-    state.consume_fuel((fields.saturating_mul(len_bytes + 1000) / 64) as u64)
+    state.consume_fuel(len_bytes as u64 / 64)
 }
 
 fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {

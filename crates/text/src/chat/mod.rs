@@ -12,6 +12,7 @@ mod bounded;
 mod builtin;
 mod environment;
 mod error;
+mod format;
 mod generation;
 mod json;
 mod methods;
