@@ -327,6 +327,18 @@ fn milliseconds(elapsed_us: u64) -> String {
     }
 }
 
+/// JSON in which DEL and the C1 controls are escaped, too: JSON lets them stand, and terminals obey some of them.
+pub fn without_controls(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => out += &format!("\\u{:04x}", u32::from(c)),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

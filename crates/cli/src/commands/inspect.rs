@@ -1,7 +1,7 @@
 //! `inspect`: what a model file says about itself. Reads no tensor.
 
 use super::plan;
-use crate::report::megabytes;
+use crate::report::{megabytes, without_controls};
 use crate::resolve::{Format, Setting};
 use crate::terminal::Answer;
 use anyhow::Result;
@@ -135,7 +135,7 @@ fn json_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
             Err(error) => json!({"error": error.to_string()}),
         }),
     });
-    format!("{object:#}\n")
+    without_controls(&format!("{object:#}\n"))
 }
 
 /// A value for people: one line, of bounded length.

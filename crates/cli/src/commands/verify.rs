@@ -2,7 +2,7 @@
 
 use super::scan::{bad_block, blocks_within, can_scan};
 use crate::interrupt::{self, Interrupt};
-use crate::report::megabytes;
+use crate::report::{megabytes, without_controls};
 use crate::resolve::{Format, Setting};
 use crate::setup::ProgressBar;
 use crate::terminal::Answer;
@@ -251,7 +251,7 @@ fn json_of(reports: &[Report], seconds: f64) -> String {
             })
         })
         .collect();
-    format!("{}\n", json!({"files": files, "seconds": seconds}))
+    without_controls(&format!("{}\n", json!({"files": files, "seconds": seconds})))
 }
 
 #[cfg(test)]

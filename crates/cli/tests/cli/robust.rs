@@ -1,6 +1,8 @@
 //! What the system does to a program: signals, full disks, streams that are closed, files that are none.
 
 use crate::util::*;
+use modelembed::gguf::TensorType;
+use modelembed_testkit::{GgufWriter, tiny_metadata, tiny_spec};
 use std::fs::File;
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -57,6 +59,27 @@ fn streams_that_are_closed_or_full_are_no_panic() {
             let stderr = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(code), "{command} {redirection}: {stderr}");
             assert!(stderr.contains(wanted) && !stderr.contains("panicked"), "{command} {redirection}: {stderr}");
+        }
+    }
+}
+
+/// What a file says of itself steers no terminal, whichever command shows it.
+#[test]
+fn names_and_texts_of_a_file_are_shown_without_control_characters() {
+    let evil = "a\u{1b}]0;title\u{7}\u{9b}2Jb";
+    let folder = tempfile::tempdir().unwrap();
+    let pairs = tiny_metadata(&tiny_spec("llama")).into_iter().filter(|(key, _)| key != "general.name");
+    let writer = pairs.fold(GgufWriter::new(), |w, (key, value)| w.pair(&key, value));
+    let writer = writer.pair("general.name", evil).pair(evil, vec![evil]).pair("tokenizer.chat_template", evil);
+    let writer = writer.tensor(evil, TensorType::F32, &[8], &[0; 32]);
+    std::fs::write(folder.path().join("m.gguf"), writer.build()).unwrap();
+    let json = ["inspect -format json", "verify -tensors -format json"];
+    for command in ["inspect", "inspect -no-plan", "verify", "verify -tensors", "status", "-p x"].into_iter().chain(json) {
+        let words: Vec<&str> = command.split(' ').chain(["-model", "m.gguf"]).collect();
+        let run = run_in(folder.path(), &words, None);
+        assert_eq!(run.code == 0, command != "-p x", "{command}: {}", run.stderr);
+        for text in [&run.stdout, &run.stderr] {
+            assert!(!text.contains(|c: char| c.is_control() && c != '\n' && c != '\r'), "{command}: {text:?}");
         }
     }
 }
