@@ -295,6 +295,19 @@ fn formats_are_bounded_or_refused() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
+#[test]
+fn a_cycle_of_nothing_is_refused() {
+    let rows = ["loop.cycle()", "loop.cycle(*[])", "loop.cycle(**{})", "l.cycle()"];
+    for call in rows {
+        let source = format!("\n{{% for x in [1] %}}{{% set l = loop %}}{{{{ {call} }}}}{{% endfor %}}");
+        let error = ChatTemplate::new(&source, SpecialTokens::default()).err().map(|error| error.to_string());
+        assert!(error.as_ref().is_some_and(|error| error.contains("line 2: cycle needs")), "{call}: {error:?}");
+    }
+    let source = "{% for x in [1, 2, 3] %}{{ loop.cycle('a', *['b']) }}{% endfor %}";
+    let template = ChatTemplate::new(source, SpecialTokens::default()).expect("compiles");
+    assert_eq!(template.render(&[], false).expect("renders"), "aba");
+}
+
 fn small_bytes() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop::sample::select(b"aab b<0x4>|\n\xc4\xa0\xe2\x96\x81\xff\0".to_vec());
     prop::collection::vec(byte, 0..6)

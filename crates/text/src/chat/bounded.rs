@@ -59,10 +59,13 @@ pub(super) fn check_shape(source: &str, syntax: &SyntaxConfig) -> Result<(), Str
 /// The source with [`bounded`] behind everything that makes a value of others. Lines keep their numbers.
 ///
 /// # Errors
-/// A syntax error.
+/// A syntax error, and `loop.cycle` without a plain argument, which minijinja divides by the number of.
 pub(super) fn rewrite(source: &str, syntax: &SyntaxConfig) -> Result<String, Error> {
-    let mut places = Places { source, inserts: Vec::new() };
+    let mut places = Places { source, inserts: Vec::new(), empty_cycle: None };
     places.stmt(&parse(source, "chat template", syntax.clone())?);
+    if let Some(line) = places.empty_cycle {
+        return Err(refuse(format!("line {line}: cycle needs a value to begin with")));
+    }
     let mut inserts = places.inserts;
     // Stable: at one place, what ends an inner expression was found first.
     inserts.sort_by_key(|(at, _)| *at);
@@ -82,6 +85,8 @@ pub(super) fn rewrite(source: &str, syntax: &SyntaxConfig) -> Result<String, Err
 struct Places<'a> {
     source: &'a str,
     inserts: Vec<(usize, &'static str)>,
+    /// The line of the first call of `cycle` that may have no arguments.
+    empty_cycle: Option<u32>,
 }
 
 impl Places<'_> {
@@ -249,6 +254,10 @@ impl Places<'_> {
                 self.expr(&e.subscript_expr);
             }
             Expr::Call(e) => {
+                let is_cycle = matches!(&e.expr, Expr::GetAttr(method) if method.name == "cycle");
+                if is_cycle && !e.args.iter().any(|arg| matches!(arg, CallArg::Pos(_))) {
+                    self.empty_cycle.get_or_insert(u32::from(span.start_line));
+                }
                 self.expr(&e.expr);
                 self.args(&e.args);
             }
