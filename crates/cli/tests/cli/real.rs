@@ -1,7 +1,6 @@
 //! The real models.
 
 use crate::util::*;
-use std::process::Stdio;
 
 // Without a system message, greedily and with quantised activations, this small model (in llama.cpp too) answers in a sort
 // of French.
@@ -68,6 +67,7 @@ fn a_piped_chat_remembers_what_was_said() {
 #[test]
 fn an_interrupt_stops_the_answer_and_statistics_still_come() {
     use std::io::Read;
+    use std::process::Stdio;
     let Some(model) = real_model(GEMMA3) else { return };
     let home = tempfile::tempdir().unwrap();
     let mut child = binary(home.path())
