@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use modelembed_storage::Progress;
@@ -16,8 +17,12 @@ const READERS: usize = 8;
 /// A step that takes longer reads from a disk: from the page cache the slowest of 360 took 0.35 ms (a 2-core virtual machine).
 const SLOW: Duration = Duration::from_millis(1);
 
-/// The threads end when this is dropped, or when all is there.
-pub(crate) struct Prefetch(Arc<Shared>);
+/// The threads end when this is dropped, or when all is there. Dropping it waits for the step that is under way: the files must be
+/// nobody's when a model is gone, since Windows lets no file be written or removed while a map of it is left.
+pub(crate) struct Prefetch {
+    shared: Arc<Shared>,
+    first: Option<JoinHandle<()>>,
+}
 
 struct Shared {
     shards: Arc<[Shard]>,
@@ -50,38 +55,47 @@ impl Prefetch {
             total_bytes,
             stop: AtomicBool::new(false),
         });
-        let first = Arc::clone(&shared);
         // Without the thread pages come as they are touched: slower, not wrong.
-        let _ = std::thread::Builder::new().name("prefetch".into()).spawn(move || first.run(READERS - 1));
-        Prefetch(shared)
+        let first = spawn(&shared, READERS - 1).ok();
+        Prefetch { shared, first }
     }
 
     /// How far it has come. Pages that come because they are touched count when their turn comes.
     pub(crate) fn progress(&self) -> Progress {
-        Progress { done_bytes: self.0.done_bytes.load(Ordering::Relaxed), total_bytes: self.0.total_bytes }
+        Progress { done_bytes: self.shared.done_bytes.load(Ordering::Relaxed), total_bytes: self.shared.total_bytes }
     }
 }
 
 impl Drop for Prefetch {
     fn drop(&mut self) {
-        self.0.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(first) = self.first.take() {
+            let _ = first.join();
+        }
     }
 }
 
+fn spawn(shared: &Arc<Shared>, helpers: usize) -> std::io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new().name("prefetch".into()).spawn(move || shared.run(helpers))
+}
+
 impl Shared {
-    /// Takes steps until there are none; once one turns out to read from a disk, `helpers` more threads do the same.
+    /// Takes steps until there are none; once one turns out to read from a disk, `helpers` more threads do the same, and this one
+    /// ends after them.
     fn run(self: Arc<Shared>, mut helpers: usize) {
+        let mut others = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
-            let Some(&(shard, start, end)) = self.steps.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
+            let Some(&(shard, start, end)) = self.steps.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
             let since = Instant::now();
             self.shards[shard].storage.prefetch(start..end);
             self.done_bytes.fetch_add(end - start, Ordering::Relaxed);
             if helpers > 0 && since.elapsed() > SLOW {
-                for _ in 0..std::mem::take(&mut helpers) {
-                    let shared = Arc::clone(&self);
-                    let _ = std::thread::Builder::new().name("prefetch".into()).spawn(move || shared.run(0));
-                }
+                others.extend((0..std::mem::take(&mut helpers)).filter_map(|_| spawn(&self, 0).ok()));
             }
+        }
+        for other in others {
+            let _ = other.join();
         }
     }
 }
