@@ -82,7 +82,17 @@ impl Unfinished {
             self.link(&self.temporary).map_err(|e| self.failed(e))?;
             self.is_named = true;
         }
-        fs::rename(&self.temporary, &self.output).map_err(|e| self.failed(e))
+        fs::rename(&self.temporary, &self.output).map_err(|e| self.not_replaced(e))
+    }
+
+    /// Windows replaces no file that a program runs from or has mapped, and says of it no more than that access is denied.
+    fn not_replaced(&self, source: io::Error) -> PackedError {
+        if !cfg!(windows) || source.kind() != io::ErrorKind::PermissionDenied || !self.overwrite {
+            return self.failed(source);
+        }
+        let problem =
+            "Windows does not replace a program that is running, or a file that is open: end it, or give another name";
+        PackedError::Output { path: self.output.clone(), problem: problem.into() }
     }
 
     fn link(&self, name: &Path) -> io::Result<()> {
