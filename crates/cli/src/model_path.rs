@@ -79,6 +79,11 @@ fn is_later_shard(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// A model of a folder as messages name it: with the system's own separator.
+    fn named(name: &str) -> String {
+        Path::new("models").join(name).display().to_string()
+    }
+
     fn folder(files: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("models/sub.gguf")).unwrap();
@@ -93,7 +98,7 @@ mod tests {
         let other = folder(&["models/a.gguf", "models/readme.txt", "models/.b.gguf"]);
         let found = find_in(other.path(), None).unwrap();
         assert_eq!(found.path, Path::new("models/a.gguf"));
-        assert!(found.note.unwrap().contains("models/a.gguf"));
+        assert!(found.note.unwrap().contains(&named("a.gguf")));
 
         let both = folder(&["models/a.gguf", DEFAULT]);
         assert_eq!(find_in(both.path(), None).unwrap(), Found { path: DEFAULT.into(), note: None });
@@ -104,7 +109,9 @@ mod tests {
         let two = folder(&["models/a.gguf", "models/b.gguf"]);
         let error = find_in(two.path(), None).unwrap_err().to_string();
         assert!(error.starts_with(&format!("Model file not found: {DEFAULT}")), "{error}");
-        assert!(error.contains("-model models/a.gguf") && error.contains("-model models/b.gguf"), "{error}");
+        for name in ["a.gguf", "b.gguf"] {
+            assert!(error.contains(&format!("-model {}", named(name))), "{error}");
+        }
 
         let none = folder(&[]);
         assert!(find_in(none.path(), None).unwrap_err().to_string().contains("fetch-model.sh"));
@@ -115,6 +122,6 @@ mod tests {
         let folder = folder(&["models/a.gguf"]);
         let error = find_in(folder.path(), Some("models/x.gguf".as_ref())).unwrap_err().to_string();
         assert!(error.starts_with("Model file not found: models/x.gguf"), "{error}");
-        assert!(error.contains("-model models/a.gguf"), "{error}");
+        assert!(error.contains(&format!("-model {}", named("a.gguf"))), "{error}");
     }
 }
