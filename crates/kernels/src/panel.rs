@@ -36,6 +36,7 @@ pub(crate) struct PanelRows {
 
 impl PanelRows {
     /// Different rows: those of the panel, and perhaps more behind.
+    #[allow(dead_code, reason = "asked on x86-64 alone")]
     #[inline]
     pub fn n_rows(&self) -> usize {
         self.n_rows

@@ -690,8 +690,6 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::LoadMode;
-    use std::ops::ControlFlow;
 
     fn source(is_direct: bool) -> Source {
         Source { path: "model".into(), file: tempfile::tempfile().unwrap(), is_direct: AtomicBool::new(is_direct) }
@@ -738,6 +736,8 @@ mod tests {
     #[test]
     #[cfg(any(target_os = "linux", target_os = "macos"))]
     fn short_reads_go_on_where_they_ended() {
+        use crate::storage::LoadMode;
+        use std::ops::ControlFlow;
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), vec![7; 3 << 20]).unwrap();
         let storage = Storage::open(file.path(), LoadMode::Map, &mut |_| ControlFlow::Continue(())).unwrap();
