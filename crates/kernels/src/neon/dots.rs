@@ -9,11 +9,30 @@ use crate::matrix::ActLayout;
 use crate::table::DotArgs;
 
 /// Columns that are computed together: their sums of four rows, a register each at most, leave room for weights.
-const COLS: usize = 4;
+pub(super) const COLS: usize = 4;
 
-/// See [`crate::table::RowDots`].
+/// How the integers of a run are read and multiplied in registers.
+///
+/// # Safety
+/// The CPU has the implementor's instructions; the blocks and run `run` of each column are readable.
+pub(super) unsafe trait RunSums {
+    /// For each column the sums of four rows in lanes: over elements 0..16 and 16..32, or over all in the second place if the format
+    /// has no integer scales.
+    unsafe fn sums<F: Format4, const NC: usize>(
+        blocks: Blocks4,
+        g: usize,
+        x: &[*const u8; COLS],
+        run: usize,
+    ) -> [[int32x4_t; 2]; NC];
+}
+
+/// See [`crate::table::RowDots`]. `One` serves a single column, `Few` several.
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn row_dots<F: Format4, D: Dot>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
+pub(super) unsafe fn row_dots<F: Format4, One: RunSums, Few: RunSums>(
+    args: &DotArgs<'_>,
+    out: &mut [f32],
+    stride: usize,
+) {
     let (n_rows, col_bytes) = (args.n_rows, args.layout.col_bytes());
     for first in (0..n_rows).step_by(ROWS) {
         let n = ROWS.min(n_rows - first);
@@ -27,10 +46,10 @@ pub(super) unsafe fn row_dots<F: Format4, D: Dot>(args: &DotArgs<'_>, out: &mut 
             // SAFETY: rows and columns are those of `args`, whose lengths the caller vouches for.
             unsafe {
                 match n_cols {
-                    1 => tile::<F, D, 1>(rows, &x, args.layout, &mut sums),
-                    2 => tile::<F, D, 2>(rows, &x, args.layout, &mut sums),
-                    3 => tile::<F, D, 3>(rows, &x, args.layout, &mut sums),
-                    _ => tile::<F, D, 4>(rows, &x, args.layout, &mut sums),
+                    1 => tile::<F, One, 1>(rows, &x, args.layout, &mut sums),
+                    2 => tile::<F, Few, 2>(rows, &x, args.layout, &mut sums),
+                    3 => tile::<F, Few, 3>(rows, &x, args.layout, &mut sums),
+                    _ => tile::<F, Few, 4>(rows, &x, args.layout, &mut sums),
                 }
             }
             for (c, sums) in sums.iter().enumerate().take(n_cols) {
@@ -42,7 +61,7 @@ pub(super) unsafe fn row_dots<F: Format4, D: Dot>(args: &DotArgs<'_>, out: &mut 
 
 /// The products of four rows with `NC` columns.
 #[target_feature(enable = "neon")]
-unsafe fn tile<F: Format4, D: Dot, const NC: usize>(
+unsafe fn tile<F: Format4, S: RunSums, const NC: usize>(
     rows: Blocks4,
     x: &[*const u8; COLS],
     layout: ActLayout,
@@ -62,7 +81,7 @@ unsafe fn tile<F: Format4, D: Dot, const NC: usize>(
                 // vouches; the head was written before.
                 unsafe {
                     let head = heads.add($g * Head::<F>::LEN);
-                    run::<F, D, NC>(at, $g, head, x, block * F::BLOCK_RUNS + $g, layout, &mut acc)
+                    run::<F, S, NC>(at, $g, head, x, block * F::BLOCK_RUNS + $g, layout, &mut acc)
                 };
             };
         }
@@ -89,10 +108,10 @@ unsafe fn tile<F: Format4, D: Dot, const NC: usize>(
 /// Adds run `g` of the blocks, which is run `run` of the columns.
 ///
 /// # Safety
-/// The CPU has what `D` needs; blocks, columns and the run's head are readable.
+/// The CPU has what `S` needs; blocks, columns and the run's head are readable.
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn run<F: Format4, D: Dot, const NC: usize>(
+unsafe fn run<F: Format4, S: RunSums, const NC: usize>(
     blocks: Blocks4,
     g: usize,
     head: *const float32x4_t,
@@ -101,29 +120,48 @@ unsafe fn run<F: Format4, D: Dot, const NC: usize>(
     layout: ActLayout,
     acc: &mut [float32x4_t; NC],
 ) {
-    let zero = vdupq_n_s32(0);
-    // Sums of elements 0..16 and 16..32 of each row; without integer scales the first has all.
-    let mut sums = [[[zero; 2]; ROWS]; NC];
     // SAFETY: the caller vouches for all of it.
     unsafe {
-        for r in 0..ROWS {
-            let q = F::quants(blocks[r], g);
-            for c in 0..NC {
-                let x = x[c].add(run * RUN).cast::<i8>();
-                let first = D::add(zero, q[0], vld1q_s8(x));
-                let second = if F::SUB_SCALED { zero } else { first };
-                let second = D::add(second, q[1], vld1q_s8(x.add(16)));
-                sums[c][r] = [first, second];
+        let sums = S::sums::<F, NC>(blocks, g, x, run);
+        for c in 0..NC {
+            let dots = if F::SUB_SCALED { scaled(head, sums[c]) } else { sums[c][1] };
+            acc[c] = accumulate::<F>(acc[c], dots, head, ActRun::read::<F>(x[c], run, layout));
+        }
+    }
+}
+
+// SAFETY: needs what `Dot` needs.
+unsafe impl<D: Dot> RunSums for D {
+    #[target_feature(enable = "neon")]
+    #[inline]
+    unsafe fn sums<F: Format4, const NC: usize>(
+        blocks: Blocks4,
+        g: usize,
+        x: &[*const u8; COLS],
+        run: usize,
+    ) -> [[int32x4_t; 2]; NC] {
+        let zero = vdupq_n_s32(0);
+        let mut sums = [[[zero; 2]; ROWS]; NC];
+        // SAFETY: the caller vouches for all of it.
+        unsafe {
+            for r in 0..ROWS {
+                let q = F::quants(blocks[r], g);
+                for c in 0..NC {
+                    let x = x[c].add(run * RUN).cast::<i8>();
+                    let first = D::add(zero, q[0], vld1q_s8(x));
+                    let second = if F::SUB_SCALED { zero } else { first };
+                    let second = D::add(second, q[1], vld1q_s8(x.add(16)));
+                    sums[c][r] = [first, second];
+                }
             }
         }
-        for c in 0..NC {
-            let all = |half: usize| {
-                let [a, b, c, d] = sums[c];
-                vpaddq_s32(vpaddq_s32(a[half], b[half]), vpaddq_s32(c[half], d[half]))
-            };
-            let dots = if F::SUB_SCALED { scaled(head, [all(0), all(1)]) } else { all(1) };
-            acc[c] = accumulate::<F>(acc[c], dots, head, x[c], run, layout);
+        let mut by_column = [[zero; 2]; NC];
+        for (total, [a, b, c, d]) in by_column.iter_mut().zip(sums) {
+            for half in 0..2 {
+                total[half] = vpaddq_s32(vpaddq_s32(a[half], b[half]), vpaddq_s32(c[half], d[half]));
+            }
         }
+        by_column
     }
 }
 
@@ -139,30 +177,52 @@ pub(super) unsafe fn scaled(head: *const float32x4_t, [first, second]: [int32x4_
     vmlaq_s32(vmulq_s32(first, scales[0]), second, scales[1])
 }
 
+/// What belongs to a run of a column beside its integers.
+#[derive(Clone, Copy)]
+pub(super) struct ActRun {
+    scale: f32,
+    /// Scaled sums: of elements 0..16 and 16..32 if the format is sub-scaled, else of all in the first place.
+    sums: [f32; 2],
+}
+
+impl ActRun {
+    /// # Safety
+    /// `x` is a column that has the run.
+    #[target_feature(enable = "neon")]
+    #[inline]
+    pub(super) unsafe fn read<F: Format4>(x: *const u8, run: usize, layout: ActLayout) -> ActRun {
+        let sums_at = if F::SUB_SCALED { layout.sums16_at() } else { layout.sums32_at() };
+        let mut sums = [0.0; 2];
+        // SAFETY: the caller vouches for the column.
+        unsafe {
+            let float = |at: usize| x.add(at).cast::<f32>().read_unaligned();
+            for i in 0..Head::<F>::N_OFFSETS {
+                sums[i] = float(sums_at + (run * Head::<F>::N_OFFSETS + i) * 4);
+            }
+            ActRun { scale: float(layout.scales_at() + run * 4), sums }
+        }
+    }
+}
+
 /// The float part of a run, the same for row-dots and panels, so that both give the same bits: the rows' integer sums become f32,
 /// times the weights' and the activations' scales, then offsets times the activations' sums.
 ///
 /// # Safety
-/// `head` is the run's, `x` a column that has it.
+/// `head` is the run's.
 #[target_feature(enable = "neon")]
 #[inline]
 pub(super) unsafe fn accumulate<F: Format4>(
     acc: float32x4_t,
     dots: int32x4_t,
     head: *const float32x4_t,
-    x: *const u8,
-    run: usize,
-    layout: ActLayout,
+    act: ActRun,
 ) -> float32x4_t {
-    // SAFETY: the caller vouches for all of it.
+    // SAFETY: the caller vouches for the head.
     unsafe {
-        let float = |at: usize| x.add(at).cast::<f32>().read_unaligned();
-        let scale = vmulq_n_f32(head.read(), float(layout.scales_at() + run * 4));
+        let scale = vmulq_n_f32(head.read(), act.scale);
         let mut acc = vfmaq_f32(acc, vcvtq_f32_s32(dots), scale);
-        let sums_at = if F::SUB_SCALED { layout.sums16_at() } else { layout.sums32_at() };
         for i in 0..Head::<F>::N_OFFSETS {
-            let sum = float(sums_at + (run * Head::<F>::N_OFFSETS + i) * 4);
-            acc = vfmaq_n_f32(acc, head.add(Head::<F>::OFFSETS_AT + i).read(), sum);
+            acc = vfmaq_n_f32(acc, head.add(Head::<F>::OFFSETS_AT + i).read(), act.sums[i]);
         }
         acc
     }

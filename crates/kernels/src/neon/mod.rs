@@ -29,15 +29,15 @@ use crate::table::{Dequantize, MatrixFns, PANEL_COLS, PanelMul, RowDots};
 
 pub(crate) static NEON: MatrixFns = MatrixFns {
     quantize: quantize::quantize,
-    row_dots: row_dots::<dot::Widening>,
+    row_dots: row_dots::<dot::Widening, dot::Widening>,
     panel: |ty, kind| float_panel(ty).filter(|_| kind == ActKind::F32),
     panel_cols: PANEL_COLS,
     dequantize,
 };
 pub(crate) static DOTPROD: MatrixFns = MatrixFns {
     quantize: quantize::quantize,
-    row_dots: row_dots::<dot::Sdot>,
-    panel,
+    row_dots: row_dots::<dot::Sdot, dot::Sdot>,
+    panel: panel::<dot::Sdot>,
     panel_cols: PANEL_COLS,
     dequantize,
 };
@@ -45,11 +45,11 @@ pub(crate) static DOTPROD: MatrixFns = MatrixFns {
 use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
-fn row_dots<D: dot::Dot>(ty: TensorType, kind: ActKind) -> Option<RowDots> {
+fn row_dots<One: dots::RunSums, Few: dots::RunSums>(ty: TensorType, kind: ActKind) -> Option<RowDots> {
     macro_rules! table {
         ($($f:ident),*) => {
             match (ty, kind) {
-                $((TensorType::$f, ActKind::Q8) => Some(dots::row_dots::<$f, D>),
+                $((TensorType::$f, ActKind::Q8) => Some(dots::row_dots::<$f, One, Few>),
                 (TensorType::$f, ActKind::F32) => Some(exact::row_dots::<exact::Blocks<$f>>),)*
                 (TensorType::F32, ActKind::F32) => Some(exact::row_dots::<exact::F32>),
                 (TensorType::F16, ActKind::F32) => Some(exact::row_dots::<exact::F16>),
@@ -61,11 +61,11 @@ fn row_dots<D: dot::Dot>(ty: TensorType, kind: ActKind) -> Option<RowDots> {
     for_each_format!(table)
 }
 
-fn panel(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
+fn panel<S: panel::PanelSums>(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
     macro_rules! table {
         ($($f:ident),*) => {
             match (ty, kind) {
-                $((TensorType::$f, ActKind::Q8) => Some(crate::panel::mul::<panel::Quantised<$f>>),)*
+                $((TensorType::$f, ActKind::Q8) => Some(crate::panel::mul::<S::Panel<$f>>),)*
                 (_, ActKind::F32) => float_panel(ty),
                 _ => None,
             }
