@@ -18,16 +18,19 @@ pub enum Isa {
     Neon,
     /// 64-bit Arm with the dot-product instructions (Cortex since 2018, Apple since the M1).
     Dotprod,
+    /// The same with the 8-bit matrix instructions (Neoverse since the V1, Cortex since 2021, Apple since the M2).
+    I8mm,
 }
 
 impl Isa {
-    const NAMES: [(Isa, &'static str); 6] = [
+    const NAMES: [(Isa, &'static str); 7] = [
         (Isa::Scalar, "scalar"),
         (Isa::Avx2, "avx2"),
         (Isa::AvxVnni, "avxvnni"),
         (Isa::Avx512, "avx512"),
         (Isa::Neon, "neon"),
         (Isa::Dotprod, "dotprod"),
+        (Isa::I8mm, "i8mm"),
     ];
 
     /// Every instruction set that the crate knows, whatever this CPU has.
@@ -70,6 +73,8 @@ impl Isa {
             Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             Isa::Dotprod => Isa::Neon.is_available() && std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Isa::I8mm => Isa::Dotprod.is_available() && std::arch::is_aarch64_feature_detected!("i8mm"),
             // Those of other architectures.
             #[allow(unreachable_patterns, reason = "not on every architecture")]
             _ => false,

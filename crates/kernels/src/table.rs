@@ -103,6 +103,8 @@ static TABLES: &[Kernels] = &[
     Kernels { isa: Isa::Neon, matrix: &neon::NEON, vector: &vector::NEON },
     #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
     Kernels { isa: Isa::Dotprod, matrix: &neon::DOTPROD, vector: &vector::NEON },
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    Kernels { isa: Isa::I8mm, matrix: &neon::I8MM, vector: &vector::NEON },
 ];
 
 impl Kernels {
