@@ -7,7 +7,8 @@
 //!   when it is done steals single chunks from the backs of others. The calling thread is worker 0. A loop allocates
 //!   nothing, and it ends when every *chunk* is done: a worker that never woke up is not waited for.
 //! * [`Split`] is how the output is dealt: each chunk gets a mutable part of it ([`Rows`] of a matrix, [`Blocks`] of
-//!   a slice, elements of a slice, or a tuple of those), disjoint from every other part. Callers need no `unsafe`.
+//!   a slice, elements of a slice, one of those for [`Groups`] of items, or a tuple of them), disjoint from every other
+//!   part. Callers need no `unsafe`.
 //! * [`PerWorker`] is scratch memory, one value a worker, reached through the [`Worker`] token of the running chunk.
 //! * [`available_threads`] says how many workers this process should use: allowed physical cores.
 //!
@@ -37,6 +38,6 @@ mod topology;
 mod worker;
 
 pub use pool::Pool;
-pub use split::{Blocks, Rows, RowsPart, Split};
+pub use split::{Blocks, Groups, Rows, RowsPart, Split};
 pub use topology::available_threads;
 pub use worker::{PerWorker, Worker};

@@ -15,6 +15,7 @@ use sealed::Sealed;
 /// | `&mut [T]` | element `i` | `&mut [T]` |
 /// | [`Blocks`] | `data[i * block..][..block]` | `&mut [T]` |
 /// | [`Rows`] | row `i` of every column | [`RowsPart`] |
+/// | [`Groups`] | item `i / size` of another output | that output's part |
 /// | tuples of up to four | the same item of each | a tuple of parts |
 ///
 /// # Safety
@@ -209,6 +210,49 @@ unsafe impl<T: Send + 'static> Split for Rows<'_, T> {
         // SAFETY: `items` lies within the rows that `into_raw` checked, so the first column holds this element.
         let start = unsafe { raw.start.add(offset) };
         RowsPart { start, stride: raw.stride, n_rows, n_cols: raw.n_cols, _borrow: PhantomData }
+    }
+}
+
+/// An output of one item for each `size` items of the loop, the last for those that are left: a sum or a maximum of what a
+/// chunk computed, say.
+///
+/// No group may be shared by two chunks, so a loop's `grain` has to be a multiple of `size`.
+///
+/// # Panics
+/// [`Pool::run`](crate::Pool::run) does if `size` is 0, or where a chunk starts inside of a group.
+#[derive(Debug)]
+pub struct Groups<S> {
+    /// Items of the loop that share an item of `out`.
+    pub size: usize,
+    /// As many items as there are groups.
+    pub out: S,
+}
+
+#[doc(hidden)]
+pub struct RawGroups<R> {
+    size: usize,
+    out: R,
+}
+
+impl<S: Split> Sealed for Groups<S> {}
+// SAFETY: a part has the groups from items.start / size up to items.end / size, rounded up. `part` sees to it that chunks
+// start where a group does. Of two disjoint chunks the later one then starts with a group whose items all lie at or after the
+// earlier one's end, so they share no group, and `out` keeps the contract for its items.
+unsafe impl<S: Split> Split for Groups<S> {
+    type Raw = RawGroups<S::Raw>;
+    type Part<'p> = S::Part<'p>;
+
+    fn into_raw(self, n_items: usize) -> Self::Raw {
+        assert!(self.size > 0, "groups of 0 items");
+        RawGroups { size: self.size, out: self.out.into_raw(n_items.div_ceil(self.size)) }
+    }
+
+    unsafe fn part<'p>(raw: &Self::Raw, items: Range<usize>) -> Self::Part<'p> {
+        let size = raw.size;
+        assert!(items.start.is_multiple_of(size), "a chunk starts at item {}, within a group of {size}", items.start);
+        // SAFETY: `items` ends within `n_items`, so the groups end within the n_items / size, rounded up, that `out` was
+        // checked for; no other part has one of them (see above); the borrow is the caller's promise, passed on.
+        unsafe { S::part(&raw.out, items.start / size..items.end.div_ceil(size)) }
     }
 }
 

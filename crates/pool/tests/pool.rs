@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use modelembed_pool::{Blocks, PerWorker, Pool, Rows};
+use modelembed_pool::{Blocks, Groups, PerWorker, Pool, Rows};
 
 const THREADS: [usize; 4] = [1, 2, 3, 8];
 
@@ -68,6 +68,40 @@ fn outputs_fall_apart_without_gaps() {
 }
 
 #[test]
+fn a_group_of_items_has_one_place_in_the_output() {
+    for threads in THREADS {
+        let pool = Pool::new(threads);
+        // Groups as large as chunks, smaller, one for all, and a last one that is not full.
+        for (n, grain, size) in [(48usize, 4, 4), (53, 4, 4), (53, 12, 4), (53, 1, 1), (53, 100, 60), (0, 4, 4)] {
+            let n_groups = n.div_ceil(size);
+            let (mut sums, mut matrix) = (vec![0; n_groups], vec![0; 3 * n_groups]);
+            let out = (Groups { size, out: &mut sums[..] }, Groups { size, out: Rows::new(&mut matrix, n_groups, 3) });
+            pool.run(n, grain, out, |items, (sums, mut rows), _| {
+                assert_eq!((sums.len(), rows.n_rows()), (items.len().div_ceil(size), items.len().div_ceil(size)));
+                for (j, i) in items.enumerate() {
+                    sums[j / size] += i + 1;
+                    for c in 0..rows.n_cols() {
+                        rows.column(c)[j / size] += 1000 * c + i + 1;
+                    }
+                }
+            });
+            for (g, &sum) in sums.iter().enumerate() {
+                let items = g * size..n.min((g + 1) * size);
+                let want: usize = items.clone().map(|i| i + 1).sum();
+                let columns = [0, 1, 2].map(|c| matrix[c * n_groups + g]);
+                let all = [sum, columns[0], columns[1], columns[2]];
+                let more = |c: usize| want + 1000 * c * items.len();
+                assert_eq!(
+                    all,
+                    [want, want, more(1), more(2)],
+                    "{threads} threads, {n} by {grain}, group {g} of {size}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn outputs_of_the_wrong_size_are_refused() {
     let pool = Pool::new(2);
     let mut data = vec![0f32; 30];
@@ -85,7 +119,12 @@ fn outputs_of_the_wrong_size_are_refused() {
     try_out("rows overlap", &mut |d| pool.run(11, 1, Rows::new(d, 10, 2), |_, _, _| {}));
     try_out("rows past the end", &mut |d| pool.run(10, 1, Rows::new(d, 11, 3), |_, _, _| {}));
     try_out("rows overflow", &mut |d| pool.run(1, 1, Rows::new(d, usize::MAX, 3), |_, _, _| {}));
+    try_out("too few groups", &mut |d| pool.run(121, 4, Groups { size: 4, out: d }, |_, _, _| {}));
+    try_out("groups of nothing", &mut |d| pool.run(30, 4, Groups { size: 0, out: d }, |_, _, _| {}));
+    try_out("chunks within groups", &mut |d| pool.run(120, 6, Groups { size: 4, out: d }, |_, _, _| {}));
+    try_out("chunks smaller than groups", &mut |d| pool.run(120, 2, Groups { size: 4, out: d }, |_, _, _| {}));
     try_out("no such column", &mut |d| pool.run(10, 1, Rows::new(d, 10, 3), |_, mut part, _| _ = part.column(3)));
+    try_out("FINE: groups", &mut |d| pool.run(118, 8, Groups { size: 4, out: d }, |_, _, _| {}));
     try_out("FINE: rows", &mut |d| pool.run(10, 1, Rows::new(d, 10, 3), |_, _, _| {}));
     try_out("FINE: no columns", &mut |d| pool.run(10, 1, Rows::new(&mut d[..0], 10, 0), |_, _, _| {}));
     try_out("FINE: one column", &mut |d| pool.run(30, 1, Rows::new(d, 1, 1), |_, _, _| {}));
@@ -97,6 +136,10 @@ fn outputs_of_the_wrong_size_are_refused() {
         "rows overlap",
         "rows past the end",
         "rows overflow",
+        "too few groups",
+        "groups of nothing",
+        "chunks within groups",
+        "chunks smaller than groups",
         "no such column",
     ];
     assert_eq!(refused, want);
