@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use modelembed_kernels::{ActKind, ActLayout, Acts, MatRef, Output, Strided};
-use modelembed_pool::{Blocks, Rows, RowsPart, Worker};
+use modelembed_pool::{Blocks, Groups, Rows, RowsPart, Worker};
 use modelembed_text::TokenId;
 
 use crate::arch::Activation;
@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Best, GpuSession};
 use crate::kv::{KeysValuesMut, KvCache};
 use crate::model::Model;
+use crate::peaks::greatest;
 use crate::rope::RopeTable;
 use crate::scratch::{Kinds, Scratch, WIDE_COLS, grain_rows};
 use crate::timing::{Clock, Job};
@@ -344,8 +345,8 @@ impl Pass<'_> {
     }
 
     /// Joins the last block to the residual and computes the logits of some columns, at most
-    /// [`LOGIT_COLS`](crate::scratch::LOGIT_COLS), into `logits`: (columns, n_vocab). Columns may be asked for once, in
-    /// ascending order: they are moved over those asked for before.
+    /// [`LOGIT_COLS`](crate::scratch::LOGIT_COLS), into `logits`: (columns, n_vocab); computed here, they leave their peaks in
+    /// `peaks`. Columns may be asked for once, in ascending order: they are moved over those asked for before.
     pub(crate) fn logits(&mut self, cols: Range<usize>) -> Result<()> {
         let (model, w) = (self.model, self.model.weights());
         if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head()) {
@@ -365,11 +366,12 @@ impl Pass<'_> {
         let layout = ActLayout::new(kind, n_embd);
         let n_inputs = if kinds.q8 { head.add_residuals(layout) } else { n };
         let (output, bias) = (model.matrix(&w.output), w.output_bias.map(|t| model.bytes(&t)));
-        let Scratch { logits, workers, acts, .. } = &mut *self.s;
-        let acts = Acts::new(layout, acts.bytes(kind), n_inputs);
-        let (out, workers) = (Rows::new(&mut logits[..n * n_vocab], n_vocab, n), &*workers);
-        let grain = grain_rows(n_vocab, n, model.pool().threads());
-        model.pool().run(n_vocab, grain, out, |chunk, mut part, worker| {
+        let Scratch { logits, peaks, workers, acts, head_grain: grain, .. } = &mut *self.s;
+        let (acts, workers, grain) = (Acts::new(layout, acts.bytes(kind), n_inputs), &*workers, *grain);
+        let n_stretches = n_vocab.div_ceil(grain);
+        let peaks = Groups { size: grain, out: Rows::new(&mut peaks[..n * n_stretches], n_stretches, n) };
+        let out = (Rows::new(&mut logits[..n * n_vocab], n_vocab, n), peaks);
+        model.pool().run(n_vocab, grain, out, |chunk, (mut part, mut peaks), worker| {
             let rows = chunk.len();
             let tile = &mut workers.get(worker).tile[..n * rows];
             let first = SubRows { part: &mut part, rows: 0..rows };
@@ -381,6 +383,12 @@ impl Pass<'_> {
                 }
             }
             add_bias(bias, chunk, n, &mut out.first);
+            // While the logits are in this core's cache.
+            for c in 0..n {
+                for (peak, stretch) in peaks.column(c).iter_mut().zip(out.first.column(c).chunks(grain)) {
+                    *peak = greatest(stretch);
+                }
+            }
         });
         self.lap(Job::Head);
         Ok(())

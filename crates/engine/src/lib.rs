@@ -45,6 +45,7 @@ mod kv;
 mod locking;
 mod lookup;
 mod model;
+mod peaks;
 mod plan;
 mod prefetch;
 mod residency;

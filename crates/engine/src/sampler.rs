@@ -4,7 +4,7 @@
 //! min-p therefore see probabilities at temperature 1.) Nothing here sorts a vocabulary: each cut is found by
 //! selection, and only what it keeps is sorted.
 
-use std::{cmp::Ordering, collections::VecDeque};
+use std::{cmp::Ordering, collections::VecDeque, mem};
 
 use rand_chacha::{
     ChaCha8Rng,
@@ -12,6 +12,7 @@ use rand_chacha::{
 };
 
 use crate::TokenId;
+use crate::peaks::{Peaks, STRETCH};
 
 /// How the next token is chosen. The defaults are llama.cpp's, but for the seed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -99,6 +100,8 @@ pub struct Sampler {
     /// Recent tokens, each once.
     distinct: Vec<TokenId>,
     candidates: Vec<Candidate>,
+    /// Peaks of logits that came without.
+    peaks: Vec<f32>,
 }
 
 impl Default for Sampler {
@@ -125,6 +128,7 @@ impl Sampler {
             recent: VecDeque::with_capacity(window),
             distinct: Vec::with_capacity(window),
             candidates: Vec::new(),
+            peaks: Vec::new(),
         }
     }
 
@@ -155,11 +159,20 @@ impl Sampler {
     /// of equal logits the lower id counts as more likely. If there is nothing to choose from the answer is token 0.
     /// Allocates when the vocabulary is larger than any before, else not.
     pub fn sample(&mut self, logits: &mut [f32]) -> TokenId {
+        let mut buffer = mem::take(&mut self.peaks);
+        let peaks = Peaks::find(logits, &mut buffer);
+        let id = self.sample_with_peaks(logits, peaks);
+        self.peaks = buffer;
+        id
+    }
+
+    /// [`sample`](Self::sample) where the peaks of the logits are known.
+    pub(crate) fn sample_with_peaks(&mut self, logits: &mut [f32], mut peaks: Peaks<'_>) -> TokenId {
         if self.options.temp == 0.0 {
-            self.penalise(logits, |id| Some(id.0 as usize));
-            return TokenId(argmax(logits).unwrap_or(0) as u32);
+            self.penalise(logits, &mut peaks, |id| Some(id.0 as usize));
+            return TokenId(peaks.argmax(logits).unwrap_or(0) as u32);
         }
-        self.distribution(logits);
+        self.chain(logits, peaks);
         let x = self.random.next_u64();
         draw(&self.candidates, x).unwrap_or(TokenId(0))
     }
@@ -183,30 +196,43 @@ impl Sampler {
     /// [`sample`](Self::sample) from a part of the vocabulary that holds the [`n_best`](Self::n_best) most likely tokens and all
     /// recent ones: `ids` in ascending order, and the logit of each. The answer is the one that all logits give.
     pub fn sample_best(&mut self, ids: &[TokenId], logits: &mut [f32]) -> TokenId {
-        self.penalise(logits, |id| ids.binary_search(&id).ok());
-        if self.options.temp == 0.0 {
-            return argmax(logits).map_or(TokenId(0), |i| ids[i]);
-        }
-        self.candidates.clear();
-        select_top_k(logits, self.options.top_k.min(logits.len()), &mut self.candidates);
-        let kept = self.sum_of_candidates();
-        self.cut(kept);
-        let x = self.random.next_u64();
-        draw(&self.candidates, x).map_or(TokenId(0), |place| ids[place.0 as usize])
+        let mut buffer = mem::take(&mut self.peaks);
+        let mut peaks = Peaks::find(logits, &mut buffer);
+        self.penalise(logits, &mut peaks, |id| ids.binary_search(&id).ok());
+        let place = if self.options.temp == 0.0 {
+            peaks.argmax(logits)
+        } else {
+            select_top_k(logits, &peaks, self.options.top_k.min(logits.len()), &mut self.candidates);
+            let kept = self.sum_of_candidates();
+            self.cut(kept);
+            let x = self.random.next_u64();
+            draw(&self.candidates, x).map(|place| place.0 as usize)
+        };
+        self.peaks = buffer;
+        place.map_or(TokenId(0), |i| ids[i])
     }
 
     /// The tokens that [`Sampler::sample`] chooses among, with their probabilities after the whole chain: most likely
     /// first, or in order of id if the options cut nothing. Takes nothing from the random stream.
     pub fn distribution(&mut self, logits: &mut [f32]) -> &[Candidate] {
-        self.penalise(logits, |id| Some(id.0 as usize));
+        let mut buffer = mem::take(&mut self.peaks);
+        let peaks = Peaks::find(logits, &mut buffer);
+        self.chain(logits, peaks);
+        self.peaks = buffer;
+        &self.candidates
+    }
+
+    /// Fills `candidates` with the [`distribution`](Self::distribution).
+    fn chain(&mut self, logits: &mut [f32], mut peaks: Peaks<'_>) {
+        self.penalise(logits, &mut peaks, |id| Some(id.0 as usize));
         self.candidates.clear();
         if self.options.temp == 0.0 {
-            self.candidates.extend(argmax(logits).map(|i| Candidate { p: 1.0, ..candidate(i, logits[i]) }));
-            return &self.candidates;
+            let best = peaks.argmax(logits);
+            self.candidates.extend(best.map(|i| Candidate { p: 1.0, ..candidate(i, logits[i]) }));
+            return;
         }
-        let kept = self.select(logits);
+        let kept = self.select(logits, &peaks);
         self.cut(kept);
-        &self.candidates
     }
 
     /// Leaves of the candidates what top-p and min-p keep, given the largest logit and the sum that top-p refers to, and gives
@@ -237,14 +263,14 @@ impl Sampler {
 
     /// Fills `candidates` with the top k, or with all tokens that later steps may keep. Returns the largest logit and,
     /// for top-p, the sum of exp(logit - largest) over what is in question.
-    fn select(&mut self, logits: &[f32]) -> (f32, f64) {
+    fn select(&mut self, logits: &[f32], peaks: &Peaks<'_>) -> (f32, f64) {
         let SamplerOptions { top_k, top_p, min_p, .. } = self.options;
         let kept = &mut self.candidates;
         if 0 < top_k && top_k < logits.len() {
-            select_top_k(logits, top_k, kept);
+            select_top_k(logits, peaks, top_k, kept);
             return self.sum_of_candidates();
         }
-        let max = argmax(logits).map_or(0.0, |i| finite(logits[i]));
+        let max = Some(peaks.greatest()).filter(|&max| max > f32::NEG_INFINITY).map_or(0.0, finite);
         let cut = if top_p < 1.0 { Nucleus::find(logits, max, top_p) } else { Nucleus::EVERYTHING };
         kept.reserve(logits.len());
         gather(logits, max, &cut, min_p, kept);
@@ -254,20 +280,19 @@ impl Sampler {
         (max, cut.total)
     }
 
-    /// Changes the logits of recent tokens; `place` tells where a token's is.
-    fn penalise(&mut self, logits: &mut [f32], place: impl Fn(TokenId) -> Option<usize>) {
+    /// Changes the logits of recent tokens, and the peaks with them; `place` tells where a token's is.
+    fn penalise(&mut self, logits: &mut [f32], peaks: &mut Peaks<'_>, place: impl Fn(TokenId) -> Option<usize>) {
         self.distinct.clear();
         self.distinct.extend(&self.recent);
         self.distinct.sort_unstable();
         self.distinct.dedup();
         for id in &self.distinct {
-            let Some(logit) = place(*id).and_then(|i| logits.get_mut(i)) else { continue };
-            if !logit.is_finite() {
-                continue;
-            }
+            let Some(i) = place(*id) else { continue };
+            let Some(&before) = logits.get(i).filter(|logit| logit.is_finite()) else { continue };
             // Dividing a negative logit would make the token more likely.
             let penalty = self.options.repeat_penalty;
-            *logit = finite(if *logit <= 0.0 { *logit * penalty } else { *logit / penalty });
+            logits[i] = finite(if before <= 0.0 { before * penalty } else { before / penalty });
+            peaks.update(logits, i, before);
         }
     }
 }
@@ -293,67 +318,42 @@ fn candidate(i: usize, logit: f32) -> Candidate {
     Candidate { id: TokenId(i as u32), p: 0.0, logit: finite(logit) }
 }
 
-/// Logits that are looked at together: most stretches of a vocabulary hold nothing of interest.
-const STRETCH: usize = 256;
-
-/// Largest of some values; minus infinity if all are NaN. As many lanes as vector instructions need to hide latency.
-fn max_of(values: &[f32]) -> f32 {
-    const LANES: usize = 32;
-    let larger = |m: f32, x: f32| if x > m { x } else { m };
-    let (groups, rest) = values.as_chunks::<LANES>();
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for group in groups {
-        for (lane, &x) in lanes.iter_mut().zip(group) {
-            *lane = larger(*lane, x);
-        }
-    }
-    let mut n = LANES;
-    while n > 1 {
-        n /= 2;
-        for i in 0..n {
-            lanes[i] = larger(lanes[i], lanes[i + n]);
-        }
-    }
-    rest.iter().copied().fold(lanes[0], larger)
-}
-
-/// Index of the largest logit, the first of equals; None if there is none above minus infinity.
-fn argmax(logits: &[f32]) -> Option<usize> {
-    let mut max = f32::NEG_INFINITY;
-    let mut start = None;
-    for (i, stretch) in logits.chunks(STRETCH).enumerate() {
-        let best = max_of(stretch);
-        if best > max {
-            (max, start) = (best, Some(i * STRETCH));
-        }
-    }
-    let start = start?;
-    logits[start..].iter().position(|&x| x == max).map(|i| start + i)
-}
-
 /// Fills `best` with the `k` most likely tokens in order.
-fn select_top_k(logits: &[f32], k: usize, best: &mut Vec<Candidate>) {
-    // Room beyond k makes a selection rare; a selection over 2k + 256 elements then costs a few steps an element.
-    const SLACK: usize = 256;
-    let room = (2 * k + SLACK).min(logits.len());
-    best.reserve(room);
-    // What a token must exceed. Equal is not enough: k tokens with lower ids have at least this logit.
-    let mut bar = f32::NEG_INFINITY;
-    for (stretch, values) in logits.chunks(STRETCH).enumerate() {
-        if max_of(values) <= bar {
-            continue;
-        }
-        for (i, &logit) in values.iter().enumerate() {
-            if logit > bar {
-                best.push(candidate(stretch * STRETCH + i, logit));
-                if best.len() == room {
-                    bar = keep_best(best, k);
-                }
-            }
+fn select_top_k(logits: &[f32], peaks: &Peaks<'_>, k: usize, best: &mut Vec<Candidate>) {
+    best.clear();
+    best.reserve(room_for(k).min(logits.len()));
+    // What a token must exceed. From the start that is all below the k-th greatest peak: k tokens have logits from there on.
+    add_above(peaks.values, 0, f32::NEG_INFINITY, k, best);
+    let mut bar = keep_best(best, k).next_down();
+    best.clear();
+    for (i, (stretch, &peak)) in logits.chunks(peaks.stretch).zip(&*peaks.values).enumerate() {
+        if peak > bar {
+            bar = add_above(stretch, i * peaks.stretch, bar, k, best);
         }
     }
     keep_best(best, k);
     best.sort_unstable_by(more_likely);
+}
+
+/// Candidates that are collected before the `k` best of them are selected. Room beyond k makes a selection rare; one over so many
+/// costs a few steps an element.
+fn room_for(k: usize) -> usize {
+    const SLACK: usize = 256;
+    2 * k + SLACK
+}
+
+/// Adds the logits above `bar` of the tokens from `first` on, and leaves the `k` best where it gets too many. Returns the new bar.
+fn add_above(logits: &[f32], first: usize, mut bar: f32, k: usize, best: &mut Vec<Candidate>) -> f32 {
+    for (i, &logit) in logits.iter().enumerate() {
+        if logit > bar {
+            best.push(candidate(first + i, logit));
+            if best.len() == room_for(k) {
+                // Equal is not enough from now on: k tokens with lower ids have at least this logit.
+                bar = keep_best(best, k);
+            }
+        }
+    }
+    bar
 }
 
 /// Keeps the `k` most likely candidates, in any order. Returns the smallest logit kept if there are that many.
@@ -472,7 +472,10 @@ fn exp(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use modelembed_testkit::Rng;
+
     use super::*;
+    use crate::peaks::greatest;
 
     #[test]
     fn exp_is_close() {
@@ -484,6 +487,81 @@ mod tests {
         assert_eq!(exp(0.0), 1.0);
         assert_eq!(exp(f32::MIN), 0.0);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+    }
+
+    /// Logits of each kind that a sampler may meet, most of them in many places.
+    fn some_logits(n: usize, kind: usize, rng: &mut Rng) -> Vec<f32> {
+        const STRANGE: [f32; 4] = [f32::NAN, f32::NEG_INFINITY, f32::INFINITY, f32::MIN];
+        let mut one = |_| match kind {
+            0 => rng.normal(),
+            1 => (2.0 * rng.normal()).round(),
+            2 if rng.below(3) == 0 => STRANGE[rng.below(2)],
+            3 if rng.below(3) == 0 => STRANGE[rng.below(STRANGE.len())],
+            4 => STRANGE[rng.below(2)],
+            5 => -0.0,
+            _ => (8.0 * rng.normal()).round() / 4.0,
+        };
+        (0..n).map(&mut one).collect()
+    }
+
+    /// The chain by its description: changes the logits of `recent` tokens, then sorts everything.
+    fn by_sorting(mut logits: Vec<f32>, recent: &[TokenId], o: &SamplerOptions) -> Vec<u32> {
+        let mut recent = recent.to_vec();
+        recent.sort_unstable();
+        recent.dedup();
+        for id in recent {
+            if let Some(x) = logits.get_mut(id.0 as usize).filter(|x| x.is_finite()) {
+                *x = if *x <= 0.0 { *x * o.repeat_penalty } else { *x / o.repeat_penalty };
+                *x = x.clamp(f32::MIN, f32::MAX);
+            }
+        }
+        let mut ids: Vec<u32> = (0..logits.len() as u32).filter(|&i| logits[i as usize] > f32::NEG_INFINITY).collect();
+        ids.sort_by(|&a, &b| logits[b as usize].partial_cmp(&logits[a as usize]).expect("numbers"));
+        ids.truncate(if o.temp == 0.0 { 1 } else { o.top_k });
+        ids
+    }
+
+    #[test]
+    fn peaks_of_any_stretch_choose_what_sorting_all_logits_does() {
+        let mut rng = Rng::new(11);
+        let plain = SamplerOptions { top_p: 1.0, min_p: 0.0, repeat_last_n: 20, ..SamplerOptions::default() };
+        let mut wrong = Vec::new();
+        for (case, n) in [1, 5, 255, 256, 257, 320, 1000, 3001].into_iter().cycle().take(144).enumerate() {
+            let options = SamplerOptions {
+                temp: [0.0, 1.0][case / 8 % 2],
+                top_k: [1, 4, 40, 300][case % 4].min(n - 1),
+                repeat_penalty: [1.0, 1.3, 0.7][case / 16 % 3],
+                ..plain
+            };
+            let logits = some_logits(n, case / 8 % 7, &mut rng);
+            for stretch in [1, 16, 48, STRETCH, 4000] {
+                let (mut own, mut given) = (Sampler::with_valid(options), Sampler::with_valid(options));
+                for step in 0..12 {
+                    let recent: Vec<TokenId> = own.recent().collect();
+                    let mut all = logits.clone();
+                    let mut values: Vec<f32> = all.chunks(stretch).map(greatest).collect();
+                    let peaks = Peaks { stretch, values: &mut values };
+                    let ids = (own.sample(&mut logits.clone()), given.sample_with_peaks(&mut all, peaks));
+                    let want = by_sorting(logits.clone(), &recent, &options);
+                    let kept: Vec<u32> = given.candidates.iter().map(|c| c.id.0).collect();
+                    let is_right = match options {
+                        SamplerOptions { temp: 0.0, .. } => ids.1.0 == want.first().copied().unwrap_or(0),
+                        // All of them, in order of id.
+                        SamplerOptions { top_k: 0, .. } => true,
+                        _ => kept == want && given.candidates == own.candidates,
+                    };
+                    if ids.0 != ids.1 || !is_right {
+                        wrong.push((case, n, stretch, step, options, ids, kept, want));
+                    }
+                    // The chosen one, a neighbour and the last token.
+                    for id in [ids.0, TokenId(ids.0.0 + 1), TokenId(n as u32 - 1)] {
+                        own.accept(id);
+                        given.accept(id);
+                    }
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{} differ, the first one: {:?}", wrong.len(), wrong[0]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use modelembed_storage::Reserved;
 use crate::attention::{self, AttentionScratch};
 use crate::config::Config;
 use crate::error::Result;
+use crate::peaks::Peaks;
 
 /// Rows that a worker computes at a time at most: bounds its private output tile.
 pub(crate) const MAX_GRAIN_ROWS: usize = 256;
@@ -80,6 +81,10 @@ pub(crate) struct Scratch {
     pub(crate) partials: Reserved<f32>,
     /// (columns, n_vocab).
     pub(crate) logits: Reserved<f32>,
+    /// The greatest of each `head_grain` logits, where the output head is computed here: (columns, stretches).
+    pub(crate) peaks: Box<[f32]>,
+    /// Rows of the output head that a worker takes at a time.
+    pub(crate) head_grain: usize,
     pub(crate) workers: PerWorker<WorkerScratch>,
 }
 
@@ -89,6 +94,7 @@ impl Scratch {
         let longest = config.n_embd.max(config.n_ff).max(config.q_rows());
         let n_rot = config.rope.n_rot;
         let tile = tile_len(cols);
+        let head_grain = grain_rows(n_vocab, LOGIT_COLS, pool.threads());
         let mut failed = None;
         let workers = PerWorker::new(pool, |_| WorkerScratch {
             vector: vec![0.0; longest].into(),
@@ -114,8 +120,17 @@ impl Scratch {
             angles_windowed: vec![0.0; if config.window.is_some() { cols * n_rot } else { 0 }],
             partials: Reserved::zeroed(attention::partials_len(config, capacity))?,
             logits: Reserved::zeroed(LOGIT_COLS * n_vocab)?,
+            peaks: vec![0.0; LOGIT_COLS * n_vocab.div_ceil(head_grain)].into(),
+            head_grain,
             workers,
         })
+    }
+
+    /// The logits of a column and their peaks.
+    pub(crate) fn logits_of(&mut self, column: usize) -> (&mut [f32], Peaks<'_>) {
+        let (n_vocab, n_stretches) = (self.logits.len() / LOGIT_COLS, self.peaks.len() / LOGIT_COLS);
+        let values = &mut self.peaks[column * n_stretches..][..n_stretches];
+        (&mut self.logits[column * n_vocab..][..n_vocab], Peaks { stretch: self.head_grain, values })
     }
 }
 

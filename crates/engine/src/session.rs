@@ -190,8 +190,9 @@ impl Session {
         if let Some(best) = self.best.as_mut().and_then(|all| all.get_mut(index)) {
             return sampler.sample_best(&best.ids, &mut best.logits);
         }
-        let n_vocab = self.model.n_vocab();
-        sampler.sample(&mut self.scratch.logits[index * n_vocab..][..n_vocab])
+        let head_is_here = self.gpu.as_ref().is_none_or(|gpu| !gpu.has_head());
+        let (logits, peaks) = self.scratch.logits_of(index);
+        if head_is_here { sampler.sample_with_peaks(logits, peaks) } else { sampler.sample(logits) }
     }
 
     /// Appends tokens and calls `each` with the index and the logits (n_vocab) of every one of them, in order.
