@@ -36,7 +36,6 @@ pub(crate) struct PanelRows {
 
 impl PanelRows {
     /// Different rows: those of the panel, and perhaps more behind.
-    #[allow(dead_code, reason = "asked on x86-64 alone")]
     #[inline]
     pub fn n_rows(&self) -> usize {
         self.n_rows

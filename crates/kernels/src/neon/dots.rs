@@ -180,9 +180,9 @@ pub(super) unsafe fn scaled(head: *const float32x4_t, [first, second]: [int32x4_
 /// What belongs to a run of a column beside its integers.
 #[derive(Clone, Copy)]
 pub(super) struct ActRun {
-    scale: f32,
+    pub scale: f32,
     /// Scaled sums: of elements 0..16 and 16..32 if the format is sub-scaled, else of all in the first place.
-    sums: [f32; 2],
+    pub sums: [f32; 2],
 }
 
 impl ActRun {

@@ -7,6 +7,8 @@
 //!     for each eight rows, for each four columns:
 //!         acc += records * columns              loads, `smmla` and the float part; one `zip` four products
 //! ```
+//! Of 32 registers, eight hold integer sums, eight f32 sums, four weights and four columns; where halves of a run have integer scales,
+//! eight hold the sums of the first half.
 
 use std::arch::aarch64::*;
 use std::mem::MaybeUninit;
@@ -30,7 +32,9 @@ const CHUNK: usize = 16;
 #[repr(C)]
 pub(super) struct Run4 {
     ints: [[int8x16_t; 4]; MAX_PAIRS], // (pairs, eights of elements, two columns of eight)
-    floats: [ActRun; panel::COLS],
+    // Of one kind together, so that one load brings those of two columns.
+    scales: [f32; panel::COLS],
+    sums: [[f32; panel::COLS]; 2],
 }
 
 /// The panels of a format.
@@ -105,8 +109,9 @@ unsafe fn pair_columns<F: Format4>(cols: &TileCols, col: usize, run: usize, pair
                     [ints[p][half * 2], ints[p][half * 2 + 1]] = two;
                 }
             }
-            let floats = std::array::from_fn(|c| ActRun::read::<F>(x[c], run, cols.layout));
-            paired.write(Run4 { ints, floats });
+            let acts: [ActRun; panel::COLS] = std::array::from_fn(|c| ActRun::read::<F>(x[c], run, cols.layout));
+            let sums = std::array::from_fn(|i| acts.map(|act| act.sums[i]));
+            paired.write(Run4 { ints, scales: acts.map(|act| act.scale), sums });
         }
     }
 }
@@ -162,6 +167,7 @@ unsafe impl PanelSums for Smmla {
     #[inline]
     unsafe fn act_run<F: Format4>(cols: *const Run4, run: usize, c: usize) -> ActRun {
         // SAFETY: the caller vouches for the run.
-        unsafe { (*cols.add(run)).floats[c] }
+        let cols = unsafe { &*cols.add(run) };
+        ActRun { scale: cols.scales[c], sums: [cols.sums[0][c], cols.sums[1][c]] }
     }
 }
