@@ -288,16 +288,6 @@ impl Words for Ymm {
     }
 
     #[inline(always)]
-    unsafe fn load_words_part(from: *const i16, n: usize) -> __m256i {
-        let mut copy = [0i16; 2 * N];
-        // SAFETY: n integers can be read, and n < 16 fit into the copy.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from, copy.as_mut_ptr(), n);
-            Self::load_words(copy.as_ptr())
-        }
-    }
-
-    #[inline(always)]
     unsafe fn store_words(words: __m256i, to: *mut i16) {
         // SAFETY: see above.
         unsafe { _mm256_storeu_si256(to.cast(), words) }
@@ -316,17 +306,6 @@ impl Words for Ymm {
             let first = _mm256_cvtepi16_epi32(_mm_loadu_si128(first.cast()));
             let second = _mm256_cvtepi16_epi32(_mm_loadu_si128(second.cast()));
             _mm256_blend_epi16::<0xaa>(first, _mm256_slli_epi32::<16>(second))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn pair_part(first: *const i16, second: *const i16, n: usize) -> __m256i {
-        let mut copies = [[0i16; N]; 2];
-        // SAFETY: n integers of each can be read, and n < 8 fit into a copy.
-        unsafe {
-            std::ptr::copy_nonoverlapping(first, copies[0].as_mut_ptr(), n);
-            std::ptr::copy_nonoverlapping(second, copies[1].as_mut_ptr(), n);
-            Self::pair(copies[0].as_ptr(), copies[1].as_ptr())
         }
     }
 
@@ -364,18 +343,9 @@ impl Words for Ymm {
     }
 
     #[inline(always)]
-    unsafe fn store_word_columns(four: [__m256i; 4], to: *mut i16, stride: usize) {
-        // SAFETY: see above; the bits are moved only.
-        unsafe {
-            let [a, b, c, d] = four;
-            let four = [
-                Ymm(_mm256_castsi256_ps(a)),
-                Ymm(_mm256_castsi256_ps(b)),
-                Ymm(_mm256_castsi256_ps(c)),
-                Ymm(_mm256_castsi256_ps(d)),
-            ];
-            Self::store_columns(four, to.cast(), stride);
-        }
+    unsafe fn as_lanes(words: __m256i) -> Self {
+        // SAFETY: see above.
+        Ymm(unsafe { _mm256_castsi256_ps(words) })
     }
 }
 

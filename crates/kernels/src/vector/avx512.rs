@@ -356,18 +356,9 @@ impl Words for Zmm {
     }
 
     #[inline(always)]
-    unsafe fn store_word_columns(four: [__m512i; 4], to: *mut i16, stride: usize) {
-        // SAFETY: see above; the bits are moved only.
-        unsafe {
-            let [a, b, c, d] = four;
-            let four = [
-                Zmm(_mm512_castsi512_ps(a)),
-                Zmm(_mm512_castsi512_ps(b)),
-                Zmm(_mm512_castsi512_ps(c)),
-                Zmm(_mm512_castsi512_ps(d)),
-            ];
-            Self::store_columns(four, to.cast(), stride);
-        }
+    unsafe fn as_lanes(words: __m512i) -> Self {
+        // SAFETY: see above.
+        Zmm(unsafe { _mm512_castsi512_ps(words) })
     }
 }
 

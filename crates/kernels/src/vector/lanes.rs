@@ -96,14 +96,31 @@ pub(crate) trait Words: Lanes {
     /// `2 * N` integers.
     unsafe fn load_words(from: *const i16) -> Self::Int;
     /// The first `n < 2 * N` integers, zero behind them.
-    unsafe fn load_words_part(from: *const i16, n: usize) -> Self::Int;
+    #[inline(always)]
+    unsafe fn load_words_part(from: *const i16, n: usize) -> Self::Int {
+        let mut copy = [0; MAX_INTEGERS];
+        // SAFETY: n integers can be read, and fit into the copy, which has a register of them.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, copy.as_mut_ptr(), n);
+            Self::load_words(copy.as_ptr())
+        }
+    }
     unsafe fn store_words(words: Self::Int, to: *mut i16);
     /// Two neighbouring integers, in all words.
     unsafe fn splat_word(from: *const i16) -> Self::Int;
     /// `N` integers of two rows: element `i` of both is word `i`.
     unsafe fn pair(first: *const i16, second: *const i16) -> Self::Int;
     /// The first `n < N` of them, zero in the other words.
-    unsafe fn pair_part(first: *const i16, second: *const i16, n: usize) -> Self::Int;
+    #[inline(always)]
+    unsafe fn pair_part(first: *const i16, second: *const i16, n: usize) -> Self::Int {
+        let mut copies = [[0; MAX_INTEGERS / 2]; 2];
+        // SAFETY: n integers of each can be read, and fit into a copy, which has N of them.
+        unsafe {
+            std::ptr::copy_nonoverlapping(first, copies[0].as_mut_ptr(), n);
+            std::ptr::copy_nonoverlapping(second, copies[1].as_mut_ptr(), n);
+            Self::pair(copies[0].as_ptr(), copies[1].as_ptr())
+        }
+    }
     /// Adds to each sum the two products of its word of `a` and `b`; wraps around on overflow.
     unsafe fn dot(sums: Self::Int, a: Self::Int, b: Self::Int) -> Self::Int;
     /// Sums as f32.
@@ -112,9 +129,22 @@ pub(crate) trait Words: Lanes {
     unsafe fn store_i16(self, to: *mut i16);
     /// The sums of the words of four registers, as f32.
     unsafe fn sum4_words(tile: [Self::Int; 4]) -> [f32; 4];
+    /// Words as lanes of the same bits.
+    unsafe fn as_lanes(words: Self::Int) -> Self;
     /// Word `i` of the four registers to words `i * stride..` of `to`.
-    unsafe fn store_word_columns(four: [Self::Int; 4], to: *mut i16, stride: usize);
+    #[inline(always)]
+    unsafe fn store_word_columns(four: [Self::Int; 4], to: *mut i16, stride: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let [a, b, c, d] = four;
+            let four = [Self::as_lanes(a), Self::as_lanes(b), Self::as_lanes(c), Self::as_lanes(d)];
+            Self::store_columns(four, to.cast(), stride);
+        }
+    }
 }
+
+/// Integers of the widest register.
+const MAX_INTEGERS: usize = 32;
 
 /// Runs `body` for every run of lanes of `0..len` of the f32 at `from`, with the register, its offset and its number of lanes; the last
 /// run may be partial.

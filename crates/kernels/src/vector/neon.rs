@@ -300,16 +300,6 @@ impl Words for Quad {
     }
 
     #[inline(always)]
-    unsafe fn load_words_part(from: *const i16, n: usize) -> int16x8_t {
-        let mut copy = [0i16; 2 * N];
-        // SAFETY: n integers can be read, and n < 8 fit into the copy.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from, copy.as_mut_ptr(), n);
-            vld1q_s16(copy.as_ptr())
-        }
-    }
-
-    #[inline(always)]
     unsafe fn store_words(words: int16x8_t, to: *mut i16) {
         // SAFETY: see above.
         unsafe { vst1q_s16(to, words) }
@@ -327,17 +317,6 @@ impl Words for Quad {
         unsafe {
             let (first, second) = (vld1_s16(first), vld1_s16(second));
             vcombine_s16(vzip1_s16(first, second), vzip2_s16(first, second))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn pair_part(first: *const i16, second: *const i16, n: usize) -> int16x8_t {
-        let mut copies = [[0i16; N]; 2];
-        // SAFETY: n integers of each can be read, and n < 4 fit into a copy.
-        unsafe {
-            std::ptr::copy_nonoverlapping(first, copies[0].as_mut_ptr(), n);
-            std::ptr::copy_nonoverlapping(second, copies[1].as_mut_ptr(), n);
-            Self::pair(copies[0].as_ptr(), copies[1].as_ptr())
         }
     }
 
@@ -374,18 +353,9 @@ impl Words for Quad {
     }
 
     #[inline(always)]
-    unsafe fn store_word_columns(four: [int16x8_t; 4], to: *mut i16, stride: usize) {
-        // SAFETY: see above; the bits are moved only.
-        unsafe {
-            let [a, b, c, d] = four;
-            let four = [
-                Quad(vreinterpretq_f32_s16(a)),
-                Quad(vreinterpretq_f32_s16(b)),
-                Quad(vreinterpretq_f32_s16(c)),
-                Quad(vreinterpretq_f32_s16(d)),
-            ];
-            Self::store_columns(four, to.cast(), stride);
-        }
+    unsafe fn as_lanes(words: int16x8_t) -> Self {
+        // SAFETY: see above.
+        Quad(unsafe { vreinterpretq_f32_s16(words) })
     }
 }
 

@@ -237,13 +237,6 @@ impl Words for Portable {
     }
 
     #[inline(always)]
-    unsafe fn load_words_part(from: *const i16, n: usize) -> [i32; N] {
-        // SAFETY: called for i < n only.
-        let read = |i: usize| if i < n { unsafe { from.add(i).read_unaligned() } } else { 0 };
-        std::array::from_fn(|i| word(read(2 * i), read(2 * i + 1)))
-    }
-
-    #[inline(always)]
     unsafe fn store_words(words: [i32; N], to: *mut i16) {
         // SAFETY: valid for 2 N integers.
         unsafe { to.cast::<[i32; N]>().write_unaligned(words) }
@@ -260,13 +253,6 @@ impl Words for Portable {
         // SAFETY: valid for N integers each.
         let [first, second] = unsafe { [first, second].map(|p| p.cast::<[i16; N]>().read_unaligned()) };
         std::array::from_fn(|i| word(first[i], second[i]))
-    }
-
-    #[inline(always)]
-    unsafe fn pair_part(first: *const i16, second: *const i16, n: usize) -> [i32; N] {
-        // SAFETY: called for i < n only.
-        let read = |p: *const i16, i: usize| if i < n { unsafe { p.add(i).read_unaligned() } } else { 0 };
-        std::array::from_fn(|i| word(read(first, i), read(second, i)))
     }
 
     #[inline(always)]
@@ -296,13 +282,8 @@ impl Words for Portable {
     }
 
     #[inline(always)]
-    unsafe fn store_word_columns(four: [[i32; N]; 4], to: *mut i16, stride: usize) {
-        for (p, words) in four.iter().enumerate() {
-            for (i, word) in words.iter().enumerate() {
-                // SAFETY: the caller's promise.
-                unsafe { to.cast::<i32>().add(i * stride + p).write_unaligned(*word) };
-            }
-        }
+    unsafe fn as_lanes(words: [i32; N]) -> Self {
+        Portable(words.map(|word| f32::from_bits(word as u32)))
     }
 }
 
