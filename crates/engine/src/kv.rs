@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 /// What keys and values are stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CacheType {
-    /// 16-bit integers with a scale in f32 for each head's key or value: as exact as half precision, and multiplied as they are. Heads
-    /// must be at most 512 elements long.
+    /// 16-bit integers with a scale in f32 for each head's key or value: as exact as half precision on the models that were measured,
+    /// and multiplied as they are. Heads must be at most 512 elements long.
     I16,
     /// Half precision.
     F16,
@@ -202,10 +202,8 @@ impl KvCache {
             match &mut self.data {
                 Data::I16 { k, v, k_scales, v_scales } => {
                     let ((source, moved), (scales, moved_scales)) = (rows, scales);
-                    v.copy_within(source.clone(), moved.start);
-                    k.copy_within(source, moved.start);
-                    v_scales.copy_within(scales.clone(), moved_scales.start);
-                    k_scales.copy_within(scales, moved_scales.start);
+                    slide(k, v, source, moved.start);
+                    slide(k_scales, v_scales, scales, moved_scales.start);
                     for (key, scale) in k[moved].chunks_exact_mut(d).zip(&mut k_scales[moved_scales]) {
                         kernels.from_i16(key, *scale, &mut wide);
                         rotate(layer, &mut wide);
@@ -214,8 +212,7 @@ impl KvCache {
                 }
                 Data::F16 { k, v } => {
                     let (source, moved) = rows;
-                    v.copy_within(source.clone(), moved.start);
-                    k.copy_within(source, moved.start);
+                    slide(k, v, source, moved.start);
                     for key in k[moved].chunks_exact_mut(d) {
                         kernels.from_f16(key, &mut wide);
                         rotate(layer, &mut wide);
@@ -224,8 +221,7 @@ impl KvCache {
                 }
                 Data::Q8 { k, v } => {
                     let (source, moved) = bytes;
-                    v.copy_within(source.clone(), moved.start);
-                    k.copy_within(source, moved.start);
+                    slide(k, v, source, moved.start);
                     for key in k[moved].chunks_exact_mut(row_bytes) {
                         kernels.from_q8_0(key, &mut wide);
                         rotate(layer, &mut wide);
@@ -234,11 +230,16 @@ impl KvCache {
                 }
                 Data::F32 { k, v } => {
                     let (source, moved) = rows;
-                    v.copy_within(source.clone(), moved.start);
-                    k.copy_within(source, moved.start);
+                    slide(k, v, source, moved.start);
                     k[moved].chunks_exact_mut(d).for_each(|key| rotate(layer, key));
                 }
             }
         }
     }
+}
+
+/// Moves a range of both to `to`.
+fn slide<T: Copy>(k: &mut [T], v: &mut [T], from: Range<usize>, to: usize) {
+    v.copy_within(from.clone(), to);
+    k.copy_within(from, to);
 }

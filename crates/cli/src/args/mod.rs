@@ -75,8 +75,8 @@ pub struct CommonArgs {
     /// Number format of activations: q8 is fast, f32 exact
     #[arg(long, global = true, value_name = "KIND", value_enum, default_value_t = Activations::Q8)]
     pub activations: Activations,
-    /// Number format of the KV cache [default: i16, or f32 with -activations f32]; i16 is as exact as f16 and faster, q8_0 takes half the
-    /// memory
+    /// Number format of the KV cache [default: i16, or f32 with -activations f32]; i16 is as exact as f16 and faster
+    /// at prompts, q8_0 takes half the memory
     #[arg(long, global = true, value_name = "TYPE", value_enum)]
     pub cache_type: Option<CacheType>,
     /// Instruction set of the kernels [default: the best that the CPU has]

@@ -84,7 +84,7 @@ pub struct AttnInput<'a, T = u16> {
     pub q: &'a [f32],
     /// Elements of a head.
     pub head_dim: usize,
-    /// `(n_pos, head_dim)`, in half precision (bits in a `u16`), Q8_0 blocks (bytes) or f32.
+    /// `(n_pos, head_dim)`, in half precision (bits in a `u16`), 16-bit integers, Q8_0 blocks (bytes) or f32.
     pub k: &'a [T],
     /// `(n_pos, head_dim)`.
     pub v: &'a [T],

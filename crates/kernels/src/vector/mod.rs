@@ -197,7 +197,8 @@ impl Kernels {
     }
 
     /// Rounds a head of at most [`MAX_I16_HEAD`] elements to 16-bit integers and returns their scale; every table gives the same.
-    /// Elements are off by at most a 2^-13 of the greatest, of up to 64 elements a 2^-14. A head that holds an infinity or a NaN
+    /// They have 13 bits and a sign in heads of up to 64 elements, 12 in those of up to 256, 11 in longer ones, so an element is off
+    /// by at most a 2^-14, 2^-13 or 2^-12 of the greatest. A head that holds an infinity or a NaN
     /// gets a NaN for a scale.
     pub fn to_i16(&self, x: &[f32], row: &mut [i16]) -> f32 {
         assert_eq!(x.len(), row.len(), "elements to convert");
@@ -262,7 +263,7 @@ impl Kernels {
 
     /// [`attend`](Self::attend) over rows as [`to_i16`](Self::to_i16) makes them, with the scales of K's and of V's, one a position.
     ///
-    /// Queries are rounded like rows, to 2^-12 of the greatest element or (heads of more than 128) 2^-11; weights to 2^-13 of the
+    /// Queries are rounded likewise, to 12 bits in heads of up to 128 elements and 11 in longer ones, and weights to 13 bits of the
     /// greatest in 64 positions. A query that sees a row whose scale is no finite number becomes NaN.
     pub fn attend_i16(&self, input: AttnInput<'_, i16>, scales: [&[f32]; 2], mut state: AttnState<'_>) {
         assert!(input.head_dim <= MAX_I16_HEAD, "a head of {} elements", input.head_dim);

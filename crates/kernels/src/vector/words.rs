@@ -29,8 +29,6 @@ pub const MAX_I16_HEAD: usize = 512;
 const QUERIES_LEN: usize = 16384;
 /// Integers of keys that are turned over: 16 KiB, half of a small first-level cache.
 const KEYS_LEN: usize = 8192;
-/// Integers of keys that are requested before weights are computed: about what memory can have under way.
-const EARLY_LEN: usize = 1024;
 /// Positions whose weighted values are summed as integers.
 const RUN: usize = 32;
 /// Bits of a weight's magnitude.
@@ -298,12 +296,6 @@ unsafe fn few<V: Words, const Q: usize>(
                 V::load(scores.add(p)).mul(V::load(k_scales.as_ptr().add(p))).mul(scale).store(scores.add(p));
             }
         }
-        // Memory is to have work meanwhile.
-        let next = k.integers.wrapping_add((block + BLOCK) * head_dim);
-        let next = ahead.then_some(next.wrapping_add(EARLY_LEN));
-        if ahead {
-            k.request::<V>(block + BLOCK, EARLY_LEN / head_dim);
-        }
         weigh_seen::<V>(&mut scores, &seen, input.soft_cap, state, first, head_dim);
         let values = ValueScales::new(v.block_scales(block));
         let mut weights = [[0i16; BLOCK]; Q];
@@ -312,6 +304,7 @@ unsafe fn few<V: Words, const Q: usize>(
             weight_scales[j] = round_weights::<V>(&scores[j], &seen[j], &values.scales, &mut weights[j]);
         }
         let acc = state.acc.as_mut_ptr().add(first * head_dim);
+        let next = ahead.then_some(k.integers.wrapping_add((block + BLOCK) * head_dim));
         for run in (all.start / RUN * RUN..all.end).step_by(RUN) {
             let pairs = all.start.max(run) / 2..all.end.min(run + RUN).div_ceil(2);
             let values = Stored { rows: v, block, next };
