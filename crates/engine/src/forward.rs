@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use modelembed_kernels::{ActKind, ActLayout, Acts, MatRef, Output, Strided};
-use modelembed_pool::{Blocks, Groups, Rows, RowsPart, Worker};
+use modelembed_pool::{Blocks, Groups, Rows, RowsPart, Tiles, Worker};
 use modelembed_text::TokenId;
 
 use crate::arch::Activation;
@@ -18,7 +18,7 @@ use crate::kv::{KeysValuesMut, KvCache};
 use crate::model::Model;
 use crate::peaks::greatest;
 use crate::rope::RopeTable;
-use crate::scratch::{Kinds, Scratch, WIDE_COLS, grain_rows};
+use crate::scratch::{Kinds, Scratch, WIDE_COLS, projection_grid};
 use crate::timing::{Clock, Job};
 use crate::weights::{Layer, Tensor};
 
@@ -190,16 +190,17 @@ impl Pass<'_> {
             Buffer::Qkv => &mut self.s.qkv[..n * rows],
             Buffer::Delta => &mut self.s.delta[..n * rows],
         };
-        let grain = grain_rows(rows, n, model.pool().threads());
-        model.pool().run(rows, grain, Rows::new(out, rows, n), |chunk, mut part, _| {
+        let grid = projection_grid(rows, n, model.pool().threads());
+        model.pool().run(grid.n_tiles(), 1, Tiles { data: out, grid }, |tile, mut part, _| {
+            let (chunk, cols) = grid.tile(tile.start);
             let mut first = 0; // of this matrix, among all rows
             for &(w, acts, bias) in &parts {
                 let range = intersect(&chunk, first..first + w.rows());
                 if !range.is_empty() {
                     let mut out = SubRows { part: &mut part, rows: range.start - chunk.start..range.end - chunk.start };
                     let own = range.start - first..range.end - first;
-                    model.kernels().mul_rows(w, own.clone(), acts, &mut out);
-                    add_bias(bias, own, n, &mut out);
+                    model.kernels().mul_rows(w, own.clone(), acts.columns(cols.clone()), &mut out);
+                    add_bias(bias, own, cols.len(), &mut out);
                 }
                 first += w.rows();
             }
@@ -297,14 +298,16 @@ impl Pass<'_> {
             Acts::new(ActLayout::new(kind, w.k()), acts.bytes(kind), n)
         };
         let (gate_acts, up_acts) = (acts_of(gate), acts_of(up));
-        let grain = grain_rows(rows, n, model.pool().threads());
-        let out = Rows::new(&mut hidden[..n * rows], rows, n);
-        model.pool().run(rows, grain, out, |chunk, mut part, worker: &mut Worker| {
+        let grid = projection_grid(rows, n, model.pool().threads());
+        let out = Tiles { data: &mut hidden[..n * rows], grid };
+        model.pool().run(grid.n_tiles(), 1, out, |tile, mut part, worker: &mut Worker| {
+            let (chunk, cols) = grid.tile(tile.start);
+            let n = cols.len();
             let tile = &mut workers.get(worker).tile;
             let mut ups = Strided { data: &mut tile[..n * chunk.len()], stride: chunk.len(), rows: chunk.len() };
             let mut gates = SubRows { part: &mut part, rows: 0..chunk.len() };
-            model.kernels().mul_rows(gate, chunk.clone(), gate_acts, &mut gates);
-            model.kernels().mul_rows(up, chunk.clone(), up_acts, &mut ups);
+            model.kernels().mul_rows(gate, chunk.clone(), gate_acts.columns(cols.clone()), &mut gates);
+            model.kernels().mul_rows(up, chunk.clone(), up_acts.columns(cols), &mut ups);
             add_bias(gate_bias, chunk.clone(), n, &mut gates);
             add_bias(up_bias, chunk.clone(), n, &mut ups);
             for c in 0..n {

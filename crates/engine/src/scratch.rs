@@ -2,7 +2,7 @@
 
 use modelembed_gguf::TensorType;
 use modelembed_kernels::{ActKind, ActLayout};
-use modelembed_pool::{PerWorker, Pool};
+use modelembed_pool::{Grid, PerWorker, Pool};
 use modelembed_storage::Reserved;
 
 use crate::attention::{self, AttentionScratch};
@@ -166,6 +166,21 @@ pub(crate) fn grain_rows(rows: usize, cols: usize, threads: usize) -> usize {
     const ROW_BLOCK: usize = 16;
     let max = if cols > WIDE_COLS { MAX_GRAIN_ROWS_WIDE } else { MAX_GRAIN_ROWS };
     (rows / (threads * CHUNKS_PER_WORKER)).next_multiple_of(ROW_BLOCK).clamp(ROW_BLOCK, max)
+}
+
+/// How the products of a weight matrix are dealt to workers.
+///
+/// Workers share the columns as long as each share is wide enough for unpacking the weights not to count, and the rows beyond
+/// that. A worker then reads what it wrote itself in the steps before, which are dealt by columns too: nothing but weights,
+/// keys and values crosses from core to core.
+pub(crate) fn projection_grid(n_rows: usize, n_cols: usize, threads: usize) -> Grid {
+    /// The least columns of a share.
+    const MIN_COLS: usize = 128;
+    /// Shares are multiples of as many: the columns of a tile of the kernels, and what the steps by columns take at a time.
+    const COLS_BLOCK: usize = 12;
+    let shares = (n_cols / MIN_COLS).clamp(1, threads);
+    let tile_cols = n_cols.div_ceil(shares).next_multiple_of(COLS_BLOCK);
+    Grid { n_rows, n_cols, tile_rows: grain_rows(n_rows, n_cols, threads.div_ceil(shares)), tile_cols }
 }
 
 /// Kinds of activations that some weights want.

@@ -185,6 +185,15 @@ impl<'a> Acts<'a> {
         self.n_cols
     }
 
+    /// Some neighbouring columns.
+    ///
+    /// # Panics
+    /// If the range ends beyond the last column.
+    pub fn columns(&self, cols: Range<usize>) -> Acts<'a> {
+        assert!(cols.start <= cols.end && cols.end <= self.n_cols, "columns {cols:?} of {}", self.n_cols);
+        Acts { data: self.cols_data(cols.clone()), n_cols: cols.len(), ..*self }
+    }
+
     /// The bytes of some neighbouring columns.
     pub(crate) fn cols_data(&self, cols: Range<usize>) -> &'a [u8] {
         &self.data[cols.start * self.layout.col_bytes()..cols.end * self.layout.col_bytes()]

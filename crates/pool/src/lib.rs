@@ -6,9 +6,9 @@
 //! * [`Pool::run`] deals the items `0..n` in chunks. Each worker owns a contiguous share, takes from its front, and
 //!   when it is done steals single chunks from the backs of others. The calling thread is worker 0. A loop allocates
 //!   nothing, and it ends when every *chunk* is done: a worker that never woke up is not waited for.
-//! * [`Split`] is how the output is dealt: each chunk gets a mutable part of it ([`Rows`] of a matrix, [`Blocks`] of
-//!   a slice, elements of a slice, one of those for [`Groups`] of items, or a tuple of them), disjoint from every other
-//!   part. Callers need no `unsafe`.
+//! * [`Split`] is how the output is dealt: each chunk gets a mutable part of it ([`Rows`] or [`Tiles`] of a matrix,
+//!   [`Blocks`] of a slice, elements of a slice, one of those for [`Groups`] of items, or a tuple of them), disjoint from
+//!   every other part. Callers need no `unsafe`.
 //! * [`PerWorker`] is scratch memory, one value a worker, reached through the [`Worker`] token of the running chunk.
 //! * [`available_threads`] says how many workers this process should use: allowed physical cores.
 //!
@@ -34,10 +34,12 @@
 mod pool;
 mod share;
 mod split;
+mod tiles;
 mod topology;
 mod worker;
 
 pub use pool::Pool;
 pub use split::{Blocks, Groups, Rows, RowsPart, Split};
+pub use tiles::{Grid, Tiles};
 pub use topology::available_threads;
 pub use worker::{PerWorker, Worker};

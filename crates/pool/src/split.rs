@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, ops::Range};
 
-mod sealed {
+pub(crate) mod sealed {
     pub trait Sealed {}
 }
 use sealed::Sealed;
@@ -15,6 +15,7 @@ use sealed::Sealed;
 /// | `&mut [T]` | element `i` | `&mut [T]` |
 /// | [`Blocks`] | `data[i * block..][..block]` | `&mut [T]` |
 /// | [`Rows`] | row `i` of every column | [`RowsPart`] |
+/// | [`Tiles`](crate::Tiles) | tile `i` of a matrix | [`RowsPart`] of the tile's columns |
 /// | [`Groups`] | item `i / size` of another output | that output's part |
 /// | tuples of up to four | the same item of each | a tuple of parts |
 ///
@@ -138,7 +139,7 @@ impl<'a, T> Rows<'a, T> {
     }
 }
 
-/// Some rows of all columns of a [`Rows`].
+/// Some rows of all columns of a [`Rows`], or of a tile's.
 #[derive(Debug)]
 pub struct RowsPart<'p, T = f32> {
     /// The first row of column 0.
@@ -153,7 +154,7 @@ pub struct RowsPart<'p, T = f32> {
 unsafe impl<T: Send> Send for RowsPart<'_, T> {}
 
 impl<T> RowsPart<'_, T> {
-    /// Columns of the matrix.
+    /// Columns of this part.
     pub fn n_cols(&self) -> usize {
         self.n_cols
     }
@@ -168,7 +169,7 @@ impl<T> RowsPart<'_, T> {
     /// # Panics
     /// If there is no such column.
     pub fn column(&mut self, c: usize) -> &mut [T] {
-        assert!(c < self.n_cols, "column {c} of a matrix of {} columns", self.n_cols);
+        assert!(c < self.n_cols, "column {c} of {}", self.n_cols);
         // SAFETY: `Rows::into_raw` proved that every row of every column lies within the matrix; the part owns its
         // rows alone, and `&mut self` keeps a second column from being out at the same time.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(c * self.stride), self.n_rows) }
@@ -187,6 +188,20 @@ unsafe impl<T: Send> Send for RawRows<T> {}
 // SAFETY: as for `RawSlice`.
 unsafe impl<T: Send> Sync for RawRows<T> {}
 
+impl<T> RawRows<T> {
+    /// Some rows of some columns.
+    ///
+    /// # Safety
+    /// They lie within the rows and columns that `into_raw` checked; else as for [`Split::part`].
+    pub(crate) unsafe fn tile<'p>(&self, rows: Range<usize>, cols: Range<usize>) -> RowsPart<'p, T> {
+        // Without columns the slice may be empty: there is nothing to point at.
+        let offset = if cols.is_empty() { 0 } else { cols.start * self.stride + rows.start };
+        // SAFETY: the first column holds this element, or ends with it.
+        let start = unsafe { self.start.add(offset) };
+        RowsPart { start, stride: self.stride, n_rows: rows.len(), n_cols: cols.len(), _borrow: PhantomData }
+    }
+}
+
 impl<T> Sealed for Rows<'_, T> {}
 // SAFETY: rows r..s of column c are elements c*stride+r..c*stride+s. With all rows below `stride` these are disjoint
 // for disjoint row ranges and different columns; `into_raw` checks that and that the last one lies within `data`.
@@ -204,12 +219,8 @@ unsafe impl<T: Send + 'static> Split for Rows<'_, T> {
     }
 
     unsafe fn part<'p>(raw: &RawRows<T>, items: Range<usize>) -> RowsPart<'p, T> {
-        let n_rows = items.len();
-        // A matrix without columns may be an empty slice: there is nothing to point at.
-        let offset = if raw.n_cols == 0 { 0 } else { items.start };
-        // SAFETY: `items` lies within the rows that `into_raw` checked, so the first column holds this element.
-        let start = unsafe { raw.start.add(offset) };
-        RowsPart { start, stride: raw.stride, n_rows, n_cols: raw.n_cols, _borrow: PhantomData }
+        // SAFETY: `items` lies within the rows that `into_raw` checked; the rest is the caller's promise.
+        unsafe { raw.tile(items, 0..raw.n_cols) }
     }
 }
 
