@@ -124,7 +124,7 @@ pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
 
     let mut strip = MaybeUninit::<Strip>::uninit();
     let strip = strip.as_mut_ptr().cast::<u8>();
-    let mut acc = [0.0f32; MAX_TILE_COLS * MAX_STRIP_ROWS];
+    let mut acc = [[0.0f32; MAX_STRIP_ROWS]; MAX_TILE_COLS];
     for first in (0..n_rows).step_by(panels * P::ROWS) {
         let n = (n_rows - first).min(panels * P::ROWS);
         for at in (0..k).step_by(stretch) {
@@ -143,23 +143,32 @@ pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
                     k: at,
                     n_cols: cols.len(),
                 };
-                for (acc, c) in acc.chunks_exact_mut(MAX_STRIP_ROWS).zip(cols.clone()) {
+                for (acc, c) in acc.iter_mut().zip(cols.clone()) {
                     match at {
-                        0 => acc.fill(0.0),
-                        _ => acc[..n].copy_from_slice(&out.column(c)[first..first + n]),
+                        0 => *acc = [0.0; MAX_STRIP_ROWS],
+                        _ => copy(&mut acc[..n], &out.column(c)[first..first + n]),
                     }
                 }
                 for (p, r) in (0..n).step_by(P::ROWS).enumerate() {
-                    let (acc, n_rows) = (acc[r..].as_mut_ptr(), P::ROWS.min(n - r));
+                    let (acc, n_rows) = (acc.as_flattened_mut()[r..].as_mut_ptr(), P::ROWS.min(n - r));
                     // SAFETY: panel p was packed above; `acc` has MAX_TILE_COLS columns of MAX_STRIP_ROWS rows.
                     unsafe { P::tile(strip.add(p * panel_bytes), len, n_rows, &tile, acc, MAX_STRIP_ROWS) };
                 }
-                for (acc, c) in acc.chunks_exact(MAX_STRIP_ROWS).zip(cols) {
+                for (acc, c) in acc.iter().zip(cols) {
                     let column = out.column(c);
                     assert_eq!(column.len(), n_rows, "rows of an output column");
-                    column[first..first + n].copy_from_slice(&acc[..n]);
+                    copy(&mut column[first..first + n], &acc[..n]);
                 }
             }
         }
+    }
+}
+
+/// Copies some rows; without a call where they are a whole strip.
+#[inline]
+fn copy(to: &mut [f32], from: &[f32]) {
+    match (<&mut [f32; MAX_STRIP_ROWS]>::try_from(&mut *to), <&[f32; MAX_STRIP_ROWS]>::try_from(from)) {
+        (Ok(to), Ok(from)) => *to = *from,
+        _ => to.copy_from_slice(from),
     }
 }
