@@ -237,6 +237,7 @@ unsafe fn tile<F: Format, const V: usize, const NC: usize>(
         for lane in 0..RUNS {
             let mut sums = [[_mm512_setzero_ps(); NC]; V];
             for run in (runs.start + lane..runs.end).step_by(RUNS) {
+                let run = opaque(run);
                 let record = panel.add((run - runs.start) * Quantised::<F>::RECORD_BYTES);
                 let head = |v: usize, i: usize| {
                     _mm512_load_si512(record.add(INT_BYTES + (v * Quantised::<F>::LEN + i) * 64).cast())
@@ -335,6 +336,16 @@ unsafe fn integer_sums<F: Format, const V: usize, const NC: usize, const FOURS: 
         }
     }
     sums
+}
+
+/// The same number, of which the compiler knows nothing: it would keep a pointer to each part of each column, most of them on the
+/// stack, where an offset from six does.
+#[inline(always)]
+fn opaque(n: usize) -> usize {
+    let mut n = n;
+    // SAFETY: an empty instruction sequence.
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) n, options(nomem, nostack, preserves_flags)) };
+    n
 }
 
 /// Keeps sums in registers and the steps of a run apart, as in the AVX2 panel.
