@@ -9,21 +9,22 @@
 //! requested too early would be thrown out again. (Decoding with two threads of a Zen 4 server and AVX2, requests to the second level instead
 //! of the first: 1.0 to 1.2 times the speed.)
 
-use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-
 /// How far ahead of the first row's first unread byte to request, for rows that are `tile_bytes` long together.
 ///
 /// The last of these rows is read from the beginning, so this is all of them and some more; but not less than what memory delivers
 /// while it makes its first answer, and not more than half of a small second-level cache.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn distance(tile_bytes: usize) -> usize {
     (tile_bytes + 2048).clamp(8 << 10, 128 << 10)
 }
 
-/// Requests some bytes and returns their end. Any address is harmless.
+/// Requests some bytes, on x86, and returns their end. Any address is harmless.
 #[inline(always)]
 #[allow(unused_unsafe, reason = "the intrinsic was unsafe in earlier versions of the standard library")]
 pub(crate) fn request(p: *const u8, len: usize) -> *const u8 {
+    #[cfg(target_arch = "x86_64")]
     for line in 0..len.div_ceil(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a prefetch never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(line * 64).cast()) };
     }

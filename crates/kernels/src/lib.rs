@@ -12,7 +12,7 @@
 //! Nothing here starts threads, allocates or logs. Bad *data* (any bytes in a weight block, NaN activations) gives bad
 //! numbers, never a panic; mismatched *shapes* are a caller's bug and panic.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod ahead;
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::needless_range_loop, reason = "kernels index several arrays of registers by row and column")]

@@ -15,6 +15,7 @@
 
 use std::mem::MaybeUninit;
 
+use crate::ahead;
 use crate::matrix::{ActLayout, Output};
 use crate::table::DotArgs;
 
@@ -125,6 +126,11 @@ pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
     let mut strip = MaybeUninit::<Strip>::uninit();
     let strip = strip.as_mut_ptr().cast::<u8>();
     let mut acc = [[0.0f32; MAX_STRIP_ROWS]; MAX_TILE_COLS];
+    // While a strip is swept, the next one is requested, in as many pieces as there are tiles: unpacking would wait for most of it. It may
+    // be another call's, or nobody's.
+    let strip_bytes = panels * P::ROWS * args.row_bytes;
+    let mut next = args.w.as_ptr().wrapping_add(strip_bytes);
+    let piece = strip_bytes.div_ceil(n_cols.div_ceil(P::COLS) * k.div_ceil(stretch)).next_multiple_of(64);
     for first in (0..n_rows).step_by(panels * P::ROWS) {
         let n = (n_rows - first).min(panels * P::ROWS);
         for at in (0..k).step_by(stretch) {
@@ -143,6 +149,7 @@ pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
                     k: at,
                     n_cols: cols.len(),
                 };
+                next = ahead::request(next, piece);
                 for (acc, c) in acc.iter_mut().zip(cols.clone()) {
                     match at {
                         0 => *acc = [0.0; MAX_STRIP_ROWS],
