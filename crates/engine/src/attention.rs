@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use modelembed_kernels::{AttnInput, AttnPart, AttnState};
-use modelembed_pool::Blocks;
+use modelembed_pool::{Blocks, Grid, Tiles};
 
 use crate::config::Config;
 use crate::forward::Pass;
@@ -156,7 +156,7 @@ impl Job<'_> {
     }
 }
 
-/// attn = softmax(scale * q k) v for every query head of the chunk, by (key head, column): (n_head_kv, n, group * head_dim).
+/// attn = softmax(scale * q k) v for every query head of the chunk: (n, q_rows).
 pub(crate) fn attend(pass: &mut Pass<'_>, il: usize) {
     let (model, n, c) = (pass.model, pass.n, pass.model.config());
     let Scratch { qkv, attn, partials, workers, .. } = &mut *pass.s;
@@ -197,15 +197,17 @@ fn by_spans(
             job.span(head, 0..n, spans.start + unit % n_spans, q, &mut s.visible, &mut State::of(state, rows));
         }
     });
-    let share = rows * c.head_dim;
-    for (states, out) in partials.chunks_exact_mut(n_spans * block).zip(attn.chunks_exact_mut(share)) {
+    let share = c.group() * c.head_dim;
+    for (head, states) in partials.chunks_exact_mut(n_spans * block).enumerate() {
         let (first, rest) = states.split_at_mut(block);
         let mut running = State::of(first, rows);
         for next in rest.chunks_exact_mut(block) {
             job.model.kernels().merge_attn(c.head_dim, running.borrow(), State::of(next, rows).part());
         }
-        out.copy_from_slice(running.acc);
-        job.model.kernels().finish_attn(c.head_dim, running.sum, out);
+        job.model.kernels().finish_attn(c.head_dim, running.sum, running.acc);
+        for (values, column) in running.acc.chunks_exact(share).zip(attn.chunks_exact_mut(c.q_rows())) {
+            column[head * share..][..share].copy_from_slice(values);
+        }
     }
 }
 
@@ -218,20 +220,18 @@ fn by_queries(
     workers: &modelembed_pool::PerWorker<crate::scratch::WorkerScratch>,
 ) {
     let c = job.model.config();
-    let block = c.group() * c.head_dim;
+    let share = c.group() * c.head_dim;
     // A few tokens: one unit a worker is worth dealing once it goes over a few dozen positions.
-    let few = job.pos < SHORT_CONTEXT || n > at_once;
-    let grain = if few { at_once } else { n };
-    job.model.pool().run(c.n_head_kv * n, grain, Blocks { data: attn, block }, |units, mut out, worker| {
+    let heads_at_once = if job.pos < SHORT_CONTEXT { (at_once / n).clamp(1, c.n_head_kv) } else { 1 };
+    let grid = Grid { n_rows: c.q_rows(), n_cols: n, tile_rows: heads_at_once * share, tile_cols: at_once.min(n) };
+    job.model.pool().run(grid.n_tiles(), 1, Tiles { data: attn, grid }, |tile, mut out, worker| {
         let s = &mut workers.get(worker).attention;
-        let mut unit = units.start;
-        while unit < units.end {
-            let (head, col) = (unit / n, unit % n);
-            let cols = col..n.min(col + units.end - unit);
-            let rows = cols.len() * c.group();
-            let q = &mut s.q[..rows * c.head_dim];
+        let (of_heads, cols) = grid.tile(tile.start);
+        let rows = cols.len() * c.group();
+        let q = &mut s.q[..rows * c.head_dim];
+        let len = State::len(rows, c.head_dim);
+        for (i, head) in (of_heads.start / share..of_heads.end / share).enumerate() {
             job.gather(head, cols.clone(), q);
-            let len = State::len(rows, c.head_dim);
             let mut running = State::of(&mut s.running[..len], rows);
             for (i, span) in job.spans(cols.clone()).enumerate() {
                 if i == 0 {
@@ -242,11 +242,10 @@ fn by_queries(
                     job.model.kernels().merge_attn(c.head_dim, running.borrow(), next.part());
                 }
             }
-            let (now, rest) = out.split_at_mut(cols.len() * block);
-            now.copy_from_slice(running.acc);
-            job.model.kernels().finish_attn(c.head_dim, running.sum, now);
-            out = rest;
-            unit += cols.len();
+            job.model.kernels().finish_attn(c.head_dim, running.sum, running.acc);
+            for (c, values) in running.acc.chunks_exact(share).enumerate() {
+                out.column(c)[i * share..][..share].copy_from_slice(values);
+            }
         }
     });
 }

@@ -129,7 +129,7 @@ impl Pass<'_> {
         self.lap(Job::RopeStore);
         attention::attend(self, il);
         self.lap(Job::Attention);
-        self.quantize_attention(&l.wo);
+        self.quantize(&l.wo, From::Attention);
         self.project(&[(l.wo, l.bo)], Buffer::Delta);
         self.lap(Job::AttentionOutput);
     }
@@ -141,7 +141,7 @@ impl Pass<'_> {
         self.lap(Job::Norm);
         self.gate_and_up(l);
         self.lap(Job::GateUp);
-        self.quantize_hidden(&l.down);
+        self.quantize(&l.down, From::Hidden);
         self.project(&[(l.down, l.down_bias)], Buffer::Delta);
         self.lap(Job::Down);
     }
@@ -268,20 +268,18 @@ impl Pass<'_> {
         }
     }
 
-    /// Attention's output, gathered head by head, becomes the input of the output projection.
-    fn quantize_attention(&mut self, wo: &Tensor) {
-        let (model, n) = (self.model, self.n);
-        let share = model.config().group() * model.config().head_dim; // of one key head
-        let targets = Targets::new(&Kinds::of([wo.ty], model.is_exact()), wo.k, n);
-        let Scratch { attn, acts, workers, .. } = &mut *self.s;
-        let (attn, workers) = (&attn[..n * wo.k], &*workers);
-        model.pool().run(n, GRAIN_COLS, targets.split(acts.both_mut()), |cols, (q8, f32), worker| {
-            let vector = &mut workers.get(worker).vector[..wo.k];
-            for (i, c) in cols.enumerate() {
-                for (h, part) in vector.chunks_exact_mut(share).enumerate() {
-                    part.copy_from_slice(&attn[(h * n + c) * share..][..share]);
-                }
-                targets.write(model, vector, i, q8, f32);
+    /// Some columns become the input of the projection that reads them.
+    fn quantize(&mut self, reader: &Tensor, from: From) {
+        let (model, n, k) = (self.model, self.n, reader.k);
+        let targets = Targets::new(&Kinds::of([reader.ty], model.is_exact()), k, n);
+        let Scratch { attn, hidden, acts, .. } = &mut *self.s;
+        let from = match from {
+            From::Attention => &attn[..n * k],
+            From::Hidden => &hidden[..n * k],
+        };
+        model.pool().run(n, GRAIN_COLS, targets.split(acts.both_mut()), |cols, (q8, f32), _| {
+            for (i, column) in from.chunks_exact(k).skip(cols.start).take(cols.len()).enumerate() {
+                targets.write(model, column, i, q8, f32);
             }
         });
     }
@@ -315,19 +313,6 @@ impl Pass<'_> {
                     Activation::Silu => model.kernels().silu_mul(gates.column(c), ups.column(c)),
                     Activation::Gelu => model.kernels().gelu_mul(gates.column(c), ups.column(c)),
                 }
-            }
-        });
-    }
-
-    /// The hidden state becomes the input of the down projection.
-    fn quantize_hidden(&mut self, down: &Tensor) {
-        let (model, n) = (self.model, self.n);
-        let targets = Targets::new(&Kinds::of([down.ty], model.is_exact()), down.k, n);
-        let Scratch { hidden, acts, .. } = &mut *self.s;
-        let hidden = &hidden[..n * down.k];
-        model.pool().run(n, GRAIN_COLS, targets.split(acts.both_mut()), |cols, (q8, f32), _| {
-            for (i, column) in hidden.chunks_exact(down.k).skip(cols.start).take(cols.len()).enumerate() {
-                targets.write(model, column, i, q8, f32);
             }
         });
     }
@@ -454,6 +439,13 @@ pub(crate) struct Wanted {
 struct Joined {
     /// RMS norm of the block's output, where the architecture has one.
     norm: Option<Tensor>,
+}
+
+/// Where a projection's input comes from.
+#[derive(Clone, Copy)]
+enum From {
+    Attention,
+    Hidden,
 }
 
 /// Where a projection's rows go.

@@ -67,7 +67,7 @@ pub(crate) struct Scratch {
     pub(crate) delta: Reserved<f32>,
     /// Queries, keys and values: (n_cols, q_rows + 2 * kv_rows).
     pub(crate) qkv: Reserved<f32>,
-    /// Attention's output: (n_head_kv, n_cols, group * head_dim).
+    /// Attention's output: (n_cols, q_rows).
     pub(crate) attn: Reserved<f32>,
     /// Hidden state of the feed-forward network: (n_cols, n_ff).
     pub(crate) hidden: Reserved<f32>,

@@ -88,7 +88,9 @@ mod tests {
 
     #[test]
     fn tiles_cover_each_element_once() {
-        for (n_rows, n_cols, tile_rows, tile_cols) in [(7, 5, 3, 2), (1, 1, 1, 1), (4, 9, 8, 3), (6, 6, 2, 6), (0, 3, 1, 1)] {
+        for (n_rows, n_cols, tile_rows, tile_cols) in
+            [(7, 5, 3, 2), (1, 1, 1, 1), (4, 9, 8, 3), (6, 6, 2, 6), (0, 3, 1, 1)]
+        {
             let grid = Grid { n_rows, n_cols, tile_rows, tile_cols };
             let mut seen = vec![0; n_rows * n_cols];
             for i in 0..grid.n_tiles() {
