@@ -158,7 +158,8 @@ unsafe fn step<F: Format, const NC: usize, const TAIL: bool>(
             mult[r] = F::multipliers(head, r, step);
         }
         for c in 0..NC {
-            let dots = _mm512_cvtepi32_ps(integer_sums::<F, TAIL>(q, mult, x[c].add(run * RUN), n));
+            let x_runs = activations::<F, TAIL>(x[c].add(run * RUN), n);
+            let dots = _mm512_cvtepi32_ps(integer_sums::<F>(q, mult, x_runs));
             // As `rows::accumulate`, operation by operation: panels must give the same bits.
             let scale = _mm512_mul_ps(scales.scale, a_lane_each::<TAIL>(x[c].add(layout.scales_at() + run * 4), n));
             acc[c] = _mm512_fmadd_ps(scale, dots, acc[c]);
@@ -204,41 +205,62 @@ unsafe fn two_a_lane<const TAIL: bool>(p: *const u8, n: usize) -> [__m512; 2] {
     }
 }
 
-/// The sums of four runs of four rows, lane `j` dword `i` that of run `j` of row `i`: of the products or, where 16 elements share an
-/// integer scale, of the scaled products.
+/// Four runs of a column.
+#[derive(Clone, Copy)]
+struct Activations {
+    /// Lane `j`: the first half of run `j`; the second half.
+    halves: [__m512i; 2],
+    /// What sums of products begin with: of the first halves (where 16 elements share a scale), or of both, and of the second halves.
+    start: [__m512i; 2],
+}
+
+/// Reads `n` runs (4 without `TAIL`).
 ///
 /// # Safety
 /// The CPU has the features; `n` runs can be read at `x`.
 #[inline(always)]
-unsafe fn integer_sums<F: Format, const TAIL: bool>(
-    q: [[__m512i; 2]; ROWS],
-    mult: [__m512i; ROWS],
-    x: *const u8,
-    n: usize,
-) -> __m512i {
+unsafe fn activations<F: Format, const TAIL: bool>(x: *const u8, n: usize) -> Activations {
     // SAFETY: the caller vouches for all of it.
     unsafe {
         let (low, high) = (load::<TAIL>(x, 0, n * RUN), load::<TAIL>(x, 64, n * RUN));
-        // Lane j: the first and the second half of run j.
-        let x0 = _mm512_shuffle_i64x2::<0b10_00_10_00>(low, high);
-        let x1 = _mm512_shuffle_i64x2::<0b11_01_11_01>(low, high);
+        let halves =
+            [_mm512_shuffle_i64x2::<0b10_00_10_00>(low, high), _mm512_shuffle_i64x2::<0b11_01_11_01>(low, high)];
         let zero = _mm512_setzero_si512();
-        // Signed weights came with 128 added.
-        let start = if F::SIGNED {
-            let excess = _mm512_set1_epi8(-128);
-            _mm512_sub_epi32(zero, _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, excess, x0), excess, x1))
+        if !F::SIGNED && F::CENTRE == 0 {
+            return Activations { halves, start: [zero; 2] };
+        }
+        // What the weights have too much: signed ones come with 128 added.
+        let excess = _mm512_set1_epi8(if F::SIGNED { -128 } else { F::CENTRE });
+        let first = _mm512_dpbusd_epi32(zero, excess, halves[0]);
+        let start = if F::SUB16 {
+            let second = _mm512_dpbusd_epi32(zero, excess, halves[1]);
+            [_mm512_sub_epi32(zero, first), _mm512_sub_epi32(zero, second)]
         } else {
-            zero
+            [_mm512_sub_epi32(zero, _mm512_dpbusd_epi32(first, excess, halves[1])), zero]
         };
+        Activations { halves, start }
+    }
+}
+
+/// The sums of four runs of four rows, lane `j` dword `i` that of run `j` of row `i`: of the products or, where 16 elements share an
+/// integer scale, of the scaled products.
+///
+/// # Safety
+/// The CPU has the features.
+#[inline(always)]
+unsafe fn integer_sums<F: Format>(q: [[__m512i; 2]; ROWS], mult: [__m512i; ROWS], x: Activations) -> __m512i {
+    // SAFETY: the caller vouches for all of it.
+    unsafe {
+        let zero = _mm512_setzero_si512();
         let mut dots = [zero; ROWS];
         for r in 0..ROWS {
-            let first = _mm512_dpbusd_epi32(start, q[r][0], x0);
+            let first = _mm512_dpbusd_epi32(x.start[0], q[r][0], x.halves[0]);
             dots[r] = if F::SUB16 {
                 // Four products of 6-bit integers fit 16 bits.
-                let second = _mm512_dpbusd_epi32(zero, q[r][1], x1);
+                let second = _mm512_dpbusd_epi32(x.start[1], q[r][1], x.halves[1]);
                 _mm512_dpwssd_epi32(zero, _mm512_packs_epi32(first, second), mult[r])
             } else {
-                _mm512_dpbusd_epi32(first, q[r][1], x1)
+                _mm512_dpbusd_epi32(first, q[r][1], x.halves[1])
             };
         }
         lane_sums(dots)

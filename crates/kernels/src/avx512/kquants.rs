@@ -238,23 +238,22 @@ unsafe impl Format for Q5_K {
 #[derive(Clone, Copy)]
 pub(super) struct Sixteenths {
     d: __m512,
-    /// What multiplies `mins`.
-    factor: __m512,
     /// Signed integer scales.
     scales: __m512i,
-    /// Minimums or, where integers have a centre, the scales once more.
+    /// What multiplies the minimums, and these: zeros where integers have a centre instead.
+    factor: __m512,
     mins: __m512i,
 }
 
 impl Sixteenths {
-    /// The head of a format whose integers have the centre `-centre`.
+    /// The head of a format without minimums.
     ///
     /// # Safety
     /// AVX-512 F.
     #[inline(always)]
-    unsafe fn centred(d: __m512, centre: f32, scales: __m512i) -> Sixteenths {
+    unsafe fn centred(d: __m512, scales: __m512i) -> Sixteenths {
         // SAFETY: the caller vouches for it.
-        unsafe { Sixteenths { d, factor: _mm512_mul_ps(d, _mm512_set1_ps(centre)), scales, mins: scales } }
+        unsafe { Sixteenths { d, scales, factor: _mm512_setzero_ps(), mins: _mm512_setzero_si512() } }
     }
 
     /// See [`Format::scales`].
@@ -298,7 +297,7 @@ impl Sixteenths {
 }
 
 macro_rules! sub16 {
-    ($name:ident, $bytes:literal, |$rows:ident| $head:expr, |$row:ident, $step:ident| $quants:expr) => {
+    ($name:ident, $bytes:literal, centre: $centre:literal, offsets: $offsets:literal, |$rows:ident| $head:expr, |$row:ident, $step:ident| $quants:expr) => {
         #[doc = concat!("See the format's definition, `format::", stringify!($name), "`.")]
         #[allow(non_camel_case_types, reason = "the format's own name")]
         pub(super) struct $name;
@@ -307,7 +306,8 @@ macro_rules! sub16 {
             const BYTES: usize = $bytes;
             const BLOCK_RUNS: usize = 8;
             const SUB16: bool = true;
-            const OFFSETS: usize = 2;
+            const CENTRE: i8 = $centre;
+            const OFFSETS: usize = $offsets;
             type Head = Sixteenths;
 
             #[inline(always)]
@@ -340,7 +340,9 @@ macro_rules! sub16 {
 sub16!(
     Q6_K,
     210,
-    |rows| Sixteenths::centred(row_scales(rows, 208), -32.0, row_in_lane(rows.map(|p| p.add(192)))),
+    centre: 32,
+    offsets: 0,
+    |rows| Sixteenths::centred(row_scales(rows, 208), row_in_lane(rows.map(|p| p.add(192)))),
     |row, step| {
         // Runs 0 and 1 are the low nibbles of 64 bytes, runs 2 and 3 the high ones.
         static NIBBLES: Bytes = lanes([pick(4, 0, 0), pick(4, 0, 0), pick(4, 4, 0), pick(4, 4, 0)]);
@@ -355,6 +357,8 @@ sub16!(
 sub16!(
     Q3_K,
     110,
+    centre: 4,
+    offsets: 0,
     |rows| {
         // The twelve bytes of scales are the third to fourteenth of these sixteen, which end with the block: words a, b, c. Scales
         // 0.. and 4.. are the low nibbles of a and b, 8.. and 12.. the high ones; c holds the upper two bits of all.
@@ -367,7 +371,7 @@ sub16!(
         let high = _mm512_srlv_epi32(high, _mm512_broadcast_i32x4(_mm_setr_epi32(0, 2, 4, 6)));
         let high = _mm512_slli_epi16::<4>(_mm512_and_si512(high, _mm512_set1_epi8(3)));
         let scales = _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi8(15)), high);
-        Sixteenths::centred(row_scales(rows, 108), -4.0, _mm512_sub_epi8(scales, _mm512_set1_epi8(32)))
+        Sixteenths::centred(row_scales(rows, 108), _mm512_sub_epi8(scales, _mm512_set1_epi8(32)))
     },
     |row, step| {
         static LOW: Bytes = two_bits(0);
@@ -379,6 +383,8 @@ sub16!(
 sub16!(
     Q2_K,
     84,
+    centre: 0,
+    offsets: 2,
     |rows| {
         static LOW: Bytes = lanes([pick(4, 0, 0); 4]);
         static HIGH: Bytes = lanes([pick(4, 4, 0); 4]);

@@ -152,19 +152,6 @@ unsafe fn plain(words: __m512i) -> Scales {
     }
 }
 
-/// Scales, and offsets of `factor * scale`.
-///
-/// # Safety
-/// AVX-512 F.
-#[inline(always)]
-unsafe fn with_factor(words: __m512i, factor: f32) -> Scales {
-    // SAFETY: the caller vouches for it.
-    unsafe {
-        let scales = plain(words);
-        Scales { offset: [_mm512_mul_ps(scales.scale, _mm512_set1_ps(factor)); 2], ..scales }
-    }
-}
-
 /// Scales, and the minimums beside them.
 ///
 /// # Safety
@@ -179,7 +166,7 @@ unsafe fn with_minimum(words: __m512i) -> Scales {
 }
 
 macro_rules! block32 {
-    ($name:ident, $bytes:literal, second: $second:literal, signed: $signed:literal, offsets: $offsets:literal,
+    ($name:ident, $bytes:literal, second: $second:literal, signed: $signed:literal, centre: $centre:literal, offsets: $offsets:literal,
      |$words:ident| $scales:expr, |$row:ident, $n:ident| $quants:expr) => {
         #[doc = concat!("See the format's definition, `format::", stringify!($name), "`.")]
         pub(super) struct $name;
@@ -188,6 +175,7 @@ macro_rules! block32 {
             const BYTES: usize = $bytes;
             const BLOCK_RUNS: usize = 1;
             const SIGNED: bool = $signed;
+            const CENTRE: i8 = $centre;
             const OFFSETS: usize = $offsets;
             type Head = Scales;
 
@@ -215,25 +203,25 @@ macro_rules! block32 {
     };
 }
 
-block32!(Q4_0, 18, second: 8, signed: false, offsets: 1, |words| with_factor(words, -8.0), |row, n| {
+block32!(Q4_0, 18, second: 8, signed: false, centre: 8, offsets: 0, |words| plain(words), |row, n| {
     static INDEX: Bytes = sixteen(18, 2, 8);
     let q = gather::<TAIL>(row, 8, &INDEX, n);
     [bits(q, &LOW), bits(q, &HIGH)]
 });
 
-block32!(Q4_1, 20, second: 16, signed: false, offsets: 1, |words| with_minimum(words), |row, n| {
+block32!(Q4_1, 20, second: 16, signed: false, centre: 0, offsets: 1, |words| with_minimum(words), |row, n| {
     static INDEX: Bytes = sixteen(20, 4, 16);
     let q = gather::<TAIL>(row, 16, &INDEX, n);
     [bits(q, &LOW), bits(q, &HIGH)]
 });
 
-block32!(Q5_0, 22, second: 24, signed: false, offsets: 1, |words| with_factor(words, -16.0), |row, n| {
+block32!(Q5_0, 22, second: 24, signed: false, centre: 16, offsets: 0, |words| plain(words), |row, n| {
     static INDEX: Bytes = sixteen(22, 6, 24);
     static FIFTH: Bytes = fifth(22, 2, 24);
     five_bits::<TAIL>(row, 24, &INDEX, &FIFTH, n)
 });
 
-block32!(Q5_1, 24, second: 32, signed: false, offsets: 1, |words| with_minimum(words), |row, n| {
+block32!(Q5_1, 24, second: 32, signed: false, centre: 0, offsets: 1, |words| with_minimum(words), |row, n| {
     static INDEX: Bytes = sixteen(24, 8, 32);
     static FIFTH: Bytes = fifth(24, 4, 32);
     five_bits::<TAIL>(row, 32, &INDEX, &FIFTH, n)
@@ -250,7 +238,7 @@ const fn sixteen_of_pairs(at: usize) -> Bytes {
     Bytes(out)
 }
 
-block32!(Q8_0, 34, second: 68, signed: true, offsets: 0, |words| plain(words), |row, n| {
+block32!(Q8_0, 34, second: 68, signed: true, centre: 0, offsets: 0, |words| plain(words), |row, n| {
     // First halves lie within bytes 0..64 of a pair of blocks, second halves within 4..68.
     static FIRST: Bytes = sixteen_of_pairs(2);
     static SECOND: Bytes = sixteen_of_pairs(14);

@@ -3,9 +3,11 @@
 //! A panel's record of one run of 32 elements, for two vectors of sixteen rows:
 //! ```text
 //! (8, 2, 16, 4)    bytes: four elements of sixteen rows fill a register
-//! (2, LEN, 16)     what belongs to the run: `rows::Head` and, for signed weights, i32 -128 * (sum of the weights)
+//! (2, LEN, 16)     what belongs to the run: `rows::Head` and, for signed weights, i32 -128 * (sum of the weights), of the run or of each
+//!                  16 elements
 //! ```
-//! `vpdpbusd` multiplies a register with four activations and adds up. No shuffle is left for the columns.
+//! `vpdpbusd` multiplies a register with four activations and adds up. No shuffle is left for the columns. Weights that have a centre are
+//! signed here: an offset would cost as much for each column as a twelfth of the products.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -23,8 +25,18 @@ const INT_BYTES: usize = RUN * TILE_ROWS * VECTORS;
 pub(super) struct Quantised<F>(F);
 
 impl<F: Format> Quantised<F> {
+    /// Weights are signed bytes.
+    const SIGNED: bool = F::SIGNED || F::CENTRE != 0;
+    /// Vectors of what the products of signed weights have too much.
+    const EXCESSES: usize = if !Self::SIGNED {
+        0
+    } else if F::SUB16 {
+        2
+    } else {
+        1
+    };
     /// Vectors beside the integers of a run.
-    const LEN: usize = Head::<F>::LEN + F::SIGNED as usize;
+    const LEN: usize = Head::<F>::LEN + Self::EXCESSES;
     const RECORD_BYTES: usize = INT_BYTES + VECTORS * Self::LEN * 64;
 }
 
@@ -132,7 +144,7 @@ unsafe fn pack_step<F: Format, const TAIL: bool>(
                 _mm512_store_ps(to_head(j, i).cast(), heads[j][i]);
             }
         }
-        let mut weight_sums = [_mm512_setzero_si512(); GROUPS];
+        let mut weight_sums = [[_mm512_setzero_si512(); GROUPS]; 2];
         for half in 0..2 {
             // Dwords of a lane, of each group.
             let mut fours = [[_mm512_setzero_si512(); GROUPS]; 4];
@@ -141,12 +153,16 @@ unsafe fn pack_step<F: Format, const TAIL: bool>(
                 let mut sums = [_mm512_setzero_si512(); ROWS];
                 for r in 0..ROWS {
                     q[r] = F::quants::<TAIL>(blocks[g * ROWS + r], step, n * F::BYTES)[half];
-                    if F::SIGNED {
+                    if F::CENTRE != 0 {
+                        q[r] = _mm512_sub_epi8(q[r], _mm512_set1_epi8(F::CENTRE));
+                    }
+                    if Quantised::<F>::SIGNED {
                         sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_set1_epi8(1), q[r]);
                     }
                 }
-                if F::SIGNED {
-                    weight_sums[g] = _mm512_add_epi32(weight_sums[g], lane_sums(sums));
+                if Quantised::<F>::SIGNED {
+                    let part = if F::SUB16 { half } else { 0 };
+                    weight_sums[part][g] = _mm512_add_epi32(weight_sums[part][g], lane_sums(sums));
                 }
                 for (four, column) in transpose(q).into_iter().enumerate() {
                     fours[four][g] = column;
@@ -162,12 +178,12 @@ unsafe fn pack_step<F: Format, const TAIL: bool>(
                 }
             }
         }
-        if F::SIGNED {
-            let by_run = turn(weight_sums);
+        for i in 0..Quantised::<F>::EXCESSES {
+            let by_run = turn(weight_sums[i]);
             for j in 0..RUNS {
                 if !TAIL || j < n {
                     let excess = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<7>(by_run[j]));
-                    _mm512_store_si512(to_head(j, Head::<F>::LEN).cast(), excess);
+                    _mm512_store_si512(to_head(j, Head::<F>::LEN + i).cast(), excess);
                 }
             }
         }
@@ -246,10 +262,24 @@ unsafe fn tile<F: Format, const V: usize, const NC: usize>(
                 for x in &mut integers {
                     *x = x.add(run * RUN);
                 }
-                let zero = [[_mm512_setzero_si512(); NC]; V];
+                // `vpdpbusd` wants one factor unsigned: the activation plus 128, the excess of which is in the panel.
+                let mut unsigned = [MaybeUninit::<__m256i>::uninit(); NC];
+                let mut start = [[[_mm512_setzero_si512(); NC]; V]; 2];
+                if Quantised::<F>::SIGNED {
+                    for c in 0..NC {
+                        let x = _mm256_loadu_si256(integers[c].cast());
+                        unsigned[c].write(_mm256_xor_si256(x, _mm256_set1_epi8(-128)));
+                        integers[c] = unsigned[c].as_ptr().cast();
+                        for i in 0..Quantised::<F>::EXCESSES {
+                            for v in 0..V {
+                                start[i][v][c] = head(v, Head::<F>::LEN + i);
+                            }
+                        }
+                    }
+                }
                 let mut dots = [[_mm512_setzero_ps(); NC]; V];
                 if F::SUB16 {
-                    let first = integer_sums::<F, V, NC, 4>(zero, record, integers);
+                    let first = integer_sums::<F, V, NC, 4>(start[0], record, integers);
                     let mut scaled = [[_mm512_setzero_ps(); NC]; V];
                     for v in 0..V {
                         for c in 0..NC {
@@ -258,8 +288,8 @@ unsafe fn tile<F: Format, const V: usize, const NC: usize>(
                             scaled[v][c] = _mm512_fmadd_ps(first, scale, _mm512_setzero_ps());
                         }
                     }
-                    let second =
-                        integer_sums::<F, V, NC, 4>(zero, record.add(INT_BYTES / 2), integers.map(|x| x.add(RUN / 2)));
+                    let (ints, second_half) = (record.add(INT_BYTES / 2), integers.map(|x| x.add(RUN / 2)));
+                    let second = integer_sums::<F, V, NC, 4>(start[1], ints, second_half);
                     for v in 0..V {
                         for c in 0..NC {
                             // Rounded once, as the conversion of the exact sum would be.
@@ -268,22 +298,7 @@ unsafe fn tile<F: Format, const V: usize, const NC: usize>(
                         }
                     }
                 } else {
-                    let all = if F::SIGNED {
-                        // `vpdpbusd` wants one factor unsigned: the activation plus 128, the excess of which is in the panel.
-                        let mut unsigned = [MaybeUninit::<__m256i>::uninit(); NC];
-                        let mut start = zero;
-                        for c in 0..NC {
-                            let x = _mm256_loadu_si256(integers[c].cast());
-                            unsigned[c].write(_mm256_xor_si256(x, _mm256_set1_epi8(-128)));
-                            integers[c] = unsigned[c].as_ptr().cast();
-                            for v in 0..V {
-                                start[v][c] = head(v, Head::<F>::LEN);
-                            }
-                        }
-                        integer_sums::<F, V, NC, 8>(start, record, integers)
-                    } else {
-                        integer_sums::<F, V, NC, 8>(zero, record, integers)
-                    };
+                    let all = integer_sums::<F, V, NC, 8>(start[0], record, integers);
                     for v in 0..V {
                         for c in 0..NC {
                             dots[v][c] = _mm512_cvtepi32_ps(all[v][c]);
@@ -328,7 +343,7 @@ unsafe fn integer_sums<F: Format, const V: usize, const NC: usize, const FOURS: 
             for c in 0..NC {
                 let x = _mm512_set1_epi32(x[c].add(four * 4).cast::<i32>().read_unaligned());
                 for v in 0..V {
-                    let (unsigned, signed) = if F::SIGNED { (x, w[v]) } else { (w[v], x) };
+                    let (unsigned, signed) = if Quantised::<F>::SIGNED { (x, w[v]) } else { (w[v], x) };
                     sums[v][c] = _mm512_dpbusd_epi32(sums[v][c], unsigned, signed);
                 }
             }

@@ -32,6 +32,8 @@ pub(super) unsafe trait Format {
     const BLOCK_RUNS: usize;
     /// Integers are signed bytes, else unsigned ones of at most 6 bits.
     const SIGNED: bool = false;
+    /// What unsigned integers stand for is so much less. The products are brought down as integers, which needs no offset.
+    const CENTRE: i8 = 0;
     /// Sub-blocks have 16 elements and an integer scale each.
     const SUB16: bool = false;
     /// Used elements of [`Scales::offset`]: as many as there are sub-blocks in a run, or none.
