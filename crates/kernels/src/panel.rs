@@ -78,6 +78,8 @@ pub(crate) unsafe trait Panel {
     const STEP: usize;
     /// Bytes of a panel for `STEP` elements of `ROWS` rows: a multiple of 64.
     const STEP_BYTES: usize;
+    /// [`tile`](Self::tile) takes accumulators of a first stretch, where `cols.k` is 0, for zeros without reading them.
+    const BEGINS_AT_ZERO: bool = false;
 
     /// Unpacks elements `k..k + n` of [`Self::ROWS`] rows. `k` is a multiple of `STEP`, and so is `n` unless the row ends there.
     ///
@@ -152,6 +154,7 @@ pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
                 next = ahead::request(next, piece);
                 for (acc, c) in acc.iter_mut().zip(cols.clone()) {
                     match at {
+                        0 if P::BEGINS_AT_ZERO => {}
                         0 => *acc = [0.0; MAX_STRIP_ROWS],
                         _ => copy(&mut acc[..n], &out.column(c)[first..first + n]),
                     }

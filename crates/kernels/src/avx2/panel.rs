@@ -34,6 +34,7 @@ unsafe impl<F: Format8, D: Dot> Panel for Quantised<F, D> {
     const COLS: usize = COLS;
     const STEP: usize = RUN * F::BLOCK_RUNS;
     const STEP_BYTES: usize = F::BLOCK_RUNS * Self::RECORD_BYTES;
+    const BEGINS_AT_ZERO: bool = true;
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn pack(rows: &PanelRows, k: usize, n: usize, panel: *mut u8) {
@@ -120,9 +121,11 @@ unsafe fn tile<F: Format8, D: Dot, const NC: usize>(
     unsafe {
         let x: [*const u8; NC] = std::array::from_fn(|c| cols.first.add(c * layout.col_bytes()));
         let mut sums = [[_mm256_setzero_ps(); NC]; VECTORS];
-        for v in 0..VECTORS {
-            for c in 0..NC {
-                sums[v][c] = _mm256_loadu_ps(acc.add(c * stride + v * ROWS));
+        if cols.k > 0 {
+            for v in 0..VECTORS {
+                for c in 0..NC {
+                    sums[v][c] = _mm256_loadu_ps(acc.add(c * stride + v * ROWS));
+                }
             }
         }
         let mut record = panel;

@@ -48,6 +48,7 @@ unsafe impl<F: Format> Panel for Quantised<F> {
     const COLS: usize = if F::SUB16 { 4 } else { 6 };
     const STEP: usize = RUN * if F::BLOCK_RUNS == 1 { RUNS } else { F::BLOCK_RUNS };
     const STEP_BYTES: usize = Self::STEP / RUN * Self::RECORD_BYTES;
+    const BEGINS_AT_ZERO: bool = true;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
     unsafe fn pack(rows: &PanelRows, k: usize, n: usize, panel: *mut u8) {
@@ -312,10 +313,13 @@ unsafe fn tile<F: Format, const V: usize, const NC: usize>(
                     }
                 }
             }
+            let is_first = cols.k == 0 && lane == 0;
             for v in 0..V {
                 for c in 0..NC {
                     let acc = acc.add(c * stride + v * TILE_ROWS);
-                    _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), sums[v][c]));
+                    // Zero is added too, as row-dots do: it makes a zero positive.
+                    let before = if is_first { _mm512_setzero_ps() } else { _mm512_loadu_ps(acc) };
+                    _mm512_storeu_ps(acc, _mm512_add_ps(before, sums[v][c]));
                 }
             }
         }
