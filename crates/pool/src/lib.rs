@@ -13,7 +13,8 @@
 //! * [`available_threads`] says how many workers this process should use: allowed physical cores.
 //!
 //! Idle workers spin for some tens of microseconds, which covers the gaps between the loops of one token, and then
-//! park. A pool with more threads than the process has CPUs hardly spins at all.
+//! park. A pool with more threads than the process has CPUs hardly spins at all. Workers that other processes keep off
+//! their CPUs are left out of short loops for a while (Linux).
 //!
 //! ```
 //! use modelembed_pool::{PerWorker, Pool};
@@ -31,6 +32,7 @@
 //! assert_eq!(scratch.into_iter().sum::<u64>(), 1000);
 //! ```
 
+mod contention;
 mod pool;
 mod share;
 mod split;

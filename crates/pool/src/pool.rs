@@ -4,6 +4,8 @@
 //! A worker that sees a new epoch takes chunks until there are none, adds how many it did to `done`, and waits for
 //! the next epoch. The caller works too, and returns when `done` and its own count make up all chunks.
 //!
+//! A worker that others keep off its CPU is left out of some loops ([`Contention`]): it is dealt nothing, takes nothing and sleeps.
+//!
 //! Why no thread can touch a closure that is gone: the job is read only while holding a chunk that is not yet counted
 //! in `done`; the caller does not return, nor write the next job, before all chunks are counted.
 
@@ -22,6 +24,7 @@ use std::{
 };
 
 use crate::{
+    contention::{Contention, Watch},
     share::{CachePadded, Share},
     split::Split,
     topology::logical_cpus,
@@ -61,6 +64,7 @@ struct Shared {
     sleep: Box<[CachePadded<Sleep>]>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     waiting: Waiting,
+    contention: Contention,
 }
 
 /// What the ends of loops cost their callers, for those who ask.
@@ -284,6 +288,7 @@ impl Shared {
             sleep: (1..threads).map(|_| CachePadded(sleep())).collect(),
             panic: Mutex::new(None),
             waiting: Waiting { is_measured: AtomicBool::new(false), total_ns: AtomicU64::new(0) },
+            contention: Contention::new(threads, spin == SPIN),
         })
     }
 
@@ -315,28 +320,36 @@ impl Shared {
         // SAFETY: no chunk is out: the loop before this one was joined.
         unsafe { *self.front.0.job.get() = job };
         self.back.0.done.store(0, Relaxed);
-        let threads = self.shares.len() as u64;
-        let mut front = 0;
-        for (w, share) in (1..).zip(&self.shares) {
+        let epoch = self.front.0.epoch.load(Relaxed).wrapping_add(1);
+        let has_part = |worker: usize| !self.contention.is_out(worker, epoch);
+        let parts = (0..self.shares.len()).filter(|&w| has_part(w)).count() as u64;
+        let (mut front, mut part) = (0, 0);
+        for (w, share) in self.shares.iter().enumerate() {
+            part += u64::from(has_part(w));
             // Rounded up, so that the caller, who starts first, has the larger shares. Fits: at most n_chunks.
-            let back = (w * u64::from(n_chunks)).div_ceil(threads) as u32;
+            let back = (part * u64::from(n_chunks)).div_ceil(parts) as u32;
             share.0.deal(front, back);
             front = back;
         }
+        let watch = self.contention.watch();
         self.front.0.epoch.fetch_add(1, SeqCst);
         self.wake(WAKES.min(n_chunks as usize - 1));
         let mine = self.take_chunks(0);
-        self.join(n_chunks - mine);
+        self.join(n_chunks - mine, watch, epoch);
     }
 
     /// A worker thread's life.
     fn work(&self, worker: usize) {
         IN_LOOP.set(true);
+        self.contention.register(worker);
         let mut seen = 0;
         loop {
             seen = self.next_epoch(worker, seen);
             if self.front.0.stop.load(Relaxed) {
                 return;
+            }
+            if self.contention.is_out(worker, seen) {
+                continue;
             }
             let n = self.take_chunks(worker);
             if n > 0 {
@@ -391,23 +404,24 @@ impl Shared {
 
     /// Waits until workers have finished `n` chunks: spins, then parks. Parking early matters when the CPU of a worker
     /// was taken away: it lets the system move that worker to this CPU.
-    fn join(&self, n: u32) {
+    fn join(&self, n: u32, watch: Option<Watch>, epoch: u32) {
         if self.back.0.done.load(Acquire) == n {
             return;
         }
         if !self.waiting.is_measured.load(Relaxed) {
-            return self.wait_for(n);
+            return self.wait_for(n, watch, epoch);
         }
         let start = Instant::now();
-        self.wait_for(n);
+        self.wait_for(n, watch, epoch);
         self.waiting.total_ns.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
     }
 
-    fn wait_for(&self, n: u32) {
+    fn wait_for(&self, n: u32, watch: Option<Watch>, epoch: u32) {
         let back = &self.back.0;
         if spin_until(self.spin, || back.done.load(Acquire) == n) {
             return;
         }
+        let asleep = self.contention.sleep(watch);
         *lock(&back.joiner) = Some(thread::current());
         // Not a store: qemu 7.2 on x86-64 lets a load of Arm code overtake it, even both as SeqCst (43 of 300,000 times), and then both
         // sides sleep. An x86-64 CPU runs the same instruction for either.
@@ -416,12 +430,17 @@ impl Shared {
             thread::park();
         }
         back.joiner_waits.store(false, Relaxed);
+        if let Some(asleep) = asleep {
+            self.contention.judge(asleep, epoch);
+        }
     }
 
     /// Waits for an epoch other than `seen` and returns it.
     fn next_epoch(&self, worker: usize, seen: u32) -> u32 {
         let epoch = &self.front.0.epoch;
-        if spin_until(self.spin, || epoch.load(Acquire) != seen) {
+        // Whoever has no part in the next loop leaves its CPU to others.
+        let spins = !self.contention.is_out(worker, seen.wrapping_add(1));
+        if spins && spin_until(self.spin, || epoch.load(Acquire) != seen) {
             return epoch.load(Acquire);
         }
         let parked = &self.sleep[worker - 1].0.parked;
@@ -450,9 +469,13 @@ impl Shared {
         if self.sleepers.0.load(SeqCst) == 0 {
             return;
         }
-        for sleep in &self.sleep {
+        let epoch = self.front.0.epoch.load(Relaxed);
+        for (worker, sleep) in (1..).zip(&self.sleep) {
             if n == 0 {
                 return;
+            }
+            if self.contention.is_out(worker, epoch) {
+                continue;
             }
             if sleep.0.parked.load(Relaxed) && sleep.0.parked.swap(false, SeqCst) {
                 self.sleepers.0.fetch_sub(1, SeqCst);
@@ -506,6 +529,24 @@ mod tests {
             .filter(|(_, seen, want)| seen != want)
             .collect();
         assert!(wrong.is_empty(), "(items, grain), seen, wanted: {wrong:?}");
+    }
+
+    #[test]
+    fn loops_are_done_without_the_workers_that_are_left_out() {
+        let pool = Pool::new(3);
+        for round in 0..50 {
+            let epoch = pool.shared.front.0.epoch.load(Relaxed);
+            pool.shared.contention.leave_out(1, epoch, round % 4);
+            pool.shared.contention.leave_out(2, epoch, round % 7);
+            for i in 1..10 {
+                let mut seen = [0; 40];
+                pool.run(40, 1, &mut seen[..], |_, seen, worker| {
+                    let is_out = (worker.index() == 1 && i <= round % 4) || (worker.index() == 2 && i <= round % 7);
+                    seen[0] += if is_out { 100 } else { 1 };
+                });
+                assert_eq!(seen, [1; 40], "loop {i} of round {round}");
+            }
+        }
     }
 
     #[test]
