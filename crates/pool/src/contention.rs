@@ -1,13 +1,16 @@
 //! Workers whose CPU somebody else wants are left out of short loops for a while.
 //!
-//! A loop ends with its last chunk. If a worker is taken off its CPU in the middle of one, all wait until it is given one again, and that
-//! is milliseconds where a loop is microseconds: two threads are then slower than the one that has a CPU to itself. So the caller watches
-//! its waits. Where the kernel says that a worker spent them in a queue for a CPU, and not computing or reading a file, the worker takes
-//! part in none of the next loops; after that it is tried again, and left out for longer if nothing has changed.
+//! A loop ends with its last chunk. If a worker is taken off its CPU in the middle of one, all wait until it is given one
+//! again, and that is milliseconds where a loop is microseconds: two threads are then slower than the one that has a CPU
+//! to itself. So the caller watches its sleeps. Where the kernel says that a worker spent one in a queue for a CPU, and
+//! not computing or reading a file, the worker takes part in none of the next loops; after that it is tried again, and
+//! left out for longer if nothing has changed.
 //!
-//! Long loops are not judged: in them others have taken over what a worker could not do, and a wait is little beside the work.
-//! Only Linux keeps such an account of a thread (`schedstat`); elsewhere nobody is left out, nor where there are more threads than CPUs:
-//! those wait for each other.
+//! Long loops are not judged, and end what was judged before: in them others take over what a worker cannot do, and a
+//! wait is little beside the work.
+//!
+//! Only Linux keeps such an account of a thread (`schedstat`; one open file a worker). Elsewhere nobody is left out, nor
+//! where there are more threads than CPUs: those wait for each other.
 
 use std::{
     fs::File,
@@ -20,19 +23,29 @@ use std::{
 
 use crate::share::CachePadded;
 
-/// Loops that are watched after one whose caller had to sleep, and after a worker's return. Time slices are a few milliseconds, in which one
-/// CPU gets through a hundred loops.
+/// Sleeps that are shorter are not looked at: the schedulers' time slices are 3 ms and more, and what is shorter happens
+/// on any machine.
+pub(crate) const SHORT_SLEEP: Duration = Duration::from_micros(500);
+/// Loops whose caller works for longer are long: a stolen time slice is then no multiple of the loop.
+const LONG_LOOP: Duration = Duration::from_millis(1);
+/// Loops that are watched after a sleep that was looked at. A CPU gets through 150 loops of the smallest models in a time
+/// slice of 4 ms, and is taken away once in two of these at least.
 const WATCHED: u32 = 1024;
-/// Loops that a worker is left out of, at first and at most: with 20 to 150 us a loop, 10 to 80 ms and 0.2 to 1.2 s.
+/// Loops that a worker is left out of, at first and at most. The smallest models' take 20 us: these are 10 and 160 ms. A
+/// trial costs one time slice, 3 % of the latter.
 const LEFT_OUT: (u32, u32) = (512, 8192);
-/// Loops whose caller worked for longer are not judged.
-const LONG: Duration = Duration::from_millis(1);
+/// A worker is not left out for longer, however long its loops are.
+const LEFT_OUT_AT_MOST: Duration = Duration::from_secs(1);
 
-/// Loops are numbered by the pool's epochs, which wrap around.
+/// Loops are numbered by the pool's epochs, which wrap around. (A worker that was once left out is so again when its
+/// number comes round after 2^32 loops: days.)
 pub(crate) struct Contention {
     is_on: bool,
+    start: Instant,
     /// Loops still to be watched.
     watched: AtomicU32,
+    /// When all take part again, in us from `start`.
+    recall_at_us: AtomicU64,
     /// One a worker, the caller's first, who is never left out.
     workers: Box<[CachePadded<Record>]>,
 }
@@ -63,41 +76,55 @@ impl Contention {
     /// Nobody is left out without `is_on`.
     pub fn new(threads: usize, is_on: bool) -> Contention {
         let workers = (0..threads).map(|_| CachePadded(Record::default())).collect();
-        Contention { is_on, watched: AtomicU32::new(0), workers }
+        let (watched, recall_at_us) = (AtomicU32::new(0), AtomicU64::new(0));
+        Contention { is_on, start: Instant::now(), watched, recall_at_us, workers }
     }
 
     /// Called by each worker thread when it starts.
     pub fn register(&self, worker: usize) {
-        if !self.is_on {
-            return;
-        }
-        if let Ok(account) = File::open("/proc/thread-self/schedstat") {
+        if self.is_on
+            && let Ok(account) = File::open("/proc/thread-self/schedstat")
+        {
             let _ = self.workers[worker].0.account.set(account);
         }
     }
 
     /// Whether a worker has no part in a loop.
     pub fn is_out(&self, worker: usize, epoch: u32) -> bool {
-        let record = &self.workers[worker].0;
-        // Further ahead is a number of long ago, from the other side of zero.
-        (1..=record.left_out.load(Relaxed)).contains(&record.back_at.load(Relaxed).wrapping_sub(epoch))
+        self.workers[worker].0.is_out(epoch)
     }
 
-    /// Called by the caller at the start of a loop.
-    pub fn watch(&self) -> Option<Watch> {
+    /// Called by the caller before it deals loop `epoch`.
+    pub fn watch(&self, epoch: u32) -> Option<Watch> {
         let left = self.watched.load(Relaxed);
         if left == 0 {
             return None;
         }
         self.watched.store(left - 1, Relaxed);
-        Some(Watch { start: Instant::now() })
+        let start = Instant::now();
+        if self.us(start) >= self.recall_at_us.load(Relaxed) {
+            self.recall(epoch);
+        }
+        Some(Watch { start })
     }
 
-    /// Called by a caller who goes to sleep at the end of a loop; when it is awake again, [`judge`](Self::judge) gets what this returns.
+    /// Called by the caller when its part of loop `epoch` is done. Everybody is watched for as long as somebody is out.
+    pub fn worked(&self, watch: Option<Watch>, epoch: u32) {
+        if watch.is_some_and(|watch| watch.start.elapsed() > LONG_LOOP) {
+            self.recall(epoch.wrapping_add(1));
+        }
+    }
+
+    /// Called by a caller who has slept for [`SHORT_SLEEP`] at the end of a loop and is to go on; when it is awake again,
+    /// [`judge`](Self::judge) gets what this returns. The kernel books the time in a queue when it ends: what has passed
+    /// of it is not lost.
     pub fn sleep(&self, watch: Option<Watch>) -> Option<Asleep> {
-        self.watched.fetch_max(if self.is_on { WATCHED } else { 0 }, Relaxed);
+        if !self.is_on {
+            return None;
+        }
+        self.watched.fetch_max(WATCHED, Relaxed);
         let since = Instant::now();
-        if watch?.start.elapsed() > LONG {
+        if since - watch?.start > LONG_LOOP + SHORT_SLEEP {
             return None;
         }
         for record in self.workers.iter().skip(1) {
@@ -111,32 +138,58 @@ impl Contention {
     /// Leaves out whom a sleep at the end of loop `epoch` was spent on while it was in a queue.
     pub fn judge(&self, asleep: Asleep, epoch: u32) {
         let slept = asleep.since.elapsed();
-        for record in self.workers.iter().skip(1) {
+        for record in self.workers.iter().skip(1).filter(|record| !record.0.is_out(epoch)) {
             let Some(now) = record.0.account.get().and_then(queued_ns) else { continue };
-            let queued = now.saturating_sub(record.0.queued_ns.load(Relaxed));
-            if u128::from(queued) * 2 > slept.as_nanos() {
+            if is_to_blame(now.saturating_sub(record.0.queued_ns.load(Relaxed)), slept) {
                 let n = record.0.leave_out(epoch);
                 self.watched.fetch_max(n + WATCHED, Relaxed);
+                self.recall_at_us.store(self.us(Instant::now() + LEFT_OUT_AT_MOST), Relaxed);
             }
         }
     }
+
+    /// All take part again, from loop `epoch` on.
+    fn recall(&self, epoch: u32) {
+        for record in self.workers.iter().filter(|record| record.0.is_out(epoch)) {
+            record.0.back_at.store(epoch, Relaxed);
+        }
+    }
+
+    fn us(&self, at: Instant) -> u64 {
+        (at - self.start).as_micros() as u64
+    }
+}
+
+/// Whether a worker that was in queues for so long is what the caller slept for: for most of the time, as far as both
+/// were looked at.
+fn is_to_blame(queued_ns: u64, slept: Duration) -> bool {
+    queued_ns > 0 && u128::from(queued_ns) * 2 > slept.as_nanos()
 }
 
 impl Record {
+    fn is_out(&self, epoch: u32) -> bool {
+        // Further ahead is a number of long ago, from the other side of zero.
+        (1..=self.left_out.load(Relaxed)).contains(&self.back_at.load(Relaxed).wrapping_sub(epoch))
+    }
+
     /// Leaves the worker out of the loops behind `epoch`, and returns of how many.
     fn leave_out(&self, epoch: u32) -> u32 {
         let (least, most) = LEFT_OUT;
         let (last, back_at) = (self.left_out.load(Relaxed), self.back_at.load(Relaxed));
         // It had not been back for as long as it was out.
         let again = last > 0 && epoch.wrapping_sub(back_at) < last;
-        let n = if again { (2 * last).min(most) } else { least };
+        self.leave_out_for(epoch, if again { (2 * last).min(most) } else { least })
+    }
+
+    fn leave_out_for(&self, epoch: u32, n: u32) -> u32 {
         self.left_out.store(n, Relaxed);
         self.back_at.store(epoch.wrapping_add(1 + n), Relaxed);
         n
     }
 }
 
-/// How long a thread has been in queues for a CPU: the second number of its `schedstat` (Linux, Documentation/scheduler/sched-stats).
+/// How long a thread has been in queues for a CPU: the second number of its `schedstat` (Linux,
+/// Documentation/scheduler/sched-stats).
 fn queued_ns(account: &File) -> Option<u64> {
     let mut text = [0; 64];
     let n = read_at_start(account, &mut text)?;
@@ -157,14 +210,18 @@ fn read_at_start(_: &File, _: &mut [u8]) -> Option<usize> {
 impl Contention {
     /// Leaves a worker out of loops `epoch + 1..=epoch + n`.
     pub fn leave_out(&self, worker: usize, epoch: u32, n: u32) {
-        self.workers[worker].0.left_out.store(n, Relaxed);
-        self.workers[worker].0.back_at.store(epoch.wrapping_add(1 + n), Relaxed);
+        self.workers[worker].0.leave_out_for(epoch, n);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Loops from `epoch + 1` on that worker 1 is out of.
+    fn out(contention: &Contention, epoch: u32) -> usize {
+        (1..20_000).take_while(|i| contention.is_out(1, epoch.wrapping_add(*i))).count()
+    }
 
     #[test]
     fn each_return_in_vain_is_later() {
@@ -174,26 +231,65 @@ mod tests {
             for _ in 0..7 {
                 assert!(!contention.is_out(1, epoch));
                 contention.workers[1].0.leave_out(epoch);
-                let out = (1..20_000).take_while(|i| contention.is_out(1, epoch.wrapping_add(*i))).count();
+                let n = out(&contention, epoch);
                 assert!(!contention.is_out(2, epoch.wrapping_add(1)) && !contention.is_out(0, epoch.wrapping_add(1)));
-                lengths.push(out);
-                epoch = epoch.wrapping_add(out as u32 + 1);
+                lengths.push(n);
+                epoch = epoch.wrapping_add(n as u32 + 1);
             }
             assert_eq!(lengths, [512, 1024, 2048, 4096, 8192, 8192, 8192]);
             // Back for as long as it was out: the next time begins anew.
             epoch = epoch.wrapping_add(8192);
             contention.workers[1].0.leave_out(epoch);
-            assert!(contention.is_out(1, epoch.wrapping_add(512)) && !contention.is_out(1, epoch.wrapping_add(513)));
+            assert_eq!(out(&contention, epoch), 512);
         }
     }
 
     #[test]
     fn loops_are_watched_after_one_that_slept() {
         let contention = Contention::new(2, true);
-        assert!(contention.watch().is_none());
+        assert!(contention.watch(1).is_none());
         assert!(contention.sleep(None).is_none());
-        let watched = (0..2000).take_while(|_| contention.watch().is_some()).count();
+        let watched = (0..2000).take_while(|epoch| contention.watch(*epoch).is_some()).count();
         assert_eq!(watched, WATCHED as usize);
+        let off = Contention::new(2, false);
+        assert!(off.sleep(None).is_none() && off.watch(1).is_none());
+    }
+
+    #[test]
+    fn a_long_loop_or_a_second_ends_it() {
+        let contention = Contention::new(2, true);
+        contention.leave_out(1, 7, 100);
+        contention.worked(None, 8);
+        contention.worked(Some(Watch { start: Instant::now() + Duration::from_secs(60) }), 8);
+        assert_eq!(out(&contention, 7), 100, "short loops go on");
+        contention.worked(Some(Watch { start: contention.start - 2 * LONG_LOOP }), 8);
+        assert_eq!((contention.is_out(1, 8), contention.is_out(1, 9)), (true, false), "a long loop");
+
+        contention.leave_out(1, 20, 100);
+        assert!(contention.sleep(None).is_none());
+        contention.recall_at_us.store(u64::MAX, Relaxed);
+        assert!(contention.watch(21).is_some() && contention.is_out(1, 21), "not yet");
+        contention.recall_at_us.store(0, Relaxed);
+        assert!(contention.watch(22).is_some() && !contention.is_out(1, 22), "time is up");
+    }
+
+    #[test]
+    fn long_loops_are_not_judged() {
+        let contention = Contention::new(2, true);
+        let ago = |ms| Some(Watch { start: Instant::now() - Duration::from_millis(ms) });
+        assert!(contention.sleep(ago(0)).is_some());
+        assert!(contention.sleep(ago(10)).is_none());
+    }
+
+    #[test]
+    fn who_is_to_blame() {
+        let rows =
+            [(0, 0, false), (0, 4, false), (1, 4, false), (2, 4, false), (3, 4, true), (4, 4, true), (9, 4, true)];
+        let wrong: Vec<_> = rows
+            .iter()
+            .filter(|(queued, slept, want)| is_to_blame(queued * 1_000_000, Duration::from_millis(*slept)) != *want)
+            .collect();
+        assert!(wrong.is_empty(), "(ms queued, ms slept, to blame): {wrong:?}");
     }
 
     #[test]
