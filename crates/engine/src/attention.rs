@@ -211,7 +211,7 @@ fn by_spans(
     }
 }
 
-/// Many queries: workers share the queries, and each goes over all its spans.
+/// Many queries, at least one: workers share the queries, and each goes over all its spans.
 fn by_queries(
     job: &Job<'_>,
     n: usize,
@@ -230,7 +230,7 @@ fn by_queries(
         let rows = cols.len() * c.group();
         let q = &mut s.q[..rows * c.head_dim];
         let len = State::len(rows, c.head_dim);
-        for (i, head) in (of_heads.start / share..of_heads.end / share).enumerate() {
+        for (h, head) in (of_heads.start / share..of_heads.end / share).enumerate() {
             job.gather(head, cols.clone(), q);
             let mut running = State::of(&mut s.running[..len], rows);
             for (i, span) in job.spans(cols.clone()).enumerate() {
@@ -243,8 +243,8 @@ fn by_queries(
                 }
             }
             job.model.kernels().finish_attn(c.head_dim, running.sum, running.acc);
-            for (c, values) in running.acc.chunks_exact(share).enumerate() {
-                out.column(c)[i * share..][..share].copy_from_slice(values);
+            for (col, values) in running.acc.chunks_exact(share).enumerate() {
+                out.column(col)[h * share..][..share].copy_from_slice(values);
             }
         }
     });

@@ -1,7 +1,7 @@
 //! One pass of some tokens through the model, in the order of the picture: embedding, then for each block
 //! attention and feed-forward network, each joined to the residual stream, then norm and output head.
 //!
-//! Every step is one job of the pool over rows or columns; a job whose work is one chunk runs on the caller. A column's
+//! Every step is one job of the pool over columns or over tiles of rows and columns; a job whose work is one chunk runs on the caller. A column's
 //! numbers depend neither on how many columns a chunk has nor on the number of workers.
 
 use std::ops::Range;
@@ -129,7 +129,7 @@ impl Pass<'_> {
         self.lap(Job::RopeStore);
         attention::attend(self, il);
         self.lap(Job::Attention);
-        self.quantize(&l.wo, From::Attention);
+        self.quantize(&l.wo, Input::Attention);
         self.project(&[(l.wo, l.bo)], Buffer::Delta);
         self.lap(Job::AttentionOutput);
     }
@@ -141,7 +141,7 @@ impl Pass<'_> {
         self.lap(Job::Norm);
         self.gate_and_up(l);
         self.lap(Job::GateUp);
-        self.quantize(&l.down, From::Hidden);
+        self.quantize(&l.down, Input::Hidden);
         self.project(&[(l.down, l.down_bias)], Buffer::Delta);
         self.lap(Job::Down);
     }
@@ -269,16 +269,16 @@ impl Pass<'_> {
     }
 
     /// Some columns become the input of the projection that reads them.
-    fn quantize(&mut self, reader: &Tensor, from: From) {
+    fn quantize(&mut self, reader: &Tensor, input: Input) {
         let (model, n, k) = (self.model, self.n, reader.k);
         let targets = Targets::new(&Kinds::of([reader.ty], model.is_exact()), k, n);
         let Scratch { attn, hidden, acts, .. } = &mut *self.s;
-        let from = match from {
-            From::Attention => &attn[..n * k],
-            From::Hidden => &hidden[..n * k],
+        let columns = match input {
+            Input::Attention => &attn[..n * k],
+            Input::Hidden => &hidden[..n * k],
         };
         model.pool().run(n, GRAIN_COLS, targets.split(acts.both_mut()), |cols, (q8, f32), _| {
-            for (i, column) in from.chunks_exact(k).skip(cols.start).take(cols.len()).enumerate() {
+            for (i, column) in columns.chunks_exact(k).skip(cols.start).take(cols.len()).enumerate() {
                 targets.write(model, column, i, q8, f32);
             }
         });
@@ -301,8 +301,8 @@ impl Pass<'_> {
         model.pool().run(grid.n_tiles(), 1, out, |tile, mut part, worker: &mut Worker| {
             let (chunk, cols) = grid.tile(tile.start);
             let n = cols.len();
-            let tile = &mut workers.get(worker).tile;
-            let mut ups = Strided { data: &mut tile[..n * chunk.len()], stride: chunk.len(), rows: chunk.len() };
+            let room = &mut workers.get(worker).tile[..n * chunk.len()];
+            let mut ups = Strided { data: room, stride: chunk.len(), rows: chunk.len() };
             let mut gates = SubRows { part: &mut part, rows: 0..chunk.len() };
             model.kernels().mul_rows(gate, chunk.clone(), gate_acts.columns(cols.clone()), &mut gates);
             model.kernels().mul_rows(up, chunk.clone(), up_acts.columns(cols), &mut ups);
@@ -443,7 +443,7 @@ struct Joined {
 
 /// Where a projection's input comes from.
 #[derive(Clone, Copy)]
-enum From {
+enum Input {
     Attention,
     Hidden,
 }

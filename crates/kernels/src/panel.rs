@@ -87,7 +87,8 @@ pub(crate) unsafe trait Panel {
     /// The rows have these elements; `panel` is aligned to 64 bytes and has room for them.
     unsafe fn pack(rows: &PanelRows, k: usize, n: usize, panel: *mut u8);
 
-    /// Adds to `acc[c * stride + r]` the products of the panel's row `r` and column `c`, for the first `n_rows` rows at least.
+    /// Adds to `acc[c * stride + r]` the products of the panel's row `r` and column `c`, for the first `n_rows` rows at least. With
+    /// [`BEGINS_AT_ZERO`](Self::BEGINS_AT_ZERO), where `cols.k` is 0, it writes them there.
     ///
     /// The sequence of operations on one accumulator must not depend on `cols.n_cols`. It may depend on where `k` is cut, every
     /// [`stretch`] elements; the table's row-dots must then add up at the same places.
@@ -112,7 +113,7 @@ const fn panel_bytes<P: Panel>() -> usize {
 #[repr(align(64))]
 struct Strip(#[allow(dead_code, reason = "written and read through pointers")] [u8; STRIP_BYTES]);
 
-/// Writes the product of row `r` and column `c` to `out.column(c)[r]`, for any number of columns.
+/// Writes the product of row `r` and column `c` to `out.column(c)[r]`, for any number of columns but none.
 ///
 /// # Safety
 /// The CPU must have the instruction set of `P`; `args` must be as documented there, for `P`'s weights and activations.

@@ -51,7 +51,8 @@ fn dequantize(ty: TensorType) -> Option<Dequantize> {
 /// Below this a run counts as zeros: 127 / amax must stay finite.
 pub(crate) const MIN_AMAX: f32 = 1e-36;
 
-/// The scale of a run of activations and the factor that turns them into integers, from the largest magnitude.
+/// The scale of a run of activations and the factor that turns them into integers, from the largest magnitude. (AVX-512 has this
+/// once more, for sixteen runs.)
 pub(crate) fn act_scale(amax: f32) -> (f32, f32) {
     if !amax.is_finite() {
         (f32::NAN, 0.0)

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use modelembed_pool::{Blocks, Groups, PerWorker, Pool, Rows};
+use modelembed_pool::{Blocks, Grid, Groups, PerWorker, Pool, Rows, Tiles};
 
 const THREADS: [usize; 4] = [1, 2, 3, 8];
 
@@ -102,6 +102,30 @@ fn a_group_of_items_has_one_place_in_the_output() {
 }
 
 #[test]
+fn tiles_of_a_matrix_fall_apart_without_gaps() {
+    for threads in THREADS {
+        let pool = Pool::new(threads);
+        for (n_rows, n_cols, tile_rows, tile_cols) in
+            [(53, 7, 8, 3), (5, 9, 5, 1), (4, 4, 9, 9), (0, 3, 1, 1), (3, 0, 1, 1)]
+        {
+            let grid = Grid { n_rows, n_cols, tile_rows, tile_cols };
+            let mut matrix = vec![0usize; n_rows * n_cols];
+            pool.run(grid.n_tiles(), 1, Tiles { data: &mut matrix, grid }, |tile, mut part, _| {
+                let (rows, cols) = grid.tile(tile.start);
+                assert_eq!((part.n_rows(), part.n_cols()), (rows.len(), cols.len()));
+                for (c, col) in cols.enumerate() {
+                    for (x, row) in part.column(c).iter_mut().zip(rows.clone()) {
+                        *x += 1000 * col + row + 1;
+                    }
+                }
+            });
+            let want: Vec<usize> = (0..n_cols).flat_map(|c| (0..n_rows).map(move |r| 1000 * c + r + 1)).collect();
+            assert_eq!(matrix, want, "{grid:?}");
+        }
+    }
+}
+
+#[test]
 fn outputs_of_the_wrong_size_are_refused() {
     let pool = Pool::new(2);
     let mut data = vec![0f32; 30];
@@ -124,6 +148,14 @@ fn outputs_of_the_wrong_size_are_refused() {
     try_out("chunks within groups", &mut |d| pool.run(120, 6, Groups { size: 4, out: d }, |_, _, _| {}));
     try_out("chunks smaller than groups", &mut |d| pool.run(120, 2, Groups { size: 4, out: d }, |_, _, _| {}));
     try_out("no such column", &mut |d| pool.run(10, 1, Rows::new(d, 10, 3), |_, mut part, _| _ = part.column(3)));
+    let grid = Grid { n_rows: 10, n_cols: 3, tile_rows: 4, tile_cols: 2 };
+    try_out("tiles of another matrix", &mut |d| pool.run(6, 1, Tiles { data: &mut d[..29], grid }, |_, _, _| {}));
+    try_out("too few tiles", &mut |d| pool.run(5, 1, Tiles { data: d, grid }, |_, _, _| {}));
+    try_out("two tiles a chunk", &mut |d| pool.run(6, 2, Tiles { data: d, grid }, |_, _, _| {}));
+    try_out("no such column of a tile", &mut |d| {
+        pool.run(6, 1, Tiles { data: d, grid }, |_, mut part, _| _ = part.column(2));
+    });
+    try_out("FINE: tiles", &mut |d| pool.run(6, 1, Tiles { data: d, grid }, |_, _, _| {}));
     try_out("FINE: groups", &mut |d| pool.run(118, 8, Groups { size: 4, out: d }, |_, _, _| {}));
     try_out("FINE: rows", &mut |d| pool.run(10, 1, Rows::new(d, 10, 3), |_, _, _| {}));
     try_out("FINE: no columns", &mut |d| pool.run(10, 1, Rows::new(&mut d[..0], 10, 0), |_, _, _| {}));
@@ -141,6 +173,10 @@ fn outputs_of_the_wrong_size_are_refused() {
         "chunks within groups",
         "chunks smaller than groups",
         "no such column",
+        "tiles of another matrix",
+        "too few tiles",
+        "two tiles a chunk",
+        "no such column of a tile",
     ];
     assert_eq!(refused, want);
 }

@@ -5,11 +5,12 @@
 //!    shifts and masks all bit fields, differently in each lane. Scales are decoded sixteen at a time in that same order.
 //! 2. A row-dot (`dots`) takes one step after the other and keeps a sum in each lane. For a panel (`panel`), four steps side by side are
 //!    sixteen rows (`rows`), whose registers are turned over into one of sixteen rows for each run.
-//! 3. `vpdpbusd` multiplies unsigned weights with signed activations. A format's constant offset (Q4_0's -8) goes through the
-//!    activations' precomputed sums. Of two signed factors one gets 128 added, which is undone exactly, in integers.
+//! 3. `vpdpbusd` multiplies unsigned weights with signed activations. A format's centre (Q4_0's 8) is taken off in integers, exactly:
+//!    row-dots begin with minus centre times the activations; a panel holds signed weights, and of two signed factors one gets 128
+//!    added, which is undone likewise. Only minimums go through the activations' precomputed sums.
 //! 4. Where sub-blocks have 16 elements, row-dots pack both halves' sums of four products to 16 bits (they fit) and multiply by the
 //!    integer scales in `vpdpwssd`; panels multiply the whole sums in f32 (they fit too).
-//! 5. The integer sum of a run is exact, and its way into an f32 sum is AVX2's, operation by operation. But there are four such sums, of
+//! 5. The integer sum of a run is exact, and its way into an f32 sum is AVX2's (without the offsets of centres). But there are four such sums, of
 //!    every fourth run each, which are added up where the row ends or a panel of it: in row-dots they are lanes, in panels one comes
 //!    after the other. So both give the same bits, and other bits than AVX2.
 

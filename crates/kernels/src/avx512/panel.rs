@@ -7,7 +7,7 @@
 //!                  16 elements
 //! ```
 //! `vpdpbusd` multiplies a register with four activations and adds up. No shuffle is left for the columns. Weights that have a centre are
-//! signed here: an offset would cost as much for each column as a twelfth of the products.
+//! signed here: an offset would cost each column an eighth of what the products cost.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;

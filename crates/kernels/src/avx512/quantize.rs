@@ -16,7 +16,7 @@ pub(super) unsafe fn quantize(layout: ActLayout, x: &[f32], out: &mut [u8]) {
     let runs = x.as_chunks::<ACT_BLOCK>().0;
     let (groups, rest) = runs.as_chunks::<GROUP>();
     for (g, runs) in groups.iter().enumerate() {
-        // SAFETY: the column has room for what belongs to each of its runs, and these end at its last one.
+        // SAFETY: runs g * 16.. exist, sixteen of them: `x` has `k / 32`, and `out` a column's room for as many.
         unsafe { group(layout, runs, g * GROUP, out.as_mut_ptr()) };
     }
     for (run, b) in rest.iter().zip(groups.len() * GROUP..) {

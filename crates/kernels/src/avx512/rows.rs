@@ -1,8 +1,8 @@
 //! Sixteen rows by four runs: how panels are packed, and the float part of their products.
 //!
 //! Four steps of four rows each give registers whose lane `j` belongs to run `j`. Turned over, they become a register for each run, of
-//! sixteen rows: from there on all is vertical. The float part of a run is that of the AVX2 kernels, operation by operation, and so are
-//! the integer sums, which are exact.
+//! sixteen rows: from there on all is vertical. The float part of a run is that of the AVX2 kernels, but for the offsets of centres,
+//! and so are the integer sums, which are exact.
 
 use std::arch::x86_64::*;
 

@@ -208,13 +208,15 @@ pub(super) unsafe fn attend_i16<V: Words>(
     let mut queries = MaybeUninit::<Queries>::uninit();
     let mut wide = MaybeUninit::<Wide>::uninit();
     let wide = wide.as_mut_ptr().cast::<i16>();
+    // Cleared once a call, and not for few queries. What an earlier block leaves is overwritten where a query sees the position, and
+    // replaced by `weigh_seen` where it does not.
     let mut weighed = MaybeUninit::<Weighed>::uninit();
     if is_many {
         weighed.write(Weighed { scores: [[0.0; BLOCK]; MANY], weights: [[0; BLOCK]; MANY], scales: [0.0; MANY] });
     }
     for first in (0..n_q).step_by(at_once) {
         let n = at_once.min(n_q - first);
-        // SAFETY: `at_once` queries fit; the rest is the caller's promise.
+        // SAFETY: `at_once` queries fit; `weighed` was written if there are many; the rest is the caller's promise.
         unsafe {
             let q = round_queries(&input.q[first * head_dim..], head_dim, n, stride, &mut queries);
             for block in (0..k_scales.len()).step_by(BLOCK) {
