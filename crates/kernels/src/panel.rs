@@ -131,7 +131,7 @@ pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
     let mut acc = [[0.0f32; MAX_STRIP_ROWS]; MAX_TILE_COLS];
     // While a strip is swept, the next one is requested, in as many pieces as there are tiles: unpacking would wait for most of it. It may
     // be another call's, or nobody's.
-    let strip_bytes = panels * P::ROWS * args.row_bytes;
+    let strip_bytes = n_rows.min(panels * P::ROWS) * args.row_bytes;
     let mut next = args.w.as_ptr().wrapping_add(strip_bytes);
     let piece = strip_bytes.div_ceil(n_cols.div_ceil(P::COLS) * k.div_ceil(stretch)).next_multiple_of(64);
     for first in (0..n_rows).step_by(panels * P::ROWS) {

@@ -208,21 +208,14 @@ pub(super) unsafe fn attend_i16<V: Words>(
     let mut queries = MaybeUninit::<Queries>::uninit();
     let mut wide = MaybeUninit::<Wide>::uninit();
     let wide = wide.as_mut_ptr().cast::<i16>();
-    // Cleared once a call, and not for few queries. What an earlier block leaves is overwritten where a query sees the position, and
-    // replaced by `weigh_seen` where it does not.
-    let mut weighed = MaybeUninit::<Weighed>::uninit();
-    if is_many {
-        weighed.write(Weighed { scores: [[0.0; BLOCK]; MANY], weights: [[0; BLOCK]; MANY], scales: [0.0; MANY] });
-    }
     for first in (0..n_q).step_by(at_once) {
         let n = at_once.min(n_q - first);
-        // SAFETY: `at_once` queries fit; `weighed` was written if there are many; the rest is the caller's promise.
+        // SAFETY: `at_once` queries fit; the rest is the caller's promise.
         unsafe {
             let q = round_queries(&input.q[first * head_dim..], head_dim, n, stride, &mut queries);
             for block in (0..k_scales.len()).step_by(BLOCK) {
                 if is_many {
-                    let weighed = weighed.assume_init_mut();
-                    many::<V>(input, state, (k, v), q, first..first + n, block, (wide, columns, weighed));
+                    many::<V>(input, state, (k, v), q, first..first + n, block, (wide, columns));
                 } else {
                     let ahead = first == 0;
                     for_queries!(V::QUERIES, n, Q => few::<V, Q>(input, state, (k, v), q, first, block, ahead));
@@ -230,16 +223,6 @@ pub(super) unsafe fn attend_i16<V: Words>(
             }
         }
     }
-}
-
-/// What many queries make of a block of positions.
-struct Weighed {
-    /// Scores, then weights relative to the maximum.
-    scores: [[f32; BLOCK]; MANY],
-    /// Weights, times the scales of the values, in integers.
-    weights: [[i16; BLOCK]; MANY],
-    /// The scales of these.
-    scales: [f32; MANY],
 }
 
 /// Keys that are turned over, or values of a run in pairs, aligned as cache lines are.
@@ -345,7 +328,7 @@ unsafe fn many<V: Words>(
     q: Rounded,
     queries: Range<usize>,
     block: usize,
-    (wide, columns, Weighed { scores, weights, scales: weight_scales }): (*mut i16, usize, &mut Weighed),
+    (wide, columns): (*mut i16, usize),
 ) {
     let (head_dim, n) = (input.head_dim, queries.len());
     let mut seen = [const { 0..0 }; MANY];
@@ -354,6 +337,9 @@ unsafe fn many<V: Words>(
     }
     let seen = &seen[..n];
     let Some(all) = union(seen) else { return };
+    let mut scores = [[0.0f32; BLOCK]; MANY];
+    let mut weights = [[0i16; BLOCK]; MANY];
+    let mut weight_scales = [0.0f32; MANY];
     // SAFETY: rows are clamped to the last position; what is used of `wide` fits; queries are there.
     unsafe {
         let k_scales = k.block_scales(block);
@@ -378,7 +364,7 @@ unsafe fn many<V: Words>(
                 });
             }
         }
-        weigh_seen::<V>(scores, seen, input.soft_cap, state, queries.start, head_dim);
+        weigh_seen::<V>(&mut scores, seen, input.soft_cap, state, queries.start, head_dim);
         let values = ValueScales::new(v.block_scales(block));
         for j in 0..n {
             weight_scales[j] = round_weights::<V>(&scores[j], &seen[j], &values.scales, &mut weights[j]);
