@@ -1,8 +1,8 @@
 //! One pass of some tokens through the model, in the order of the picture: embedding, then for each block
 //! attention and feed-forward network, each joined to the residual stream, then norm and output head.
 //!
-//! Every step is one job of the pool over columns or over tiles of rows and columns; a job whose work is one chunk runs on the caller. A column's
-//! numbers depend neither on how many columns a chunk has nor on the number of workers.
+//! Every step is one job of the pool over columns or over tiles of rows and columns; a job whose work is one chunk runs
+//! on the caller. A column's numbers depend neither on how many columns a chunk has nor on the number of workers.
 
 use std::ops::Range;
 

@@ -38,7 +38,7 @@ const LEFT_OUT: (u32, u32) = (2048, 8192);
 const LEFT_OUT_AT_MOST: Duration = Duration::from_secs(1);
 
 /// Loops are numbered by the pool's epochs, which wrap around. (A worker that was once left out is so again when its
-/// number comes round after 2^32 loops: days.)
+/// number comes round after 2^32 loops: a day at least.)
 pub(crate) struct Contention {
     is_on: bool,
     start: Instant,
@@ -66,11 +66,13 @@ struct Record {
 /// A loop that is watched.
 #[derive(Clone, Copy)]
 pub(crate) struct Watch {
+    epoch: u32,
     start: Instant,
 }
 
 /// A caller's sleep at the end of a loop that is judged.
 pub(crate) struct Asleep {
+    epoch: u32,
     since: Instant,
 }
 
@@ -107,18 +109,18 @@ impl Contention {
         if self.us(start) >= self.recall_at_us.load(Relaxed) {
             self.recall(epoch);
         }
-        Some(Watch { start })
+        Some(Watch { epoch, start })
     }
 
-    /// Called by the caller when its part of loop `epoch` is done. Everybody is watched for as long as somebody is out.
-    pub fn worked(&self, watch: Option<Watch>, epoch: u32) {
+    /// Called by the caller when its part of a loop is done. Everybody is watched for as long as somebody is out.
+    pub fn worked(&self, watch: Option<Watch>) {
         let Some(watch) = watch else { return };
         if watch.start.elapsed() <= LONG_LOOP {
             return self.long_loops.store(0, Relaxed);
         }
         // One alone can be a time slice that the caller itself has lost.
         if self.long_loops.fetch_add(1, Relaxed) > 0 {
-            self.recall(epoch.wrapping_add(1));
+            self.recall(watch.epoch.wrapping_add(1));
         }
     }
 
@@ -130,8 +132,8 @@ impl Contention {
             return None;
         }
         self.watched.fetch_max(WATCHED, Relaxed);
-        let since = Instant::now();
-        if since - watch?.start > LONG_LOOP + SHORT_SLEEP {
+        let (Watch { epoch, start }, since) = (watch?, Instant::now());
+        if since - start > LONG_LOOP + SHORT_SLEEP {
             return None;
         }
         for record in self.workers.iter().skip(1) {
@@ -139,12 +141,12 @@ impl Contention {
                 record.0.queued_ns.store(now, Relaxed);
             }
         }
-        Some(Asleep { since })
+        Some(Asleep { epoch, since })
     }
 
-    /// Leaves out whom a sleep at the end of loop `epoch` was spent on while it was in a queue.
-    pub fn judge(&self, asleep: Asleep, epoch: u32) {
-        let slept = asleep.since.elapsed();
+    /// Leaves out whom a sleep was spent on while it was in a queue.
+    pub fn judge(&self, Asleep { epoch, since }: Asleep) {
+        let slept = since.elapsed();
         for record in self.workers.iter().skip(1).filter(|record| !record.0.is_out(epoch)) {
             let Some(now) = record.0.account.get().and_then(queued_ns) else { continue };
             if is_to_blame(now.saturating_sub(record.0.queued_ns.load(Relaxed)), slept) {
@@ -266,15 +268,14 @@ mod tests {
     fn two_long_loops_or_a_second_end_it() {
         let contention = Contention::new(2, true);
         contention.leave_out(1, 7, 100);
-        contention.worked(None, 8);
-        contention.worked(Some(Watch { start: Instant::now() + Duration::from_secs(60) }), 8);
-        assert_eq!(out(&contention, 7), 100, "short loops go on");
-        let long = Some(Watch { start: contention.start - 2 * LONG_LOOP });
-        for watch in [long, Some(Watch { start: Instant::now() + Duration::from_secs(60) }), long] {
-            contention.worked(watch, 8);
+        contention.worked(None);
+        let short = |epoch| Some(Watch { epoch, start: Instant::now() + Duration::from_secs(60) });
+        let long = |epoch| Some(Watch { epoch, start: contention.start - 2 * LONG_LOOP });
+        for watch in [short(8), long(8), short(8), long(8)] {
+            contention.worked(watch);
             assert_eq!(out(&contention, 7), 100, "one long loop alone");
         }
-        contention.worked(long, 9);
+        contention.worked(long(9));
         assert_eq!((contention.is_out(1, 9), contention.is_out(1, 10)), (true, false), "two long loops");
 
         contention.leave_out(1, 20, 100);
@@ -288,7 +289,7 @@ mod tests {
     #[test]
     fn long_loops_are_not_judged() {
         let contention = Contention::new(2, true);
-        let ago = |ms| Some(Watch { start: Instant::now() - Duration::from_millis(ms) });
+        let ago = |ms| Some(Watch { epoch: 1, start: Instant::now() - Duration::from_millis(ms) });
         assert!(contention.sleep(ago(0)).is_some());
         assert!(contention.sleep(ago(10)).is_none());
     }

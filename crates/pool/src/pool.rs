@@ -121,16 +121,23 @@ impl Pool {
     /// Starts `threads - 1` worker threads (at least none): the thread that calls [`Pool::run`] is the remaining one.
     /// If the system refuses to start as many, the pool has fewer; see [`Pool::threads`].
     pub fn new(threads: usize) -> Pool {
+        Pool::start(threads, cfg!(target_os = "linux"))
+    }
+
+    /// Workers are left out where their CPU is taken if that is wanted, and there is one for each.
+    fn start(threads: usize, leaves_out: bool) -> Pool {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         // More than any machine has CPUs: a mistyped number must not fill the process table.
         let threads = threads.clamp(1, 1024);
-        let spin = if threads > logical_cpus() { SPIN_OVERSUBSCRIBED } else { SPIN };
-        let mut shared = Shared::new(NEXT_ID.fetch_add(1, Relaxed), threads, spin);
+        let is_oversubscribed = threads > logical_cpus();
+        let spin = if is_oversubscribed { SPIN_OVERSUBSCRIBED } else { SPIN };
+        let leaves_out = leaves_out && !is_oversubscribed;
+        let mut shared = Shared::new(NEXT_ID.fetch_add(1, Relaxed), threads, spin, leaves_out);
         let mut started = Shared::start(&shared);
         if started.len() + 1 < threads {
             // Shares without a thread would be worked off by stealing; a pool of the right size is simpler to reason about.
             shared.stop(started);
-            shared = Shared::new(NEXT_ID.fetch_add(1, Relaxed), 1, spin);
+            shared = Shared::new(NEXT_ID.fetch_add(1, Relaxed), 1, spin, leaves_out);
             started = Vec::new();
         }
         Pool { shared, handles: started, running: Mutex::new(()) }
@@ -159,8 +166,9 @@ impl Pool {
     ///
     /// Chunks are `grain` items long (the last may be shorter) and start at multiples of `grain`; a `grain` of 0 counts
     /// as 1. Which worker runs which chunk differs from run to run, so a result may depend on the chunk but not on the
-    /// worker; a loop may run on fewer workers than the pool has, so no chunk may wait for another. `body` gets the chunk's items, its part of `out` and the token of the worker that it runs on. Loops of
-    /// several threads on one pool wait for each other.
+    /// worker; a loop may run on fewer workers than the pool has, so no chunk may wait for another. `body` gets the
+    /// chunk's items, its part of `out` and the token of the worker that it runs on. Loops of several threads on one pool
+    /// wait for each other.
     ///
     /// # Panics
     /// If `out` does not hold `n_items` items, or when called from inside of a body. A panic in `body` is passed on to
@@ -266,7 +274,7 @@ impl<S: Split, F: Fn(Range<usize>, S::Part<'_>, &mut Worker<'_>) + Sync> Task<S,
 }
 
 impl Shared {
-    fn new(id: u64, threads: usize, spin: Duration) -> Arc<Shared> {
+    fn new(id: u64, threads: usize, spin: Duration, leaves_out: bool) -> Arc<Shared> {
         unsafe fn nothing(_: *const (), _: u32, _: usize) {}
         let sleep = || Sleep { parked: AtomicBool::new(false), thread: Mutex::new(None) };
         Arc::new(Shared {
@@ -288,7 +296,7 @@ impl Shared {
             sleep: (1..threads).map(|_| CachePadded(sleep())).collect(),
             panic: Mutex::new(None),
             waiting: Waiting { is_measured: AtomicBool::new(false), total_ns: AtomicU64::new(0) },
-            contention: Contention::new(threads, cfg!(target_os = "linux") && spin == SPIN),
+            contention: Contention::new(threads, leaves_out),
         })
     }
 
@@ -326,8 +334,8 @@ impl Shared {
         self.front.0.epoch.fetch_add(1, SeqCst);
         self.wake(WAKES.min(n_chunks as usize - 1));
         let mine = self.take_chunks(0);
-        self.contention.worked(watch, epoch);
-        self.join(n_chunks - mine, watch, epoch);
+        self.contention.worked(watch);
+        self.join(n_chunks - mine, watch);
     }
 
     /// A worker thread's life.
@@ -396,19 +404,19 @@ impl Shared {
 
     /// Waits until workers have finished `n` chunks: spins, then parks. Parking early matters when the CPU of a worker
     /// was taken away: it lets the system move that worker to this CPU.
-    fn join(&self, n: u32, watch: Option<Watch>, epoch: u32) {
+    fn join(&self, n: u32, watch: Option<Watch>) {
         if self.back.0.done.load(Acquire) == n {
             return;
         }
         if !self.waiting.is_measured.load(Relaxed) {
-            return self.wait_for(n, watch, epoch);
+            return self.wait_for(n, watch);
         }
         let start = Instant::now();
-        self.wait_for(n, watch, epoch);
+        self.wait_for(n, watch);
         self.waiting.total_ns.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
     }
 
-    fn wait_for(&self, n: u32, watch: Option<Watch>, epoch: u32) {
+    fn wait_for(&self, n: u32, watch: Option<Watch>) {
         let back = &self.back.0;
         if spin_until(self.spin, || back.done.load(Acquire) == n) {
             return;
@@ -430,7 +438,7 @@ impl Shared {
         }
         back.joiner_waits.store(false, Relaxed);
         if let Some(asleep) = asleep {
-            self.contention.judge(asleep, epoch);
+            self.contention.judge(asleep);
         }
     }
 
@@ -541,6 +549,19 @@ mod tests {
             .filter(|(_, seen, want)| seen != want)
             .collect();
         assert!(wrong.is_empty(), "(items, grain), seen, wanted: {wrong:?}");
+    }
+
+    #[test]
+    fn all_workers_take_part() {
+        // Each chunk waits for the others: passes only if every worker, parked or not, is woken. None may be left out.
+        for threads in [2, 5, 16] {
+            let pool = Pool::start(threads, false);
+            let barrier = std::sync::Barrier::new(threads);
+            for _ in 0..3 {
+                thread::sleep(Duration::from_millis(1));
+                pool.run(threads, 1, (), |_, (), _| _ = barrier.wait());
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Barrier, Mutex,
+        Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::*},
     },
     thread,
@@ -244,20 +244,6 @@ fn a_stuck_worker_loses_its_share_to_others() {
         }
     });
     assert_eq!(done.load(Relaxed), 99);
-}
-
-#[test]
-fn all_workers_take_part() {
-    // Each chunk waits for the others: passes only if every worker, parked or not, is woken.
-    for threads in [2, 5, 16] {
-        let barrier = Barrier::new(threads);
-        for _ in 0..3 {
-            // A pool of its own: from the second loop on a worker may be left out whose CPU is taken.
-            let pool = Pool::new(threads);
-            thread::sleep(Duration::from_millis(1));
-            pool.run(threads, 1, (), |_, (), _| _ = barrier.wait());
-        }
-    }
 }
 
 #[test]

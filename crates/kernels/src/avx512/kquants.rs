@@ -297,7 +297,8 @@ impl Sixteenths {
 }
 
 macro_rules! sub16 {
-    ($name:ident, $bytes:literal, centre: $centre:literal, offsets: $offsets:literal, |$rows:ident| $head:expr, |$row:ident, $step:ident| $quants:expr) => {
+    ($name:ident, $bytes:literal, centre: $centre:literal, offsets: $offsets:literal,
+     |$rows:ident| $head:expr, |$row:ident, $step:ident| $quants:expr) => {
         #[doc = concat!("See the format's definition, `format::", stringify!($name), "`.")]
         #[allow(non_camel_case_types, reason = "the format's own name")]
         pub(super) struct $name;

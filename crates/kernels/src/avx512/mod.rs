@@ -10,9 +10,9 @@
 //!    added, which is undone likewise. Only minimums go through the activations' precomputed sums.
 //! 4. Where sub-blocks have 16 elements, row-dots pack both halves' sums of four products to 16 bits (they fit) and multiply by the
 //!    integer scales in `vpdpwssd`; panels multiply the whole sums in f32 (they fit too).
-//! 5. The integer sum of a run is exact, and its way into an f32 sum is AVX2's (without the offsets of centres). But there are four such sums, of
-//!    every fourth run each, which are added up where the row ends or a panel of it: in row-dots they are lanes, in panels one comes
-//!    after the other. So both give the same bits, and other bits than AVX2.
+//! 5. The integer sum of a run is exact, and its way into an f32 sum is AVX2's (without the offsets of centres). But there are four
+//!    such sums, of every fourth run each, which are added up where the row ends or a panel of it: in row-dots they are lanes, in
+//!    panels one comes after the other. So both give the same bits, and other bits than AVX2.
 
 mod dots;
 mod exact;
