@@ -365,8 +365,10 @@ impl Model {
         // Of what a graphics processor holds nothing is read here; of an embedding that is its head too, rows are looked up.
         let is_elsewhere = |t: &Tensor| self.gpu.as_ref().is_some_and(|gpu| gpu.holds(t));
         let wanted = wanted.filter(|t| !is_elsewhere(t));
-        let ranges = wanted.map(|t| (t.shard, t.offset, t.offset + t.n_bytes));
-        self.prefetch = Some(Prefetch::start(&self.shards, ranges));
+        // What streams comes by itself, and memory has no room for what lies around the rest.
+        let holes: Vec<_> = self.residency.streamed().iter().map(|r| (r.file, r.bytes.clone())).collect();
+        let ranges = wanted.flat_map(|t| locking::without(vec![(t.shard, t.offset..t.offset + t.n_bytes)], &holes));
+        self.prefetch = Some(Prefetch::start(&self.shards, ranges, stays));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Brings a mapped model's pages in, in the order in which the first token needs them, while the prompt is being prepared and
 //! its first layers compute.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -28,6 +29,7 @@ struct Shared {
     shards: Arc<[Shard]>,
     /// (shard, first byte, end)
     steps: Vec<(usize, u64, u64)>,
+    around: bool,
     next: AtomicUsize,
     done_bytes: AtomicU64,
     total_bytes: u64,
@@ -35,13 +37,17 @@ struct Shared {
 }
 
 impl Prefetch {
-    /// Begins with ranges (shard, start, end) in this order.
-    pub(crate) fn start(shards: &Arc<[Shard]>, ranges: impl Iterator<Item = (usize, u64, u64)>) -> Prefetch {
+    /// Begins with ranges (shard, bytes) in this order; `around`: there is room for what the system reads around them.
+    pub(crate) fn start(
+        shards: &Arc<[Shard]>,
+        ranges: impl Iterator<Item = (usize, Range<u64>)>,
+        around: bool,
+    ) -> Prefetch {
         let mut steps = Vec::new();
-        for (shard, start, end) in ranges {
-            let mut at = start;
-            while at < end {
-                let next = end.min(at + STEP_BYTES);
+        for (shard, range) in ranges {
+            let mut at = range.start;
+            while at < range.end {
+                let next = range.end.min(at + STEP_BYTES);
                 steps.push((shard, at, next));
                 at = next;
             }
@@ -50,6 +56,7 @@ impl Prefetch {
         let shared = Arc::new(Shared {
             shards: Arc::clone(shards),
             steps,
+            around,
             next: AtomicUsize::new(0),
             done_bytes: AtomicU64::new(0),
             total_bytes,
@@ -88,7 +95,12 @@ impl Shared {
         while !self.stop.load(Ordering::Relaxed) {
             let Some(&(shard, start, end)) = self.steps.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
             let since = Instant::now();
-            self.shards[shard].storage.prefetch(start..end);
+            let storage = &self.shards[shard].storage;
+            if self.around {
+                storage.prefetch(start..end)
+            } else {
+                storage.prefetch_only(start..end)
+            }
             self.done_bytes.fetch_add(end - start, Ordering::Relaxed);
             if helpers > 0 && since.elapsed() > SLOW {
                 others.extend((0..std::mem::take(&mut helpers)).filter_map(|_| spawn(&self, 0).ok()));

@@ -300,6 +300,14 @@ impl Storage {
         }
     }
 
+    /// As [`prefetch`](Self::prefetch), and reads nothing around the range where the mapping was
+    /// [advised](Self::advise) to be read at random: for memory that has no room for more.
+    pub fn prefetch_only(&self, range: Range<u64>) {
+        if let Some(bytes) = self.mapped(&range).filter(|bytes| !bytes.is_empty()) {
+            os::prefetch_only(bytes);
+        }
+    }
+
     /// Tells the system how the pages that a range of a mapped file touches will be used. Changes no byte. False where that had
     /// no effect: in other modes, beyond the end, and on systems without such advice.
     pub fn advise(&self, range: Range<u64>, advice: Advice) -> bool {

@@ -18,7 +18,7 @@ use memmap2::MmapMut;
 
 use crate::error::StorageError;
 use crate::os;
-use crate::storage::Storage;
+use crate::storage::{Advice, Storage};
 
 /// Everything streams in multiples of this: pages, and what direct reads want addresses and offsets to be a multiple of.
 const ALIGN_BYTES: u64 = 4096;
@@ -242,12 +242,6 @@ impl Stream {
             }
             plan.push(Unit { window, pieces });
         }
-        for storage in storages {
-            if let Some(all) = storage.mapped(&(0..storage.len())) {
-                // Pages of 2 MB would bring neighbours in that shall not stay.
-                os::refuse_huge_pages(all);
-            }
-        }
         for (storage, bytes, offset, _) in &aliases {
             // Once is enough for what was in the cache before: direct reads bring nothing there.
             os::drop_cached(storage.mapped_file().ok_or(io::ErrorKind::InvalidInput)?, *offset, bytes.len() as u64);
@@ -274,6 +268,13 @@ impl Stream {
                 os::alias(bytes, file, *offset as usize)?;
             }
             return Err(refusal);
+        }
+        for storage in storages {
+            if let Some(all) = storage.mapped(&(0..storage.len())) {
+                // Pages of 2 MB, and reading ahead, would bring neighbours in that shall not stay. They would displace what shall.
+                os::refuse_huge_pages(all);
+                os::advise(all, Advice::Random);
+            }
         }
         Ok(stream)
     }

@@ -138,6 +138,42 @@ fn reads_through_the_cache_are_dropped_behind() {
     }
 }
 
+/// What stays comes into the cache without what lies around it, whether it is asked for or touched: memory has no room for that.
+#[test]
+fn what_stays_brings_no_neighbours_in() {
+    if common::emulated("the advice about reading ahead") {
+        return;
+    }
+    const KB: u64 = 1 << 10;
+    let len = 8192 * KB;
+    let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = write(&folder, &content(len as usize));
+    let storage = open(&path);
+    let other = open(&path);
+    let cached = |range: std::ops::Range<u64>| other.residency(range).map(|r| r.resident_bytes);
+    // Half a megabyte stays, half a one streams, and so on.
+    let part = |i: u64| i * 512 * KB..(i + 1) * 512 * KB;
+    let streamed = |i: u64| StreamedRange { file: 0, bytes: part(2 * i + 1) };
+    let units: Vec<_> = (0..8).map(|i| vec![streamed(i)]).collect();
+    let stream = Stream::start(&[&storage], &units, options(StreamReader::Threads, true)).unwrap();
+    // Nobody reads here, so what fills the windows leaves no trace, either.
+    stream.fill();
+    if storage.evict(0..len).is_err() || cached(0..len) != Some(0) {
+        return eprintln!("skipped: {:?} bytes cannot be taken out of this cache", cached(0..len));
+    }
+    let asked = [part(0), part(4), part(10).start + 4 * KB..part(10).end - 4 * KB];
+    asked.iter().for_each(|range| storage.prefetch_only(range.clone()));
+    let touched = part(6).start + 100 * KB;
+    assert_eq!(storage.bytes(touched..touched + 1), Some(&content(len as usize)[touched as usize..][..1]));
+    for range in &asked {
+        assert_eq!(cached(range.clone()), Some(range.end - range.start), "all of what was asked for: {range:?}");
+    }
+    let wanted = asked.iter().map(|r| r.end - r.start).sum::<u64>();
+    let all = cached(0..len).unwrap();
+    // A page that is touched may come as one of 64 KB.
+    assert!(all > wanted && all <= wanted + 64 * KB, "{all} bytes for {wanted} and a page");
+}
+
 /// A model within another file begins anywhere: ranges are whole pages of the file, not of the model.
 #[test]
 fn every_reader_reads_a_range_of_a_file() {

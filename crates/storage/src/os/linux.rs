@@ -79,6 +79,16 @@ pub(crate) fn prefetch(bytes: &[u8]) {
     }
 }
 
+/// A fault reads what lies around it (as much as the disk is set to read ahead, up to megabytes), unless the mapping is to be read
+/// at random; then it reads one page. What is asked for comes whole, as long as it is no more than that.
+pub(crate) fn prefetch_only(bytes: &[u8]) {
+    const ASKED_BYTES: usize = 128 << 10;
+    for part in bytes.chunks(ASKED_BYTES) {
+        advise_pages(part, libc::MADV_WILLNEED);
+    }
+    advise_pages(bytes, libc::MADV_POPULATE_READ);
+}
+
 pub(crate) fn advise(bytes: &[u8], advice: Advice) -> bool {
     let advice = match advice {
         Advice::Normal => libc::MADV_NORMAL,

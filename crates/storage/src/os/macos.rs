@@ -50,6 +50,10 @@ pub(crate) fn prefetch(bytes: &[u8]) {
     advise_pages(bytes, libc::MADV_WILLNEED);
 }
 
+pub(crate) fn prefetch_only(bytes: &[u8]) {
+    prefetch(bytes);
+}
+
 pub(crate) fn advise(bytes: &[u8], advice: Advice) -> bool {
     let advice = match advice {
         Advice::Normal => libc::MADV_NORMAL,

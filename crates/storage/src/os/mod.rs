@@ -6,7 +6,7 @@
 //! - `tells_residency(file, metadata)`: whether `resident_bytes` of a mapping of the file can be believed;
 //! - `resident_bytes(bytes)`: how much of mapped or reserved memory is in RAM;
 //! - `mapped_resident_bytes(bytes)`: how much of a mapping stands in this process's page tables;
-//! - `prefetch(bytes)`: bring mapped memory in;
+//! - `prefetch(bytes)`: bring mapped memory in; `prefetch_only(bytes)`: and nothing around it;
 //! - `advise(bytes, advice)`: say how the pages of a mapped file will be used;
 //! - `anonymous(len)`: an `Anonymous`, zeros at a page boundary that cost memory only once they are written;
 //! - `evict(file, bytes, range)`: drop a range of a file, mapped as `bytes`, from the cache; false where there is no way;

@@ -73,6 +73,8 @@ pub(crate) fn mapped_resident_bytes(_bytes: &[u8]) -> Option<u64> {
 
 pub(crate) fn prefetch(_bytes: &[u8]) {}
 
+pub(crate) fn prefetch_only(_bytes: &[u8]) {}
+
 pub(crate) fn advise(_bytes: &[u8], _advice: Advice) -> bool {
     false
 }

@@ -180,6 +180,10 @@ pub(crate) fn prefetch(bytes: &[u8]) {
     }
 }
 
+pub(crate) fn prefetch_only(bytes: &[u8]) {
+    prefetch(bytes);
+}
+
 /// No signal tells of them here.
 pub(crate) fn handle_lost_pages() -> bool {
     false
