@@ -17,6 +17,7 @@ use crate::gpu::{Best, GpuSession};
 use crate::kv::{KeysValuesMut, KvCache};
 use crate::model::Model;
 use crate::peaks::greatest;
+use crate::residency::Unit;
 use crate::rope::RopeTable;
 use crate::scratch::{Kinds, Scratch, WIDE_COLS, projection_grid};
 use crate::timing::{Clock, Job};
@@ -57,18 +58,16 @@ impl Pass<'_> {
                 self.lap_on_gpu(Job::Gpu)?;
                 break;
             }
-            model.residency().enter(il, is_cancelled)?;
+            model.residency().enter(Unit::Attention(il), is_cancelled)?;
             let before = match il {
                 0 => None,
                 il => Some(Joined { norm: model.weights().layers[il - 1].post_ffn_norm }),
             };
             self.attention_block(il, layer, before);
+            model.residency().enter(Unit::FeedForward(il), is_cancelled)?;
             self.feed_forward(layer);
         }
-        match model.here() {
-            here if here.has_head => model.residency().enter(here.n_layers, is_cancelled),
-            _ => Ok(()),
-        }
+        if model.here().has_head { model.residency().enter(Unit::Head, is_cancelled) } else { Ok(()) }
     }
 
     /// The time since the last job was this one's.

@@ -1,10 +1,10 @@
-//! Carries a [`Plan`] out: takes the streamed part of each unit out of the map, and has it read before its block computes.
+//! Carries a [`Plan`] out: takes the streamed part of each unit out of the map, and has it read before it is computed with.
 //!
-//! A unit is what must be in memory together: here a block, and last the output head. Experts of a mixture would be more
-//! units, acquired as the router chooses them; nothing below this file knows what a unit is.
+//! A unit is what must be in memory together: half a block, and last the output head. Smaller ones leave more memory to what
+//! stays, since windows hold whole units. Experts of a mixture would be more units, acquired as the router chooses them; nothing
+//! below this file knows what a unit is.
 
 use std::sync::{Mutex, MutexGuard};
-use std::time::Instant;
 
 use modelembed_storage::process::MemoryLeft;
 use modelembed_storage::{Storage, Stream, StreamOptions, StreamReader, StreamStats, StreamedRange};
@@ -22,6 +22,17 @@ use crate::weights::{Tensor, Weights};
 /// Units in memory at once: one that is computed with, one that is complete when that is done, one that is being read.
 const N_WINDOWS: usize = 3;
 
+/// What must be in memory together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// The first half of a block.
+    Attention(usize),
+    /// The second half of a block.
+    FeedForward(usize),
+    /// The output head, and the norm before it.
+    Head,
+}
+
 /// What of a model stays in memory, and the stream of what does not.
 pub(crate) struct Residency {
     plan: Plan,
@@ -30,6 +41,8 @@ pub(crate) struct Residency {
     streamed: Vec<StreamedRange>,
     /// Why a plan could not be carried out, for `-verbose`.
     note: Option<String>,
+    /// Blocks that are computed here.
+    n_layers: usize,
 }
 
 struct Streaming {
@@ -54,7 +67,8 @@ impl Residency {
         reader: StreamReader,
     ) -> Result<Residency> {
         let (input, runs) = plan_input(shards, weights, config, budget, sizes);
-        let mut residency = Residency { plan: Plan::new(&input), stream: None, streamed: Vec::new(), note: None };
+        let (plan, n_layers) = (Plan::new(&input), sizes.here.n_layers);
+        let mut residency = Residency { plan, stream: None, streamed: Vec::new(), note: None, n_layers };
         match (residency.plan.verdict, budget) {
             (Verdict::Streams, _) => residency.start(shards, weights, runs, reader)?,
             (Verdict::Impossible, RamBudget::Bytes(_)) => {
@@ -78,13 +92,10 @@ impl Residency {
             self.note = Some("not streaming: the file could not be mapped twice; the system pages instead".into());
             return Ok(());
         };
-        let since = Instant::now();
         let options = StreamOptions { n_windows: N_WINDOWS, reader, direct: true };
         match Stream::start(&storages, &shares, options) {
             Ok(stream) => {
-                // The first units are wanted anyway: their reading tells how fast the disk is.
-                let bytes = stream.fill();
-                self.plan.disk_bytes_per_second = Some(bytes as f64 / since.elapsed().as_secs_f64().max(1e-6));
+                self.plan.disk_bytes_per_second = stream.measure();
                 let ring = stream.ring_refusal().map(|e| format!("io_uring is refused ({e}): several threads read"));
                 let direct = "the file system refuses direct reads: reading through the page cache".to_owned();
                 let notes = [ring, (!stream.stats().is_direct).then_some(direct)];
@@ -118,12 +129,18 @@ impl Residency {
         self.stream.as_ref().map(|s| s.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
-    /// Waits until a block's tensors (or the output head's, after the last block) are in memory. They are until the next call.
+    /// Waits until a unit's tensors are in memory. They are until the next call.
     ///
     /// # Errors
     /// A failed read, or cancellation.
-    pub(crate) fn enter(&self, unit: usize, is_cancelled: &dyn Fn() -> bool) -> Result<()> {
+    pub(crate) fn enter(&self, unit: Unit, is_cancelled: &dyn Fn() -> bool) -> Result<()> {
         let Some(s) = &self.stream else { return Ok(()) };
+        // As `units` counts.
+        let unit = match unit {
+            Unit::Attention(il) => 2 * il,
+            Unit::FeedForward(il) => 2 * il + 1,
+            Unit::Head => 2 * self.n_layers,
+        };
         s.stream.acquire(unit, is_cancelled).map_err(|e| match e {
             modelembed_storage::StorageError::Cancelled => Error::Cancelled,
             other => other.into(),
@@ -203,15 +220,15 @@ pub(crate) fn plan(shards: &[Shard], weights: &Weights, config: &Config, budget:
     Plan::new(&plan_input(shards, weights, config, budget, sizes).0)
 }
 
-/// The tensors of each block that is computed here, then those of the head, if that is. The norm after a block's feed-forward
-/// network is the next unit's: that is where its output joins the residual stream.
+/// The tensors of both halves of each block that is computed here, then those of the head, if that is. The norm after a block's
+/// feed-forward network is the next unit's: that is where its output joins the residual stream.
 pub(crate) fn units(weights: &Weights, here: Here) -> Vec<Vec<Tensor>> {
     let mut late = None;
-    let mut units: Vec<Vec<Tensor>> = Vec::with_capacity(weights.layers.len() + 1);
+    let mut units: Vec<Vec<Tensor>> = Vec::with_capacity(2 * here.n_layers + 1);
     for layer in &weights.layers[..here.n_layers] {
         let norm = layer.post_ffn_norm.map(|t| (t.shard, t.offset));
-        let own = layer.in_use_order().filter(|t| Some((t.shard, t.offset)) != norm);
-        units.push(late.into_iter().chain(own).collect());
+        units.push(late.into_iter().chain(layer.attention()).collect());
+        units.push(layer.feed_forward().filter(|t| Some((t.shard, t.offset)) != norm).collect());
         late = layer.post_ffn_norm;
     }
     if here.has_head {

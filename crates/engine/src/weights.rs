@@ -73,6 +73,11 @@ pub struct Layer {
 impl Layer {
     /// The block's tensors in the order in which a token needs them.
     pub fn in_use_order(&self) -> impl Iterator<Item = Tensor> + use<> {
+        self.attention().chain(self.feed_forward())
+    }
+
+    /// The tensors of its first half, in that order.
+    pub(crate) fn attention(&self) -> impl Iterator<Item = Tensor> + use<> {
         [
             Some(self.attn_norm),
             Some(self.wq),
@@ -85,6 +90,14 @@ impl Layer {
             self.k_norm,
             Some(self.wo),
             self.bo,
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// The tensors of its second half. It begins with joining what the first one made.
+    pub(crate) fn feed_forward(&self) -> impl Iterator<Item = Tensor> + use<> {
+        [
             self.post_attn_norm,
             Some(self.ffn_norm),
             Some(self.gate),

@@ -100,7 +100,6 @@ pub struct Stream {
 struct Shared {
     files: Vec<Source>,
     units: Vec<Unit>,
-    n_windows: usize,
     /// The windows' memory at an address that can be written to.
     memory: Memory,
     state: Mutex<State>,
@@ -249,7 +248,6 @@ impl Stream {
         let shared = Arc::new(Shared {
             files,
             units: plan,
-            n_windows,
             memory,
             state: Mutex::new(State::new(n_windows)),
             work: Condvar::new(),
@@ -344,21 +342,28 @@ impl Stream {
         result
     }
 
-    /// Waits until all windows are full, at most for a second, and returns the bytes that are in them.
-    pub fn fill(&self) -> u64 {
-        let (shared, since) = (&*self.shared, Instant::now());
-        let mut state = shared.lock();
-        let wanted = shared.n_windows.min(shared.units.len());
-        while state.windows[..wanted].iter().any(|w| w.turn.is_none() || w.missing > 0) {
-            if since.elapsed() > Duration::from_secs(1) {
+    /// How fast the first units come, in bytes a second, if nothing is computed with them: at most one round, and no more than a
+    /// disk needs to show its speed (16 MB, or 30 ms). `None` if nothing came within a second. Does not count as waiting.
+    pub fn measure(&self) -> Option<f64> {
+        const ENOUGH_BYTES: u64 = 16 << 20;
+        const ENOUGH_TIME: Duration = Duration::from_millis(30);
+        const TOO_LONG: Duration = Duration::from_secs(1);
+        let since = Instant::now();
+        let mut bytes = 0;
+        for unit in 0..self.shared.units.len() {
+            // What fails here fails again when it is needed, and is reported then.
+            if self.acquire(unit, &|| since.elapsed() > TOO_LONG).is_err() {
                 break;
             }
-            state = match shared.ready.wait_timeout(state, WAKE) {
-                Ok((state, _)) => state,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            bytes += self.unit_bytes(unit);
+            if bytes >= ENOUGH_BYTES || since.elapsed() >= ENOUGH_TIME {
+                break;
+            }
         }
-        shared.read_bytes.load(Ordering::Relaxed)
+        let seconds = since.elapsed().as_secs_f64();
+        self.shared.stalls.store(0, Ordering::Relaxed);
+        self.shared.stall_ns.store(0, Ordering::Relaxed);
+        (bytes > 0).then(|| bytes as f64 / seconds.max(1e-6))
     }
 
     /// Bytes of the windows.

@@ -156,9 +156,8 @@ fn what_stays_brings_no_neighbours_in() {
     let streamed = |i: u64| StreamedRange { file: 0, bytes: part(2 * i + 1) };
     let units: Vec<_> = (0..8).map(|i| vec![streamed(i)]).collect();
     let stream = Stream::start(&[&storage], &units, options(StreamReader::Threads, true)).unwrap();
-    // Nobody reads here, so what fills the windows leaves no trace, either.
-    stream.fill();
-    if storage.evict(0..len).is_err() || cached(0..len) != Some(0) {
+    // What fills the windows leaves no trace, either.
+    if !stream.stats().is_direct || storage.evict(0..len).is_err() || cached(0..len) != Some(0) {
         return eprintln!("skipped: {:?} bytes cannot be taken out of this cache", cached(0..len));
     }
     let asked = [part(0), part(4), part(10).start + 4 * KB..part(10).end - 4 * KB];
@@ -195,6 +194,28 @@ fn every_reader_reads_a_range_of_a_file() {
         let stream = Stream::start(&[&storage], &units, options(reader, true)).unwrap();
         check_bytes(&storage, &stream, &units, &bytes[from as usize..]);
     }
+}
+
+/// What is told is what came in that time, it is not counted as waiting, and use begins with any unit after it.
+#[test]
+fn a_stream_measures_how_fast_it_reads() {
+    let wanted = content((2040 * PAGE) as usize);
+    let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = write(&folder, &wanted);
+    let storage = open(&path);
+    let start = |units: &[Vec<StreamedRange>]| Stream::start(&[&storage], units, options(StreamReader::Auto, true));
+    let stream = start(&units()).unwrap();
+    let since = std::time::Instant::now();
+    let speed = stream.measure().expect("it can be read");
+    let stats = stream.stats();
+    assert!(speed * since.elapsed().as_secs_f64() >= (402 * PAGE) as f64, "at least the first unit came: {speed}");
+    assert_eq!((stats.stalls, stats.stall_time), (0, std::time::Duration::ZERO));
+    check_bytes(&storage, &stream, &units(), &wanted);
+    drop(stream);
+    File::options().write(true).open(&path).unwrap().set_len(PAGE / 2).unwrap();
+    let stream = start(&units()).unwrap();
+    assert_eq!(stream.measure(), None, "there is nothing to read");
+    assert!(stream.acquire(0, &|| false).is_err());
 }
 
 #[test]
