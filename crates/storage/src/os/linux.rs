@@ -206,15 +206,18 @@ pub(crate) fn groups_memory_bytes() -> Option<u64> {
 fn group_available(mounted: &Path, line: &str) -> Option<u64> {
     let mut fields = line.splitn(3, ':');
     let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-    let (root, limit, usage, cache) = match controllers {
+    let (root, limits, usage, cache) = match controllers {
         "" => {
             let unified = mounted.join("unified");
             let root = if unified.join("cgroup.controllers").exists() { unified } else { mounted.to_owned() };
-            (root, "memory.max", "memory.current", ["inactive_file", "active_file"])
+            // Above the second one processes are slowed down until they have given memory up.
+            let limits = ["memory.max", "memory.high"];
+            (root, limits, "memory.current", ["inactive_file", "active_file"])
         }
         c if c.split(',').any(|c| c == "memory") => {
             let cache = ["total_inactive_file", "total_active_file"];
-            (mounted.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", cache)
+            let limits = ["memory.limit_in_bytes"; 2];
+            (mounted.join("memory"), limits, "memory.usage_in_bytes", cache)
         }
         _ => return None,
     };
@@ -224,7 +227,7 @@ fn group_available(mounted: &Path, line: &str) -> Option<u64> {
     while folder.starts_with(&root) {
         let number = |name: &str| read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
         // No limit reads "max" in version 2 and a huge number in version 1.
-        if let (Some(limit), Some(usage)) = (number(limit), number(usage)) {
+        if let (Some(limit), Some(usage)) = (limits.into_iter().filter_map(number).min(), number(usage)) {
             // The page cache counts as used, but the group gives it up when memory is wanted.
             let stat = read_to_string(folder.join("memory.stat")).unwrap_or_default();
             let line =
@@ -274,6 +277,8 @@ mod tests {
         group("a", &[("memory.max", "5000\n"), ("memory.current", "4900\n"), ("memory.stat", stat)]);
         group("a/b", &[("memory.max", "max\n"), ("memory.current", "10\n")]);
         group("a/c", &[("memory.max", "50\n"), ("memory.current", "60\n")]);
+        group("h", &[("memory.max", "max\n"), ("memory.high", "4000\n"), ("memory.current", "1000\n")]);
+        group("h/low", &[("memory.max", "3000\n"), ("memory.high", "3500\n"), ("memory.current", "1000\n")]);
         let unlimited = [("memory.limit_in_bytes", "9223372036854771712\n"), ("memory.usage_in_bytes", "1\n")];
         group("memory", &unlimited);
         let stat = "inactive_file 1\ntotal_inactive_file 200\ntotal_active_file 0\n";
@@ -283,6 +288,8 @@ mod tests {
             ("0::/a", Some(220)),
             ("0::/a/b", Some(220)), // the parent's limit
             ("0::/a/c", Some(0)),   // over its limit
+            ("0::/h", Some(3000)),  // where it would be slowed down
+            ("0::/h/low", Some(2000)),
             ("0::/", None),
             ("0::/../../outside", None),
             ("4:memory:/x", Some(300)),
