@@ -1,0 +1,81 @@
+#!/bin/busybox sh
+# The first program of the virtual machine of scripts/test-cgroup-v2.sh, which starts all others. Prints a few lines for each
+# check, and at the end "all checks passed" if they did.
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/tmp
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t cgroup2 cgroup /sys/fs/cgroup
+# Twice, since they need each other.
+for module in /modules/*.ko /modules/*.ko; do insmod "$module" 2>/dev/null; done
+mount -t ext4 /dev/vda /disk || { echo "FAILED: no disk"; reboot -f; }
+groups=/sys/fs/cgroup
+echo +memory >$groups/cgroup.subtree_control
+
+cat >/bin/generate <<'SCRIPT'
+#!/bin/sh
+exec /disk/modelembed -model /disk/model.gguf -ctx 128 -n 8 -raw -temp 0 -p "Once upon a time" -verbose "$@"
+SCRIPT
+# Sees its group as the root of all, as programs in containers do.
+cat >/bin/contained <<'SCRIPT'
+#!/bin/sh
+exec /unshare --cgroup --mount sh -c 'umount /sys/fs/cgroup && mount -t cgroup2 cgroup /sys/fs/cgroup && exec generate'
+SCRIPT
+chmod +x /bin/generate /bin/contained
+
+bad=0
+fail() { echo "FAILED: $*"; bad=1; }
+# group NAME [FILE VALUE]...: a new group with these limits.
+group() {
+    folder=$groups/$1
+    mkdir "$folder"
+    shift
+    while [ $# -gt 0 ]; do echo "$2" >"$folder/$1"; shift 2; done
+}
+
+# check NAME GROUP LIMIT_MB VERDICT COMMAND...: a run in the group says the same text as one without limits, plans VERDICT, and is neither
+# killed nor slowed down nor above the limit.
+check() {
+    name=$1 folder=$groups/$2 limit=$3 verdict=$4
+    shift 4
+    sync
+    echo 3 >/proc/sys/vm/drop_caches
+    # shellcheck disable=SC2016
+    sh -c 'echo $$ >"$0/cgroup.procs"; exec "$@"' "$folder" "$@" >/tmp/out 2>/tmp/err
+    code=$?
+    plan=$(grep -o 'Plan: .*' /tmp/err | head -1)
+    peak=$(($(cat "$folder/memory.peak") / 1048576))
+    events=$(tr '\n' ' ' <"$folder/memory.events")
+    echo "$name: exit code $code, at most $peak of $limit MB; $events"
+    echo "  $plan"
+    grep -o 'Streamed: .*' /tmp/err | sed 's/^/  /'
+    [ "$code" = 0 ] || { fail "$name ended with $code"; tail -n 5 /tmp/err; }
+    case $events in *" oom_kill 0 "*) ;; *) fail "$name: a process was killed for memory" ;; esac
+    [ "$peak" -le "$limit" ] || fail "$name used $peak of $limit MB"
+    case $plan in "Plan: $verdict"*) ;; *) fail "$name: the plan should say $verdict" ;; esac
+    cmp -s /tmp/out /tmp/reference || { fail "$name: another text"; cat /tmp/out; }
+}
+
+generate -ram-budget off >/tmp/reference 2>/tmp/err || { fail "no run without limits"; cat /tmp/err; }
+[ "$(wc -c </tmp/reference)" -gt 10 ] || fail "no text to compare with"
+cat /tmp/reference
+
+group max memory.max 100M
+check "memory.max" max 100 streams generate
+group high memory.high 100M
+# Here and for a parent's limit a group's own peak tells of pages that were asked for, too, and not granted.
+check "memory.high" high 104 streams generate
+group parent memory.max 100M
+echo +memory >$groups/parent/cgroup.subtree_control
+group parent/child
+check "a parent's limit" parent/child 104 streams generate
+group container memory.max 100M
+check "seen from inside a container" container 100 streams contained
+group threads memory.max 100M
+check "threads that read" threads 100 streams generate -stream-io threads
+group roomy memory.max 400M
+check "room for all" roomy 400 fits generate
+
+[ $bad = 0 ] && echo "all checks passed"
+reboot -f
