@@ -7,7 +7,7 @@
 # Needs Debian on x86-64; installs qemu-system-x86 and busybox-static, as root, and downloads a kernel.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-binary=${1:-target/release/modelembed} model=${2:-models/SmolLM2-135M-Instruct.Q4_1.gguf}
+binary=${1:-build/bin/modelembed} model=${2:-models/SmolLM2-135M-Instruct.Q4_1.gguf}
 
 say() { echo "test-cgroup-v2: $*" >&2; }
 die() { say "$*"; exit 1; }
