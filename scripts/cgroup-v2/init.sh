@@ -34,8 +34,8 @@ group() {
     while [ $# -gt 0 ]; do echo "$2" >"$folder/$1"; shift 2; done
 }
 
-# check NAME GROUP LIMIT_MB VERDICT COMMAND...: a run in the group says the same text as one without limits, plans VERDICT, and is neither
-# killed nor slowed down nor above the limit.
+# check NAME GROUP LIMIT_MB VERDICT COMMAND...: a run in the group says the same text as one without limits; it streams, or fits, as
+# VERDICT says; it is not killed, its peak is within the limit, and next to nothing is read twice through the page cache.
 check() {
     name=$1 folder=$groups/$2 limit=$3 verdict=$4
     shift 4
@@ -44,16 +44,25 @@ check() {
     # shellcheck disable=SC2016
     sh -c 'echo $$ >"$0/cgroup.procs"; exec "$@"' "$folder" "$@" >/tmp/out 2>/tmp/err
     code=$?
+    streamed=$(grep -o 'Streamed: .*' /tmp/err)
+    twice=$(sed -n 's/^workingset_refault_file //p' "$folder/memory.stat")
     plan=$(grep -o 'Plan: .*' /tmp/err | head -1)
     peak=$(($(cat "$folder/memory.peak") / 1048576))
     events=$(tr '\n' ' ' <"$folder/memory.events")
     echo "$name: exit code $code, at most $peak of $limit MB; $events"
     echo "  $plan"
-    grep -o 'Streamed: .*' /tmp/err | sed 's/^/  /'
+    echo "  ${streamed:-Streamed: nothing}; $twice pages read twice"
     [ "$code" = 0 ] || { fail "$name ended with $code"; tail -n 5 /tmp/err; }
     case $events in *" oom_kill 0 "*) ;; *) fail "$name: a process was killed for memory" ;; esac
     [ "$peak" -le "$limit" ] || fail "$name used $peak of $limit MB"
     case $plan in "Plan: $verdict"*) ;; *) fail "$name: the plan should say $verdict" ;; esac
+    case $verdict-$streamed in
+        streams-*io_uring*) [ "$name" != threads ] || fail "threads should read" ;;
+        streams-*threads*) [ "$name" = threads ] || fail "$name: io_uring should read" ;;
+        fits-) ;;
+        *) fail "$name: ${streamed:-nothing streamed} does not go with a plan that $verdict" ;;
+    esac
+    [ "$twice" -lt 2500 ] || fail "$name: $twice pages were read twice"
     cmp -s /tmp/out /tmp/reference || { fail "$name: another text"; cat /tmp/out; }
 }
 
@@ -64,16 +73,17 @@ cat /tmp/reference
 group max memory.max 100M
 check "memory.max" max 100 streams generate
 group high memory.high 100M
-# Here and for a parent's limit a group's own peak tells of pages that were asked for, too, and not granted.
+# Above this a group is slowed down until it has given pages up; a few MB above are its pages before that.
 check "memory.high" high 104 streams generate
 group parent memory.max 100M
 echo +memory >$groups/parent/cgroup.subtree_control
 group parent/child
+# A group's own peak counts pages, too, that it asked for and that the parent did not grant.
 check "a parent's limit" parent/child 104 streams generate
 group container memory.max 100M
 check "seen from inside a container" container 100 streams contained
 group threads memory.max 100M
-check "threads that read" threads 100 streams generate -stream-io threads
+check threads threads 100 streams generate -stream-io threads
 group roomy memory.max 400M
 check "room for all" roomy 400 fits generate
 

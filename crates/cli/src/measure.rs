@@ -37,17 +37,13 @@ impl Speed {
 /// The figures now.
 pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
     let (process, system_bytes) = process_figures(model);
-    let residency: Option<u64> = model
-        .storages()
-        .map(|storage| storage.residency(0..storage.len()).map(|residency| residency.resident_bytes))
-        .sum();
     Statistics {
         allocated_bytes: CountingAllocator::allocated_bytes(),
         total_bytes: CountingAllocator::total_bytes(),
         system_bytes,
         minor_faults: process.minor_faults,
         major_faults: process.major_faults,
-        resident_bytes: residency,
+        resident_bytes: model.resident_bytes(),
         model_bytes: model.n_bytes(),
         private_bytes: process.private_bytes,
         shared_bytes: process.shared_bytes,

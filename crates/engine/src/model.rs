@@ -180,6 +180,15 @@ impl Model {
         self.shards.iter().map(|s| &s.storage)
     }
 
+    /// Bytes of the files that the page cache holds, whoever brought them there; what streams is not among them. `None` for
+    /// other modes than mapping, and where the system does not tell.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let holes: Vec<_> = self.residency.streamed().iter().map(|r| (r.file, r.bytes.clone())).collect();
+        let whole = self.storages().enumerate().map(|(i, storage)| (i, 0..storage.len())).collect();
+        let parts = locking::without(whole, &holes);
+        parts.into_iter().map(|(i, bytes)| Some(self.shards[i].storage.residency(bytes)?.resident_bytes)).sum()
+    }
+
     /// Length of all files, in bytes.
     pub fn n_bytes(&self) -> u64 {
         self.storages().map(|s| s.len()).sum()
@@ -330,7 +339,8 @@ impl Model {
         let available = available.map(|n| Budget { bytes: n - n / 10, name: "the memory that is available".into() });
         let part = |t: &Tensor| (t.shard, t.offset..t.offset + t.n_bytes);
         let holes: Vec<_> = self.residency.streamed().iter().map(|r| (r.file, r.bytes.clone())).collect();
-        let mut units = residency::units(&self.weights, self.here());
+        // Layers, then the head: half a layer in memory helps no token.
+        let mut units: Vec<_> = residency::units(&self.weights, self.here()).chunks(2).map(<[_]>::concat).collect();
         let (embd, head) = (&self.weights.token_embd, &self.weights.output);
         // Of a large vocabulary most rows are never looked up, so this comes last.
         if (embd.shard, embd.offset) != (head.shard, head.offset) {
@@ -357,18 +367,18 @@ impl Model {
 
     /// Asks for the model's pages in the order in which a token needs them, ahead of the first one.
     fn start_prefetch(&mut self) {
-        let (stays, w) = (!self.residency.is_streaming(), &self.weights);
+        let (around, w) = (!self.residency.is_streaming(), &self.weights);
         let is_embedding = |t: &Tensor| (t.shard, t.offset) == (w.token_embd.shard, w.token_embd.offset);
         let is_head = |t: &Tensor| (t.shard, t.offset) == (w.output.shard, w.output.offset);
         // Where memory is short, the embedding's rows come as they are looked up.
-        let wanted = w.in_use_order().filter(|t| stays || is_head(t) || !is_embedding(t));
+        let wanted = w.in_use_order().filter(|t| around || is_head(t) || !is_embedding(t));
         // Of what a graphics processor holds nothing is read here; of an embedding that is its head too, rows are looked up.
         let is_elsewhere = |t: &Tensor| self.gpu.as_ref().is_some_and(|gpu| gpu.holds(t));
         let wanted = wanted.filter(|t| !is_elsewhere(t));
         // What streams comes by itself, and memory has no room for what lies around the rest.
         let holes: Vec<_> = self.residency.streamed().iter().map(|r| (r.file, r.bytes.clone())).collect();
         let ranges = wanted.flat_map(|t| locking::without(vec![(t.shard, t.offset..t.offset + t.n_bytes)], &holes));
-        self.prefetch = Some(Prefetch::start(&self.shards, ranges, stays));
+        self.prefetch = Some(Prefetch::start(&self.shards, ranges, around));
     }
 }
 

@@ -23,7 +23,7 @@ pub enum RamBudget {
 /// What a plan depends on.
 #[derive(Clone, Debug, Default)]
 pub struct PlanInput {
-    /// Bytes of weights that are used together and in this order: each block, then the output head.
+    /// Bytes of weights that are used together and in this order: both halves of each block, then the output head.
     pub unit_bytes: Vec<u64>,
     /// How many of a unit's bytes can be streamed.
     pub streamable_bytes: Vec<u64>,
@@ -180,7 +180,7 @@ fn least_streamed(input: &PlanInput, for_weights: u64) -> Option<Vec<u64>> {
     let total: u64 = input.unit_bytes.iter().sum();
     let most = input.streamable_bytes.iter().max().copied().unwrap_or(0);
     // The largest window decides about the windows' memory; no unit needs to stream less than it allows. Typical units are
-    // blocks, all alike, which the output head must not make wider windows for.
+    // halves of blocks, small and large in turn, which the output head must not make wider windows for.
     let streamed =
         |window: u64| -> Vec<u64> { input.streamable_bytes.iter().map(|&n| n.min(window) / PAGE * PAGE).collect() };
     let needed = |window: u64| -> u64 {
@@ -270,6 +270,27 @@ mod tests {
             assert!(plan.streamed_bytes.iter().zip(&input.streamable_bytes).all(|(s, n)| s <= n && s % 4096 == 0));
             let blocks = &plan.streamed_bytes[..22];
             assert!(blocks.iter().all(|s| *s == blocks[0]), "an even share: {plan:?}");
+        }
+    }
+
+    /// Attention is smaller than the feed-forward network: once all of it streams, the rest comes from the other halves.
+    #[test]
+    fn halves_of_blocks_stream_the_same_or_all_they_have() {
+        for mb in (240..668).step_by(7) {
+            let mut input = machine(None, RamBudget::Bytes(mb * MB));
+            let halves = [vec![5 * MB, 20 * MB].repeat(22), vec![50 * MB]].concat();
+            (input.unit_bytes, input.streamable_bytes) = (halves.clone(), halves);
+            let plan = Plan::new(&input);
+            let used = plan.resident_bytes() + plan.window_bytes + plan.other_bytes;
+            assert!(
+                plan.verdict == Verdict::Streams && used <= mb * MB && used + 45 * 4096 > mb * MB,
+                "{mb}: {plan:?}"
+            );
+            let (small, large) = (plan.streamed_bytes[0], plan.streamed_bytes[1]);
+            assert!(small == large.min(5 * MB) && large <= 20 * MB, "{mb}: {plan:?}");
+            let blocks = plan.streamed_bytes[..44].chunks(2);
+            assert!(blocks.into_iter().all(|block| block == [small, large]), "{mb}: {plan:?}");
+            assert_eq!((plan.streamed_bytes[44], plan.window_bytes), (large, 3 * large), "{mb}");
         }
     }
 

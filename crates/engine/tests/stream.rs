@@ -62,6 +62,8 @@ fn streaming_gives_the_same_bits() {
         assert_eq!(map.plan().verdict, Verdict::Unplanned);
         for share in [0.5, 0.8, 0.95] {
             let model = squeezed(&path, share);
+            let ahead = model.prefetch_progress().map(|p| p.total_bytes);
+            assert_eq!(ahead, Some(model.plan().resident_bytes()), "what stays is read ahead, and nothing else");
             for chunk in [1, 7, 40] {
                 let (want, got) = (all_logits(&map, &ids, chunk), all_logits(&model, &ids, chunk));
                 assert_eq!(first_bit_difference(&got, &want), None, "{} {share} chunks of {chunk}", spec.name);

@@ -198,7 +198,8 @@ impl Stream {
     /// between [`acquire`](Self::acquire) of it and of the next one, and anything else at other times.
     ///
     /// `units` come in the order of their use, and each has the ranges that are used together, [aligned](Self::align).
-    /// No bytes of `storages` may be in use.
+    /// No bytes of `storages` may be in use. Their mappings are read at random from now on, one page a fault, without large pages:
+    /// ask for what stays by [`Storage::prefetch_only`].
     ///
     /// # Errors
     /// A file that is not mapped, a ring that was asked for and is refused, or a system that lacks what this needs. The storages
@@ -342,28 +343,29 @@ impl Stream {
         result
     }
 
-    /// How fast the first units come, in bytes a second, if nothing is computed with them: at most one round, and no more than a
-    /// disk needs to show its speed (16 MB, or 30 ms). `None` if nothing came within a second. Does not count as waiting.
+    /// How fast the files are read, in bytes a second, if nothing is computed meanwhile: goes through units from the first one on,
+    /// at most once and until a disk has shown its speed (16 MB or 100 ms), and then begins anew with the first one. `None` if
+    /// nothing came within a second. Does not count as waiting. For a stream that nobody has used yet.
     pub fn measure(&self) -> Option<f64> {
         const ENOUGH_BYTES: u64 = 16 << 20;
-        const ENOUGH_TIME: Duration = Duration::from_millis(30);
+        const ENOUGH_TIME: Duration = Duration::from_millis(100);
         const TOO_LONG: Duration = Duration::from_secs(1);
-        let since = Instant::now();
-        let mut bytes = 0;
-        for unit in 0..self.shared.units.len() {
+        let (shared, since) = (&*self.shared, Instant::now());
+        for unit in 0..shared.units.len() {
             // What fails here fails again when it is needed, and is reported then.
-            if self.acquire(unit, &|| since.elapsed() > TOO_LONG).is_err() {
-                break;
-            }
-            bytes += self.unit_bytes(unit);
-            if bytes >= ENOUGH_BYTES || since.elapsed() >= ENOUGH_TIME {
+            let is_over = self.acquire(unit, &|| since.elapsed() > TOO_LONG).is_err();
+            if is_over || self.stats().read_bytes >= ENOUGH_BYTES || since.elapsed() >= ENOUGH_TIME {
                 break;
             }
         }
-        let seconds = since.elapsed().as_secs_f64();
-        self.shared.stalls.store(0, Ordering::Relaxed);
-        self.shared.stall_ns.store(0, Ordering::Relaxed);
-        (bytes > 0).then(|| bytes as f64 / seconds.max(1e-6))
+        let stats = self.stats();
+        shared.stalls.store(0, Ordering::Relaxed);
+        shared.stall_ns.store(0, Ordering::Relaxed);
+        let mut state = shared.lock();
+        state.current = state.current.next_multiple_of(shared.units.len().max(1) as u64);
+        shared.work.notify_all();
+        // Since the stream began: no bytes came before the time that is counted.
+        (stats.read_bytes > 0).then(|| stats.read_bytes as f64 / stats.read_time.as_secs_f64().max(1e-6))
     }
 
     /// Bytes of the windows.

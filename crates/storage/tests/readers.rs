@@ -204,12 +204,22 @@ fn a_stream_measures_how_fast_it_reads() {
     let path = write(&folder, &wanted);
     let storage = open(&path);
     let start = |units: &[Vec<StreamedRange>]| Stream::start(&[&storage], units, options(StreamReader::Auto, true));
-    let stream = start(&units()).unwrap();
     let since = std::time::Instant::now();
+    let stream = start(&units()).unwrap();
     let speed = stream.measure().expect("it can be read");
-    let stats = stream.stats();
-    assert!(speed * since.elapsed().as_secs_f64() >= (402 * PAGE) as f64, "at least the first unit came: {speed}");
+    let (stats, elapsed) = (stream.stats(), since.elapsed());
+    // No later than now, so at least as fast as the first unit in all this time; and all the bytes took some of it.
+    assert!(speed * elapsed.as_secs_f64() >= (402 * PAGE) as f64, "{speed} {elapsed:?}");
+    assert!(speed * stats.read_time.as_secs_f64() <= 1.1 * stats.read_bytes as f64, "{speed} {stats:?}");
     assert_eq!((stats.stalls, stats.stall_time), (0, std::time::Duration::ZERO));
+    // The first unit comes next, without anybody asking: once nothing is read any more, it is there.
+    let stands_still = (0..200).any(|_| {
+        let before = stream.stats();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        stream.stats() == before
+    });
+    stream.acquire(0, &|| false).unwrap();
+    assert!(stands_still && stream.stats().stalls == 0, "{:?}", stream.stats());
     check_bytes(&storage, &stream, &units(), &wanted);
     drop(stream);
     File::options().write(true).open(&path).unwrap().set_len(PAGE / 2).unwrap();

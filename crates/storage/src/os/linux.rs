@@ -79,8 +79,8 @@ pub(crate) fn prefetch(bytes: &[u8]) {
     }
 }
 
-/// A fault reads what lies around it (as much as the disk is set to read ahead, up to megabytes), unless the mapping is to be read
-/// at random; then it reads one page. What is asked for comes whole, as long as it is no more than that.
+/// A fault reads what lies around it (as much as the disk is set to read ahead, up to megabytes), or one page where the mapping is to
+/// be read at random. MADV_WILLNEED reads just what it names, but at one time no more than the disk is set to read ahead: usually 128 KB.
 pub(crate) fn prefetch_only(bytes: &[u8]) {
     const ASKED_BYTES: usize = 128 << 10;
     for part in bytes.chunks(ASKED_BYTES) {
@@ -211,12 +211,12 @@ fn group_available(mounted: &Path, line: &str) -> Option<u64> {
             let unified = mounted.join("unified");
             let root = if unified.join("cgroup.controllers").exists() { unified } else { mounted.to_owned() };
             // Above the second one processes are slowed down until they have given memory up.
-            let limits = ["memory.max", "memory.high"];
+            let limits: &[&str] = &["memory.max", "memory.high"];
             (root, limits, "memory.current", ["inactive_file", "active_file"])
         }
         c if c.split(',').any(|c| c == "memory") => {
             let cache = ["total_inactive_file", "total_active_file"];
-            let limits = ["memory.limit_in_bytes"; 2];
+            let limits: &[&str] = &["memory.limit_in_bytes"];
             (mounted.join("memory"), limits, "memory.usage_in_bytes", cache)
         }
         _ => return None,
@@ -227,7 +227,7 @@ fn group_available(mounted: &Path, line: &str) -> Option<u64> {
     while folder.starts_with(&root) {
         let number = |name: &str| read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
         // No limit reads "max" in version 2 and a huge number in version 1.
-        if let (Some(limit), Some(usage)) = (limits.into_iter().filter_map(number).min(), number(usage)) {
+        if let (Some(limit), Some(usage)) = (limits.iter().filter_map(|name| number(name)).min(), number(usage)) {
             // The page cache counts as used, but the group gives it up when memory is wanted.
             let stat = read_to_string(folder.join("memory.stat")).unwrap_or_default();
             let line =
