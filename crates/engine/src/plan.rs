@@ -278,7 +278,7 @@ mod tests {
     fn halves_of_blocks_stream_the_same_or_all_they_have() {
         for mb in (240..668).step_by(7) {
             let mut input = machine(None, RamBudget::Bytes(mb * MB));
-            let halves = [vec![5 * MB, 20 * MB].repeat(22), vec![50 * MB]].concat();
+            let halves = [[5 * MB, 20 * MB].repeat(22), vec![50 * MB]].concat();
             (input.unit_bytes, input.streamable_bytes) = (halves.clone(), halves);
             let plan = Plan::new(&input);
             let used = plan.resident_bytes() + plan.window_bytes + plan.other_bytes;
