@@ -41,7 +41,7 @@ say "unpacking $kernel"
 
 # What the machine boots from memory: shell, modules for its disk, and the libraries of what runs there.
 root=$work/root
-mkdir -p "$root"/{bin,modules,proc,sys,dev,disk,tmp}
+mkdir -p "$root"/{bin,modules,proc,sys,dev,disk}
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp "$(command -v unshare)" "$root/unshare"
 cp scripts/cgroup-v2/init.sh "$root/init"

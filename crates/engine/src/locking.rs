@@ -70,33 +70,6 @@ pub(crate) fn lock_units(
     stats
 }
 
-/// `parts` without the bytes of `holes`, and with neighbours joined. `holes` lie within parts.
-pub(crate) fn without(mut parts: Vec<(usize, Range<u64>)>, holes: &[(usize, Range<u64>)]) -> Vec<(usize, Range<u64>)> {
-    // Padding between tensors is locked with them.
-    const GAP_BYTES: u64 = 64;
-    parts.sort_by_key(|(shard, range)| (*shard, range.start));
-    let mut joined: Vec<(usize, Range<u64>)> = Vec::new();
-    for (shard, range) in parts {
-        match joined.last_mut() {
-            Some((last, bytes)) if *last == shard && range.start < bytes.end + GAP_BYTES => {
-                bytes.end = bytes.end.max(range.end);
-            }
-            _ => joined.push((shard, range)),
-        }
-    }
-    for (shard, hole) in holes {
-        let cut = |(of, range): (usize, Range<u64>)| {
-            let (before, after) = match of == *shard && hole.start < range.end && hole.end > range.start {
-                true => (range.start..hole.start.max(range.start), hole.end.min(range.end)..range.end),
-                false => (range, 0..0),
-            };
-            [(of, before), (of, after)].into_iter().filter(|(_, range)| !range.is_empty())
-        };
-        joined = joined.into_iter().flat_map(cut).collect();
-    }
-    joined
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,21 +115,5 @@ mod tests {
     fn the_smallest_budget_counts() {
         assert!(least([None, None]).is_none());
         assert_eq!(least([Some(budget(7)), None, Some(budget(5))]).unwrap().bytes, 5);
-    }
-
-    #[test]
-    fn parts_are_joined_and_lose_what_streams() {
-        type Ranges<'a> = &'a [(usize, Range<u64>)];
-        let rows: [(Ranges<'_>, Ranges<'_>); 5] = [
-            (&[], &[(0, 0..130), (1, 0..50)]),
-            (&[(0, 20..40)], &[(0, 0..20), (0, 40..130), (1, 0..50)]),
-            (&[(0, 0..130)], &[(1, 0..50)]),
-            (&[(1, 30..50), (1, 0..10)], &[(0, 0..130), (1, 10..30)]),
-            (&[(2, 0..99)], &[(0, 0..130), (1, 0..50)]),
-        ];
-        for (holes, wanted) in rows {
-            let parts = vec![(1, 0..50), (0, 100..130), (0, 0..90)];
-            assert_eq!(without(parts, holes), wanted, "{holes:?}");
-        }
     }
 }

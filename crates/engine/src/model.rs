@@ -183,9 +183,8 @@ impl Model {
     /// Bytes of the files that the page cache holds, whoever brought them there; what streams is not among them. `None` for
     /// other modes than mapping, and where the system does not tell.
     pub fn resident_bytes(&self) -> Option<u64> {
-        let holes: Vec<_> = self.residency.streamed().iter().map(|r| (r.file, r.bytes.clone())).collect();
         let whole = self.storages().enumerate().map(|(i, storage)| (i, 0..storage.len())).collect();
-        let parts = locking::without(whole, &holes);
+        let parts = self.residency.staying(whole);
         parts.into_iter().map(|(i, bytes)| Some(self.shards[i].storage.residency(bytes)?.resident_bytes)).sum()
     }
 
@@ -338,7 +337,6 @@ impl Model {
         let available = process::available_memory_bytes().filter(|_| mode == LoadMode::Map);
         let available = available.map(|n| Budget { bytes: n - n / 10, name: "the memory that is available".into() });
         let part = |t: &Tensor| (t.shard, t.offset..t.offset + t.n_bytes);
-        let holes: Vec<_> = self.residency.streamed().iter().map(|r| (r.file, r.bytes.clone())).collect();
         // Layers, then the head: half a layer in memory helps no token.
         let mut units: Vec<_> = residency::units(&self.weights, self.here()).chunks(2).map(<[_]>::concat).collect();
         let (embd, head) = (&self.weights.token_embd, &self.weights.output);
@@ -349,7 +347,7 @@ impl Model {
         let parts = |unit: &Vec<Tensor>| {
             let parts = unit.iter().map(part).collect();
             // Tensors that were read one by one lie apart: no bytes are from one into the next. Nor does any of them stream.
-            if mode == LoadMode::File { parts } else { locking::without(parts, &holes) }
+            if mode == LoadMode::File { parts } else { self.residency.staying(parts) }
         };
         let units: Vec<_> = units.iter().map(parts).collect();
         let budget = locking::least([asked, limit, available]);
@@ -376,8 +374,7 @@ impl Model {
         let is_elsewhere = |t: &Tensor| self.gpu.as_ref().is_some_and(|gpu| gpu.holds(t));
         let wanted = wanted.filter(|t| !is_elsewhere(t));
         // What streams comes by itself, and memory has no room for what lies around the rest.
-        let holes: Vec<_> = self.residency.streamed().iter().map(|r| (r.file, r.bytes.clone())).collect();
-        let ranges = wanted.flat_map(|t| locking::without(vec![(t.shard, t.offset..t.offset + t.n_bytes)], &holes));
+        let ranges = wanted.flat_map(|t| self.residency.staying(vec![(t.shard, t.offset..t.offset + t.n_bytes)]));
         self.prefetch = Some(Prefetch::start(&self.shards, ranges, around));
     }
 }

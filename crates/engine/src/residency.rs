@@ -4,6 +4,7 @@
 //! stays, since windows hold whole units. Experts of a mixture would be more units, acquired as the router chooses them; nothing
 //! below this file knows what a unit is.
 
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
 use modelembed_storage::process::MemoryLeft;
@@ -21,6 +22,9 @@ use crate::weights::{Tensor, Weights};
 
 /// Units in memory at once: one that is computed with, one that is complete when that is done, one that is being read.
 const N_WINDOWS: usize = 3;
+
+/// Padding up to the usual alignments; smaller than any tensor that could lie there unseen.
+const GAP_BYTES: u64 = 64;
 
 /// What must be in memory together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +45,6 @@ pub(crate) struct Residency {
     streamed: Vec<StreamedRange>,
     /// Why a plan could not be carried out, for `-verbose`.
     note: Option<String>,
-    /// Blocks that are computed here.
-    n_layers: usize,
 }
 
 struct Streaming {
@@ -67,8 +69,7 @@ impl Residency {
         reader: StreamReader,
     ) -> Result<Residency> {
         let (input, runs) = plan_input(shards, weights, config, budget, sizes);
-        let (plan, n_layers) = (Plan::new(&input), sizes.here.n_layers);
-        let mut residency = Residency { plan, stream: None, streamed: Vec::new(), note: None, n_layers };
+        let mut residency = Residency { plan: Plan::new(&input), stream: None, streamed: Vec::new(), note: None };
         match (residency.plan.verdict, budget) {
             (Verdict::Streams, _) => residency.start(shards, weights, runs, reader)?,
             (Verdict::Impossible, RamBudget::Bytes(_)) => {
@@ -139,7 +140,7 @@ impl Residency {
         let unit = match unit {
             Unit::Attention(il) => 2 * il,
             Unit::FeedForward(il) => 2 * il + 1,
-            Unit::Head => 2 * self.n_layers,
+            Unit::Head => self.plan.streamed_bytes.len() - 1,
         };
         s.stream.acquire(unit, is_cancelled).map_err(|e| match e {
             modelembed_storage::StorageError::Cancelled => Error::Cancelled,
@@ -152,9 +153,9 @@ impl Residency {
         self.stream.as_ref()?.embedding.bytes(t.offset..t.offset + t.n_bytes)
     }
 
-    /// The parts of the files whose bytes stream.
-    pub(crate) fn streamed(&self) -> &[StreamedRange] {
-        &self.streamed
+    /// What of `parts` of the files, (shard, bytes), does not stream, with neighbours joined.
+    pub(crate) fn staying(&self, parts: Vec<(usize, Range<u64>)>) -> Vec<(usize, Range<u64>)> {
+        without(parts, &self.streamed)
     }
 
     /// Whether any bytes stream.
@@ -241,8 +242,6 @@ pub(crate) fn units(weights: &Weights, here: Here) -> Vec<Vec<Tensor>> {
 
 /// The parts of a unit that can stream: whole pages that hold nothing but its tensors, longest parts first.
 fn runs(shards: &[Shard], tensors: &[Tensor]) -> Vec<StreamedRange> {
-    // Padding up to the usual alignments; smaller than any tensor that could lie there unseen.
-    const GAP_BYTES: u64 = 64;
     let mut tensors: Vec<&Tensor> = tensors.iter().collect();
     tensors.sort_by_key(|t| (t.shard, t.offset));
     let mut runs: Vec<StreamedRange> = Vec::new();
@@ -274,4 +273,53 @@ fn share(runs: Vec<StreamedRange>, mut n: u64) -> Vec<StreamedRange> {
         n -= taken;
     }
     out
+}
+
+/// `parts` without the bytes of `holes`, and with neighbours joined.
+fn without(mut parts: Vec<(usize, Range<u64>)>, holes: &[StreamedRange]) -> Vec<(usize, Range<u64>)> {
+    parts.sort_by_key(|(shard, range)| (*shard, range.start));
+    let mut joined: Vec<(usize, Range<u64>)> = Vec::new();
+    for (shard, range) in parts {
+        match joined.last_mut() {
+            Some((last, bytes)) if *last == shard && range.start < bytes.end + GAP_BYTES => {
+                bytes.end = bytes.end.max(range.end);
+            }
+            _ => joined.push((shard, range)),
+        }
+    }
+    for StreamedRange { file, bytes: hole } in holes {
+        let is_cut = |(of, range): &(usize, Range<u64>)| of == file && hole.start < range.end && hole.end > range.start;
+        let Some(at) = joined.iter().position(is_cut) else { continue };
+        let cut = joined.iter().skip(at).take_while(|part| is_cut(part)).count();
+        let rest = joined[at..at + cut].iter().flat_map(|(of, range)| {
+            let (before, after) = (range.start..hole.start.max(range.start), hole.end.min(range.end)..range.end);
+            [(*of, before), (*of, after)].into_iter().filter(|(_, range)| !range.is_empty())
+        });
+        let rest: Vec<_> = rest.collect();
+        joined.splice(at..at + cut, rest);
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_joined_and_lose_what_streams() {
+        type Ranges<'a> = &'a [(usize, Range<u64>)];
+        let rows: [(Ranges<'_>, Ranges<'_>); 5] = [
+            (&[], &[(0, 0..130), (1, 0..50)]),
+            (&[(0, 20..40)], &[(0, 0..20), (0, 40..130), (1, 0..50)]),
+            (&[(0, 0..130)], &[(1, 0..50)]),
+            (&[(1, 30..50), (1, 0..10)], &[(0, 0..130), (1, 10..30)]),
+            (&[(2, 0..99)], &[(0, 0..130), (1, 0..50)]),
+        ];
+        for (holes, wanted) in rows {
+            let parts = vec![(1, 0..50), (0, 100..130), (0, 0..90)];
+            let holes: Vec<_> =
+                holes.iter().map(|(file, bytes)| StreamedRange { file: *file, bytes: bytes.clone() }).collect();
+            assert_eq!(without(parts, &holes), wanted, "{holes:?}");
+        }
+    }
 }

@@ -1,7 +1,5 @@
 //! What the counters and the system say about memory. One test, since the figures are the whole process's.
 
-mod common;
-
 use std::ops::ControlFlow;
 
 use modelembed_storage::{CountingAllocator, LoadMode, Reserved, Storage, process};
@@ -16,7 +14,9 @@ const MIB: u64 = 1 << 20;
 fn growth<T>(work: impl FnOnce() -> T) -> (T, u64, u64, Option<u64>) {
     // Windows counts what is promised, not what is touched; wine, where its tests run, counts neither.
     // Under an emulator the figures are the emulator's process's.
-    let private = || process::snapshot().private_bytes.filter(|_| !cfg!(windows) && !common::emulated("private bytes"));
+    let private = || {
+        process::snapshot().private_bytes.filter(|_| !cfg!(windows) && !modelembed_testkit::emulated("private bytes"))
+    };
     private(); // Its own buffers come from memory that the allocator keeps afterwards.
     let before = (CountingAllocator::allocated_bytes(), CountingAllocator::total_bytes(), private());
     let result = work();
@@ -55,7 +55,7 @@ fn figures_are_what_was_asked_for() {
     about(allocated, 0);
     about(total, 0);
     private.into_iter().for_each(|private| about(private, 0));
-    if !common::emulated("shared bytes")
+    if !modelembed_testkit::emulated("shared bytes")
         && let (Some(shared), Some(mapped)) = (process::snapshot().shared_bytes, map.mapped_resident_bytes())
     {
         assert_eq!(mapped, 32 * MIB);

@@ -1,7 +1,5 @@
 //! The three ways to load give the same bytes, and what cannot be loaded gives one clear error.
 
-mod common;
-
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -169,7 +167,7 @@ fn a_copy_that_does_not_fit_is_refused_before_it_is_made() {
     let refused = storage.load(&ranges, &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(refused, StorageError::OutOfMemory { wanted_bytes, .. } if wanted_bytes == len), "{refused:?}");
     // The map has no such limit.
-    if common::emulated("a map of 4 TB") {
+    if modelembed_testkit::emulated("a map of 4 TB") {
         return;
     }
     assert_eq!(open(&path, LoadMode::Map).unwrap().bytes(len - 3..len), Some(&[0; 3][..]));
@@ -242,7 +240,7 @@ fn opening_and_closing_leaks_no_descriptor_and_no_mapping() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_file_just_written_is_resident() {
-    if common::emulated("which pages are there after a prefetch") {
+    if modelembed_testkit::emulated("which pages are there after a prefetch") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -317,7 +315,7 @@ fn locked_pages_stay_as_long_as_the_file_is_mapped() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_mapped_file_that_was_just_written_is_not_private() {
-    if common::emulated("which pages are there after a prefetch") {
+    if modelembed_testkit::emulated("which pages are there after a prefetch") {
         return;
     }
     const MB: u64 = 1 << 20;

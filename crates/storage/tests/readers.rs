@@ -1,8 +1,6 @@
 //! Streaming by each reader: the same bytes, the same errors, and what happens where the system refuses one.
 #![cfg(target_os = "linux")]
 
-mod common;
-
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
@@ -141,7 +139,7 @@ fn reads_through_the_cache_are_dropped_behind() {
 /// What stays comes into the cache without what lies around it, whether it is asked for or touched: memory has no room for that.
 #[test]
 fn what_stays_brings_no_neighbours_in() {
-    if common::emulated("the advice about reading ahead") {
+    if modelembed_testkit::emulated("the advice about reading ahead") {
         return;
     }
     const KB: u64 = 1 << 10;
@@ -331,7 +329,7 @@ fn refusals_fall_back() {
     if let (Ok(case), Some(file)) = (std::env::var(CASE), std::env::var_os(FILE)) {
         return stream_refused(&case, Path::new(&file));
     }
-    if common::emulated("filters of system calls") {
+    if modelembed_testkit::emulated("filters of system calls") {
         return;
     }
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

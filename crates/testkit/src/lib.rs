@@ -3,12 +3,14 @@
 //! [`tiny`] builds the GGUF file of a [`TinySpec`]; [`tiny_specs`] lists those that goldens exist for.
 #![forbid(unsafe_code)]
 
+mod emulated;
 mod float;
 mod models;
 mod real;
 mod sparse;
 mod writer;
 
+pub use emulated::{emulated, is_emulated};
 pub use float::{Diff, argmax, diff, first_bit_difference, log_prob};
 pub use modelembed_gguf::GgufValue;
 pub use modelembed_synthetic::{Rng, random_tensor};

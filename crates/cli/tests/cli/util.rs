@@ -1,6 +1,6 @@
 //! Starts the binary and checks what holds for every run of it.
 
-use modelembed_testkit::{tiny, tiny_spec};
+use modelembed_testkit::{is_emulated, tiny, tiny_spec};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -61,11 +61,6 @@ fn started(command: &mut Command) -> std::process::Child {
             child => return child.unwrap(),
         }
     }
-}
-
-/// Whether an emulator plays the processor (`scripts/test-cross.sh` says so).
-pub fn is_emulated() -> bool {
-    std::env::var_os("MODELEMBED_EMULATED").is_some()
 }
 
 /// As `run_in`, another program: one with a model in it.
