@@ -1,6 +1,6 @@
 //! What the metadata says about a model, checked: every number here can be used as a size or a divisor.
 
-use modelembed_gguf::{Gguf, Value};
+use modelembed_gguf::{Array, Gguf, Number, Value};
 
 use crate::arch::{self, Architecture};
 use crate::error::{Error, Result};
@@ -65,23 +65,30 @@ const MAX_LENGTH: u32 = 1 << 24;
 const MAX_HEADS: u32 = 1 << 16;
 
 impl Config {
-    /// Reads and checks the hyper-parameters.
+    /// Reads and checks the hyper-parameters. `header` is what `gguf` was parsed from: arrays are read there.
+    ///
+    /// 0, an empty text and 4294967295 (-1) stand for a key that is absent, as llama.cpp writes every key that it has,
+    /// unless 0 means something of its own.
     ///
     /// # Errors
-    /// An unknown architecture, a missing key, a value of the wrong type or out of bounds; each names the key.
-    pub fn from_gguf(gguf: &Gguf) -> Result<Config> {
+    /// An unknown architecture, a missing key, a value of the wrong type or out of bounds, or one that asks for other
+    /// mathematics than this library's; each names the key.
+    pub fn from_gguf(gguf: &Gguf, header: &[u8]) -> Result<Config> {
         let name = string(gguf, "general.architecture")?
             .ok_or_else(|| bad("general.architecture", "is missing; it names the kind of model"))?;
         let arch =
             arch::find(&name).ok_or_else(|| Error::UnknownArchitecture { name: clean(&name), known: arch::names() })?;
-        let keys = Keys { gguf, arch: arch.name };
+        let mut keys = Keys { gguf, header, arch: arch.name, n_layer: 0 };
+        keys.n_layer = keys.size("block_count", MAX_LAYERS)?;
+        let n_layer = keys.n_layer;
 
         if let Some(n @ 1..) = keys.u32("expert_count")? {
             return Err(Error::Unsupported(format!("mixture of {n} experts ({}.expert_count)", arch.name)));
         }
         let n_embd = keys.size("embedding_length", MAX_LENGTH)?;
-        let n_head = keys.size("attention.head_count", MAX_HEADS)?;
+        let n_head = keys.size_of_layers("attention.head_count", MAX_HEADS)?;
         let n_head_kv = match keys.same_in_every_layer("attention.head_count_kv")? {
+            // 0 is not "absent" here: it marks layers without attention.
             Some(n) => keys.bounded("attention.head_count_kv", n, MAX_HEADS)?,
             None => n_head,
         };
@@ -105,22 +112,23 @@ impl Config {
         if head_dim % 2 != 0 {
             return Err(keys.bad("attention.key_length", format!("is {head_dim}, wanted an even number")));
         }
-        let n_layer = keys.size("block_count", MAX_LAYERS)?;
+        let n_ctx_train = keys.size("context_length", u32::MAX)?;
         let rope = keys.rope(head_dim)?;
+        keys.no_other_mathematics(n_embd, head_dim, rope.n_rot)?;
         Ok(Config {
             arch,
             name: string(gguf, "general.name")?,
             n_layer,
             n_embd,
-            n_ff: keys.size("feed_forward_length", MAX_LENGTH)?,
+            n_ff: keys.size_of_layers("feed_forward_length", MAX_LENGTH)?,
             n_head,
             n_head_kv,
             head_dim,
-            n_ctx_train: keys.size("context_length", u32::MAX)?,
+            n_ctx_train,
             rms_eps: keys.epsilon()?,
             attn_scale: keys.attn_scale(n_layer, n_embd, n_head, head_dim)?,
             rope,
-            window: keys.window(rope)?,
+            window: keys.window(rope, n_ctx_train)?,
         })
     }
 
@@ -148,7 +156,9 @@ impl Config {
 /// The metadata of one architecture.
 struct Keys<'a> {
     gguf: &'a Gguf,
+    header: &'a [u8],
     arch: &'static str,
+    n_layer: usize,
 }
 
 impl Keys<'_> {
@@ -160,12 +170,23 @@ impl Keys<'_> {
         Error::Metadata { key: self.full(key), problem }
     }
 
-    fn u32(&self, key: &str) -> Result<Option<u32>> {
+    /// The number as it stands in the file.
+    fn stored_u32(&self, key: &str) -> Result<Option<u32>> {
         let key = self.full(key);
         self.gguf.u32(&key).map_err(|e| unusable(&key, e))
     }
 
+    /// A number for which 0 and -1 mean that it is not given.
+    fn u32(&self, key: &str) -> Result<Option<u32>> {
+        Ok(self.stored_u32(key)?.filter(|n| !matches!(*n, 0 | u32::MAX)))
+    }
+
+    /// A number for which 0 means that it is not given.
     fn f32(&self, key: &str) -> Result<Option<f32>> {
+        Ok(self.stored_f32(key)?.filter(|x| *x != 0.0))
+    }
+
+    fn stored_f32(&self, key: &str) -> Result<Option<f32>> {
         let full = self.full(key);
         match self.gguf.f32(&full).map_err(|e| unusable(&full, e))? {
             Some(x) if !x.is_finite() => Err(bad(&full, &format!("is {x}, wanted a finite number"))),
@@ -175,7 +196,7 @@ impl Keys<'_> {
 
     fn positive_f32(&self, key: &str) -> Result<Option<f32>> {
         match self.f32(key)? {
-            Some(x) if x <= 0.0 => Err(self.bad(key, format!("is {x}, wanted a number above 0"))),
+            Some(x) if x < 0.0 => Err(self.bad(key, format!("is {x}, wanted a number above 0"))),
             other => Ok(other),
         }
     }
@@ -188,22 +209,50 @@ impl Keys<'_> {
         }
     }
 
+    /// A number that must be there.
     fn size(&self, key: &str, max: u32) -> Result<usize> {
+        let n = self.stored_u32(key)?.ok_or_else(|| self.bad(key, "is missing".into()))?;
+        self.bounded(key, n, max)
+    }
+
+    /// A number that must be there, for all layers or each.
+    fn size_of_layers(&self, key: &str, max: u32) -> Result<usize> {
         let n = self.same_in_every_layer(key)?.ok_or_else(|| self.bad(key, "is missing".into()))?;
         self.bounded(key, n, max)
     }
 
     /// A number, or an array with one number a layer that are all the same.
     fn same_in_every_layer(&self, key: &str) -> Result<Option<u32>> {
-        match self.gguf.get(&self.full(key)) {
-            Some(Value::Array(_)) => Err(Error::Unsupported(format!("{} differs from layer to layer", self.full(key)))),
-            _ => self.u32(key),
+        let Some(Value::Array(array)) = self.gguf.get(&self.full(key)) else { return self.stored_u32(key) };
+        self.one_a_layer(key, array)?;
+        // Another type of elements is named by the accessor that wants a number.
+        let Some(values) = array.numbers::<u32>() else { return self.stored_u32(key) };
+        let values = values.to_vec(self.header);
+        match values.iter().all(|n| n == &values[0]) {
+            true => Ok(values.first().copied()),
+            false => Err(self.differs(key)),
         }
+    }
+
+    fn one_a_layer(&self, key: &str, array: &Array) -> Result<()> {
+        match (array.len(), self.n_layer) {
+            (0, n) => {
+                Err(self.bad(key, format!("is an empty array, wanted one number or an array of {n}, one a layer")))
+            }
+            (seen, n) if seen != n => {
+                Err(self.bad(key, format!("is an array of {seen}, wanted one number or an array of {n}, one a layer")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn differs(&self, key: &str) -> Error {
+        Error::Unsupported(format!("{} differs from layer to layer", self.full(key)))
     }
 
     fn epsilon(&self) -> Result<f32> {
         let key = "attention.layer_norm_rms_epsilon";
-        match self.f32(key)? {
+        match self.stored_f32(key)? {
             Some(eps) if eps >= 0.0 => Ok(eps),
             Some(eps) => Err(self.bad(key, format!("is {eps}, wanted a number of at least 0"))),
             None => Err(self.bad(key, "is missing".into())),
@@ -211,9 +260,7 @@ impl Keys<'_> {
     }
 
     fn attn_scale(&self, n_layer: usize, n_embd: usize, n_head: usize, head_dim: usize) -> Result<f32> {
-        if let Some(scale) = self.f32("attention.scale")?
-            && scale != 0.0
-        {
+        if let Some(scale) = self.f32("attention.scale")? {
             return Ok(scale);
         }
         // Gemma 3 27B, known by its 62 layers, was trained with the embedding's share of a head instead.
@@ -222,7 +269,8 @@ impl Keys<'_> {
     }
 
     fn rope(&self, head_dim: usize) -> Result<RopeConfig> {
-        let n_rot = match self.u32("rope.dimension_count")? {
+        // 0 is not "absent" here: it means that nothing is rotated.
+        let n_rot = match self.stored_u32("rope.dimension_count")? {
             Some(n) => self.bounded("rope.dimension_count", n, MAX_LENGTH)?,
             None => head_dim,
         };
@@ -247,7 +295,7 @@ impl Keys<'_> {
             (Some("yarn"), Some(factor)) => {
                 let original = match self.u32("rope.scaling.original_context_length")? {
                     Some(n) => n,
-                    None => self.u32("context_length")?.unwrap_or(0),
+                    None => self.stored_u32("context_length")?.unwrap_or(0),
                 };
                 Ok(RopeScaling::Yarn {
                     factor,
@@ -266,25 +314,177 @@ impl Keys<'_> {
         }
     }
 
-    fn window(&self, global: RopeConfig) -> Result<Option<WindowConfig>> {
-        let Some(period) = self.gguf_period()? else { return Ok(None) };
-        match self.u32("attention.sliding_window")? {
-            None | Some(0) => Ok(None),
-            Some(n) => {
+    fn window(&self, global: RopeConfig, n_ctx_train: usize) -> Result<Option<WindowConfig>> {
+        let key = "attention.sliding_window";
+        let n_tokens = self.u32(key)?.map(|n| n as usize);
+        match (n_tokens, arch::find(self.arch).and_then(|a| a.window_period)) {
+            (None, _) => Ok(None),
+            (Some(n_tokens), Some(usual)) => {
                 let base = self.positive_f32("rope.freq_base_swa")?.unwrap_or(10_000.0);
                 let rope = RopeConfig { base, scaling: RopeScaling::None, ..global };
-                Ok(Some(WindowConfig { n_tokens: n as usize, period, rope }))
+                Ok(Some(WindowConfig { n_tokens, period: self.window_period(usual)?, rope }))
             }
+            // A window that holds everything hides nothing.
+            (Some(n_tokens), None) if n_tokens >= n_ctx_train => Ok(None),
+            (Some(n_tokens), None) => Err(self.bad(
+                key,
+                format!(
+                    "is {n_tokens}, wanted 0 or at least the context of {n_ctx_train} tokens: \
+                     architecture {} runs without windows here",
+                    self.arch
+                ),
+            )),
         }
     }
 
-    fn gguf_period(&self) -> Result<Option<usize>> {
-        let Some(default) = arch::find(self.arch).and_then(|a| a.window_period) else { return Ok(None) };
-        match self.same_in_every_layer("attention.sliding_window_pattern")? {
-            Some(n) => self.bounded("attention.sliding_window_pattern", n, MAX_LAYERS).map(Some),
-            None => Ok(Some(default)),
+    /// The period of the layers that see everything: itself (0: no layer does), or an array with a 1 for each layer that has a window.
+    fn window_period(&self, usual: usize) -> Result<usize> {
+        let key = "attention.sliding_window_pattern";
+        let never = self.n_layer + 1;
+        let Some(Value::Array(array)) = self.gguf.get(&self.full(key)) else {
+            return match self.stored_u32(key)? {
+                None => Ok(usual),
+                Some(0) => Ok(never),
+                Some(n) => self.bounded(key, n, MAX_LAYERS),
+            };
+        };
+        self.one_a_layer(key, array)?;
+        let Some(flags) = array_numbers(array, self.header) else {
+            return self.bounded(key, self.stored_u32(key)?.unwrap_or(0), MAX_LAYERS);
+        };
+        // The first layer that sees everything tells the only period that there can be.
+        let period = flags.iter().position(|flag| *flag == 0.0).map_or(never, |il| il + 1);
+        let fits = |(il, flag): (usize, &f64)| (*flag == 0.0) == (il + 1).is_multiple_of(period);
+        if flags.iter().enumerate().all(fits) {
+            return Ok(period);
         }
+        Err(Error::Unsupported(format!("{} differs from layer to layer without a period", self.full(key))))
     }
+
+    /// Refuses values of keys that would change what is computed and are not read: a model that runs with other mathematics
+    /// than its own answers wrongly without a word.
+    fn no_other_mathematics(&self, n_embd: usize, head_dim: usize, n_rot: usize) -> Result<()> {
+        let is_gemma = self.arch == "gemma3";
+        let embedding_scale = [if is_gemma { (n_embd as f32).sqrt().into() } else { 1.0 }];
+        // llama.cpp writes its default into files of architectures that it caps nothing in; in gemma3 a given one is applied.
+        let final_cap: &[f64] = if is_gemma { &[] } else { &[30.0] };
+        let (embedding, head, rotated) = ([n_embd as f64], [head_dim as f64], [n_rot as f64]);
+        let of_this_model: [Unread; 6] = [
+            ("embedding_length_out", &embedding, "an output of another length"),
+            ("embedding_scale", &embedding_scale, "a scale of the embedding"),
+            ("final_logit_softcapping", final_cap, "a soft cap of the logits"),
+            ("attention.key_length_swa", &head, "heads of another length in layers with a window"),
+            ("attention.value_length_swa", &head, "heads of another length in layers with a window"),
+            ("rope.dimension_count_swa", &rotated, "a rotation of another length in layers with a window"),
+        ];
+        for (key, usual, what) in UNREAD.iter().chain(&of_this_model) {
+            let Some(value) = self.gguf.get(&self.full(key)) else { continue };
+            if !is_usual(value, usual, self.header) {
+                let wanted = usual.iter().fold("0".to_owned(), |text, x| format!("{text} or {x}"));
+                return Err(self.unlike(key, value, &wanted, what));
+            }
+        }
+        for (key, usual, what) in UNREAD_BOOLS {
+            let Some(value) = self.gguf.get(&self.full(key)) else { continue };
+            if !matches!(value, Value::Bool(seen) if seen == usual) {
+                return Err(self.unlike(key, value, if *usual { "true" } else { "false" }, what));
+            }
+        }
+        Ok(())
+    }
+
+    fn unlike(&self, key: &str, value: &Value, wanted: &str, what: &str) -> Error {
+        let seen = match (value, numbers_of(value, self.header)) {
+            (Value::Bool(b), _) => b.to_string(),
+            (Value::Array(_), Some(numbers)) => format!("{:?}", &numbers[..numbers.len().min(8)]),
+            // With an exponent where digits would fill lines.
+            (_, Some(numbers)) if numbers.iter().any(|x| x.abs() >= 1e16) => format!("{numbers:?}"),
+            (_, Some(numbers)) => numbers.iter().map(f64::to_string).collect(),
+            (Value::String(text), None) => format!("\"{}\"", clean(text)),
+            (other, None) => format!("of type {}", other.ty().name()),
+        };
+        self.bad(key, format!("is {seen}, wanted {wanted}: architecture {} runs here without {what}", self.arch))
+    }
+}
+
+/// A key that is not read, the numbers beside 0 (absent) with which it changes nothing, and what others would ask for.
+type Unread<'a> = (&'a str, &'a [f64], &'a str);
+
+const UNREAD: &[Unread<'static>] = &[
+    ("expert_used_count", &[], "experts"),
+    ("expert_shared_count", &[], "experts"),
+    ("leading_dense_block_count", &[], "experts"),
+    ("nextn_predict_layers", &[], "layers that predict further tokens"),
+    ("full_attention_interval", &[1.0], "layers of other kinds than attention"),
+    ("swiglu_clamp_exp", &[], "limits in the feed-forward network"),
+    ("swiglu_clamp_shexp", &[], "limits in the feed-forward network"),
+    ("embedding_length_per_layer_input", &[], "embeddings for each layer"),
+    ("residual_scale", &[1.0], "a scale of the residual"),
+    ("logit_scale", &[1.0], "a scale of the logits"),
+    // llama.cpp writes its default of 50 into files of architectures that it caps nothing in.
+    ("attn_logit_softcapping", &[50.0], "a soft cap of attention"),
+    ("pooling_type", &[], "pooling, which models of embeddings have"),
+    ("attention.clamp_kqv", &[], "limits of queries, keys and values"),
+    ("attention.max_alibi_bias", &[], "ALiBi"),
+    ("attention.output_scale", &[1.0], "a scale of attention's output"),
+    ("attention.value_scale", &[1.0], "a scale of the values"),
+    ("attention.temperature_scale", &[], "a temperature of attention"),
+    ("attention.relative_buckets_count", &[], "a bias by distance"),
+    ("attention.q_lora_rank", &[], "latent attention"),
+    ("attention.kv_lora_rank", &[], "latent attention"),
+    ("attention.key_length_mla", &[], "latent attention"),
+    ("attention.value_length_mla", &[], "latent attention"),
+    ("attention.shared_kv_layers", &[], "keys and values that layers share"),
+    ("attention.indexer.top_k", &[], "sparse attention"),
+    ("rope.dimension_sections", &[], "RoPE in sections"),
+    ("rope.scaling.alpha", &[1.0], "a RoPE base scaled by alpha"),
+    ("rope.scaling.yarn_log_multiplier", &[], "another magnitude in YaRN"),
+    ("rope.scaling.yarn_ext_factor", &[-1.0, 1.0], "another mix in YaRN"),
+    ("rope.scaling.yarn_attn_factor", &[1.0], "another magnitude in YaRN"),
+];
+
+/// As [`UNREAD`], with the only value that changes nothing.
+const UNREAD_BOOLS: &[(&str, bool, &str)] = &[
+    ("attention.causal", true, "attention to later tokens, which encoders have"),
+    ("use_parallel_residual", false, "attention beside the feed-forward network"),
+    ("swin_norm", false, "the norms of Swin transformers"),
+];
+
+/// Whether a value changes nothing: it means "absent", or is one of `usual`; of an array each element.
+fn is_usual(value: &Value, usual: &[f64], header: &[u8]) -> bool {
+    let is_float = matches!(value, Value::F32(_) | Value::F64(_));
+    let is_absent = |x: f64| x == 0.0 || (!is_float && (x == -1.0 || x == f64::from(u32::MAX)));
+    match (value, numbers_of(value, header)) {
+        (Value::String(text), _) => text.is_empty(),
+        (_, Some(numbers)) => numbers.iter().all(|x| is_absent(*x) || usual.contains(x)),
+        (_, None) => false,
+    }
+}
+
+/// The number, or those of an array.
+fn numbers_of(value: &Value, header: &[u8]) -> Option<Vec<f64>> {
+    match value {
+        Value::Array(array) => array_numbers(array, header),
+        Value::Bool(b) => Some(vec![f64::from(u8::from(*b))]),
+        Value::F32(x) => Some(vec![f64::from(*x)]),
+        Value::F64(x) => Some(vec![*x]),
+        other => Some(vec![other.as_int()? as f64]),
+    }
+}
+
+/// The numbers of an array of the types that files have: floats, 32-bit integers (read as signed), bytes, bools.
+fn array_numbers(array: &Array, header: &[u8]) -> Option<Vec<f64>> {
+    fn read<T: Number + Into<f64>>(array: &Array, header: &[u8]) -> Option<Vec<f64>> {
+        Some(array.numbers::<T>()?.to_vec(header).into_iter().map(T::into).collect())
+    }
+    if array.is_empty() {
+        return Some(Vec::new());
+    }
+    let bools = || Some(array.numbers::<bool>()?.to_vec(header).into_iter().map(|b| f64::from(u8::from(b))).collect());
+    read::<f32>(array, header)
+        .or_else(|| read::<i32>(array, header))
+        .or_else(|| read::<u8>(array, header))
+        .or_else(bools)
 }
 
 fn bad(key: &str, problem: &str) -> Error {
@@ -299,8 +499,9 @@ fn unusable(key: &str, error: modelembed_gguf::Error) -> Error {
     }
 }
 
+/// A text; an empty one means that it is not given.
 fn string(gguf: &Gguf, key: &str) -> Result<Option<String>> {
-    Ok(gguf.str(key).map_err(|e| unusable(key, e))?.map(str::to_owned))
+    Ok(gguf.str(key).map_err(|e| unusable(key, e))?.filter(|text| !text.is_empty()).map(str::to_owned))
 }
 
 /// Text out of a file, fit for a terminal: control characters become spaces, at most 80 characters.

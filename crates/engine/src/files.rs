@@ -125,7 +125,7 @@ impl ModelFiles {
     /// # Errors
     /// As [`plan`](Self::plan), and whatever keeps the layers from a graphics processor that must be there.
     pub fn plan_devices(&self, options: &LoadOptions) -> Result<DevicePlan> {
-        let config = Config::from_gguf(self.gguf())?;
+        let config = Config::from_gguf(self.gguf(), (*self.header).as_ref())?;
         let weights = Weights::find(self.tensors(), &config)?;
         let mut warnings = Vec::new();
         let gpu = GpuModel::plan(&config, &weights, options, &mut warnings)?;

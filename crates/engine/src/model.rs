@@ -108,7 +108,7 @@ impl Model {
         }
         let ModelFiles { mut shards, header, packed: _ } = ModelFiles::open_with(path, options.mode, progress)?;
         let gguf = &shards[0].gguf;
-        let config = Config::from_gguf(gguf)?;
+        let config = Config::from_gguf(gguf, (*header).as_ref())?;
         let weights = Weights::find(files::tensors(&shards), &config)?;
         let tokenizer = Tokenizer::from_gguf(gguf, Arc::clone(&header))?;
         if tokenizer.n_vocab() != weights.token_embd.rows {

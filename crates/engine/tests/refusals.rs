@@ -60,7 +60,7 @@ fn metadata_that_cannot_be_used_is_named() {
             ("no epsilon", |p| p.unset("llama.attention.layer_norm_rms_epsilon"), &["layer_norm_rms_epsilon"]),
             ("NaN epsilon", |p| p.set("llama.attention.layer_norm_rms_epsilon", f32::NAN), &["rms_epsilon", "NaN"]),
             ("negative epsilon", |p| p.set("llama.attention.layer_norm_rms_epsilon", -1f32), &["rms_epsilon", "-1"]),
-            ("base 0", |p| p.set("llama.rope.freq_base", 0f32), &["llama.rope.freq_base"]),
+            ("base below 0", |p| p.set("llama.rope.freq_base", -1f32), &["llama.rope.freq_base", "-1"]),
             ("endless base", |p| p.set("llama.rope.freq_base", f32::INFINITY), &["llama.rope.freq_base", "inf"]),
             ("odd rotation", |p| p.set("llama.rope.dimension_count", 7u32), &["llama.rope.dimension_count", "7"]),
             ("rotation beyond a head", |p| p.set("llama.rope.dimension_count", 18u32), &["dimension_count", "18"]),
@@ -72,7 +72,8 @@ fn metadata_that_cannot_be_used_is_named() {
                 },
                 &["spiral", "llama.rope.scaling.type", "linear", "yarn"],
             ),
-            ("scaling by 0", |p| p.set("llama.rope.scaling.factor", 0f32), &["llama.rope.scaling.factor"]),
+            ("scaling backwards", |p| p.set("llama.rope.scaling.factor", -2f32), &["llama.rope.scaling.factor", "-2"]),
+            ("no rotation", |p| p.set("llama.rope.dimension_count", 0u32), &["llama.rope.dimension_count", "0"]),
             ("experts", |p| p.set("llama.expert_count", 8u32), &["llama.expert_count", "8"]),
         ],
     );
