@@ -1,15 +1,6 @@
 //! The list of architectures: what sets each apart, as data.
 
-use modelembed_kernels::RopeStyle;
-
-/// The gate's activation in the feed-forward network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// x * sigmoid(x).
-    Silu,
-    /// The tanh form of GELU.
-    Gelu,
-}
+use modelembed_terms::{Activation, RopeStyle};
 
 /// What sets one architecture of decoder-only transformers apart from the others.
 #[derive(Debug)]

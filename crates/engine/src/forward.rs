@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use modelembed_kernels::{ActKind, ActLayout, Acts, MatRef, Output, Strided};
 use modelembed_pool::{Blocks, Groups, Rows, RowsPart, Tiles, Worker};
+use modelembed_terms::Activation;
 use modelembed_text::TokenId;
 
-use crate::arch::Activation;
 use crate::attention;
 use crate::error::{Error, Result};
 use crate::gpu::{Best, GpuSession};

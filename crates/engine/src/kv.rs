@@ -2,60 +2,21 @@
 
 use std::ops::Range;
 
-use modelembed_kernels::{Kernels, MAX_I16_HEAD, q8_0_len};
+use modelembed_kernels::Kernels;
 use modelembed_storage::Reserved;
+use modelembed_terms::CacheType;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// What keys and values are stored in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CacheType {
-    /// 16-bit integers with a scale in f32 for each head's key or value: as exact as half precision on the models that were measured,
-    /// and multiplied as they are. Heads must be at most 512 elements long.
-    I16,
-    /// Half precision.
-    F16,
-    /// Blocks of 32 8-bit integers with a scale in half precision, as GGUF's Q8_0: 8.5 bits an element. Heads must be a multiple
-    /// of 32 elements long.
-    Q8,
-    /// As computed: for exact runs.
-    F32,
-}
-
-impl CacheType {
-    /// Its name, which is GGUF's where GGUF has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            CacheType::I16 => "i16",
-            CacheType::F16 => "f16",
-            CacheType::Q8 => "q8_0",
-            CacheType::F32 => "f32",
-        }
-    }
-
-    /// What a session uses that does not say.
-    pub(crate) fn usual(config: &Config, exact: bool) -> CacheType {
-        match CacheType::I16.row_bytes(config.head_dim) {
-            _ if exact => CacheType::F32,
-            Some(_) => CacheType::I16,
-            None => CacheType::F16,
-        }
-    }
-
-    /// Bytes of one head's key or value; `None` if such a head cannot be stored.
-    fn row_bytes(self, head_dim: usize) -> Option<usize> {
-        match self {
-            CacheType::I16 => (head_dim <= MAX_I16_HEAD).then_some(2 * head_dim + SCALE_BYTES),
-            CacheType::F16 => head_dim.checked_mul(2),
-            CacheType::Q8 => q8_0_len(head_dim),
-            CacheType::F32 => head_dim.checked_mul(4),
-        }
+/// What a session uses that does not say.
+pub(crate) fn usual_type(config: &Config, exact: bool) -> CacheType {
+    match CacheType::I16.row_bytes(config.head_dim) {
+        _ if exact => CacheType::F32,
+        Some(_) => CacheType::I16,
+        None => CacheType::F16,
     }
 }
-
-/// Bytes of a row's scale, where it has one apart.
-const SCALE_BYTES: usize = 4;
 
 /// Keys and values of some positions of one head: each (positions, head_dim).
 pub(crate) enum KeysValues<'a> {

@@ -9,13 +9,13 @@ use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
 use modelembed_kernels::{Isa, Kernels, MatRef};
 use modelembed_pool::Pool;
 use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamReader, StreamStats, process};
+use modelembed_terms::CacheType;
 use modelembed_text::Tokenizer;
 
 use crate::config::{Config, RopeConfig};
 use crate::error::{Error, Result};
 use crate::files::{self, ModelFiles, Shard};
 use crate::gpu::{GpuLayers, GpuLimits, GpuModel, GpuPlacement, Here};
-use crate::kv::CacheType;
 use crate::locking::{self, Budget, Lock, LockStats};
 use crate::plan::{Plan, RamBudget, Verdict};
 use crate::prefetch::Prefetch;

@@ -9,12 +9,13 @@ use std::sync::{Mutex, MutexGuard};
 
 use modelembed_storage::process::MemoryLeft;
 use modelembed_storage::{Storage, Stream, StreamOptions, StreamReader, StreamStats, StreamedRange};
+use modelembed_terms::CacheType;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::Shard;
 use crate::gpu::Here;
-use crate::kv::{self, CacheType};
+use crate::kv;
 use crate::model::LoadOptions;
 use crate::plan::{Plan, PlanInput, RamBudget, Verdict};
 use crate::scratch;
@@ -178,7 +179,7 @@ impl Sizes {
         Sizes {
             ctx_tokens: options.ctx_tokens.unwrap_or(config.n_ctx_train),
             exact: options.exact,
-            cache_type: options.cache_type.unwrap_or(CacheType::usual(config, options.exact)),
+            cache_type: options.cache_type.unwrap_or(kv::usual_type(config, options.exact)),
             here,
         }
     }

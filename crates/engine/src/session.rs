@@ -4,12 +4,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use modelembed_terms::CacheType;
 use modelembed_text::TokenId;
 
 use crate::error::{Error, Result};
 use crate::forward::{Pass, Wanted};
 use crate::gpu::{Best, GpuSession};
-use crate::kv::{CacheType, KvCache};
+use crate::kv::{self, KvCache};
 use crate::model::Model;
 use crate::sampler::Sampler;
 use crate::scratch::{LOGIT_COLS, Scratch};
@@ -59,7 +60,7 @@ impl Session {
         if capacity == 0 {
             return Err(Error::InvalidOption("a context of 0 tokens holds nothing; wanted at least 1".into()));
         }
-        let cache_type = options.cache_type.unwrap_or(CacheType::usual(model.config(), model.is_exact()));
+        let cache_type = options.cache_type.unwrap_or(kv::usual_type(model.config(), model.is_exact()));
         if options.timing {
             model.pool().measure_waiting(true);
         }

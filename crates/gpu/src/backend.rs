@@ -3,59 +3,9 @@
 use std::time::Duration;
 
 use modelembed_gguf::TensorType;
+use modelembed_terms::{Activation, CacheType, RopeStyle};
 
 use crate::error::Result;
-
-/// What keys and values are stored in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CacheType {
-    /// Half precision.
-    F16,
-    /// The integers and scales of Q8_0 blocks: of a head first all integers, then all scales. For heads of a multiple of 32
-    /// elements.
-    Q8,
-    /// As computed.
-    F32,
-}
-
-impl CacheType {
-    /// Bytes of one head's key or value, a multiple of 4; `None` if such a head cannot be stored.
-    pub fn row_bytes(self, head_dim: usize) -> Option<u64> {
-        let bytes = match self {
-            CacheType::F16 if head_dim.is_multiple_of(2) => head_dim.checked_mul(2)?,
-            CacheType::Q8 if head_dim.is_multiple_of(32) => head_dim.checked_add((head_dim / 32).div_ceil(2) * 4)?,
-            CacheType::F32 if head_dim.is_multiple_of(2) => head_dim.checked_mul(4)?,
-            _ => return None,
-        };
-        (bytes > 0).then_some(bytes as u64)
-    }
-
-    /// Pairs of a head's elements that one thread writes.
-    pub(crate) fn unit_pairs(self) -> usize {
-        match self {
-            CacheType::F16 | CacheType::F32 => 1,
-            CacheType::Q8 => 32,
-        }
-    }
-}
-
-/// Which elements of a head a rotary embedding pairs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RopeStyle {
-    /// (0, 1), (2, 3), ...
-    Adjacent,
-    /// (0, n), (1, n + 1), ... for n pairs.
-    Halves,
-}
-
-/// The gate's activation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// x * sigmoid(x).
-    Silu,
-    /// The tanh form of GELU.
-    Gelu,
-}
 
 /// A weight matrix: `rows` rows of `k` elements as the file holds them. The buffer is at least [`Weight::buffer_bytes`] long.
 #[derive(Clone, Debug)]
@@ -108,7 +58,7 @@ pub struct KvCache<B> {
     pub heads: usize,
     /// Positions that fit.
     pub capacity: usize,
-    /// Elements of a head; see [`CacheType::row_bytes`].
+    /// Elements of a head; see [`cache_row_bytes`](crate::cache_row_bytes).
     pub head_dim: usize,
 }
 

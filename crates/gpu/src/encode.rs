@@ -3,8 +3,10 @@
 use std::ops::Range;
 
 use modelembed_gguf::TensorType;
+use modelembed_terms::RopeStyle;
 
-use crate::backend::{Columns, KvCache, Op, Operand, RopeStyle, TOP_K, TOP_K_RUN, WIDE_COLS, Weight};
+use crate::backend::{Columns, KvCache, Op, Operand, TOP_K, TOP_K_RUN, WIDE_COLS, Weight};
+use crate::cache::{cache_row_bytes, unit_pairs};
 use crate::device::Limits;
 use crate::error::{Error, Result};
 use crate::kernels::{Input, Kernel, MATVEC_COLS, supports, supports_half, supports_int8};
@@ -363,10 +365,10 @@ impl<'a, B> Encoder<'a, B> {
 
 fn row_bytes<B>(cache: &KvCache<B>) -> Result<u64> {
     let unsupported = || Error::Unsupported(format!("heads of {} elements in {:?}", cache.head_dim, cache.ty));
-    cache.ty.row_bytes(cache.head_dim).ok_or_else(unsupported)
+    cache_row_bytes(cache.ty, cache.head_dim).ok_or_else(unsupported)
 }
 
 /// Threads that write one head's key or value.
 fn units<B>(cache: &KvCache<B>) -> usize {
-    (cache.head_dim / 2).div_ceil(cache.ty.unit_pairs())
+    (cache.head_dim / 2).div_ceil(unit_pairs(cache.ty))
 }

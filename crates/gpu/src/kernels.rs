@@ -2,7 +2,10 @@
 
 use modelembed_gguf::TensorType;
 
-use crate::backend::{Activation, CacheType, TOP_K};
+use modelembed_terms::{Activation, CacheType};
+
+use crate::backend::TOP_K;
+use crate::cache::section_name;
 
 /// How a kernel reaches a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -191,12 +194,7 @@ impl Kernel {
         };
         let elementwise = |name: &str| section(include_str!("wgsl/elementwise.wgsl"), name);
         let over_cache = |ty: CacheType, parts: &[&str], body: &str| {
-            let name = match ty {
-                CacheType::F16 => "f16",
-                CacheType::Q8 => "q8",
-                CacheType::F32 => "f32",
-            };
-            parts.iter().map(|part| section(part, name)).collect::<String>() + body
+            parts.iter().map(|part| section(part, section_name(ty))).collect::<String>() + body
         };
         let kv = include_str!("wgsl/kv.wgsl");
         let kv_put = include_str!("wgsl/kv_put.wgsl");

@@ -10,6 +10,7 @@
 
 mod adapter;
 mod backend;
+mod cache;
 mod clock;
 mod device;
 mod encode;
@@ -22,9 +23,9 @@ mod upload;
 
 pub use adapter::{AdapterInfo, AdapterKind, Choice, adapters};
 pub use backend::{
-    Activation, Backend, CacheType, Columns, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors, WIDE_COLS, Weight,
-    half_words, int8_words, top_k_temp_bytes,
+    Backend, Columns, KvCache, Op, Operand, TOP_K, Vectors, WIDE_COLS, Weight, half_words, int8_words, top_k_temp_bytes,
 };
+pub use cache::cache_row_bytes;
 pub use device::{Buffer, Gpu, GpuOptions, Limits};
 pub use error::{Error, Result};
 pub use kernels::{MatrixUnits, Source, all_sources, supports, supports_half, supports_int8};

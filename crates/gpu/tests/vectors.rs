@@ -4,13 +4,12 @@ mod common;
 
 use common::{bytes_of, choice, columns, floats, gpu, upload};
 use half::f16;
-use modelembed_gpu::{
-    Activation, Backend, CacheType, Gpu, GpuOptions, KvCache, Op, RopeStyle, TOP_K, Vectors, top_k_temp_bytes,
-};
-use modelembed_kernels::{Isa, Kernels, q8_0_len};
+use modelembed_gpu::{Backend, Gpu, GpuOptions, KvCache, Op, TOP_K, Vectors, cache_row_bytes, top_k_temp_bytes};
+use modelembed_kernels::{Isa, Kernels};
+use modelembed_terms::{Activation, CacheType, RopeStyle};
 use modelembed_testkit::{Rng, diff};
 
-const CACHE_TYPES: [CacheType; 3] = [CacheType::F16, CacheType::Q8, CacheType::F32];
+const CACHE_TYPES: [CacheType; 4] = [CacheType::I16, CacheType::F16, CacheType::Q8, CacheType::F32];
 
 fn random(n: usize, seed: u64) -> Vec<f32> {
     let mut rng = Rng::new(seed);
@@ -172,7 +171,7 @@ fn filled(
     ])
     .expect("runs");
     let seen = match ty {
-        CacheType::F16 => x.iter().map(|v| f16::from_f32(*v).to_f32()).collect(),
+        CacheType::I16 | CacheType::F16 => x.iter().map(|v| f16::from_f32(*v).to_f32()).collect(),
         CacheType::F32 => x.to_vec(),
         CacheType::Q8 => {
             let all = elements(gpu, &cache);
@@ -184,7 +183,7 @@ fn filled(
 }
 
 fn empty(gpu: &Gpu, ty: CacheType, heads: usize, head_dim: usize, capacity: usize) -> KvCache<modelembed_gpu::Buffer> {
-    let len = (heads * capacity) as u64 * ty.row_bytes(head_dim).expect("a row");
+    let len = (heads * capacity) as u64 * cache_row_bytes(ty, head_dim).expect("a row");
     KvCache { buffer: gpu.alloc("cache", len).expect("memory"), ty, heads, capacity, head_dim }
 }
 
@@ -192,7 +191,7 @@ fn empty(gpu: &Gpu, ty: CacheType, heads: usize, head_dim: usize, capacity: usiz
 fn blocks(gpu: &Gpu, cache: &KvCache<modelembed_gpu::Buffer>) -> Vec<(u16, Vec<i8>)> {
     let mut bytes = vec![0u8; cache.buffer.len_bytes() as usize];
     gpu.read(&cache.buffer, 0, &mut bytes).expect("a read");
-    let row_bytes = cache.ty.row_bytes(cache.head_dim).expect("a row") as usize;
+    let row_bytes = cache_row_bytes(cache.ty, cache.head_dim).expect("a row") as usize;
     let of_row = |row: &[u8]| -> Vec<_> {
         let (integers, scales) = row.split_at(cache.head_dim);
         let integers = integers.chunks_exact(32).map(|b| b.iter().map(|q| *q as i8).collect());
@@ -206,7 +205,7 @@ fn elements(gpu: &Gpu, cache: &KvCache<modelembed_gpu::Buffer>) -> Vec<f32> {
     let n = cache.heads * cache.capacity * cache.head_dim;
     match cache.ty {
         CacheType::F32 => floats(gpu, &cache.buffer, n),
-        CacheType::F16 => {
+        CacheType::I16 | CacheType::F16 => {
             let words = floats(gpu, &cache.buffer, n / 2);
             let halves = words.iter().flat_map(|w| [w.to_bits() as u16, (w.to_bits() >> 16) as u16]);
             halves.map(|h| f16::from_bits(h).to_f32()).collect()
@@ -242,7 +241,7 @@ fn a_cache_in_q8_0_holds_the_blocks_that_the_cpu_makes() {
         let mut n_off = 0;
         for (row, got) in got.chunks_exact(hd / 32).enumerate() {
             let (h, p) = (row / n, row % n);
-            let mut want = vec![0; q8_0_len(hd).expect("whole blocks")];
+            let mut want = vec![0; CacheType::Q8.row_bytes(hd).expect("whole blocks")];
             kernels.to_q8_0(&x[(p * heads + h) * hd..][..hd], &mut want);
             for (b, ((scale, q), want)) in got.iter().zip(want.chunks_exact(34)).enumerate() {
                 let off = q.iter().zip(&want[2..]).map(|(q, want)| (i16::from(*q) - i16::from(*want as i8)).abs());
@@ -265,7 +264,7 @@ fn a_cache_in_q8_0_holds_the_blocks_that_the_cpu_makes() {
 fn heads_that_a_cache_cannot_hold_are_refused() {
     let Some(gpu) = gpu() else { return };
     for (ty, head_dim) in [(CacheType::Q8, 48), (CacheType::Q8, 0), (CacheType::F16, 7), (CacheType::F32, 0)] {
-        assert_eq!(ty.row_bytes(head_dim), None);
+        assert_eq!(cache_row_bytes(ty, head_dim), None);
         let buffer = gpu.alloc("cache", 4096).expect("memory");
         let cache = KvCache { buffer: buffer.clone(), ty, heads: 1, capacity: 4, head_dim };
         let error = gpu.run(&[Op::Store { x: columns(&buffer, 0, 1), cache, pos: 0, n_cols: 1 }]).expect_err("refused");
@@ -362,7 +361,7 @@ fn moved_positions_are_turned_and_the_others_stay() {
             // What is not turned keeps its bits.
             let bound = match (pairs, ty) {
                 (0, _) => 0.0,
-                (_, CacheType::F16) => 2e-3,
+                (_, CacheType::I16 | CacheType::F16) => 2e-3,
                 (_, CacheType::Q8) => 0.02, // half of a scale
                 (_, CacheType::F32) => 1e-6,
             };

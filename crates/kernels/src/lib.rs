@@ -35,4 +35,4 @@ mod vector;
 pub use isa::Isa;
 pub use matrix::{ACT_BLOCK, ActKind, ActLayout, Acts, MatRef, Output, Strided};
 pub use table::Kernels;
-pub use vector::{AttnInput, AttnPart, AttnState, KvElement, MAX_I16_HEAD, RopeStyle, q8_0_len};
+pub use vector::{AttnInput, AttnPart, AttnState, KvElement};

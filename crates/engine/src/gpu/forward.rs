@@ -6,18 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelembed_gpu::{
-    Activation, Backend, Buffer, Columns, Gpu, KvCache, Op, Operand, RopeStyle, TOP_K, Vectors, WIDE_COLS, half_words,
+    Backend, Buffer, Columns, Gpu, KvCache, Op, Operand, TOP_K, Vectors, WIDE_COLS, cache_row_bytes, half_words,
     int8_words, top_k_temp_bytes,
 };
+use modelembed_terms::CacheType;
 use modelembed_text::TokenId;
 
 use super::place::CacheSize;
 use super::weights::{GpuLayer, GpuModel, Linear};
 use super::{AnglesOf, Best};
-use crate::arch;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kv;
 use crate::model::Model;
 use crate::rope::RopeTable;
 use crate::scratch::{LOGIT_COLS, Scratch};
@@ -79,7 +78,7 @@ impl GpuSession {
         model: &Model,
         capacity: usize,
         max_cols: usize,
-        cache_type: kv::CacheType,
+        cache_type: CacheType,
     ) -> Result<GpuSession> {
         let cache = CacheSize::of(model.config(), capacity, cache_type)?;
         Ok(GpuSession::with_cache(gpu, model.config(), model.n_vocab(), max_cols, cache)?)
@@ -132,7 +131,7 @@ impl GpuSession {
     }
 
     pub(crate) fn kv_bytes_per_token(&self) -> u64 {
-        let of = |cache: &KvCache<Buffer>| cache.heads as u64 * cache.ty.row_bytes(cache.head_dim).unwrap_or(0);
+        let of = |cache: &KvCache<Buffer>| cache.heads as u64 * cache_row_bytes(cache.ty, cache.head_dim).unwrap_or(0);
         self.kv.iter().flatten().map(of).sum()
     }
 
@@ -314,7 +313,7 @@ impl GpuSession {
         let Some(temp) = temp else { return Ok(()) };
         let mut ops = Vec::new();
         for (i, [k, v]) in self.kv.iter().enumerate() {
-            let turn = (self.angles_of(c, self.first_layer() + i).clone(), pairs, rope_style(c));
+            let turn = (self.angles_of(c, self.first_layer() + i).clone(), pairs, c.arch.rope_style);
             for (cache, turn) in [(k, Some(turn)), (v, None)] {
                 let (cache, temp) = (cache.clone(), temp.clone());
                 ops.push(Op::Shift { cache, temp, turn, from: from.start, to, n: from.len() });
@@ -358,7 +357,7 @@ impl GpuSession {
             heads: c.n_head + c.n_head_kv,
             head_dim: c.head_dim,
             pairs: c.rope.n_rot / 2,
-            style: rope_style(c),
+            style: c.arch.rope_style,
             n_cols: n,
         });
         let [k, v] = &self.kv[il - self.first_layer()];
@@ -388,10 +387,7 @@ impl GpuSession {
             gate: columns(&self.gate, 0, c.n_ff),
             up: columns(&self.up, 0, c.n_ff),
             len: n * c.n_ff,
-            act: match c.arch.activation {
-                arch::Activation::Silu => Activation::Silu,
-                arch::Activation::Gelu => Activation::Gelu,
-            },
+            act: c.arch.activation,
         });
         self.project(ops, (&self.gate, c.n_ff), &[(&l.down, &self.delta, 0, c.n_embd)], n);
     }
@@ -489,11 +485,4 @@ fn columns(buffer: &Buffer, first: usize, stride: usize) -> Columns<Buffer> {
 
 fn qkv_rows(c: &Config) -> usize {
     c.q_rows() + 2 * c.kv_rows()
-}
-
-fn rope_style(c: &Config) -> RopeStyle {
-    match c.arch.rope_style {
-        modelembed_kernels::RopeStyle::Adjacent => RopeStyle::Adjacent,
-        modelembed_kernels::RopeStyle::Halves => RopeStyle::Halves,
-    }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelembed_storage::Progress;
+use modelembed_terms::CacheType;
 use modelembed_text::TokenId;
 
 use super::{AnglesOf, Best, GpuAdapter, GpuLayers, GpuPlacement, Here};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::Shard;
-use crate::kv::CacheType;
 use crate::model::{LoadOptions, Model};
 use crate::scratch::Scratch;
 use crate::weights::{Tensor, Weights};

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use modelembed_gpu::{Backend, Buffer, CacheType, Choice, Gpu, GpuOptions, Weight};
+use modelembed_gpu::{Backend, Buffer, Choice, Gpu, GpuOptions, Weight, cache_row_bytes};
+use modelembed_terms::CacheType;
 
 use super::weights::{GpuLayer, Head, Linear, Part};
 use super::{GpuLayers, GpuPlacement};
@@ -66,27 +67,21 @@ impl CacheSize {
     /// As [`of`](Self::of).
     pub(super) fn wanted(config: &Config, options: &LoadOptions) -> Result<CacheSize> {
         let ctx_tokens = options.ctx_tokens.unwrap_or(config.n_ctx_train);
-        CacheSize::of(config, ctx_tokens, options.cache_type.unwrap_or(kv::CacheType::usual(config, options.exact)))
+        CacheSize::of(config, ctx_tokens, options.cache_type.unwrap_or(kv::usual_type(config, options.exact)))
     }
 
     /// For a context of `ctx_tokens`.
     ///
     /// # Errors
     /// Heads that cannot be stored so.
-    pub(super) fn of(config: &Config, ctx_tokens: usize, ty: kv::CacheType) -> Result<CacheSize> {
-        let on_device = match ty {
-            // The CPU's kernels alone multiply such integers.
-            kv::CacheType::I16 | kv::CacheType::F16 => CacheType::F16,
-            kv::CacheType::Q8 => CacheType::Q8,
-            kv::CacheType::F32 => CacheType::F32,
-        };
-        let row_bytes = on_device.row_bytes(config.head_dim).ok_or_else(|| {
+    pub(super) fn of(config: &Config, ctx_tokens: usize, ty: CacheType) -> Result<CacheSize> {
+        let row_bytes = cache_row_bytes(ty, config.head_dim).ok_or_else(|| {
             let (name, head_dim) = (ty.name(), config.head_dim);
             Error::InvalidOption(format!("a GPU cannot keep {name} keys and values of heads of {head_dim} elements"))
         })?;
         let capacity = ctx_tokens.saturating_add(63) / 64 * 64;
         let sizes = [config.n_head_kv as u64, capacity as u64, row_bytes];
-        Ok(CacheSize { ty: on_device, capacity, len_bytes: sizes.into_iter().fold(1, u64::saturating_mul) })
+        Ok(CacheSize { ty, capacity, len_bytes: sizes.into_iter().fold(1, u64::saturating_mul) })
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the rows of a KV cache may be made of: the attention kernels are written once over it.
 
+use modelembed_terms::{CacheType, Q8_BLOCK_BYTES, Q8_BLOCK_LEN};
+
 use super::lanes::{Lanes, load_n};
 use super::{AttnInput, AttnState, VectorFns, half};
 
@@ -14,16 +16,6 @@ pub trait KvElement: Element {}
 impl KvElement for u16 {}
 impl KvElement for u8 {}
 impl KvElement for f32 {}
-
-/// Elements of a Q8_0 block.
-const Q8_LEN: usize = 32;
-/// Bytes of a Q8_0 block: the scale in half precision, then 32 i8.
-const Q8_BYTES: usize = 34;
-
-/// Bytes of `n` elements in Q8_0 blocks; `None` if they are no whole number of blocks.
-pub fn q8_0_len(n: usize) -> Option<usize> {
-    n.is_multiple_of(Q8_LEN).then(|| (n / Q8_LEN).checked_mul(Q8_BYTES)).flatten()
-}
 
 pub(crate) trait Element: Copy {
     /// Whether rows are f32, which needs no register to be widened in.
@@ -62,15 +54,15 @@ impl Element for u16 {
 impl Element for u8 {
     #[inline(always)]
     fn row_len(head_dim: usize) -> Option<usize> {
-        q8_0_len(head_dim)
+        CacheType::Q8.row_bytes(head_dim)
     }
 
     #[inline(always)]
     unsafe fn load<V: Lanes>(row: *const u8, at: usize, _n: usize) -> V {
         // SAFETY: registers divide a block, and blocks a row: all N elements lie in the block of the first.
         unsafe {
-            let block = row.add(at / Q8_LEN * Q8_BYTES);
-            V::load_i8(block.add(2 + at % Q8_LEN).cast()).mul(V::splat_f16(block.cast()))
+            let block = row.add(at / Q8_BLOCK_LEN * Q8_BLOCK_BYTES);
+            V::load_i8(block.add(2 + at % Q8_BLOCK_LEN).cast()).mul(V::splat_f16(block.cast()))
         }
     }
 
@@ -108,7 +100,7 @@ impl Element for f32 {
 pub(super) unsafe fn to_q8_0<V: Lanes>(x: &[f32], out: &mut [u8]) {
     // 1.5 * 2^23: adding it rounds to an integer, ties to even.
     const ROUNDER: f32 = 12_582_912.0;
-    for (x, block) in x.as_chunks::<Q8_LEN>().0.iter().zip(out.as_chunks_mut::<Q8_BYTES>().0) {
+    for (x, block) in x.as_chunks::<Q8_BLOCK_LEN>().0.iter().zip(out.as_chunks_mut::<Q8_BLOCK_BYTES>().0) {
         // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on top.
         let amax = f32::from_bits(x.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff)));
         let scale = half::from_f32(amax / 127.0);
@@ -131,7 +123,7 @@ pub(super) unsafe fn to_q8_0<V: Lanes>(x: &[f32], out: &mut [u8]) {
 /// As [`Lanes`]; `x` has the bytes of the blocks.
 #[inline(always)]
 pub(super) unsafe fn from_q8_0<V: Lanes>(x: &[u8], out: &mut [f32]) {
-    for (block, out) in x.as_chunks::<Q8_BYTES>().0.iter().zip(out.as_chunks_mut::<Q8_LEN>().0) {
+    for (block, out) in x.as_chunks::<Q8_BLOCK_BYTES>().0.iter().zip(out.as_chunks_mut::<Q8_BLOCK_LEN>().0) {
         let scale = half::to_f32(u16::from_ne_bytes([block[0], block[1]]));
         for (out, q) in out.iter_mut().zip(&block[2..]) {
             *out = scale * f32::from(*q as i8);

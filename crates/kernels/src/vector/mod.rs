@@ -21,10 +21,11 @@ mod scalar;
 mod tests;
 mod words;
 
+use modelembed_terms::{CacheType, MAX_I16_HEAD, RopeStyle};
+
 use crate::table::Kernels;
 pub use attend::{AttnInput, AttnPart, AttnState};
-pub use kv::{KvElement, q8_0_len};
-pub use words::MAX_I16_HEAD;
+pub use kv::KvElement;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::VECTOR as AVX2;
@@ -33,15 +34,6 @@ pub(crate) use avx512::VECTOR as AVX512;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 pub(crate) use neon::{VECTOR as NEON, f16x4_to_f32};
 pub(crate) use scalar::VECTOR as SCALAR;
-
-/// Which elements of a head a rotary embedding pairs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RopeStyle {
-    /// (0, 1), (2, 3), ...: llama's GGUF files.
-    Adjacent,
-    /// (0, n), (1, n + 1), ... for n pairs: NeoX; qwen, gemma.
-    Halves,
-}
 
 /// The vector functions of one instruction set.
 ///
@@ -217,14 +209,14 @@ impl Kernels {
     /// Turns runs of 32 into Q8_0 blocks; every table gives the same bytes. A run that holds an infinity or a NaN becomes NaN or
     /// infinite in all its elements.
     pub fn to_q8_0(&self, x: &[f32], out: &mut [u8]) {
-        assert_eq!(q8_0_len(x.len()), Some(out.len()), "bytes of the blocks");
+        assert_eq!(CacheType::Q8.row_bytes(x.len()), Some(out.len()), "bytes of the blocks");
         // SAFETY: see above.
         unsafe { (self.vector.to_q8_0)(x, out) }
     }
 
     /// Widens Q8_0 blocks to f32.
     pub fn from_q8_0(&self, x: &[u8], out: &mut [f32]) {
-        assert_eq!(q8_0_len(out.len()), Some(x.len()), "bytes of the blocks");
+        assert_eq!(CacheType::Q8.row_bytes(out.len()), Some(x.len()), "bytes of the blocks");
         // SAFETY: see above.
         unsafe { (self.vector.from_q8_0)(x, out) }
     }

@@ -20,11 +20,11 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use modelembed_terms::MAX_I16_HEAD;
+
 use super::attend::{AttnInput, AttnState, BLOCK, MANY, MANY_FROM, POSITIONS, for_queries, union, weigh_seen, within};
 use super::lanes::{Lanes, Words, load_n, store_n};
 
-/// Elements of the longest head.
-pub const MAX_I16_HEAD: usize = 512;
 /// Integers of the queries that are multiplied together: 32 KiB.
 const QUERIES_LEN: usize = 16384;
 /// Integers of keys that are turned over: 16 KiB, half of a small first-level cache.

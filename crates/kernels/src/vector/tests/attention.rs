@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use modelembed_terms::CacheType;
+
 use super::{Failures, Random, wide};
 use crate::table::Kernels;
 use crate::vector::half;
@@ -200,7 +202,7 @@ fn a_cache_in_q8_0_gives_what_the_same_values_in_f32_give() {
             // A product of an i8 and a half is exact in f32, so the bits must be equal.
             let blocks = |m: &[u16]| {
                 let wide = widened(m);
-                let mut blocks = vec![0; crate::q8_0_len(wide.len()).expect("whole blocks")];
+                let mut blocks = vec![0; CacheType::Q8.row_bytes(wide.len()).expect("whole blocks")];
                 kernels.to_q8_0(&wide, &mut blocks);
                 let mut back = vec![0.0; wide.len()];
                 kernels.from_q8_0(&blocks, &mut back);

@@ -3,7 +3,8 @@
 mod attention;
 mod words;
 
-use super::RopeStyle;
+use modelembed_terms::RopeStyle;
+
 use super::half;
 use crate::table::Kernels;
 

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use modelembed_terms::MAX_I16_HEAD;
+
 use super::attention::{Case, State, cases, naive, widened};
 use super::{Failures, Random, wide};
 use crate::table::Kernels;
@@ -60,7 +62,7 @@ impl Integers {
 
 /// Those whose heads a row of integers can hold.
 fn short_cases() -> impl Iterator<Item = Case> {
-    cases().into_iter().filter(|case| case.head_dim <= crate::MAX_I16_HEAD)
+    cases().into_iter().filter(|case| case.head_dim <= MAX_I16_HEAD)
 }
 
 #[test]
@@ -166,7 +168,7 @@ fn queries_over_no_integers_keep_their_state() {
 fn sums_of_the_greatest_integers_do_not_overflow() {
     let mut fail = Failures::default();
     for kernels in Kernels::all() {
-        for head_dim in [1, 64, 65, 128, 129, 256, 257, crate::MAX_I16_HEAD] {
+        for head_dim in [1, 64, 65, 128, 129, 256, 257, MAX_I16_HEAD] {
             for n_q in [2, 33] {
                 let mut case = Case::new(head_dim, 128, vec![0..128; n_q], None);
                 case.q.fill(1.0 / head_dim as f32);
