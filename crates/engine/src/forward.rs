@@ -163,13 +163,13 @@ impl Pass<'_> {
                     let delta = &delta[c * n_embd..][..n_embd];
                     match post_norm {
                         Some(weight) => {
-                            kernels.rms_norm(delta, weight, eps, vector);
+                            kernels.rms_norm(delta, Some(weight), eps, vector);
                             kernels.add(x, vector);
                         }
                         None => kernels.add(x, delta),
                     }
                 }
-                kernels.rms_norm(x, norm, eps, vector);
+                kernels.rms_norm(x, Some(norm), eps, vector);
                 targets.write(model, vector, i, q8, f32);
             }
         });
@@ -224,7 +224,7 @@ impl Pass<'_> {
                 let (cos, sin) = angles[col * 2 * pairs..][..2 * pairs].split_at(pairs);
                 for (h, head) in column.chunks_exact_mut(hd).take(n_qk).enumerate() {
                     if let Some(weight) = if h < n_q { q_norm } else { k_norm } {
-                        model.kernels().rms_norm(head, weight, eps, normed);
+                        model.kernels().rms_norm(head, Some(weight), eps, normed);
                         head.copy_from_slice(normed);
                     }
                     model.kernels().rope(head, cos, sin, style);

@@ -30,18 +30,93 @@ unsafe fn sum_of_squares<V: Lanes>(x: &[f32]) -> f32 {
     }
 }
 
+/// The sum, in the order of [`sum_of_squares`].
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn sum<V: Lanes>(x: &[f32]) -> f32 {
+    // SAFETY: offsets stay below x.len().
+    unsafe {
+        let mut sums = [V::splat(0.0); CHAINS];
+        let strides = x.chunks_exact(CHAINS * V::N);
+        let tail = strides.remainder();
+        for stride in strides {
+            for (c, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.add(V::load(stride.as_ptr().add(c * V::N)));
+            }
+        }
+        for_lanes!(V, tail.as_ptr(), tail.len(), |v, i, _n| {
+            sums[i / V::N] = sums[i / V::N].add(v);
+        });
+        sums[0].add(sums[1]).add(sums[2].add(sums[3])).sum()
+    }
+}
+
 /// # Safety
 /// As [`Lanes`]; `weight` holds 4 bytes an element of `x`, `out` is as long as `x`.
 #[inline(always)]
-pub(super) unsafe fn rms_norm<V: Lanes>(x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {
+pub(super) unsafe fn rms_norm<V: Lanes>(x: &[f32], weight: Option<&[u8]>, eps: f32, out: &mut [f32]) {
     // SAFETY: offsets stay below x.len(), which is the length of the others.
     unsafe {
         let mean = sum_of_squares::<V>(x) / x.len() as f32;
         let scale = V::splat(1.0 / (mean + eps).sqrt());
-        let weight = weight.as_ptr().cast::<f32>();
         let out = out.as_mut_ptr();
-        for_lanes!(V, x.as_ptr(), x.len(), |v, i, n| {
-            store_n(v.mul(scale).mul(load_n(weight.add(i), n)), out.add(i), n);
+        match weight {
+            Some(weight) => {
+                let weight = weight.as_ptr().cast::<f32>();
+                for_lanes!(V, x.as_ptr(), x.len(), |v, i, n| {
+                    store_n(v.mul(scale).mul(load_n(weight.add(i), n)), out.add(i), n);
+                });
+            }
+            None => for_lanes!(V, x.as_ptr(), x.len(), |v, i, n| store_n(v.mul(scale), out.add(i), n)),
+        }
+    }
+}
+
+/// `x` minus its mean, and that minus its own mean, since rounding leaves some of a mean that is large beside the deviations from it.
+///
+/// # Safety
+/// As [`Lanes`]; `out` is as long as `x`.
+#[inline(always)]
+unsafe fn deviations<V: Lanes>(x: &[f32], out: &mut [f32]) {
+    // SAFETY: offsets stay below x.len(); a run is read before it is written.
+    unsafe {
+        let mean = V::splat(sum::<V>(x) / x.len() as f32);
+        let to = out.as_mut_ptr();
+        for_lanes!(V, x.as_ptr(), x.len(), |v, i, n| store_n(v.sub(mean), to.add(i), n));
+        let rest = V::splat(sum::<V>(out) / x.len() as f32);
+        let to = out.as_mut_ptr();
+        for_lanes!(V, to, x.len(), |v, i, n| store_n(v.sub(rest), to.add(i), n));
+    }
+}
+
+/// # Safety
+/// As [`Lanes`]; `weight` and `bias` hold 4 bytes an element of `x`, `out` is as long as `x`.
+#[inline(always)]
+pub(super) unsafe fn layer_norm<V: Lanes>(
+    x: &[f32],
+    weight: Option<&[u8]>,
+    bias: Option<&[u8]>,
+    eps: f32,
+    out: &mut [f32],
+) {
+    // SAFETY: offsets stay below x.len(), which is the length of the others; a run is read before it is written.
+    unsafe {
+        deviations::<V>(x, out);
+        let variance = sum_of_squares::<V>(out) / x.len() as f32;
+        let scale = V::splat(1.0 / (variance + eps).sqrt());
+        let to = out.as_mut_ptr();
+        let [weight, bias] = [weight, bias].map(|bytes| bytes.map(|bytes| bytes.as_ptr().cast::<f32>()));
+        for_lanes!(V, to, x.len(), |v, i, n| {
+            let mut y = v.mul(scale);
+            if let Some(weight) = weight {
+                y = y.mul(load_n(weight.add(i), n));
+            }
+            if let Some(bias) = bias {
+                y = y.add(load_n(bias.add(i), n));
+            }
+            store_n(y, to.add(i), n);
         });
     }
 }

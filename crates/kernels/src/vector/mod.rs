@@ -39,7 +39,8 @@ pub(crate) use scalar::VECTOR as SCALAR;
 ///
 /// All are `unsafe`: the CPU must have it, and slices must have the lengths that the methods of [`Kernels`] check.
 pub(crate) struct VectorFns {
-    rms_norm: unsafe fn(&[f32], &[u8], f32, &mut [f32]),
+    rms_norm: unsafe fn(&[f32], Option<&[u8]>, f32, &mut [f32]),
+    layer_norm: unsafe fn(&[f32], Option<&[u8]>, Option<&[u8]>, f32, &mut [f32]),
     add: unsafe fn(&mut [f32], &[f32]),
     scale: unsafe fn(&mut [f32], f32),
     soft_cap: unsafe fn(&mut [f32], f32),
@@ -68,7 +69,14 @@ pub(crate) struct VectorFns {
 macro_rules! functions {
     ($lanes:ty, #[$attribute:meta]) => {
         $crate::vector::functions! { @ $lanes, #[$attribute],
-            elementwise::rms_norm(x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]);
+            elementwise::rms_norm(x: &[f32], weight: Option<&[u8]>, eps: f32, out: &mut [f32]);
+            elementwise::layer_norm(
+                x: &[f32],
+                weight: Option<&[u8]>,
+                bias: Option<&[u8]>,
+                eps: f32,
+                out: &mut [f32]
+            );
             elementwise::add(acc: &mut [f32], x: &[f32]);
             elementwise::scale(x: &mut [f32], by: f32);
             elementwise::soft_cap(x: &mut [f32], cap: f32);
@@ -120,12 +128,24 @@ use functions;
 /// Every method panics if slices that belong together differ in length.
 // SAFETY (all unsafe blocks below): holding a table proves that the CPU has its instructions; each method checks the lengths.
 impl Kernels {
-    /// `out = x / sqrt(mean(x^2) + eps) * weight`. `weight` is f32, little endian, at any address.
-    pub fn rms_norm(&self, x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {
-        assert_eq!(weight.len(), x.len() * 4, "bytes of norm weights");
+    /// `out = x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich, 2019). `weight` is f32, little endian, at any address;
+    /// without one nothing is multiplied.
+    pub fn rms_norm(&self, x: &[f32], weight: Option<&[u8]>, eps: f32, out: &mut [f32]) {
+        check_norm(x.len(), weight, "bytes of norm weights");
         assert_eq!(out.len(), x.len(), "elements of the norm's output");
         // SAFETY: see above.
         unsafe { (self.vector.rms_norm)(x, weight, eps, out) }
+    }
+
+    /// `out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias` (Ba, Kiros and Hinton, 2016), where the variance is the
+    /// mean square of the deviations from the mean. `weight` and `bias` are f32, little endian, at any address; without them
+    /// nothing is multiplied, or added. Deviations keep their precision however large the mean is.
+    pub fn layer_norm(&self, x: &[f32], weight: Option<&[u8]>, bias: Option<&[u8]>, eps: f32, out: &mut [f32]) {
+        check_norm(x.len(), weight, "bytes of norm weights");
+        check_norm(x.len(), bias, "bytes of a norm's bias");
+        assert_eq!(out.len(), x.len(), "elements of the norm's output");
+        // SAFETY: see above.
+        unsafe { (self.vector.layer_norm)(x, weight, bias, eps, out) }
     }
 
     /// `acc += x`.
@@ -279,6 +299,13 @@ impl Kernels {
         check_state(sum.len(), head_dim, sum, sum, acc);
         // SAFETY: see above.
         unsafe { (self.vector.finish)(head_dim, sum, acc) }
+    }
+}
+
+/// What a norm multiplies or adds must be an f32 an element.
+fn check_norm(n: usize, bytes: Option<&[u8]>, what: &str) {
+    if let Some(bytes) = bytes {
+        assert_eq!(bytes.len(), n * 4, "{what}");
     }
 }
 
