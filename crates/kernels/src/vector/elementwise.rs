@@ -1,5 +1,6 @@
 //! Norm, residual, gated activations, rotary embedding, conversions: everything that walks one vector.
 
+use super::Parameters;
 use super::exp::{exp, tanh};
 use super::lanes::{Lanes, for_lanes, load_n, store_n};
 
@@ -56,7 +57,7 @@ unsafe fn sum<V: Lanes>(x: &[f32]) -> f32 {
 /// # Safety
 /// As [`Lanes`]; `weight` holds 4 bytes an element of `x`, `out` is as long as `x`.
 #[inline(always)]
-pub(super) unsafe fn rms_norm<V: Lanes>(x: &[f32], weight: Option<&[u8]>, eps: f32, out: &mut [f32]) {
+pub(super) unsafe fn rms_norm<V: Lanes>(x: &[f32], weight: Parameters<'_>, eps: f32, out: &mut [f32]) {
     // SAFETY: offsets stay below x.len(), which is the length of the others.
     unsafe {
         let mean = sum_of_squares::<V>(x) / x.len() as f32;
@@ -94,13 +95,7 @@ unsafe fn deviations<V: Lanes>(x: &[f32], out: &mut [f32]) {
 /// # Safety
 /// As [`Lanes`]; `weight` and `bias` hold 4 bytes an element of `x`, `out` is as long as `x`.
 #[inline(always)]
-pub(super) unsafe fn layer_norm<V: Lanes>(
-    x: &[f32],
-    weight: Option<&[u8]>,
-    bias: Option<&[u8]>,
-    eps: f32,
-    out: &mut [f32],
-) {
+pub(super) unsafe fn layer_norm<V: Lanes>(x: &[f32], [weight, bias]: [Parameters<'_>; 2], eps: f32, out: &mut [f32]) {
     // SAFETY: offsets stay below x.len(), which is the length of the others; a run is read before it is written.
     unsafe {
         deviations::<V>(x, out);
@@ -163,37 +158,112 @@ unsafe fn times_logistic<V: Lanes>(v: V, t: V) -> V {
     unsafe { v.div(exp(V::splat(0.0).sub(t)).add(V::splat(1.0))) }
 }
 
-/// # Safety
-/// As [`Lanes`]; `up` is as long as `gate`.
-#[inline(always)]
-pub(super) unsafe fn silu_mul<V: Lanes>(gate: &mut [f32], up: &[f32]) {
-    // SAFETY: offsets stay below up.len().
-    unsafe {
-        let gate = gate.as_mut_ptr();
-        for_lanes!(V, up.as_ptr(), up.len(), |u, i, n| {
-            let g = load_n::<V>(gate.add(i), n);
-            store_n(times_logistic(g, g).mul(u), gate.add(i), n);
-        });
-    }
-}
-
 /// sqrt(8 / pi): twice the factor inside the tanh form, since 0.5 * (1 + tanh(u)) is the logistic function of 2u.
 const GELU_OUTER: f32 = 1.595_769;
 const GELU_CUBIC: f32 = 0.044_715;
 
+/// What a feed-forward block applies to each of its elements.
+trait Activate {
+    /// # Safety
+    /// As [`Lanes`].
+    unsafe fn of<V: Lanes>(x: V) -> V;
+}
+
+struct Silu;
+
+impl Activate for Silu {
+    #[inline(always)]
+    unsafe fn of<V: Lanes>(x: V) -> V {
+        // SAFETY: no memory is touched.
+        unsafe { times_logistic(x, x) }
+    }
+}
+
+struct Gelu;
+
+impl Activate for Gelu {
+    #[inline(always)]
+    unsafe fn of<V: Lanes>(x: V) -> V {
+        // SAFETY: no memory is touched.
+        unsafe {
+            let inner = x.mul(x).fma(V::splat(GELU_CUBIC), V::splat(1.0)).mul(x).mul(V::splat(GELU_OUTER));
+            times_logistic(x, inner)
+        }
+    }
+}
+
+struct Relu;
+
+impl Activate for Relu {
+    #[inline(always)]
+    unsafe fn of<V: Lanes>(x: V) -> V {
+        // SAFETY: no memory is touched. In this order of operands a NaN survives.
+        unsafe { V::splat(0.0).max(x) }
+    }
+}
+
+struct ReluSquared;
+
+impl Activate for ReluSquared {
+    #[inline(always)]
+    unsafe fn of<V: Lanes>(x: V) -> V {
+        // SAFETY: no memory is touched.
+        unsafe {
+            let x = Relu::of(x);
+            x.mul(x)
+        }
+    }
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn activate<V: Lanes, A: Activate>(x: &mut [f32]) {
+    let (to, len) = (x.as_mut_ptr(), x.len());
+    // SAFETY: offsets stay below len; a run is read before it is written.
+    unsafe { for_lanes!(V, to, len, |v, i, n| store_n(A::of(v), to.add(i), n)) }
+}
+
 /// # Safety
 /// As [`Lanes`]; `up` is as long as `gate`.
 #[inline(always)]
-pub(super) unsafe fn gelu_mul<V: Lanes>(gate: &mut [f32], up: &[f32]) {
+unsafe fn gate_by<V: Lanes, A: Activate>(gate: &mut [f32], up: &[f32]) {
     // SAFETY: offsets stay below up.len().
     unsafe {
         let gate = gate.as_mut_ptr();
         for_lanes!(V, up.as_ptr(), up.len(), |u, i, n| {
-            let g = load_n::<V>(gate.add(i), n);
-            let inner = g.mul(g).fma(V::splat(GELU_CUBIC), V::splat(1.0)).mul(g).mul(V::splat(GELU_OUTER));
-            store_n(times_logistic(g, inner).mul(u), gate.add(i), n);
+            store_n(A::of(load_n::<V>(gate.add(i), n)).mul(u), gate.add(i), n);
         });
     }
+}
+
+/// The functions of the table: each activation alone, or as the gate of a product.
+macro_rules! activations {
+    (alone: $($name:ident = $alone:ty),*; gated: $($gated:ident = $gate:ty),*;) => {
+        $(
+            /// # Safety
+            /// As [`Lanes`].
+            #[inline(always)]
+            pub(super) unsafe fn $name<V: Lanes>(x: &mut [f32]) {
+                // SAFETY: the caller's promise.
+                unsafe { activate::<V, $alone>(x) }
+            }
+        )*
+        $(
+            /// # Safety
+            /// As [`Lanes`]; `up` is as long as `gate`.
+            #[inline(always)]
+            pub(super) unsafe fn $gated<V: Lanes>(gate: &mut [f32], up: &[f32]) {
+                // SAFETY: the caller's promise.
+                unsafe { gate_by::<V, $gate>(gate, up) }
+            }
+        )*
+    };
+}
+
+activations! {
+    alone: silu = Silu, gelu = Gelu, relu = Relu, relu_squared = ReluSquared;
+    gated: silu_mul = Silu, gelu_mul = Gelu, relu_mul = Relu;
 }
 
 /// Rotates the pairs (x[i], x[i + n]), n = `cos.len()`.

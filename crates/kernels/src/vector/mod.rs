@@ -35,17 +35,25 @@ pub(crate) use avx512::VECTOR as AVX512;
 pub(crate) use neon::{VECTOR as NEON, f16x4_to_f32};
 pub(crate) use scalar::VECTOR as SCALAR;
 
+/// What a norm multiplies or adds, if it does: f32, little endian, at any address.
+pub(crate) type Parameters<'a> = Option<&'a [u8]>;
+
 /// The vector functions of one instruction set.
 ///
 /// All are `unsafe`: the CPU must have it, and slices must have the lengths that the methods of [`Kernels`] check.
 pub(crate) struct VectorFns {
-    rms_norm: unsafe fn(&[f32], Option<&[u8]>, f32, &mut [f32]),
-    layer_norm: unsafe fn(&[f32], Option<&[u8]>, Option<&[u8]>, f32, &mut [f32]),
+    rms_norm: unsafe fn(&[f32], Parameters<'_>, f32, &mut [f32]),
+    layer_norm: unsafe fn(&[f32], [Parameters<'_>; 2], f32, &mut [f32]),
     add: unsafe fn(&mut [f32], &[f32]),
     scale: unsafe fn(&mut [f32], f32),
     soft_cap: unsafe fn(&mut [f32], f32),
+    silu: unsafe fn(&mut [f32]),
+    gelu: unsafe fn(&mut [f32]),
+    relu: unsafe fn(&mut [f32]),
+    relu_squared: unsafe fn(&mut [f32]),
     silu_mul: unsafe fn(&mut [f32], &[f32]),
     gelu_mul: unsafe fn(&mut [f32], &[f32]),
+    relu_mul: unsafe fn(&mut [f32], &[f32]),
     rope_adjacent: unsafe fn(&mut [f32], &[f32], &[f32]),
     rope_halves: unsafe fn(&mut [f32], &[f32], &[f32]),
     to_f16: unsafe fn(&[f32], &mut [u16]),
@@ -69,19 +77,23 @@ pub(crate) struct VectorFns {
 macro_rules! functions {
     ($lanes:ty, #[$attribute:meta]) => {
         $crate::vector::functions! { @ $lanes, #[$attribute],
-            elementwise::rms_norm(x: &[f32], weight: Option<&[u8]>, eps: f32, out: &mut [f32]);
+            elementwise::rms_norm(x: &[f32], weight: $crate::vector::Parameters<'_>, eps: f32, out: &mut [f32]);
             elementwise::layer_norm(
                 x: &[f32],
-                weight: Option<&[u8]>,
-                bias: Option<&[u8]>,
+                weight_and_bias: [$crate::vector::Parameters<'_>; 2],
                 eps: f32,
                 out: &mut [f32]
             );
             elementwise::add(acc: &mut [f32], x: &[f32]);
             elementwise::scale(x: &mut [f32], by: f32);
             elementwise::soft_cap(x: &mut [f32], cap: f32);
+            elementwise::silu(x: &mut [f32]);
+            elementwise::gelu(x: &mut [f32]);
+            elementwise::relu(x: &mut [f32]);
+            elementwise::relu_squared(x: &mut [f32]);
             elementwise::silu_mul(gate: &mut [f32], up: &[f32]);
             elementwise::gelu_mul(gate: &mut [f32], up: &[f32]);
+            elementwise::relu_mul(gate: &mut [f32], up: &[f32]);
             elementwise::rope_adjacent(x: &mut [f32], cos: &[f32], sin: &[f32]);
             elementwise::rope_halves(x: &mut [f32], cos: &[f32], sin: &[f32]);
             elementwise::to_f16(x: &[f32], out: &mut [u16]);
@@ -145,7 +157,7 @@ impl Kernels {
         check_norm(x.len(), bias, "bytes of a norm's bias");
         assert_eq!(out.len(), x.len(), "elements of the norm's output");
         // SAFETY: see above.
-        unsafe { (self.vector.layer_norm)(x, weight, bias, eps, out) }
+        unsafe { (self.vector.layer_norm)(x, [weight, bias], eps, out) }
     }
 
     /// `acc += x`.
@@ -167,6 +179,30 @@ impl Kernels {
         unsafe { (self.vector.soft_cap)(x, cap) }
     }
 
+    /// `x = x / (1 + exp(-x))` (Elfwing, Uchibe and Doya, 2017).
+    pub fn silu(&self, x: &mut [f32]) {
+        // SAFETY: see above.
+        unsafe { (self.vector.silu)(x) }
+    }
+
+    /// `x = gelu(x)` in the tanh form, `0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))` (Hendrycks and Gimpel, 2016).
+    pub fn gelu(&self, x: &mut [f32]) {
+        // SAFETY: see above.
+        unsafe { (self.vector.gelu)(x) }
+    }
+
+    /// `x = max(x, 0)`; NaN stays NaN.
+    pub fn relu(&self, x: &mut [f32]) {
+        // SAFETY: see above.
+        unsafe { (self.vector.relu)(x) }
+    }
+
+    /// `x = max(x, 0)^2` (So et al., Primer, 2021); NaN stays NaN.
+    pub fn relu_squared(&self, x: &mut [f32]) {
+        // SAFETY: see above.
+        unsafe { (self.vector.relu_squared)(x) }
+    }
+
     /// `gate = gate / (1 + exp(-gate)) * up`: SwiGLU's product.
     pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
         assert_eq!(gate.len(), up.len(), "elements of gate and up");
@@ -174,11 +210,18 @@ impl Kernels {
         unsafe { (self.vector.silu_mul)(gate, up) }
     }
 
-    /// `gate = gelu(gate) * up` with GELU's tanh form (Hendrycks and Gimpel, 2016).
+    /// `gate = gelu(gate) * up` with [`gelu`](Self::gelu)'s tanh form.
     pub fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
         assert_eq!(gate.len(), up.len(), "elements of gate and up");
         // SAFETY: see above.
         unsafe { (self.vector.gelu_mul)(gate, up) }
+    }
+
+    /// `gate = max(gate, 0) * up`: ReGLU's product.
+    pub fn relu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len(), "elements of gate and up");
+        // SAFETY: see above.
+        unsafe { (self.vector.relu_mul)(gate, up) }
     }
 
     /// Rotates the pairs of one head, as `style` pairs them, by the angles whose cosines and sines are given. The first

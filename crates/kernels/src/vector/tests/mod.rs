@@ -72,7 +72,7 @@ fn wide(x: &[f32]) -> Vec<f64> {
 }
 
 #[test]
-fn sums_and_gates_match_f64() {
+fn sums_and_caps_match_f64() {
     let mut fail = Failures::default();
     for kernels in Kernels::all() {
         for n in LENGTHS {
@@ -95,18 +95,47 @@ fn sums_and_gates_match_f64() {
             kernels.soft_cap(&mut out, 5.0);
             let want: Vec<f64> = wide(x).iter().map(|x| (x / 5.0).tanh() * 5.0).collect();
             fail.close(&name("soft_cap"), &out, &want, 5e-7, 0.0);
+        }
+    }
+}
 
-            let mut out = x.to_vec();
-            kernels.silu_mul(&mut out, y);
-            let want: Vec<f64> = wide(x).iter().zip(wide(y)).map(|(x, y)| x / (1.0 + (-x).exp()) * y).collect();
-            fail.close(&name("silu_mul"), &out, &want, 6e-7, 0.0);
+/// GELU in the tanh form.
+fn gelu(x: f64) -> f64 {
+    0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
+}
 
-            let mut out = x.to_vec();
-            kernels.gelu_mul(&mut out, y);
-            let gelu =
-                |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh());
-            let want: Vec<f64> = wide(x).iter().zip(wide(y)).map(|(&x, y)| gelu(x) * y).collect();
-            fail.close(&name("gelu_mul"), &out, &want, 6e-7, 0.2);
+/// An activation's name, its function alone, as a gate (if the table has that) and in f64, and how large a result is
+/// beside which its rounding counts: where GELU is nearly 0, its argument is what was rounded.
+type Activation =
+    (&'static str, fn(&Kernels, &mut [f32]), Option<fn(&Kernels, &mut [f32], &[f32])>, fn(f64) -> f64, f64);
+
+const ACTIVATIONS: [Activation; 4] = [
+    ("silu", Kernels::silu, Some(Kernels::silu_mul), |x| x / (1.0 + (-x).exp()), 0.0),
+    ("gelu", Kernels::gelu, Some(Kernels::gelu_mul), gelu, 0.2),
+    ("relu", Kernels::relu, Some(Kernels::relu_mul), |x| x.max(0.0), 0.0),
+    ("relu_squared", Kernels::relu_squared, None, |x| x.max(0.0).powi(2), 0.0),
+];
+
+#[test]
+fn activations_match_f64_alone_and_as_gates() {
+    let mut fail = Failures::default();
+    for kernels in Kernels::all() {
+        for (n, (name, alone, gate, exact, floor)) in LENGTHS.into_iter().flat_map(|n| ACTIVATIONS.map(|a| (n, a))) {
+            let mut random = Random(0x3456_789a ^ n as u32);
+            let (x, y) = (&random.vector(n + 1, 6.0)[1..], &random.vector(n + 1, 3.0)[1..]);
+            let mut values = x.to_vec();
+            alone(kernels, &mut values);
+            let want: Vec<f64> = wide(x).into_iter().map(exact).collect();
+            fail.close(&format!("{} {name} of {n}", kernels.isa()), &values, &want, 6e-7, floor);
+            if let Some(gate) = gate {
+                let mut out = x.to_vec();
+                gate(kernels, &mut out, y);
+                let want: Vec<f64> = wide(x).into_iter().zip(wide(y)).map(|(x, y)| exact(x) * y).collect();
+                fail.close(&format!("{} {name} of {n} as a gate", kernels.isa()), &out, &want, 6e-7, floor);
+                // The same function, bit for bit.
+                values.iter_mut().zip(y).for_each(|(value, y)| *value *= y);
+                fail.check(out == values, || format!("{} {name} of {n}: {out:?}, not {values:?}", kernels.isa()));
+            }
         }
     }
 }
@@ -121,6 +150,15 @@ fn gates_keep_their_limits() {
         let mut gate = [-200.0, 200.0, 0.0];
         kernels.gelu_mul(&mut gate, &[1.0; 3]);
         assert_eq!(gate, [0.0, 200.0, 0.0], "{}", kernels.isa());
+        let mut gate = [-1e30, 1e10, -0.0, f32::INFINITY, f32::NEG_INFINITY];
+        kernels.relu_squared(&mut gate);
+        assert_eq!(gate, [0.0, 1e20, 0.0, f32::INFINITY, 0.0], "{}", kernels.isa());
+        for (name, alone, ..) in ACTIVATIONS {
+            // As the first lane of a register, and behind the last whole one.
+            let mut x = [f32::NAN, 1.0, 1.0, f32::NAN, 1.0];
+            alone(kernels, &mut x);
+            assert_eq!(x.map(f32::is_nan), [true, false, false, true, false], "{} {name}", kernels.isa());
+        }
         let mut logits = [f32::INFINITY, -1e9, 0.0, 1e-6];
         kernels.soft_cap(&mut logits, 30.0);
         assert_eq!(logits, [30.0, -30.0, 0.0, 1e-6], "{}", kernels.isa());
