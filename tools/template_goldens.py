@@ -98,6 +98,7 @@ CONVERSATIONS = {
     ),
     "floats": ([m("user", "Weather?"), m("assistant", "", tool_calls=[FLOATS]), m("tool", "1e16", tool_call_id="abcdefghi")], {"tools": TOOLS}),
     "tools_first": ([m("system", "S"), m("user", "Weather?")], {"tools": TOOLS}),
+    "null": ([m("user", "Weather?"), m("assistant", None, tool_calls=[CALL]), m("tool", "sun", tool_call_id="abcdefghi"), m("user", "Thanks")], {"tools": TOOLS}),
     "documents": ([m("user", "Sum up")], {"documents": [{"text": "first"}, {"text": "second"}]}),
     "no_thinking": ([m("user", "Hi")], {"enable_thinking": False}),
     "parts": ([m("user", [{"type": "text", "text": "What is this? "}, {"type": "image"}])], {}),
@@ -131,7 +132,7 @@ def main():
                     case["text"] = template.render(messages=messages, add_generation_prompt=prompt, **context)
                 except jinja2.exceptions.TemplateError as error:
                     case["error"] = str(error)
-                except TypeError as error:
+                except (AttributeError, TypeError) as error:
                     case["error"] = str(error)
                 cases.append(case)
     out = {
@@ -147,4 +148,5 @@ def main():
     print(f"{len(cases)} cases of {len(templates)} templates, {sum('error' in c for c in cases)} with errors")
 
 
-main()
+if __name__ == "__main__":
+    main()

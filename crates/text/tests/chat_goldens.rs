@@ -79,6 +79,12 @@ fn hostile_templates_end_with_an_error_that_names_the_line() {
         "{{ ns.x|sort }}",
         "{{ ns.x == [ns.x] }}",
         "{{ [ns.x] in ns.x }}",
+        "{{ ns.x < [ns.x] }}",
+        "{{ ns.x == [ns.x] == 1 }}",
+        "{{ ns.x is lt(ns.x) }}",
+        "{{ ns.x|center }}",
+        "{{ ns.x|pprint }}",
+        "{{ [ns.x, ns.x]|max }}",
         "{{ {(ns.x): 1} }}",
     ]
     .map(bomb);
@@ -119,6 +125,15 @@ fn hostile_templates_end_with_an_error_that_names_the_line() {
         ("{{ '%999999999d' | format(1) }}", "line 1"),
         ("{{ '{:>999999999}'.format(1) }}", "line 1"),
         ("{{ 'aaaaaaaa'.replace('a', 'a' * 100000).replace('a', 'b' * 100000) }}", "line 1"),
+        ("{{ 'x'|center(99999999) }}", "width"),
+        ("{{ 'x'|indent(99999999) }}", "width"),
+        (
+            "{% set ns = namespace(x='ab') %}{% for i in range(99999) %}{% set ns.x = ns.x|indent(60000, true) %}{% endfor %}",
+            "line 1",
+        ),
+        ("{{ none|list }}", "None is not iterable"),
+        ("{% for x in tools %}{% endfor %}", "None is not iterable"),
+        ("{{ missing < 1 }}", "< between undefined and int"),
         ("{{ strftime_now('%9999999999999d') }}", "strftime_now"),
         ("{{ strftime_now('%Q%') }}", "strftime_now"),
         ("{{ raise_exception('\u{1b}[2Jgone') }}", "[2Jgone"),

@@ -9,17 +9,19 @@
 //!
 //! Compiling is recursive too: see [`check_shape`].
 
-use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Macro, Stmt};
+use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Macro, Stmt, UnaryOpKind};
 use minijinja::machinery::{Token, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ObjectRepr};
 use minijinja::{Error, ErrorKind, State, Value};
 
+use super::python::{ITERATED, ITERATING, OPERATORS, PRINTING, SLICED};
+
 /// The filter's name.
 pub(super) const BOUNDED: &str = "bounded";
 
 /// In the place of a `%`; [`percent`](super::format::percent).
-const AS_FILTER: &str = "|percent(";
+const PERCENT: &str = "|percent(";
 
 /// Most tokens between the delimiters of a tag, each of which may be a level of an expression; 4,000 levels were compiled on a
 /// stack of 2 MB. Real templates have some tens, and some hundreds where they spell out a JSON object.
@@ -56,7 +58,8 @@ pub(super) fn check_shape(source: &str, syntax: &SyntaxConfig) -> Result<(), Str
     Ok(())
 }
 
-/// The source with [`bounded`] behind everything that makes a value of others. Lines keep their numbers.
+/// The source with [`bounded`] behind everything that makes a value of others, and with filters that do what Python does in the places
+/// of operators (see `python.rs`). Lines keep their numbers.
 ///
 /// # Errors
 /// A syntax error, and `loop.cycle` without a plain argument, which minijinja divides by the number of.
@@ -68,14 +71,13 @@ pub(super) fn rewrite(source: &str, syntax: &SyntaxConfig) -> Result<String, Err
     }
     let mut inserts = places.inserts;
     // Stable: at one place, what ends an inner expression was found first.
-    inserts.sort_by_key(|(at, _)| *at);
+    inserts.sort_by_key(|(at, ..)| *at);
     let mut out = String::with_capacity(source.len() + 12 * inserts.len());
     let mut from = 0;
-    for (at, text) in inserts {
+    for (at, text, replaced) in inserts {
         out.push_str(&source[from..at]);
         out.push_str(text);
-        // The one insert that stands in the place of something.
-        from = if text == AS_FILTER { at + 1 } else { at };
+        from = at + replaced;
     }
     out.push_str(&source[from..]);
     Ok(out)
@@ -84,15 +86,43 @@ pub(super) fn rewrite(source: &str, syntax: &SyntaxConfig) -> Result<String, Err
 /// What is to be inserted where.
 struct Places<'a> {
     source: &'a str,
-    inserts: Vec<(usize, &'static str)>,
+    /// Where, what, and in the place of how many bytes.
+    inserts: Vec<(usize, &'static str, usize)>,
     /// The line of the first call of `cycle` that may have no arguments.
     empty_cycle: Option<u32>,
 }
 
 impl Places<'_> {
+    fn insert(&mut self, at: usize, text: &'static str) {
+        self.inserts.push((at, text, 0));
+    }
+
     fn wrap(&mut self, start: usize, end: usize) {
-        self.inserts.push((start, "(("));
-        self.inserts.push((end, ")|bounded)"));
+        self.insert(start, "((");
+        self.insert(end, ")|bounded)");
+    }
+
+    /// A filter behind a value that is gone through, compared or cut. What is none or undefined for sure, or never, is left alone.
+    fn check(&mut self, expr: &Expr, filter: &'static str) {
+        let is_plain = match expr {
+            Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) | Expr::Slice(_) | Expr::Call(_) | Expr::Filter(_) => {
+                true
+            }
+            Expr::Const(constant) => constant.value.is_none(),
+            Expr::IfExpr(_) => false,
+            Expr::BinOp(e) if matches!(e.op, BinOpKind::ScAnd | BinOpKind::ScOr) => false,
+            _ => return,
+        };
+        let end = expr.span().end_offset as usize;
+        // A slice needs parentheses behind a filter.
+        if is_plain && filter != SLICED {
+            self.insert(end, filter);
+        } else if let Some(start) = start_of(expr) {
+            self.insert(start, "((");
+            self.insert(end, ")");
+            self.insert(end, filter);
+            self.insert(end, ")");
+        }
     }
 
     fn stmts(&mut self, stmts: &[Stmt]) {
@@ -105,6 +135,7 @@ impl Places<'_> {
             Stmt::EmitExpr(s) => self.expr(&s.expr),
             Stmt::ForLoop(s) => {
                 self.expr(&s.iter);
+                self.check(&s.iter, ITERATED);
                 s.filter_expr.iter().for_each(|e| self.expr(e));
                 self.stmts(&s.body);
                 self.stmts(&s.else_body);
@@ -189,22 +220,14 @@ impl Places<'_> {
             Expr::Var(_) | Expr::Const(_) => {}
             Expr::Slice(e) => {
                 self.expr(&e.expr);
+                self.check(&e.expr, SLICED);
                 [&e.start, &e.stop, &e.step].into_iter().flatten().for_each(|e| self.expr(e));
             }
             Expr::UnaryOp(e) => self.expr(&e.expr),
             Expr::BinOp(e) => {
                 self.expr(&e.left);
                 self.expr(&e.right);
-                let compares = matches!(
-                    e.op,
-                    BinOpKind::Eq
-                        | BinOpKind::Ne
-                        | BinOpKind::Lt
-                        | BinOpKind::Lte
-                        | BinOpKind::Gt
-                        | BinOpKind::Gte
-                        | BinOpKind::In
-                );
+                let compares = matches!(e.op, BinOpKind::Eq | BinOpKind::Ne);
                 if compares && !is_simple(&e.left) && !is_simple(&e.right) {
                     self.operand(&e.left);
                     self.operand(&e.right);
@@ -225,14 +248,15 @@ impl Places<'_> {
                 if matches!(e.op, BinOpKind::Rem) {
                     self.filled(&e.left, &e.right);
                 }
+                if matches!(e.op, BinOpKind::Lt | BinOpKind::Lte | BinOpKind::Gt | BinOpKind::Gte | BinOpKind::In) {
+                    self.called(&[&e.left, &e.right], end);
+                }
             }
             Expr::Compare(e) => {
                 self.expr(&e.expr);
-                self.operand(&e.expr);
-                for op in &e.ops {
-                    self.expr(&op.expr);
-                    self.operand(&op.expr);
-                }
+                e.ops.iter().for_each(|op| self.expr(&op.expr));
+                let operands: Vec<&Expr> = [&e.expr].into_iter().chain(e.ops.iter().map(|op| &op.expr)).collect();
+                self.called(&operands, end);
             }
             Expr::IfExpr(e) => {
                 self.expr(&e.test_expr);
@@ -240,9 +264,16 @@ impl Places<'_> {
                 e.false_expr.iter().for_each(|e| self.expr(e));
             }
             Expr::Filter(e) => {
-                e.expr.iter().for_each(|e| self.expr(e));
+                if let Some(value) = &e.expr {
+                    self.expr(value);
+                    if ITERATING.contains(&e.name) {
+                        self.piped(value, ITERATED);
+                    } else if PRINTING.contains(&e.name) {
+                        self.piped(value, "|printed");
+                    }
+                }
                 self.args(&e.args);
-                self.inserts.push((end, "|bounded"));
+                self.insert(end, "|bounded");
             }
             Expr::Test(e) => {
                 self.expr(&e.expr);
@@ -272,7 +303,7 @@ impl Places<'_> {
         let span = expr.span();
         match expr {
             Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) | Expr::Slice(_) | Expr::Call(_) => {
-                self.inserts.push((span.end_offset as usize, "|bounded"));
+                self.insert(span.end_offset as usize, "|bounded");
             }
             Expr::IfExpr(_) => self.wrap(span.start_offset as usize, span.end_offset as usize),
             Expr::BinOp(e) if matches!(e.op, BinOpKind::ScAnd | BinOpKind::ScOr) => {
@@ -290,11 +321,11 @@ impl Places<'_> {
             Expr::Const(constant) if constant.value.as_str().is_some() || constant.value.is_integer() => {}
             Expr::BinOp(e) if matches!(e.op, BinOpKind::Concat) => {}
             Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) | Expr::Call(_) | Expr::Filter(_) => {
-                self.inserts.push((end, "|printed"));
+                self.insert(end, "|printed");
             }
             _ => {
-                self.inserts.push((start, "(("));
-                self.inserts.push((end, ")|printed)"));
+                self.insert(start, "((");
+                self.insert(end, ")|printed)");
             }
         }
     }
@@ -305,8 +336,32 @@ impl Places<'_> {
         let (from, to) = (left.span().end_offset as usize, right.span().start_offset as usize);
         let is_text = matches!(left, Expr::Const(constant) if constant.value.as_str().is_some());
         if let Some(sign) = self.source.get(from..to).filter(|_| is_text).and_then(|between| between.find('%')) {
-            self.inserts.push((from + sign, AS_FILTER));
-            self.inserts.push((right.span().end_offset as usize, ")"));
+            self.inserts.push((from + sign, PERCENT, 1));
+            self.insert(right.span().end_offset as usize, ")");
+        }
+    }
+
+    /// Operators between operands become the filter of [`OPERATORS`] that does them.
+    fn called(&mut self, operands: &[&Expr], end: usize) {
+        let Some(starts) = operands.iter().map(|e| start_of(e)).collect::<Option<Vec<usize>>>() else { return };
+        let mut found = Vec::new();
+        for (i, operand) in operands[..operands.len() - 1].iter().enumerate() {
+            let from = operand.span().end_offset as usize;
+            let sign = self.source.get(from..starts[i + 1]).and_then(sign_in);
+            let Some((at, len, forms)) = sign else { return };
+            let form = if operands.len() == 2 { 0 } else { 1 + usize::from(i > 0) };
+            found.push((from + at, forms[form], len));
+        }
+        self.insert(starts[0], "((");
+        self.inserts.extend(found);
+        self.insert(end, "))");
+    }
+
+    /// A filter before the one that a value is piped into.
+    fn piped(&mut self, value: &Expr, filter: &'static str) {
+        let end = value.span().end_offset as usize;
+        if let Some(at) = self.source.get(end..).and_then(|rest| rest.find('|')) {
+            self.insert(end + at, filter);
         }
     }
 
@@ -316,6 +371,36 @@ impl Places<'_> {
         if !items.iter().all(|items| items.iter().all(is_simple)) {
             self.wrap(start, end);
         }
+    }
+}
+
+/// The operator in what stands between two operands: where it begins, its length, and its filters.
+fn sign_in(between: &str) -> Option<(usize, usize, [&'static str; 3])> {
+    OPERATORS.iter().find_map(|(sign, forms)| {
+        // The words of `not in` may stand apart.
+        let (first, last) = sign.split_once(' ').unwrap_or((sign, ""));
+        let at = between.find(first)?;
+        let behind = at + first.len();
+        let len = if last.is_empty() { first.len() } else { behind + between[behind..].find(last)? + last.len() - at };
+        Some((at, len, *forms))
+    })
+}
+
+/// Where an expression begins, or behind the parentheses that it begins with; spans of the syntax tree may begin with the token before,
+/// or with the last part. `None` behind a `not`, which is no part of what is looked for.
+fn start_of(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::GetAttr(e) => start_of(&e.expr),
+        Expr::GetItem(e) => start_of(&e.expr),
+        Expr::Slice(e) => start_of(&e.expr),
+        Expr::Call(e) => start_of(&e.expr),
+        Expr::Test(e) => start_of(&e.expr),
+        Expr::Compare(e) => start_of(&e.expr),
+        Expr::BinOp(e) => start_of(&e.left),
+        Expr::IfExpr(e) => start_of(&e.true_expr),
+        Expr::Filter(e) => e.expr.as_ref().and_then(start_of),
+        Expr::UnaryOp(e) if matches!(e.op, UnaryOpKind::Not) => None,
+        _ => Some(expr.span().start_offset as usize),
     }
 }
 
@@ -382,7 +467,16 @@ mod tests {
     #[test]
     fn what_makes_values_is_looked_at() {
         let rows = [
-            ("{{ x }} {{ x.y[1:2]('a')|f }}", "{{ x }} {{ x.y[1:2]('a')|f|bounded }}"),
+            ("{{ x }} {{ x.y('a')|f }}", "{{ x }} {{ x.y('a')|f|bounded }}"),
+            ("{{ x.y[1:2] }} {{ (a or b)[1:] }}", "{{ ((x.y)|sliced)[1:2] }} {{ (((a or b)|sliced))[1:] }}"),
+            (
+                "{{ (a) < b + 1 and c not  in d|f }}",
+                "{{ (((a) )|is_less( b + 1)) and ((c )|is_not_in( d|f|bounded)) }}",
+            ),
+            (
+                "{{ (a|join)|list|upper }}",
+                "{{ (a|iterated|join|bounded)|iterated|list|bounded|printed|upper|bounded }}",
+            ),
             ("{{ [x] }}", "{{ (([x])|bounded) }}"),
             ("{{ [1, 'a'] }}", "{{ [1, 'a'] }}"),
             ("{{ [1] ~ 'a' ~ 1 ~ 1.5 }}", "{{ (([1])|printed) ~ 'a' ~ 1 ~ ((1.5)|printed) }}"),
@@ -404,7 +498,7 @@ mod tests {
                 "{{ a.b == c[0] and (d or e) != f(1) }}",
                 "{{ a.b|bounded == c[0]|bounded and (((d or e)|bounded)) != f(1)|bounded }}",
             ),
-            ("{{ a.b == 'x' or 1 < a < b }}", "{{ a.b == 'x' or 1 < a|bounded < b|bounded }}"),
+            ("{{ a.b == 'x' or 1 < a < b }}", "{{ a.b == 'x' or ((1 )|is_chain('<',  a , '<',  b)) }}"),
             ("{{ a + b|f }}", "{{ ((a + b|f|bounded)|bounded) }}"),
             ("{% set x = a, (b, c) %}", "{% set x =(( a, (((b, c))|bounded))|bounded) %}"),
             ("{% set x = (a, b) -%}", "{% set x =(( (a, b))|bounded) -%}"),
@@ -414,7 +508,7 @@ mod tests {
             ),
             (
                 "{% for a, b in x|f if [a] %}{{ {a: b} }}{% endfor %}",
-                "{% for a, b in x|f|bounded if (([a])|bounded) %}{{ (({a: b})|bounded) }}{% endfor %}",
+                "{% for a, b in x|f|bounded|iterated if (([a])|bounded) %}{{ (({a: b})|bounded) }}{% endfor %}",
             ),
             (
                 "ü{# [x] #}{% raw %}{{ [x] }}{% endraw %}ß{{ [x] }}",

@@ -4,7 +4,7 @@
 //! whatever is ours (`tojson`, `format`, ...) is charged as it goes.
 
 use super::error::{RaisedByTemplate, TemplateError};
-use super::{bounded, format, generation, json, methods, printed};
+use super::{bounded, filters, format, generation, json, methods, printed, python};
 use jiff::{Timestamp, ZonedDateTime, tz::TimeZone};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
@@ -51,6 +51,8 @@ pub(super) fn new(clock: Clock) -> Environment<'static> {
     environment.set_recursion_limit(MAX_DEPTH);
     environment.remove_global("debug");
     environment.set_formatter(printed::emit);
+    python::add_to(&mut environment);
+    filters::add_to(&mut environment);
     environment.add_filter("tojson", json::tojson);
     environment.add_filter("format", format::filter);
     environment.add_filter(format::PERCENT, format::percent);

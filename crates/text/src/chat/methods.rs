@@ -3,6 +3,7 @@
 //! minijinja-contrib knows most of them; what real templates use beyond it is here.
 
 use super::format;
+use super::python::{is_hashable, kind_of, refuse};
 use minijinja::value::{Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
@@ -16,6 +17,7 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
     let ours = match (value.kind(), value.as_str()) {
         (ValueKind::String, Some(text)) => string_method(text, method, args)?,
         (ValueKind::Seq, _) => list_method(value, method, args)?,
+        (ValueKind::Map, _) if method == "get" => Some(get(value, args)?),
         _ => None,
     };
     match ours {
@@ -24,16 +26,17 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
     }
 }
 
-/// `join` can make much more text than it is given: lists that hold one another print exponentially. minijinja charges for the
-/// result only once it exists.
+/// `join` takes texts only. minijinja charges for the result only once it exists.
 fn pay_for_copies(state: &State, args: &[Value]) -> Result<(), Error> {
     let mut len_bytes = 0usize;
     for list in args {
+        if list.is_none() {
+            return refuse("join: wanted a list, not None");
+        }
         for item in list.try_iter()? {
-            len_bytes += item.as_str().map_or(32, str::len);
-            if matches!(item.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Plain) {
-                let message = "join: the list may hold only texts and numbers";
-                return Err(Error::new(ErrorKind::InvalidOperation, message));
+            match item.as_str() {
+                Some(text) => len_bytes += text.len(),
+                None => return refuse(format!("join: the list may hold only texts, not {}", kind_of(&item))),
             }
         }
     }
@@ -42,6 +45,18 @@ fn pay_for_copies(state: &State, args: &[Value]) -> Result<(), Error> {
 
 fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     let one = || from_args::<(&str,)>(args).map(|(x,)| x);
+    match (method, args.first()) {
+        ("split" | "rsplit" | "strip" | "lstrip" | "rstrip", Some(what))
+            if what.as_str().is_none() && !what.is_none() =>
+        {
+            return refuse(format!("{method}: wanted a text, not {}", kind_of(what)));
+        }
+        ("split", Some(separator)) if separator.as_str() == Some("") => return refuse("the separator is empty"),
+        ("startswith" | "endswith", Some(what)) if what.as_str().is_none() && kind_of(what) != "tuple" => {
+            return refuse(format!("{method}: wanted a text or a tuple of texts, not {}", kind_of(what)));
+        }
+        _ => {}
+    }
     Ok(Some(match method {
         "removeprefix" => Value::from(text.strip_prefix(one()?).unwrap_or(text)),
         "removesuffix" => Value::from(text.strip_suffix(one()?).unwrap_or(text)),
@@ -58,8 +73,21 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Valu
 }
 
 fn nonempty(separator: &str) -> Result<&str, Error> {
-    let empty = || Error::new(ErrorKind::InvalidOperation, "the separator is empty");
-    if separator.is_empty() { Err(empty()) } else { Ok(separator) }
+    if separator.is_empty() { refuse("the separator is empty") } else { Ok(separator) }
+}
+
+/// `dict.get(key, default=None)`
+fn get(dict: &Value, args: &[Value]) -> Result<Value, Error> {
+    let (key, default): (&Value, Option<Value>) = match args {
+        [key] => (key, None),
+        [key, default] => (key, Some(default.clone())),
+        _ => return refuse("get: wanted a key, and perhaps a default"),
+    };
+    if !is_hashable(key) {
+        return refuse(format!("get: {} cannot be a dictionary's key", kind_of(key)));
+    }
+    let found = dict.as_object().and_then(|object| object.get_value(key));
+    Ok(found.or(default).unwrap_or_else(|| Value::from(())))
 }
 
 fn parts(found: Option<(&str, &str)>, separator: &str, otherwise: [&str; 3]) -> Value {

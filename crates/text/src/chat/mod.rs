@@ -12,11 +12,13 @@ mod bounded;
 mod builtin;
 mod environment;
 mod error;
+mod filters;
 mod format;
 mod generation;
 mod json;
 mod methods;
 mod printed;
+mod python;
 mod select;
 
 pub use builtin::{BUILTINS, Builtin, builtin};

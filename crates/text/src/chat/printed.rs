@@ -1,15 +1,17 @@
-//! Values as Python prints them, where minijinja would print them otherwise: floats with an exponent, and NaN.
+//! Values as Python prints them, where minijinja would print them otherwise: floats with an exponent, NaN, and what is undefined.
 //!
 //! Python writes a float of 1e16 and more, or of less than 1e-4, with an exponent of a sign and at least two digits. minijinja
 //! writes one such alone in full, and one in a list as Rust does (`1e-5`). A value is copied with other objects in the place of
 //! such floats, and printing the copy is left to minijinja. Values print where an expression is emitted, and in `~`, `string` and
-//! `join`.
+//! `join`. What is undefined prints as nothing, and within a list or dictionary as `Undefined`.
 
 use std::fmt;
 use std::sync::Arc;
 
 use minijinja::value::{Kwargs, Object, ObjectRepr, StringInput, Tuple, ValueKind};
 use minijinja::{Error, Output, State, Value};
+
+use super::filters;
 
 /// The filter's name; see [`printed`].
 pub(super) const PRINTED: &str = "printed";
@@ -43,12 +45,18 @@ fn has_exponent(x: f64) -> bool {
     x != 0.0 && !(1e-4..1e16).contains(&x.abs())
 }
 
-/// Prints like the float, and does nothing else.
-struct Printed(f64);
+/// Prints as told, and does nothing else.
+enum Printed {
+    Float(f64),
+    Undefined,
+}
 
 impl fmt::Debug for Printed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&float(self.0))
+        match self {
+            Printed::Float(x) => f.write_str(&float(*x)),
+            Printed::Undefined => f.write_str("Undefined"),
+        }
     }
 }
 
@@ -58,29 +66,31 @@ impl Object for Printed {
     }
 }
 
-/// What is to be printed in a value's place; `None` if that is the value itself.
+/// What is to be printed in a value's place; `None` if that is the value itself. What is undefined has a name from the depth `named` on.
 ///
 /// # Errors
 /// The render's budget is used up: a list costs a step for each four of its items, as `bounded` takes for it.
-fn replaced(state: &State, value: &Value) -> Result<Option<Value>, Error> {
-    if value.as_object().is_none() {
-        return Ok(replaced_within(value, 0, &mut 0));
-    }
+fn replaced(state: &State, value: &Value, named: usize) -> Result<Option<Value>, Error> {
     let mut items = 0;
-    let copy = replaced_within(value, 0, &mut items);
-    state.consume_fuel(items / 4)?;
+    let copy = replaced_within(value, 0, named, &mut items);
+    if value.as_object().is_some() {
+        state.consume_fuel(items / 4)?;
+    }
     Ok(copy)
 }
 
-fn replaced_within(value: &Value, depth: usize, items: &mut u64) -> Option<Value> {
+fn replaced_within(value: &Value, depth: usize, named: usize, items: &mut u64) -> Option<Value> {
     *items += 1;
+    if value.is_undefined() {
+        return (depth >= named).then(|| Value::from_object(Printed::Undefined));
+    }
     if value.kind() == ValueKind::Number && !value.is_integer() {
         let x = f64::try_from(value.clone()).ok()?;
-        return (x.is_nan() || has_exponent(x)).then(|| Value::from_object(Printed(x)));
+        return (x.is_nan() || has_exponent(x)).then(|| Value::from_object(Printed::Float(x)));
     }
     let object = value.as_object().filter(|_| depth <= MAX_DEPTH)?;
     let mut is_other = false;
-    let mut replace = |value: Value| match replaced_within(&value, depth + 1, items) {
+    let mut replace = |value: Value| match replaced_within(&value, depth + 1, named, items) {
         Some(copy) => {
             is_other = true;
             copy
@@ -95,7 +105,8 @@ fn replaced_within(value: &Value, depth: usize, items: &mut u64) -> Option<Value
         }
         ObjectRepr::Seq | ObjectRepr::Iterable if object.enumerator_len().is_some() => {
             let items: Vec<Value> = object.try_iter()?.map(replace).collect();
-            if object.is::<Tuple>() { Value::from(Tuple::from(items)) } else { Value::from(items) }
+            let is_tuple = object.is::<Tuple>() || object.type_name().ends_with("GroupTuple");
+            if is_tuple { Value::from(Tuple::from(items)) } else { Value::from(items) }
         }
         _ => return None,
     };
@@ -104,18 +115,26 @@ fn replaced_within(value: &Value, depth: usize, items: &mut u64) -> Option<Value
 
 /// Writes what an expression is worth.
 pub(super) fn emit(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
-    let copy = replaced(state, value)?;
+    let copy = replaced(state, value, 1)?;
     minijinja::escape_formatter(out, state, copy.as_ref().unwrap_or(value))
 }
 
 /// The filter for what `~` joins: the value, or what prints as it should.
 pub(super) fn printed(state: &State, value: &Value) -> Result<Value, Error> {
-    Ok(replaced(state, value)?.unwrap_or_else(|| value.clone()))
+    Ok(replaced(state, value, 1)?.unwrap_or_else(|| value.clone()))
 }
 
 /// `string`.
 pub(super) fn string(state: &State, value: &Value) -> Result<Value, Error> {
     minijinja::filters::string(state, &printed(state, value)?)
+}
+
+/// `pprint`: as in a list. Python breaks lines of more than 80 characters, which is not done here.
+pub(super) fn repr(state: &State, value: &Value) -> Result<String, Error> {
+    let copy = replaced(state, value, 0)?;
+    let text = format!("{:?}", copy.as_ref().unwrap_or(value));
+    state.consume_fuel(text.len() as u64 / 64)?;
+    Ok(text)
 }
 
 /// `join`.
@@ -126,7 +145,12 @@ pub(super) fn join(
     attribute: Option<&str>,
     kwargs: Kwargs,
 ) -> Result<Value, Error> {
-    let copy = replaced(state, value)?;
+    // Its items, or what they have by the attribute's name, are printed by themselves.
+    let named = if attribute.is_some() || kwargs.has("attribute") { 3 } else { 2 };
+    if let Some(path) = attribute.or(kwargs.peek("attribute").ok()) {
+        value.try_iter()?.try_for_each(|item| filters::key_of(&item, Some(path)).map(drop))?;
+    }
+    let copy = replaced(state, value, named)?;
     minijinja::filters::join(state, copy.as_ref().unwrap_or(value), joiner, attribute, kwargs)
 }
 
