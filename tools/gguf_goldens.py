@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What gguf-py reads in GGUF files, for crates/gguf/tests/goldens.rs.
+"""What gguf-py reads in GGUF files, for crates/gguf/tests/it/goldens.rs.
 
     python tools/gguf_goldens.py MODEL_DIR
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Log-probabilities and greedy continuations of the real models from exact arithmetic, for crates/engine/tests/score.rs.
+"""Log-probabilities and greedy continuations of the real models from exact arithmetic, for crates/engine/tests/it/score.rs.
 
     python tools/logprob_goldens.py MODEL_DIR [--only smollm2|gemma3] [--threads 2]
 

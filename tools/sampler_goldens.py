@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What llama.cpp's sampler chain keeps, for crates/engine/tests/sampler.rs.
+"""What llama.cpp's sampler chain keeps, for crates/engine/tests/it/sampler.rs.
 
     python tools/sampler_goldens.py
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Logits of the tiny models from exact arithmetic, for crates/engine/tests/tiny.rs.
+"""Logits of the tiny models from exact arithmetic, for crates/engine/tests/it/tiny.rs.
 
     cargo run -p modelembed-testkit --example tiny_models -- FOLDER
     python tools/tiny_goldens.py FOLDER [--verbose]

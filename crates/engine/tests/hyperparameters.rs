@@ -2,6 +2,7 @@
 //! a model or an error, never a panic, and no memory that the file does not pay for. One test in a binary of its own, since the
 //! counter counts the whole process.
 
+#[path = "it/common.rs"]
 mod common;
 
 use std::ops::ControlFlow;

@@ -13,7 +13,7 @@ fn cached_bytes(files: &ModelFiles) -> u64 {
     files.storages().map(|s| s.residency(0..s.len()).expect("the file is ours").resident_bytes).sum()
 }
 
-// One test, since faults are the whole process's.
+// One test in a binary of its own, since faults are the whole process's.
 #[test]
 fn a_hundred_gigabytes_open_without_being_read() {
     if emulated("a map of 100 GB") {

@@ -1,5 +1,6 @@
 //! A decoded token allocates nothing. One test in a binary of its own: the counter counts the whole process.
 
+#[path = "it/common.rs"]
 mod common;
 
 use std::ops::ControlFlow;

@@ -1,6 +1,7 @@
 //! The parser's memory is bounded by the header that it was given, whatever the header says: one test in a binary of its own,
 //! since the counter counts the whole process.
 
+#[path = "it/raw.rs"]
 mod raw;
 
 use modelembed_gguf::{Gguf, split};

@@ -1,0 +1,20 @@
+//! The engine from outside, on tiny models whose numbers are known and on the real ones.
+//!
+//! What counts something of the whole process (allocations, descriptors, faults, resident pages) is a binary of its own beside this one:
+//! `cargo test` runs the tests of one binary as threads of one process.
+
+mod cache;
+mod common;
+#[cfg(feature = "gpu")]
+mod gpu;
+mod keys;
+mod lookup;
+mod peaks;
+mod refusals;
+mod sampler;
+mod score;
+mod session;
+mod split;
+#[cfg(target_os = "linux")]
+mod stream;
+mod tiny;

@@ -1,0 +1,235 @@
+//! Models that may not use as much memory as they have weights: the same numbers, read from the disk again and again.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use modelembed::gguf::TensorType;
+use modelembed::storage::StreamReader;
+use modelembed::{
+    CacheType, Error, LoadMode, LoadOptions, Model, ModelFiles, RamBudget, Session, SessionOptions, TokenId, Verdict,
+};
+use modelembed_testkit::{
+    GEMMA3, SMOLLM2, TinyArch, TinySpec, first_bit_difference, real_model, tiny, tiny_prompt, tiny_spec,
+};
+
+use crate::common::{TinyModels, all_logits, load, session};
+
+const CTX_TOKENS: usize = 64;
+
+fn options(ram_budget: RamBudget) -> LoadOptions {
+    LoadOptions { threads: Some(2), ram_budget, ctx_tokens: Some(CTX_TOKENS), ..LoadOptions::default() }
+}
+
+/// The model with room for this share of its weights.
+fn squeezed(path: &Path, share: f64) -> Arc<Model> {
+    let roomy = load(path, &options(RamBudget::Bytes(1 << 40)));
+    assert_eq!(roomy.plan().verdict, Verdict::Fits);
+    assert!(roomy.stream_stats().is_none());
+    let weights = roomy.plan().weight_bytes as f64 * share;
+    let model = load(path, &options(RamBudget::Bytes(roomy.plan().other_bytes + weights as u64)));
+    assert_eq!(model.plan().verdict, Verdict::Streams, "{}", model.plan());
+    assert!(model.stream_stats().is_some(), "{:?}", model.plan_note());
+    model
+}
+
+fn ids(n: usize) -> Vec<TokenId> {
+    tiny_prompt(n).into_iter().map(TokenId).collect()
+}
+
+fn specs() -> [TinySpec; 4] {
+    let deep = |name: &str| TinySpec { n_layer: 12, ..tiny_spec(name) };
+    // Tied: the head's matrix is looked up as embedding, too, while other units are in the windows.
+    let tied = TinySpec { ty: TensorType::Q8_0, tied: true, ..deep("q8_0") };
+    [
+        deep("q4_k"),
+        deep("q6_k"),
+        tied,
+        TinySpec { n_embd: 256, n_ff: 512, n_layer: 9, ..TinySpec::new("g", TinyArch::Gemma3) },
+    ]
+}
+
+#[test]
+fn streaming_gives_the_same_bits() {
+    let dir = TinyModels::new();
+    let ids = ids(40);
+    for spec in specs() {
+        let path = dir.write(spec.name, &tiny(&spec));
+        let map = load(&path, &options(RamBudget::Off));
+        assert_eq!(map.plan().verdict, Verdict::Unplanned);
+        for share in [0.5, 0.8, 0.95] {
+            let model = squeezed(&path, share);
+            let ahead = model.prefetch_progress().map(|p| p.total_bytes);
+            assert_eq!(ahead, Some(model.plan().resident_bytes()), "what stays is read ahead, and nothing else");
+            for chunk in [1, 7, 40] {
+                let (want, got) = (all_logits(&map, &ids, chunk), all_logits(&model, &ids, chunk));
+                assert_eq!(first_bit_difference(&got, &want), None, "{} {share} chunks of {chunk}", spec.name);
+            }
+            let (stats, plan) = (model.stream_stats().unwrap(), model.plan());
+            // 40 + 6 + 1 chunks, each of which reads every unit once; the next ones' first units are read ahead.
+            let least = 47 * plan.streamed_per_token();
+            assert!((least..least + 2 * plan.streamed_per_token()).contains(&stats.read_bytes), "{stats:?} {plan:?}");
+        }
+    }
+}
+
+/// Whoever reads: the kind that the system allows is what `auto` takes.
+#[test]
+fn every_reader_gives_the_same_bits() {
+    let dir = TinyModels::new();
+    let path = dir.write("q4_k", &tiny(&specs()[0]));
+    let want = all_logits(&load(&path, &options(RamBudget::Off)), &ids(12), 5);
+    let auto = squeezed(&path, 0.5);
+    let budget = RamBudget::Bytes(auto.plan().budget_bytes);
+    for stream_reader in [StreamReader::Ring, StreamReader::Threads] {
+        let options = LoadOptions { stream_reader, ..options(budget) };
+        match Model::load(&path, &options, &mut |_| std::ops::ControlFlow::Continue(())) {
+            Ok(model) => {
+                assert_eq!(first_bit_difference(&all_logits(&model, &ids(12), 5), &want), None, "{stream_reader:?}");
+                assert_eq!(model.stream_stats().map(|s| s.reader), Some(stream_reader));
+            }
+            Err(error) => {
+                let text = error.to_string();
+                assert!(stream_reader == StreamReader::Ring && text.contains("by io_uring was asked for"), "{text}");
+                assert_eq!(auto.stream_stats().map(|s| s.reader), Some(StreamReader::Threads));
+                assert!(auto.plan_note().is_some_and(|note| note.contains("io_uring is refused")));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_plan_counts_the_cache_that_will_be_used() {
+    let dir = TinyModels::new();
+    let spec = TinySpec { n_layer: 12, ..tiny_spec("q4_k") };
+    let path = dir.write("q4_k", &tiny(&spec));
+    let files = ModelFiles::open(&path).unwrap();
+    let others = |cache_type, exact| {
+        let options = LoadOptions { cache_type, exact, ctx_tokens: Some(4096), ..options(RamBudget::Bytes(1 << 40)) };
+        let planned = files.plan(&options).unwrap().other_bytes;
+        assert_eq!(load(&path, &options).plan().other_bytes, planned);
+        planned
+    };
+    // Keys and values of 12 layers, in bytes for each 32 elements.
+    let elements = (12 * spec.n_head_kv * spec.head_dim * 2 * 4096) as u64;
+    let f16 = others(Some(CacheType::F16), false);
+    let i16 = others(Some(CacheType::I16), false);
+    assert_eq!(i16, others(None, false));
+    assert_eq!(i16 - f16, elements / spec.head_dim as u64 * 4);
+    assert_eq!(f16 - others(Some(CacheType::Q8), false), elements / 32 * (64 - 34));
+    assert_eq!(others(Some(CacheType::F32), false) - f16, elements / 32 * (128 - 64));
+    assert_eq!(others(None, true), others(Some(CacheType::F32), true));
+}
+
+#[test]
+fn real_models_give_the_same_bits() {
+    for name in [SMOLLM2, GEMMA3] {
+        let Some(path) = real_model(name) else { return };
+        let map = load(&path, &options(RamBudget::Off));
+        let ids: Vec<TokenId> = (100..116).map(TokenId).collect();
+        let model = squeezed(&path, 0.85);
+        let (want, got) = (all_logits(&map, &ids, 8), all_logits(&model, &ids, 8));
+        assert_eq!(first_bit_difference(&got, &want), None, "{name}");
+    }
+}
+
+#[test]
+fn sessions_of_one_model_take_turns() {
+    let dir = TinyModels::new();
+    let spec = specs()[0];
+    let path = dir.write("q4_k", &tiny(&spec));
+    let want = all_logits(&load(&path, &options(RamBudget::Off)), &ids(20), 1);
+    let model = squeezed(&path, 0.5);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| assert_eq!(first_bit_difference(&all_logits(&model, &ids(20), 1), &want), None));
+        }
+    });
+}
+
+#[test]
+fn other_modes_and_models_that_fit_do_not_stream() {
+    let dir = TinyModels::new();
+    let path = dir.write("llama", &tiny(&tiny_spec("llama")));
+    for mode in [LoadMode::Buffer, LoadMode::File] {
+        let model = load(&path, &LoadOptions { mode, ..options(RamBudget::Bytes(1)) });
+        assert!(model.stream_stats().is_none() && model.plan().verdict == Verdict::Unplanned);
+    }
+    assert!(load(&path, &options(RamBudget::Auto)).stream_stats().is_none());
+}
+
+#[test]
+fn a_budget_that_cannot_work_is_refused() {
+    let dir = TinyModels::new();
+    let path = dir.write("q4_k", &tiny(&specs()[0]));
+    let result = Model::load(&path, &options(RamBudget::Bytes(1 << 20)), &mut |_| std::ops::ControlFlow::Continue(()));
+    let message = result.expect_err("1 MB is too little").to_string();
+    assert!(message.contains("impossible: 1.0 MB of memory"), "{message}");
+}
+
+#[test]
+fn a_file_cut_short_is_an_error_that_names_it_and_the_place() {
+    let dir = TinyModels::new();
+    let spec = TinySpec { n_embd: 512, n_ff: 1024, ..specs()[0] };
+    let bytes = tiny(&spec);
+    let path = dir.write("cut", &bytes);
+    let model = squeezed(&path, 0.3);
+    let mut session = session(&model, CTX_TOKENS);
+    session.eval(&ids(1)).expect("the file is whole");
+    // Only the streamed part of the last blocks is asked for: what stays was touched, and pages that are lost would raise SIGBUS.
+    let last = model.tensors().find(|t| t.name == "output_norm.weight").unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let stays = stays_from(&model);
+    file.set_len(stays.min(last.offset)).unwrap();
+    // What was read ahead is good for a part of a round only.
+    let error = (0..3).find_map(|_| session.eval(&ids(1)).err()).expect("parts of the file are gone");
+    let message = error.to_string();
+    assert!(message.contains("cut.gguf") && message.contains("at byte") && message.contains("cut short"), "{message}");
+    file.set_len(bytes.len() as u64).unwrap();
+    drop(session);
+}
+
+/// Where the streamed part of the last block begins, roughly: the middle of its last matrix.
+fn stays_from(model: &Model) -> u64 {
+    let down = model.tensors().find(|t| t.name == "blk.11.ffn_down.weight").unwrap();
+    down.offset + down.n_bytes / 2
+}
+
+#[test]
+fn a_cancelled_evaluation_ends_and_the_next_one_is_right() {
+    let dir = TinyModels::new();
+    let path = dir.write("q4_k", &tiny(&specs()[0]));
+    let want = all_logits(&load(&path, &options(RamBudget::Off)), &ids(8), 8);
+    let model = squeezed(&path, 0.5);
+    let cancel = Arc::new(AtomicBool::new(true));
+    let own =
+        SessionOptions { ctx_tokens: Some(CTX_TOKENS), cancel: Some(Arc::clone(&cancel)), ..SessionOptions::default() };
+    let mut session = Session::new(&model, own).unwrap();
+    for round in 0..20 {
+        cancel.store(round == 0, Ordering::Relaxed);
+        let later = Arc::clone(&cancel);
+        let key = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_micros(200 * round));
+            later.store(true, Ordering::Relaxed);
+        });
+        match session.eval(&ids(8)) {
+            Ok(_) => session.truncate(0),
+            Err(error) => assert!(matches!(error, Error::Cancelled), "{error}"),
+        }
+        key.join().unwrap();
+        cancel.store(false, Ordering::Relaxed);
+        let got = session.eval(&ids(8)).expect("nobody cancels").to_vec();
+        assert_eq!(first_bit_difference(&got, &want[want.len() - got.len()..]), None);
+        session.truncate(0);
+    }
+}
+
+#[test]
+fn a_model_can_be_dropped_while_it_reads() {
+    let dir = TinyModels::new();
+    let path = dir.write("q4_k", &tiny(&specs()[0]));
+    for _ in 0..50 {
+        drop(squeezed(&path, 0.5));
+    }
+}

@@ -1,0 +1,3 @@
+//! Files that are a program and a model, from outside.
+
+mod packed;

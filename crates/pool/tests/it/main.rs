@@ -1,0 +1,3 @@
+//! The pool from outside.
+
+mod pool;

@@ -1,0 +1,3 @@
+//! Synthetic models beside real ones.
+
+mod real;
