@@ -1,10 +1,10 @@
 //! How long the device computed, by its own clock: a time stamp before and one after each run of steps.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::device::lock;
 use crate::error::Result;
-use std::sync::{Arc, Mutex};
+use crate::lock::lock;
 
 /// Stamps that are kept before they must be read.
 const N_STAMPS: u32 = 512;

@@ -2,10 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-use modelembed_gguf::TensorType;
 
 use crate::adapter::{self, AdapterInfo, AdapterKind, Choice};
 use crate::backend::{Backend, Op};
@@ -13,7 +11,9 @@ use crate::clock::Stamps;
 use crate::encode::{Dispatch, Step, encode};
 use crate::error::{Error, Result};
 use crate::experimental;
-use crate::kernels::{Access, Input, Kernel, MatrixUnits, supports_half, supports_int8};
+use crate::kernels::{Access, Input, Kernel, MatrixUnits};
+use crate::limits::Limits;
+use crate::lock::lock;
 use crate::poll::poll;
 use crate::self_test;
 use crate::upload::{self, Ring};
@@ -49,35 +49,6 @@ pub struct GpuOptions {
     pub matrix: Option<bool>,
     /// Threads that share a row of a matrix-vector product, a power of two up to 64; `None` chooses.
     pub lanes: Option<u32>,
-}
-
-/// What steps are fitted to.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Bytes of a buffer that a kernel may see at a time.
-    pub max_binding_bytes: u64,
-    /// Bytes of the largest buffer.
-    pub max_buffer_bytes: u64,
-    /// What the first byte of a binding must be a multiple of.
-    pub offset_alignment: u64,
-    /// Kernels may sum over subgroups.
-    pub subgroups: bool,
-    /// Products with 8-bit integers pay, and are right.
-    pub int8: bool,
-    /// Products of halves are right.
-    pub f16: bool,
-    /// Products by matrix units are right; how they are used.
-    pub matrix: Option<MatrixUnits>,
-    /// Threads that share a row of a matrix-vector product without subgroups.
-    pub lanes: u32,
-}
-
-impl Limits {
-    /// Whether columns of many that meet `ty` weights of `k` elements a row are best [halves](crate::Operand::Half).
-    pub fn prefers_half(&self, ty: TensorType, k: usize) -> bool {
-        let has_int8 = self.int8 && supports_int8(ty);
-        supports_half(ty) && k.is_multiple_of(32) && (self.matrix.is_some() || self.f16 && !has_int8)
-    }
 }
 
 /// Memory of a device; dropped with its last handle.
@@ -186,11 +157,6 @@ fn matrix_units(adapter: &wgpu::Adapter, has: &wgpu::Limits) -> Option<MatrixUni
 const PARAMS_STRIDE: u64 = 256;
 /// Bytes of parameters that a step has.
 const PARAMS_BYTES: u64 = 64;
-
-/// A lock that a panic elsewhere does not spoil: what is guarded here is never half done.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Gpu {
     /// Opens an adapter.
@@ -307,11 +273,16 @@ impl Gpu {
     /// Does without whatever gives wrong results.
     fn choose_tier(&mut self) -> Result<()> {
         // A kernel that the driver does not take is as good as one that is wrong; a lost device is not.
-        let passes =
-            |gpu: &Gpu, input: Input, rows: usize, n_cols: usize| match self_test::passes(gpu, input, rows, n_cols) {
-                Err(Error::Device(_)) => Ok(false),
-                other => other,
-            };
+        let passes = |gpu: &Gpu, input: Input, rows: usize, n_cols: usize| match self_test::passes(
+            gpu,
+            input,
+            gpu.limits.matrix.is_some(),
+            rows,
+            n_cols,
+        ) {
+            Err(Error::Device(_)) => Ok(false),
+            other => other,
+        };
         if self.limits.subgroups && !passes(self, Input::Float, 5, 2)? {
             self.limits.subgroups = false;
         }

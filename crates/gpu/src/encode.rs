@@ -7,9 +7,9 @@ use modelembed_terms::RopeStyle;
 
 use crate::backend::{Columns, KvCache, Op, Operand, TOP_K, TOP_K_RUN, WIDE_COLS, Weight};
 use crate::cache::{cache_row_bytes, unit_pairs};
-use crate::device::Limits;
 use crate::error::{Error, Result};
 use crate::kernels::{Input, Kernel, MATVEC_COLS, supports, supports_half, supports_int8};
+use crate::limits::Limits;
 
 /// A part of a buffer.
 pub(crate) struct Binding<'a, B> {

@@ -17,6 +17,8 @@ mod encode;
 mod error;
 mod experimental;
 mod kernels;
+mod limits;
+mod lock;
 mod poll;
 mod self_test;
 mod upload;
@@ -26,6 +28,7 @@ pub use backend::{
     Backend, Columns, KvCache, Op, Operand, TOP_K, Vectors, WIDE_COLS, Weight, half_words, int8_words, top_k_temp_bytes,
 };
 pub use cache::cache_row_bytes;
-pub use device::{Buffer, Gpu, GpuOptions, Limits};
+pub use device::{Buffer, Gpu, GpuOptions};
 pub use error::{Error, Result};
 pub use kernels::{MatrixUnits, Source, all_sources, supports, supports_half, supports_int8};
+pub use limits::Limits;

@@ -4,7 +4,6 @@
 use modelembed_gguf::TensorType;
 
 use crate::backend::{Backend, Columns, Op, Operand, Weight, half_words, int8_words};
-use crate::device::Gpu;
 use crate::error::Result;
 use crate::kernels::Input;
 
@@ -15,8 +14,9 @@ const BOUND: f64 = 0.05;
 /// What rounding of four products as halves may come to besides, of sums up to 254, which halves hold to 1 / 8.
 const BOUND_OF_HALVES: f64 = 2.0;
 
-/// Multiplies a Q8_0 matrix of some rows with some columns as `gpu` is set. True if the products are right.
-pub(crate) fn passes(gpu: &Gpu, input: Input, rows: usize, n_cols: usize) -> Result<bool> {
+/// Multiplies a Q8_0 matrix of some rows with some columns as `gpu` is set, with matrix units or without. True if the products are
+/// right.
+pub(crate) fn passes<G: Backend>(gpu: &G, input: Input, has_matrix: bool, rows: usize, n_cols: usize) -> Result<bool> {
     let mut state = 1u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -73,7 +73,7 @@ pub(crate) fn passes(gpu: &Gpu, input: Input, rows: usize, n_cols: usize) -> Res
         let row = quants[r * K..][..K].iter().map(|q| 0.5 * f64::from(*q));
         row.zip(&x[c * K..][..K]).map(|(w, x)| w * f64::from(*x)).sum()
     };
-    let sums_halves = input == Input::Half && gpu.limits().matrix.is_none();
+    let sums_halves = input == Input::Half && !has_matrix;
     let bound = if sums_halves { BOUND_OF_HALVES } else { BOUND };
     Ok((0..n_cols).all(|c| (0..rows).all(|r| (f64::from(got[c * rows + r]) - want(c, r)).abs() < bound)))
 }

@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::device::lock;
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use crate::poll::poll;
 
 /// Bytes of a buffer of the ring.

@@ -33,6 +33,7 @@
 //! ```
 
 mod contention;
+mod per_worker;
 mod pool;
 mod share;
 mod split;
@@ -40,8 +41,9 @@ mod tiles;
 mod topology;
 mod worker;
 
+pub use per_worker::PerWorker;
 pub use pool::Pool;
 pub use split::{Blocks, Groups, Rows, RowsPart, Split};
 pub use tiles::{Grid, Tiles};
 pub use topology::available_threads;
-pub use worker::{PerWorker, Worker};
+pub use worker::Worker;

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::ops::Range;
 
+use crate::advice::Advice;
 use crate::error::StorageError;
 use crate::os;
-use crate::storage::{Advice, Storage};
+use crate::storage::Storage;
 
 impl Storage {
     /// Asks the system to drop the pages of a range of a mapped file from its cache. Nothing is lost: pages come back from the

@@ -13,6 +13,7 @@
 //! Windows) where its lost pages are read; [`LoadMode::Buffer`] avoids that at the price of a copy, and [`report_lost_pages`] turns
 //! it into a message.
 
+mod advice;
 mod alloc;
 mod change;
 mod error;
@@ -25,16 +26,20 @@ mod probe;
 pub mod process;
 mod read;
 mod region;
+mod report;
+mod snapshot;
 mod storage;
 mod stream;
 
+pub use advice::Advice;
 pub use alloc::CountingAllocator;
 pub use change::Change;
 pub use error::StorageError;
 pub use lock::lockable_bytes;
-pub use lost_pages::report_lost_pages;
 pub use mappers::{Mapper, Mappers, mappers};
 pub use probe::DiskSpeed;
+pub use read::Progress;
 pub use region::{Plain, Reserved};
-pub use storage::{Advice, LoadMode, Progress, Residency, SharedBytes, Storage};
+pub use report::report_lost_pages;
+pub use storage::{LoadMode, Residency, SharedBytes, Storage};
 pub use stream::{Stream, StreamOptions, StreamReader, StreamStats, StreamedRange};

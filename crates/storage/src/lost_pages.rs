@@ -7,8 +7,6 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicUsize, Ordering};
 
-use crate::os;
-
 /// Files that are known by name at once. Of more, as of more than this many shards, the message is the system's own.
 const SLOTS: usize = 64;
 /// Longer names keep their end.
@@ -42,12 +40,9 @@ pub(crate) fn first_to_report() -> bool {
     !REPORTED.swap(true, Ordering::Relaxed)
 }
 
-/// Makes a lost page of a mapped file end the process with `exit_code` and a message on standard error that names the file,
-/// instead of a bare SIGBUS. For programs, not for libraries: it replaces the process's handler, and passes on every SIGBUS that
-/// has another cause. False where the system does not know the signal (Windows) or refuses.
-pub fn report_lost_pages(exit_code: i32) -> bool {
+/// What the process ends with.
+pub(crate) fn set_exit_code(exit_code: i32) {
     EXIT_CODE.store(exit_code, Ordering::Relaxed);
-    os::handle_lost_pages()
 }
 
 /// Keeps the name of a mapped file known.

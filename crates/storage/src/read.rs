@@ -9,7 +9,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::StorageError;
 use crate::os;
-use crate::storage::Progress;
+
+/// How far reading has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that were read.
+    pub done_bytes: u64,
+    /// Bytes that will be read.
+    pub total_bytes: u64,
+}
 
 /// Bytes of one request: enough for a disk's full speed, few enough to share out, to report and to cancel soon. One huge page
 /// of x86-64 and AArch64, so that no two readers fault the same one in.

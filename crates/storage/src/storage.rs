@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapOptions};
 
+use crate::advice::Advice;
 use crate::change::{Change, Stamp};
 use crate::error::StorageError;
 use crate::lost_pages::Named;
 use crate::os;
-use crate::read::Source;
+use crate::read::{Progress, Source};
 use crate::region::Buffer;
 
 /// Where the bytes of a file live.
@@ -27,15 +28,6 @@ pub enum LoadMode {
     File,
 }
 
-/// How far reading has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes that were read.
-    pub done_bytes: u64,
-    /// Bytes that will be read.
-    pub total_bytes: u64,
-}
-
 /// Which part of a range is in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Residency {
@@ -43,22 +35,6 @@ pub struct Residency {
     pub resident_bytes: u64,
     /// Length of the range.
     pub total_bytes: u64,
-}
-
-/// How pages will be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Advice {
-    /// In no special way: the system reads ahead around each page that is touched.
-    Normal,
-    /// From front to back: the system reads ahead more, and gives up what lies behind sooner.
-    Sequential,
-    /// Here and there: the system reads nothing ahead. Makes reading in bulk several times slower.
-    Random,
-    /// Not soon: the system gives these pages up before others.
-    Cold,
-    /// Not any more by this process: they leave its page tables and resident set, and stay in the page cache.
-    Release,
 }
 
 /// Bytes that outlive the call that handed them out.

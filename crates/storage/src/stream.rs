@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use memmap2::MmapMut;
 
+use crate::advice::Advice;
 use crate::error::StorageError;
 use crate::os;
-use crate::storage::{Advice, Storage};
+use crate::storage::Storage;
 
 /// Everything streams in multiples of this: pages, and what direct reads want addresses and offsets to be a multiple of.
 const ALIGN_BYTES: u64 = 4096;

@@ -11,8 +11,8 @@ pub(crate) use super::unix::{
     stdin_is_pipe_or_file,
 };
 use super::unix::{advise_pages, faults, lock as lock_present, memlock_limit, pages_of};
-use crate::process::Snapshot;
-use crate::storage::Advice;
+use crate::advice::Advice;
+use crate::snapshot::Snapshot;
 
 /// A line `Key:   123 kB` of a /proc file, in bytes.
 pub(crate) fn kib_line(text: &str, key: &str) -> Option<u64> {

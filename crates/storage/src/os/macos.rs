@@ -7,8 +7,8 @@ pub(crate) use super::unix::{
     read_at, resident_bytes, stdin_is_pipe_or_file,
 };
 use super::unix::{advise_pages, faults};
-use crate::process::Snapshot;
-use crate::storage::Advice;
+use crate::advice::Advice;
+use crate::snapshot::Snapshot;
 
 pub(crate) fn snapshot() -> Snapshot {
     let (minor_faults, major_faults) = faults();

@@ -4,8 +4,8 @@ use std::fs::{File, Metadata};
 
 #[cfg(unix)]
 pub(crate) use super::unix::{Anonymous, anonymous, file_id, irregular_kind, read_at, stdin_is_pipe_or_file};
-use crate::process::Snapshot;
-use crate::storage::Advice;
+use crate::advice::Advice;
+use crate::snapshot::Snapshot;
 
 /// The file's place moves, so reads take turns.
 #[cfg(not(unix))]

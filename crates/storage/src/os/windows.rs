@@ -19,8 +19,8 @@ use windows_sys::Win32::System::ProcessStatus::{
 use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
 use windows_sys::Win32::System::Threading::GetCurrentProcess;
 
-use crate::process::Snapshot;
-use crate::storage::Advice;
+use crate::advice::Advice;
+use crate::snapshot::Snapshot;
 
 const PAGE_BYTES: usize = 4096;
 
