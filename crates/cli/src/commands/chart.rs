@@ -1,6 +1,6 @@
 //! The picture of a comparison: two groups of bars, time and memory, as SVG.
 
-use super::compare::Row;
+use super::cost::Row;
 use std::fmt::Write;
 
 const LABEL_WIDTH: f64 = 110.0;
@@ -101,7 +101,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::compare::Figures;
+    use crate::commands::cost::Figures;
     use crate::resolve::Mode;
 
     fn row(mode: Mode, load_ms: f64, result_ok: bool) -> Row {

@@ -3,6 +3,7 @@
 pub mod bench;
 mod chart;
 pub mod compare;
+mod cost;
 pub mod inspect;
 pub mod pack;
 mod parts;

@@ -4,4 +4,5 @@ mod chat_goldens;
 mod common;
 mod detokenizer;
 mod hostile;
+mod none_goldens;
 mod token_goldens;

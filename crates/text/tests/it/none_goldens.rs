@@ -6,7 +6,7 @@ use serde_json::Value;
 
 #[test]
 fn none_and_undefined_are_what_they_are_in_python() {
-    let goldens: Value = serde_json::from_str(include_str!("goldens/none.json")).unwrap();
+    let goldens: Value = serde_json::from_str(include_str!("../goldens/none.json")).unwrap();
     let context = goldens["context"].as_object().unwrap();
     let mut failures = Vec::new();
     let rows = goldens["rows"].as_array().unwrap();
