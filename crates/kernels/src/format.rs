@@ -5,6 +5,7 @@
 //! Scales are products of an 11-bit (f16) and a small integer, so they are exact in f32, and so is `scale * q`.
 
 use half::f16;
+use modelembed_gguf::TensorType;
 
 /// The largest block, in elements.
 pub(crate) const MAX_BLOCK: usize = 256;
@@ -41,6 +42,14 @@ macro_rules! for_each_format {
     };
 }
 pub(crate) use for_each_format;
+
+/// Whether kernels decode this type: a quantised one of the list, or floats.
+pub(crate) fn is_known(ty: TensorType) -> bool {
+    macro_rules! quantised {
+        ($($f:ident),*) => { matches!(ty, $(TensorType::$f)|*) };
+    }
+    matches!(ty, TensorType::F32 | TensorType::F16 | TensorType::BF16) || for_each_format!(quantised)
+}
 
 fn f16_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
@@ -254,8 +263,6 @@ impl Format for Q6_K {
 
 #[cfg(test)]
 mod tests {
-    use modelembed_gguf::TensorType;
-
     use super::*;
 
     #[test]

@@ -21,6 +21,7 @@ mod avx2;
 #[allow(clippy::needless_range_loop, reason = "as for AVX2")]
 mod avx512;
 mod format;
+mod functions;
 mod isa;
 mod matrix;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use modelembed_gguf::TensorType;
 
-use crate::table::Kernels;
+use crate::format;
 
 /// A weight matrix where the file holds it: `rows` rows of `k` elements, each row a run of blocks.
 ///
@@ -26,7 +26,7 @@ impl<'a> MatRef<'a> {
     pub fn new(ty: TensorType, data: &'a [u8], rows: usize, k: usize) -> Option<MatRef<'a>> {
         let row_bytes = ty.row_bytes(k)?;
         let fits = k > 0 && row_bytes.checked_mul(rows)? == data.len();
-        (fits && Kernels::supports(ty)).then_some(MatRef { ty, data, rows, k, row_bytes })
+        (fits && format::is_known(ty)).then_some(MatRef { ty, data, rows, k, row_bytes })
     }
 
     /// How the elements are stored.

@@ -16,8 +16,8 @@
 use std::mem::MaybeUninit;
 
 use crate::ahead;
+use crate::functions::DotArgs;
 use crate::matrix::{ActLayout, Output};
-use crate::table::DotArgs;
 
 /// Room for the panels of one strip: in a second-level cache of 256 KiB it leaves half for the columns.
 const STRIP_BYTES: usize = 128 << 10;

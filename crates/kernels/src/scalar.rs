@@ -6,8 +6,8 @@ use half::{bf16, f16};
 use modelembed_gguf::TensorType;
 
 use crate::format::{self, Decoded, Format, MAX_BLOCK, for_each_format};
+use crate::functions::{Dequantize, DotArgs, MAX_COLS, MatrixFns, PANEL_COLS, RowDots};
 use crate::matrix::{ACT_BLOCK, ActKind, ActLayout};
-use crate::table::{Dequantize, DotArgs, MAX_COLS, MatrixFns, PANEL_COLS, RowDots};
 
 pub(crate) static MATRIX: MatrixFns = MatrixFns {
     quantize: |l, x, out| quantize(l, x, out),

@@ -6,13 +6,13 @@ use std::mem::MaybeUninit;
 use super::dot::Dot;
 use super::rows::{Blocks8, Format8, Head, MAX_HEADS, ROWS, RUN, Width};
 use crate::ahead;
+use crate::functions::DotArgs;
 use crate::matrix::ActLayout;
-use crate::table::DotArgs;
 
 /// Columns that are computed together.
 const COLS: usize = 2;
 
-/// See [`crate::table::RowDots`].
+/// See [`crate::functions::RowDots`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn row_dots<F: Format8, D: Dot>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
     let (n_rows, col_bytes) = (args.n_rows, args.layout.col_bytes());

@@ -5,9 +5,9 @@
 use std::arch::x86_64::*;
 
 use super::rows::{Format8, Head, MAX_HEADS, ROWS, RUN, Width, transpose};
+use crate::functions::DotArgs;
 use crate::matrix::Strided;
 use crate::panel::{self, Panel, PanelRows, TileCols};
-use crate::table::DotArgs;
 
 /// Elements that are turned into f32 at a time.
 pub(crate) const CHUNK: usize = 256;
@@ -143,7 +143,7 @@ float_format!(
     |p| f32::from_bits(u32::from(p.cast::<u16>().read_unaligned()) << 16)
 );
 
-/// See [`crate::table::Dequantize`].
+/// See [`crate::functions::Dequantize`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn dequantize<R: ReadF32>(blocks: &[u8], out: &mut [f32]) {
     assert_eq!(blocks.len(), R::bytes(out.len()));
@@ -157,7 +157,7 @@ pub(super) unsafe fn dequantize<R: ReadF32>(blocks: &[u8], out: &mut [f32]) {
     }
 }
 
-/// See [`crate::table::RowDots`]: the panel serves any number of columns.
+/// See [`crate::functions::RowDots`]: the panel serves any number of columns.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn row_dots<R: ReadF32>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
     // SAFETY: the caller's duties are handed on.

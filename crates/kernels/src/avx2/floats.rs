@@ -8,12 +8,12 @@ use std::arch::x86_64::*;
 use super::exact::{Float8, SUM};
 use super::rows::ROWS;
 use crate::ahead;
-use crate::table::DotArgs;
+use crate::functions::DotArgs;
 
 /// Columns that are computed together.
 const COLS: usize = 4;
 
-/// See [`crate::table::RowDots`].
+/// See [`crate::functions::RowDots`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn row_dots<F: Float8>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
     let distance = ahead::distance(ROWS * args.row_bytes);

@@ -23,8 +23,8 @@ mod rows;
 use modelembed_gguf::TensorType;
 
 use crate::format::for_each_format;
+use crate::functions::{Dequantize, MatrixFns, PANEL_COLS, PanelMul, RowDots};
 use crate::matrix::ActKind;
-use crate::table::{Dequantize, MatrixFns, PANEL_COLS, PanelMul, RowDots};
 
 pub(crate) static AVX2: MatrixFns = MatrixFns {
     quantize: quantize::quantize,

@@ -11,14 +11,14 @@ use super::panel::Quantised;
 use super::rows::lane_sums;
 use super::step::{Format, ROWS, RUN, RUNS, load};
 use crate::ahead;
+use crate::functions::DotArgs;
 use crate::matrix::ActLayout;
 use crate::panel;
-use crate::table::DotArgs;
 
 /// Rows that are read side by side.
 type Rows = [*const u8; ROWS];
 
-/// See [`crate::table::RowDots`].
+/// See [`crate::functions::RowDots`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
 pub(super) unsafe fn row_dots<F: Format>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
     let (n_rows, col_bytes) = (args.n_rows, args.layout.col_bytes());

@@ -27,8 +27,8 @@ use modelembed_gguf::TensorType;
 
 use crate::avx2;
 use crate::format::for_each_format;
+use crate::functions::{MatrixFns, PanelMul, RowDots};
 use crate::matrix::ActKind;
-use crate::table::{MatrixFns, PanelMul, RowDots};
 use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 

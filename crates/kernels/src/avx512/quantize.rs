@@ -9,7 +9,7 @@ use crate::scalar::{MIN_AMAX, act_scale};
 /// Runs whose scales fill a register.
 const GROUP: usize = 16;
 
-/// See [`crate::table::Quantize`].
+/// See [`crate::functions::Quantize`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
 pub(super) unsafe fn quantize(layout: ActLayout, x: &[f32], out: &mut [u8]) {
     assert!(x.len() == layout.k() && out.len() >= layout.col_bytes());

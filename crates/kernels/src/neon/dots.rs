@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 
 use super::dot::Dot;
 use super::rows::{Blocks4, Format4, Head, MAX_HEADS, ROWS, RUN};
+use crate::functions::DotArgs;
 use crate::matrix::ActLayout;
-use crate::table::DotArgs;
 
 /// Columns that are computed together: their sums of four rows, a register each at most, leave room for weights.
 pub(super) const COLS: usize = 4;
@@ -26,7 +26,7 @@ pub(super) unsafe trait RunSums {
     ) -> [[int32x4_t; 2]; NC];
 }
 
-/// See [`crate::table::RowDots`]. `One` serves a single column, `Few` several.
+/// See [`crate::functions::RowDots`]. `One` serves a single column, `Few` several.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn row_dots<F: Format4, One: RunSums, Few: RunSums>(
     args: &DotArgs<'_>,

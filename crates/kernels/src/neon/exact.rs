@@ -5,9 +5,9 @@
 use std::arch::aarch64::*;
 
 use super::rows::{Format4, Head, MAX_HEADS, ROWS, RUN, f16x4, transpose, widen};
+use crate::functions::DotArgs;
 use crate::matrix::Strided;
 use crate::panel::{self, Panel, PanelRows, TileCols};
-use crate::table::DotArgs;
 use crate::vector::f16x4_to_f32;
 
 /// Elements that are turned into f32 at a time.
@@ -109,7 +109,7 @@ float_format!(Bf16, 2, |p| vreinterpretq_f32_u32(vshll_n_u16::<16>(vreinterpret_
     f32::from_bits(u32::from(p.cast::<u16>().read_unaligned()) << 16)
 });
 
-/// See [`crate::table::Dequantize`].
+/// See [`crate::functions::Dequantize`].
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn dequantize<R: ReadF32>(blocks: &[u8], out: &mut [f32]) {
     assert_eq!(blocks.len(), R::bytes(out.len()));
@@ -123,7 +123,7 @@ pub(super) unsafe fn dequantize<R: ReadF32>(blocks: &[u8], out: &mut [f32]) {
     }
 }
 
-/// See [`crate::table::RowDots`]: the panel serves any number of columns.
+/// See [`crate::functions::RowDots`]: the panel serves any number of columns.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn row_dots<R: ReadF32>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
     // SAFETY: the caller's duties are handed on.

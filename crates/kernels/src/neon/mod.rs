@@ -29,8 +29,8 @@ mod smmla;
 use modelembed_gguf::TensorType;
 
 use crate::format::for_each_format;
+use crate::functions::{Dequantize, MatrixFns, PANEL_COLS, PanelMul, RowDots};
 use crate::matrix::ActKind;
-use crate::table::{Dequantize, MatrixFns, PANEL_COLS, PanelMul, RowDots};
 
 pub(crate) static NEON: MatrixFns = MatrixFns {
     quantize: quantize::quantize,

@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 use crate::matrix::{ACT_BLOCK, ActLayout};
 use crate::scalar::act_scale;
 
-/// See [`crate::table::Quantize`].
+/// See [`crate::functions::Quantize`].
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn quantize(layout: ActLayout, x: &[f32], out: &mut [u8]) {
     assert!(x.len() == layout.k() && out.len() >= layout.col_bytes());
