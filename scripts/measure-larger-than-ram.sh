@@ -1,10 +1,13 @@
 #!/bin/sh
-# Decodes with a model that is larger than what a memory control group (version 1) allows, and prints what part of the bound
-# 1 / max(M / memory bandwidth, (M - P) / direct-read bandwidth) that is: M bytes of weights a token, P of them in memory. The
-# disk is measured before and after, by `dd` with one request of 1 MB under way and, where STREAM_SPEED names a build of
-# `crates/storage/examples/stream_speed.rs`, by the streaming code itself with nothing computed beside it. Beside it llama.cpp,
-# where a Python with llama-cpp-python is given: mapped, and as it is by default, with weights copied to another layout. Needs root.
-#   STREAM_SPEED=target/release/examples/stream_speed scripts/measure-larger-than-ram.sh BINARY MODEL LIMIT_MIB [PYTHON]
+# Decodes with a model that is larger than what a memory control group (version 1) allows, and
+# prints what part of the bound 1 / max(M / memory bandwidth, (M - P) / direct-read bandwidth) that
+# is: M bytes of weights a token, P of them in memory. The disk is measured before and after, by
+# `dd` with one request of 1 MB under way and, where STREAM_SPEED names a build of
+# `crates/storage/examples/stream_speed.rs`, by the streaming code itself with nothing computed
+# beside it. Beside it llama.cpp, where a Python with llama-cpp-python is given: mapped, and as it
+# is by default, with weights copied to another layout. Needs root.
+#   STREAM_SPEED=target/release/examples/stream_speed \
+#       scripts/measure-larger-than-ram.sh BINARY MODEL LIMIT_MIB [PYTHON]
 set -eu
 binary=$1 model=$2 limit=$3 python=${4:-}
 group=/sys/fs/cgroup/memory/modelembed-$$
@@ -15,7 +18,8 @@ echo $((limit << 20)) > "$group/memory.limit_in_bytes"
 evict() { "$binary" evict -model "$model" >/dev/null; }
 inside() { sh -c 'echo $$ > "$0/cgroup.procs"; exec "$@"' "$group" "$@"; }
 number() { grep -oE "\"$1\": ?\[?[0-9.]+" "$result" | tail -1 | grep -oE '[0-9.]+$'; }
-# GB/s: the processor reading memory (of three short measurements the best), dd, and streaming (by a ring, past the cache).
+# GB/s: the processor reading memory (of three short measurements the best), dd, and streaming (by a
+# ring, past the cache).
 memory() { for _ in 1 2 3; do "$binary" inspect -model "$model" | grep -oE 'memory reads [0-9.]+' | cut -d' ' -f3; done | sort -n | tail -1; }
 dd_speed() { dd if="$model" of=/dev/null bs=1M count=400 iflag=direct 2>&1 | awk 'END { for (i = 1; i <= NF; i++) if ($i == "s,") print $1 / $(i - 1) / 1e9 }'; }
 stream_speed() { [ -z "${STREAM_SPEED:-}" ] && echo 0 || "$STREAM_SPEED" "$model" 1 | awk '$1 == "io_uring" && $2 == "direct" { print $3 / 1e3 }'; }

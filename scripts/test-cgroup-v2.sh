@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Runs a model that is larger than what a memory control group of version 2 allows: test-cgroup-v2.sh [BINARY [MODEL]]
+# Runs a model that is larger than what a memory control group of version 2 allows:
+# test-cgroup-v2.sh [BINARY [MODEL]]
 #
-# Where version 1 holds the memory controller, as on the machines that this was written on, version 2 cannot be tried; so this boots
-# Debian's kernel in a virtual machine (emulated: no rights and no support of the processor are needed, and no speed is measured)
-# with nothing but a shell, the program and the model in it. What is checked there stands in scripts/cgroup-v2/init.sh. Takes a minute.
-# Needs Debian on x86-64; installs qemu-system-x86 and busybox-static (which replaces busybox), as root, and downloads a kernel.
+# Where version 1 holds the memory controller, as on the machines that this was written on, version
+# 2 cannot be tried; so this boots Debian's kernel in a virtual machine (emulated: no rights and no
+# support of the processor are needed, and no speed is measured) with nothing but a shell, the
+# program and the model in it. What is checked there stands in scripts/cgroup-v2/init.sh. Takes a
+# minute. Needs Debian on x86-64; installs qemu-system-x86 and busybox-static (which replaces
+# busybox), as root, and downloads a kernel.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=${1:-build/bin/modelembed} model=${2:-models/SmolLM2-135M-Instruct.Q4_1.gguf}
@@ -39,7 +42,8 @@ say "unpacking $kernel"
 (cd "$work" && apt-get -qq download "$kernel" && dpkg -x "$kernel"_*.deb kernel) ||
     die "$kernel could not be downloaded (see above; old package lists are renewed by apt-get update)"
 
-# What the machine boots from memory: shell, modules for its disk, and the libraries of what runs there.
+# What the machine boots from memory: shell, modules for its disk, and the libraries of what runs
+# there.
 root=$work/root
 mkdir -p "$root"/{bin,modules,proc,sys,dev,disk}
 cp "$(command -v busybox)" "$root/bin/busybox"

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Builds and tests for other systems from Debian on x86-64: test-cross.sh [aarch64|windows|macos]...   (default: all three)
+# Builds and tests for other systems from Debian on x86-64: test-cross.sh [aarch64|windows|macos]...
+# (default: all three)
 #
-#   aarch64   Linux on 64-bit Arm: lints, and all tests under qemu; the kernels' once more on CPUs with fewer instructions
-#   windows   Windows on x86-64 (GNU ABI): lints, and all tests under wine
-#   macos     macOS on Apple silicon: lints, which type-check everything. It is neither linked nor run
+#   aarch64 Linux on 64-bit Arm: lints, and all tests under qemu; the kernels' once more on CPUs
+#   with fewer instructions windows Windows on x86-64 (GNU ABI): lints, and all tests under wine
+#   macos macOS on Apple silicon: lints, which type-check everything. It is neither linked nor run
 #
-# Several GB of compilers are installed at the first run (scripts/cross/setup.sh, as root on Debian). Real models are left out: qemu
-# takes a twentieth to an eightieth of the machine's speed. What none of this can show stands in docs/platforms.md.
+# Several GB of compilers are installed at the first run (scripts/cross/setup.sh, as root on
+# Debian). Real models are left out: qemu takes a twentieth to an eightieth of the machine's speed.
+# What none of this can show stands in docs/platforms.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/cross/env.sh
@@ -41,7 +43,8 @@ for target in "${targets[@]}"; do
     case $target in
         aarch64)
             lint "$AARCH64"
-            # Says to the tests that qemu, not the kernel, answers some questions about memory and system calls.
+            # Says to the tests that qemu, not the kernel, answers some questions about memory and
+            # system calls.
             export MODELEMBED_EMULATED=1
             run_tests "$AARCH64"
             # qemu raises SIGILL for an instruction that the CPU it plays does not have.
@@ -52,7 +55,8 @@ for target in "${targets[@]}"; do
             ;;
         windows)
             unset MODELEMBED_EMULATED
-            # Without thread-local storage of the system, clippy 1.96 takes a constant initializer for one that is not.
+            # Without thread-local storage of the system, clippy 1.96 takes a constant initializer
+            # for one that is not.
             lint "$WINDOWS" -A clippy::missing-const-for-thread-local
             run_tests "$WINDOWS"
             ;;

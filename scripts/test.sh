@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must pass: format, lints, tests (with both real models), documentation, and the demo of the release build.
+# Everything that must pass: format, lints, tests (with both real models), documentation, and the
+# demo of the release build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,7 +27,8 @@ scripts/fetch-model.sh all
 export MODELEMBED_MODELS=$PWD/models MODELEMBED_REQUIRE_MODELS=1
 
 step "software GPU"
-# A GPU made of software, for the kernels' tests; where it could be installed, a test that does not find it fails.
+# A GPU made of software, for the kernels' tests; where it could be installed, a test that does not
+# find it fails.
 export NODEVICE_SELECT=1 # Mesa's own layer has nothing to choose and would warn
 has_vulkan() { dpkg -s mesa-vulkan-drivers libvulkan1 >/dev/null 2>&1; }
 if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] && ! has_vulkan; then

@@ -1,4 +1,5 @@
-//! Any bytes as a program with a model: what is found lies within the file; a manifest with a right hash, but any numbers, too.
+//! Any bytes as a program with a model: what is found lies within the file; a manifest with a right
+//! hash, but any numbers, too.
 #![no_main]
 
 use std::io::Cursor;

@@ -13,7 +13,8 @@ fuzz_target!(|bytes: &[u8]| {
         Err(Error::HeaderTruncated { .. }) => panic!("asks for more of a whole file"),
         Err(e) => assert!(!e.to_string().contains(|c: char| c.is_control()), "{e:?}"),
     }
-    // Read piece by piece, as a caller without the whole file at hand does: the outcome must be the same.
+    // Read piece by piece, as a caller without the whole file at hand does: the outcome must be the
+    // same.
     let mut have = bytes.len().min(64);
     let pieces = loop {
         match Gguf::parse(&bytes[..have], len) {

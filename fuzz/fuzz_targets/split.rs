@@ -1,5 +1,6 @@
-//! Any bytes as the files of a split model, put together as the program does it, from whichever of them it is given: files that a
-//! small program in the input writes and then spoils, and files cut out of the input itself.
+//! Any bytes as the files of a split model, put together as the program does it, from whichever of
+//! them it is given: files that a small program in the input writes and then spoils, and files cut
+//! out of the input itself.
 #![no_main]
 
 use std::collections::HashSet;

@@ -1,4 +1,5 @@
-//! Any text as a chat template: it renders or fails within its budget, and an error shows no control characters.
+//! Any text as a chat template: it renders or fails within its budget, and an error shows no
+//! control characters.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! Any vocabulary and any text: ids are below the vocabulary's size, pieces can be asked for, the stream is UTF-8.
+//! Any vocabulary and any text: ids are below the vocabulary's size, pieces can be asked for, the
+//! stream is UTF-8.
 #![no_main]
 
 use std::sync::Arc;

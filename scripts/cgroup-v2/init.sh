@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The first program of the virtual machine of scripts/test-cgroup-v2.sh, which starts all others. Prints a few lines for each
-# check, and at the end "all checks passed" if they did.
+# The first program of the virtual machine of scripts/test-cgroup-v2.sh, which starts all others.
+# Prints a few lines for each check, and at the end "all checks passed" if they did.
 /bin/busybox --install -s /bin
 export PATH=/bin
 mkdir scratch && cd scratch
@@ -36,8 +36,9 @@ group() {
     while [ $# -gt 0 ]; do echo "$2" >"$folder/$1"; shift 2; done
 }
 
-# check NAME GROUP LIMIT_MB VERDICT COMMAND...: a run in the group says the same text as one without limits; it streams, or fits, as
-# VERDICT says; it is not killed, its peak is within the limit, and next to nothing is read twice through the page cache.
+# check NAME GROUP LIMIT_MB VERDICT COMMAND...: a run in the group says the same text as one without
+# limits; it streams, or fits, as VERDICT says; it is not killed, its peak is within the limit, and
+# next to nothing is read twice through the page cache.
 check() {
     name=$1 folder=$groups/$2 limit=$3 verdict=$4
     shift 4
@@ -75,7 +76,8 @@ cat reference
 group max memory.max 100M
 check "memory.max" max 100 streams generate
 group high memory.high 100M
-# Above this a group is slowed down until it has given pages up; a few MB above are its pages before that.
+# Above this a group is slowed down until it has given pages up; a few MB above are its pages before
+# that.
 check "memory.high" high 104 streams generate
 group parent memory.max 100M
 echo +memory >$groups/parent/cgroup.subtree_control

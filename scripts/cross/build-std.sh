@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Compiles Rust's standard library for targets that Debian has no package of: build-std.sh TRIPLE...
-# It is put where the packaged compiler looks for it, so that the project itself needs no unstable option (and `#![feature]` stays refused).
+# It is put where the packaged compiler looks for it, so that the project itself needs no unstable
+# option (and `#![feature]` stays refused).
 set -euo pipefail
 
 rustc=/usr/bin/rustc

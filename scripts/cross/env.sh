@@ -1,5 +1,5 @@
-# Sourced by the scripts beside it: compilers, linkers and runners of the three targets. Not in .cargo/config.toml, where a native
-# aarch64 or Windows build would find them too.
+# Sourced by the scripts beside it: compilers, linkers and runners of the three targets. Not in
+# .cargo/config.toml, where a native aarch64 or Windows build would find them too.
 AARCH64=aarch64-unknown-linux-gnu
 WINDOWS=x86_64-pc-windows-gnu
 MACOS=aarch64-apple-darwin

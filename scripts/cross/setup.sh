@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Installs what scripts/test-cross.sh needs: setup.sh [aarch64|windows|macos]...   (default: all three)
+# Installs what scripts/test-cross.sh needs: setup.sh [aarch64|windows|macos]... (default: all
+# three)
 #
-# The compiler is Debian's own rustc (package rustc-web), linked into rustup as toolchain "debian"; the default toolchain stays as it is.
-# Its standard library for aarch64 is a package; for Windows and macOS it is compiled here, once, from the packaged source.
-# Each step looks first whether its result is there already, so a second run takes seconds and needs no rights.
+# The compiler is Debian's own rustc (package rustc-web), linked into rustup as toolchain "debian";
+# the default toolchain stays as it is. Its standard library for aarch64 is a package; for Windows
+# and macOS it is compiled here, once, from the packaged source. Each step looks first whether its
+# result is there already, so a second run takes seconds and needs no rights.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/env.sh"
@@ -48,8 +50,8 @@ link_toolchain() {
     rustup toolchain list | grep -q '^debian' || rustup toolchain link debian /usr
 }
 
-# The package of the arm64 standard library is unpacked, not installed: installing it would pull an arm64 LLVM. Its version must be the
-# compiler's to the letter.
+# The package of the arm64 standard library is unpacked, not installed: installing it would pull an
+# arm64 LLVM. Its version must be the compiler's to the letter.
 unpack_aarch64_std() {
     local version stamp directory
     version=$(dpkg-query -W -f '${Version}' rustc-web)
@@ -66,7 +68,8 @@ unpack_aarch64_std() {
     echo "$version" >"$stamp"
 }
 
-# Tests start the program that they test; the kernel then has to know that aarch64 programs are qemu's.
+# Tests start the program that they test; the kernel then has to know that aarch64 programs are
+# qemu's.
 register_qemu() {
     local binfmt=/proc/sys/fs/binfmt_misc
     [ ! -e $binfmt/qemu-aarch64 ] || return 0

@@ -1,4 +1,5 @@
-//! Prints how fast this machine reads memory: `cargo run --release -p modelembed --example bandwidth -- [threads]`
+//! Prints how fast this machine reads memory:
+//! `cargo run --release -p modelembed --example bandwidth -- [threads]`
 
 fn main() {
     let threads = std::env::args().nth(1).map_or(1, |n| n.parse().expect("a number of threads"));

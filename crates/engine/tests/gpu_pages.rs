@@ -1,5 +1,5 @@
-//! Copying a model to a GPU leaves no pages of its file in the process. A binary of its own, since other tests would map files
-//! meanwhile.
+//! Copying a model to a GPU leaves no pages of its file in the process. A binary of its own, since
+//! other tests would map files meanwhile.
 #![cfg(all(feature = "gpu", target_os = "linux"))]
 
 #[path = "it/common.rs"]

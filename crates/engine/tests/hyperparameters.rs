@@ -1,6 +1,6 @@
-//! Every number of the metadata that becomes a size, a divisor or an angle, with every value that such numbers go wrong with:
-//! a model or an error, never a panic, and no memory that the file does not pay for. One test in a binary of its own, since the
-//! counter counts the whole process.
+//! Every number of the metadata that becomes a size, a divisor or an angle, with every value that
+//! such numbers go wrong with: a model or an error, never a panic, and no memory that the file does
+//! not pay for. One test in a binary of its own, since the counter counts the whole process.
 
 #[path = "it/common.rs"]
 mod common;
@@ -61,7 +61,8 @@ fn nasty_values() -> Vec<GgufValue> {
     out
 }
 
-/// Loads, and if that works evaluates a few tokens in a small context and makes room for the one that the metadata names.
+/// Loads, and if that works evaluates a few tokens in a small context and makes room for the one
+/// that the metadata names.
 fn outcome(path: &std::path::Path) -> Result<(), String> {
     let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
     let model = Model::load(path, &options, &mut |_| ControlFlow::Continue(())).map_err(|e| e.to_string())?;
@@ -69,7 +70,8 @@ fn outcome(path: &std::path::Path) -> Result<(), String> {
     let open = |ctx_tokens| Session::new(&model, SessionOptions { ctx_tokens, ..SessionOptions::default() });
     let logits = open(Some(4)).and_then(|mut session| Ok(session.eval(&ids)?.len())).map_err(|e| e.to_string())?;
     assert_eq!(logits, model.n_vocab());
-    // qemu keeps 6 MiB of records for each GiB that is reserved, touched or not (measured): terabytes are out of its reach.
+    // qemu keeps 6 MiB of records for each GiB that is reserved, touched or not (measured):
+    // terabytes are out of its reach.
     if is_emulated() {
         return Ok(());
     }
@@ -105,7 +107,8 @@ fn every_hyper_parameter_with_every_nasty_value() {
                 }
                 match outcome {
                     Ok(()) => accepted += 1,
-                    // What is wrong may be a key, a tensor that has no such shape, or a context that no memory holds.
+                    // What is wrong may be a key, a tensor that has no such shape, or a context
+                    // that no memory holds.
                     Err(e) if [&*prefix, "tensor ", "context of ", "reserve"].iter().any(|word| e.contains(word)) => {
                         refused += 1;
                         if e.contains(|c: char| c.is_control()) || e.len() > 400 {

@@ -1,4 +1,5 @@
-//! Models that are opened and closed leave nothing behind. A program of its own: other tests would open files meanwhile.
+//! Models that are opened and closed leave nothing behind. A program of its own: other tests would
+//! open files meanwhile.
 #![cfg(target_os = "linux")]
 
 use std::ops::ControlFlow;

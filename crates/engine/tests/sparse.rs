@@ -45,7 +45,8 @@ fn a_hundred_gigabytes_open_without_being_read() {
     assert!(read < 16 * MIB, "{read} bytes read");
     assert!(cached_bytes(&files) < 16 * MIB, "{} bytes in the cache", cached_bytes(&files));
 
-    // Ready for a prompt: a few windows are filled past the cache, and nothing is read of all the rest.
+    // Ready for a prompt: a few windows are filled past the cache, and nothing is read of all the
+    // rest.
     let model = Model::load(&path, &options, &mut |_| Continue(())).unwrap();
     assert_eq!(model.plan().verdict, Verdict::Streams, "{}", model.plan());
     let streamed = model.stream_stats().expect("it streams").read_bytes;

@@ -1,4 +1,5 @@
-//! A decoded token allocates nothing. One test in a binary of its own: the counter counts the whole process.
+//! A decoded token allocates nothing. One test in a binary of its own: the counter counts the whole
+//! process.
 
 #[path = "it/common.rs"]
 mod common;
@@ -52,8 +53,8 @@ fn a_decoded_token_allocates_nothing() {
             // The first token sets up what is set up once.
             let mut next = sampler.sample(session.eval(&ids).expect("evaluates"));
             next = sampler.sample(session.eval(&[next]).expect("evaluates"));
-            // Threads that start late (the model's prefetching, a worker of the pool) allocate within some window, once; what a
-            // token allocates is there in every window.
+            // Threads that start late (the model's prefetching, a worker of the pool) allocate
+            // within some window, once; what a token allocates is there in every window.
             let windows = [(); 4].map(|()| {
                 let before = CountingAllocator::total_bytes();
                 for _ in 0..16 {

@@ -10,7 +10,8 @@ use crate::tensor_type::TensorType;
 const MAX_NAME_BYTES: u64 = 63;
 /// Most dimensions that the format has.
 const MAX_DIMS: u32 = 4;
-/// A directory entry: length of the name, one byte of it, number of dimensions, one dimension, type, offset.
+/// A directory entry: length of the name, one byte of it, number of dimensions, one dimension,
+/// type, offset.
 const MIN_TENSOR_BYTES: usize = 8 + 1 + 4 + 8 + 4 + 8;
 
 /// One tensor of the directory. Its extent lies within the file.
@@ -20,13 +21,15 @@ pub struct TensorInfo {
     pub name: String,
     /// How elements are stored.
     pub ty: TensorType,
-    /// Elements along each dimension, innermost (row length) first; one to four, none of them 0, their product within `i64`.
+    /// Elements along each dimension, innermost (row length) first; one to four, none of them 0,
+    /// their product within `i64`.
     pub dims: Vec<u64>,
     /// First byte, from the start of its file.
     pub offset: u64,
     /// Length in bytes.
     pub n_bytes: u64,
-    /// Which file of a split model holds it, from 0; known once its files are [joined](crate::split::join).
+    /// Which file of a split model holds it, from 0; known once its files are
+    /// [joined](crate::split::join).
     pub shard: u16,
 }
 

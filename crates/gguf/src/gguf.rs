@@ -16,7 +16,8 @@ const ALIGNMENT_KEY: &str = "general.alignment";
 
 /// A parsed header. Owns keys, scalars and strings; arrays stay in the file.
 ///
-/// Its memory is bounded by four times the header's length and one megabyte, whatever the header says.
+/// Its memory is bounded by four times the header's length and one megabyte, whatever the header
+/// says.
 #[derive(Debug)]
 pub struct Gguf {
     version: u32,
@@ -26,10 +27,12 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Parses a header. `header` holds the file's first bytes (or all of them), `file_bytes` is the file's length.
+    /// Parses a header. `header` holds the file's first bytes (or all of them), `file_bytes` is the
+    /// file's length.
     ///
     /// # Errors
-    /// [`Error::HeaderTruncated`] if a longer prefix of the file is needed; any other error is the file's fault.
+    /// [`Error::HeaderTruncated`] if a longer prefix of the file is needed; any other error is the
+    /// file's fault.
     pub fn parse(header: &[u8], file_bytes: u64) -> Result<Gguf> {
         let mut r = Reader::new(header, file_bytes);
         let version = version(&mut r)?;
@@ -51,7 +54,8 @@ impl Gguf {
         self.alignment
     }
 
-    /// First byte after the header and its padding. May lie beyond the end of a file without tensors.
+    /// First byte after the header and its padding. May lie beyond the end of a file without
+    /// tensors.
     pub fn data_offset(&self) -> u64 {
         self.directory.data_offset
     }
@@ -190,7 +194,8 @@ impl Gguf {
 
 fn version(r: &mut Reader<'_>) -> Result<u32> {
     const MAGIC: &[u8; 4] = b"GGUF";
-    // Of a shorter file, what there is: it may be no GGUF file at all rather than one that was cut off.
+    // Of a shorter file, what there is: it may be no GGUF file at all rather than one that was cut
+    // off.
     let seen = r.clone().take(r.file_bytes().min(MAGIC.len() as u64), "the magic number")?;
     if !MAGIC.starts_with(seen) {
         return Err(Error::Magic { seen: seen.to_vec() });

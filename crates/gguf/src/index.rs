@@ -1,4 +1,5 @@
-//! Finds an entry of a table by its name in a binary search: four bytes an entry, no copy of the names.
+//! Finds an entry of a table by its name in a binary search: four bytes an entry, no copy of the
+//! names.
 
 /// Numbers of a table's entries, sorted by their names.
 #[derive(Debug)]

@@ -10,9 +10,11 @@ use crate::value::{Array, Value, ValueType};
 
 /// Longest key that the format allows.
 const MAX_KEY_BYTES: u64 = (1 << 16) - 1;
-/// A whole tokenizer.json (33 MB for 262,144 tokens) may be stored as one string; strings are copied, so there is a limit.
+/// A whole tokenizer.json (33 MB for 262,144 tokens) may be stored as one string; strings are
+/// copied, so there is a limit.
 const MAX_STRING_BYTES: u64 = 256 << 20;
-/// Real files have some fifty pairs. The limit keeps the table of pairs small beside the file that they were read from.
+/// Real files have some fifty pairs. The limit keeps the table of pairs small beside the file that
+/// they were read from.
 const MAX_PAIRS: u64 = 1 << 16;
 /// A key-value pair: length of the key, one byte of it, type, one byte of value.
 const MIN_PAIR_BYTES: usize = 8 + 1 + 4 + 1;
@@ -136,8 +138,8 @@ fn array(r: &mut Reader<'_>, key: &str) -> Result<Array> {
     }
 }
 
-/// Walks over strings and notes where each begins. This is the loop that half a million tokens and merges go through:
-/// it touches only the length fields and allocates once.
+/// Walks over strings and notes where each begins. This is the loop that half a million tokens and
+/// merges go through: it touches only the length fields and allocates once.
 fn string_starts(r: &mut Reader<'_>, len: u64, key: &str) -> Result<Arc<[u32]>> {
     let (bytes, base) = (r.bytes(), r.offset());
     let mut starts: Vec<u32> = Vec::with_capacity((len as usize).min(r.at_hand() / 8));
@@ -156,7 +158,8 @@ fn string_starts(r: &mut Reader<'_>, len: u64, key: &str) -> Result<Arc<[u32]>> 
         at += 8 + n as usize;
     }
     r.take((at - base) as u64, key)?;
-    // A string that goes beyond the bytes at hand: the reader knows whether the file or only the prefix ends there.
+    // A string that goes beyond the bytes at hand: the reader knows whether the file or only the
+    // prefix ends there.
     for _ in starts.len() as u64..len {
         r.string(key)?;
     }

@@ -97,7 +97,8 @@ impl<'a> Reader<'a> {
         self.take(n, what)
     }
 
-    /// A string's bytes, unless its length is above `most_bytes`: then that length, and nothing is read or asked for.
+    /// A string's bytes, unless its length is above `most_bytes`: then that length, and nothing is
+    /// read or asked for.
     pub(crate) fn string_up_to(&mut self, most_bytes: u64, what: &str) -> Result<Result<&'a [u8], u64>> {
         let n = self.u64(what)?;
         if n > most_bytes && n <= self.remaining() { Ok(Err(n)) } else { self.take(n, what).map(Ok) }

@@ -1,7 +1,7 @@
 //! Models split over several files: their names, and whether the files belong together.
 //!
-//! Names count from 1 (`model-00001-of-00003.gguf`), the key `split.no` counts from 0; the first file holds the
-//! model's metadata, every file the directory of its own tensors.
+//! Names count from 1 (`model-00001-of-00003.gguf`), the key `split.no` counts from 0; the first
+//! file holds the model's metadata, every file the directory of its own tensors.
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -74,9 +74,10 @@ impl Gguf {
     }
 }
 
-/// Opens all files of the model that `named` is one of, in order of their numbers; a model that was not split is that file alone.
-/// `open` opens the file of a number (from 1) and a name, in the folder of the named one; `gguf` looks at the header of an opened one.
-/// Names come from `file_name` alone, never from metadata.
+/// Opens all files of the model that `named` is one of, in order of their numbers; a model that was
+/// not split is that file alone. `open` opens the file of a number (from 1) and a name, in the
+/// folder of the named one; `gguf` looks at the header of an opened one. Names come from
+/// `file_name` alone, never from metadata.
 ///
 /// # Errors
 /// A file name that is not what the metadata asks for; whatever `open` fails with.
@@ -105,12 +106,12 @@ pub fn open_all<F, E: From<Error>>(
     Ok(files)
 }
 
-/// Joins the directories of all files of a model, given in order of their numbers: each tensor learns in which of them it is. One
-/// unsplit file is the simple case.
+/// Joins the directories of all files of a model, given in order of their numbers: each tensor
+/// learns in which of them it is. One unsplit file is the simple case.
 ///
 /// # Errors
-/// Files that are missing, out of order or of another model, a tensor that stands in two files, or a total that is not the
-/// one that the metadata gives.
+/// Files that are missing, out of order or of another model, a tensor that stands in two files, or
+/// a total that is not the one that the metadata gives.
 pub fn join(files: &mut [&mut Gguf]) -> Result<()> {
     let n_files = files.len();
     if n_files == 0 || n_files > MAX_FILES as usize {

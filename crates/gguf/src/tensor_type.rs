@@ -101,7 +101,8 @@ impl TensorType {
         TABLE.iter().map(|r| r.ty)
     }
 
-    /// The type with this id in a GGUF tensor directory; `None` for ids that are unknown or were removed.
+    /// The type with this id in a GGUF tensor directory; `None` for ids that are unknown or were
+    /// removed.
     pub fn from_id(id: u32) -> Option<TensorType> {
         TABLE.iter().find(|r| r.id == id).map(|r| r.ty)
     }
@@ -150,8 +151,9 @@ impl TensorType {
         self.row().block_bytes
     }
 
-    /// Where the f16 scales and minimums of a block are, in bytes from its start. For F16 that is the element itself. `None` for
-    /// types whose scales are not f16 or whose blocks this project does not compute with.
+    /// Where the f16 scales and minimums of a block are, in bytes from its start. For F16 that is
+    /// the element itself. `None` for types whose scales are not f16 or whose blocks this project
+    /// does not compute with.
     pub fn f16_fields(self) -> Option<&'static [usize]> {
         Some(match self {
             TensorType::F16 | TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[0],
@@ -163,7 +165,8 @@ impl TensorType {
         })
     }
 
-    /// Bytes of a row of `k` elements; `None` where `k` is not a whole number of blocks or the size overflows.
+    /// Bytes of a row of `k` elements; `None` where `k` is not a whole number of blocks or the size
+    /// overflows.
     pub fn row_bytes(self, k: usize) -> Option<usize> {
         let blocks = k / self.block_len();
         if k.is_multiple_of(self.block_len()) { blocks.checked_mul(self.block_bytes()) } else { None }

@@ -1,4 +1,5 @@
-//! Metadata values. Scalars and strings are copied out of the file; arrays stay there, found by offsets.
+//! Metadata values. Scalars and strings are copied out of the file; arrays stay there, found by
+//! offsets.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The other direction: the header of a GGUF file, written. Tensors' bytes follow it; whoever has them writes them.
+//! The other direction: the header of a GGUF file, written. Tensors' bytes follow it; whoever has
+//! them writes them.
 //!
 //! Nothing is checked, so that tests can write bad files too.
 
@@ -21,7 +22,8 @@ pub enum GgufValue {
     String(Vec<u8>),
     /// Type of the elements, which an empty array has too, and the elements.
     Array(ValueType, Vec<GgufValue>),
-    /// Type and number of the elements, and all of them as they stand in a file: for arrays that come from another file.
+    /// Type and number of the elements, and all of them as they stand in a file: for arrays that
+    /// come from another file.
     EncodedArray(ValueType, u64, Vec<u8>),
     U64(u64),
     I64(i64),
@@ -47,7 +49,8 @@ impl GgufValue {
         }
     }
 
-    /// Appends the value without its type, as a file has it: this is how elements of a [`GgufValue::EncodedArray`] are made.
+    /// Appends the value without its type, as a file has it: this is how elements of a
+    /// [`GgufValue::EncodedArray`] are made.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             GgufValue::U8(v) => out.push(*v),
@@ -113,8 +116,9 @@ struct Entry {
 
 /// Everything of a GGUF file before its tensors: the counts, metadata and directory.
 ///
-/// [`HeaderWriter::build`] gives the header's bytes, padded to where the first tensor begins. The tensors' bytes follow in
-/// order, each padded with zeros to a multiple of the alignment ([`HeaderWriter::padding`]).
+/// [`HeaderWriter::build`] gives the header's bytes, padded to where the first tensor begins. The
+/// tensors' bytes follow in order, each padded with zeros to a multiple of the alignment
+/// ([`HeaderWriter::padding`]).
 #[derive(Clone, Debug)]
 pub struct HeaderWriter {
     /// Number of the format's version.
@@ -132,7 +136,8 @@ impl Default for HeaderWriter {
 }
 
 impl HeaderWriter {
-    /// Aligns tensors to this many bytes (not 0) and says so in `general.alignment`, which becomes the next pair.
+    /// Aligns tensors to this many bytes (not 0) and says so in `general.alignment`, which becomes
+    /// the next pair.
     pub fn alignment(&mut self, alignment: u32) {
         self.alignment = alignment.into();
         self.pair("general.alignment", alignment);
@@ -148,7 +153,8 @@ impl HeaderWriter {
         self.tensors.push(Entry { name: name.to_owned(), ty, dims: dims.to_vec(), n_bytes });
     }
 
-    /// Zeros between `n_bytes` bytes (the file so far, or a tensor) and the next multiple of the alignment.
+    /// Zeros between `n_bytes` bytes (the file so far, or a tensor) and the next multiple of the
+    /// alignment.
     pub fn padding(&self, n_bytes: u64) -> usize {
         (n_bytes.next_multiple_of(self.alignment) - n_bytes) as usize
     }

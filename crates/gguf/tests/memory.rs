@@ -1,5 +1,5 @@
-//! The parser's memory is bounded by the header that it was given, whatever the header says: one test in a binary of its own,
-//! since the counter counts the whole process.
+//! The parser's memory is bounded by the header that it was given, whatever the header says: one
+//! test in a binary of its own, since the counter counts the whole process.
 
 #[path = "it/raw.rs"]
 mod raw;
@@ -28,7 +28,8 @@ fn short_names(n: usize) -> impl Iterator<Item = String> {
     })
 }
 
-/// Files whose table entries cost most for the fewest bytes, and files that promise what they do not hold.
+/// Files whose table entries cost most for the fewest bytes, and files that promise what they do
+/// not hold.
 fn worst_cases() -> Vec<(&'static str, Vec<u8>, u64)> {
     const N: usize = 65_536;
     let far = 1 << 50;
@@ -43,7 +44,8 @@ fn worst_cases() -> Vec<(&'static str, Vec<u8>, u64)> {
     add("arrays of one string", whole(pairs(&|raw, key| raw.array(key, types::STRING, 1).string(b""))));
     let n = 1 << 20;
     add("empty strings of one array", whole(file(0, 1).array("k", types::STRING, n).zeros(8 * n as usize).0));
-    // The cheapest entries: one dimension, and offset 0 until the check of the extents refuses them.
+    // The cheapest entries: one dimension, and offset 0 until the check of the extents refuses
+    // them.
     let tensors = short_names(300_000).fold(file(300_000, 0), |raw, name| raw.tensor(&name, &[1], 24, 0));
     add("tensors of one byte", whole(tensors.0));
     let tensors = short_names(100_000).fold(file(100_000, 0), |raw, name| raw.tensor(&name, &[1; 4], 24, 0));
@@ -89,7 +91,8 @@ fn memory_is_bounded_by_the_header() {
     for (name, bytes, file_bytes) in &cases {
         let before = CountingAllocator::total_bytes();
         let parsed = Gguf::parse(bytes, *file_bytes);
-        // All that was handed out, given back or not: no less than the most that was held at a time.
+        // All that was handed out, given back or not: no less than the most that was held at a
+        // time.
         let used = CountingAllocator::total_bytes() - before;
         let bound = 4 * bytes.len() as u64 + (1 << 20);
         let outcome = parsed.map(|_| ()).map_err(|e| e.to_string());

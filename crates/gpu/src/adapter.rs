@@ -1,4 +1,4 @@
-//! Which graphics processor to use.
+//! Which GPU to use.
 
 use std::fmt;
 
@@ -102,7 +102,8 @@ pub(crate) fn find(choice: &Choice) -> Result<(AdapterInfo, wgpu::Adapter)> {
     }
 }
 
-/// Whether every kernel can run within an adapter's limits, those of bytes that steps are fitted to not counted.
+/// Whether every kernel can run within an adapter's limits, those of bytes that steps are fitted to
+/// not counted.
 ///
 /// # Errors
 /// The first that is too small.

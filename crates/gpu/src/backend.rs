@@ -7,7 +7,8 @@ use modelembed_terms::{Activation, CacheType, RopeStyle};
 
 use crate::error::Result;
 
-/// A weight matrix: `rows` rows of `k` elements as the file holds them. The buffer is at least [`Weight::buffer_bytes`] long.
+/// A weight matrix: `rows` rows of `k` elements as the file holds them. The buffer is at least
+/// [`Weight::buffer_bytes`] long.
 #[derive(Clone, Debug)]
 pub struct Weight<B> {
     /// Where the rows lie, from byte 0 on.
@@ -21,7 +22,8 @@ pub struct Weight<B> {
 }
 
 impl<B> Weight<B> {
-    /// Bytes that a buffer for `n_bytes` of weights must have: kernels read whole words, one beyond an unaligned end.
+    /// Bytes that a buffer for `n_bytes` of weights must have: kernels read whole words, one beyond
+    /// an unaligned end.
     pub fn buffer_bytes(n_bytes: u64) -> u64 {
         n_bytes.next_multiple_of(4) + 4
     }
@@ -67,10 +69,12 @@ pub struct KvCache<B> {
 pub enum Operand<B> {
     /// Columns of f32.
     Floats(Columns<B>),
-    /// Columns as [`Op::Quantize`] makes them, for weights that [`supports_int8`](crate::supports_int8).
+    /// Columns as [`Op::Quantize`] makes them, for weights that
+    /// [`supports_int8`](crate::supports_int8).
     Int8(Columns<B>),
-    /// Columns as [`Op::Halve`] makes them, for weights that [`supports_half`](crate::supports_half): [`WIDE_COLS`] or more on a
-    /// device that multiplies halves.
+    /// Columns as [`Op::Halve`] makes them, for weights that
+    /// [`supports_half`](crate::supports_half): [`WIDE_COLS`] or more on a device that multiplies
+    /// halves.
     Half(Columns<B>),
 }
 
@@ -93,10 +97,11 @@ pub const fn int8_words(len: usize) -> usize {
 pub enum Op<B> {
     /// `y[c] = w x[c] (+ bias)` for each column. The bias is f32, one for each row.
     MatMul { w: Weight<B>, bias: Option<B>, x: Operand<B>, y: Columns<B>, n_cols: usize },
-    /// Columns of `len` elements, a multiple of 32, as blocks of 32 pairs of 8-bit integers, which are as exact as 15
-    /// bits, and a scale: [`int8_words`] each.
+    /// Columns of `len` elements, a multiple of 32, as blocks of 32 pairs of 8-bit integers, which
+    /// are as exact as 15 bits, and a scale: [`int8_words`] each.
     Quantize { x: Columns<B>, y: Columns<B>, len: usize, n_cols: usize },
-    /// Columns of `len` elements, a multiple of 32, in half precision, by a power of two for each column: [`half_words`] each.
+    /// Columns of `len` elements, a multiple of 32, in half precision, by a power of two for each
+    /// column: [`half_words`] each.
     Halve { x: Columns<B>, y: Columns<B>, len: usize, n_cols: usize },
     /// `y = x / sqrt(mean(x^2) + eps) * weight` for each vector of `len` elements; `y` may be `x`.
     RmsNorm { x: Vectors<B>, y: Columns<B>, weight: B, len: usize, eps: f32, n_cols: usize },
@@ -104,11 +109,13 @@ pub enum Op<B> {
     Add { acc: Columns<B>, x: Columns<B>, len: usize },
     /// `gate = act(gate) * up`, likewise.
     ActMul { gate: Columns<B>, up: Columns<B>, len: usize, act: Activation },
-    /// Turns the first `2 * pairs` elements of each of `heads` heads. Angles: (n_cols, 2, pairs), cosines and then sines.
+    /// Turns the first `2 * pairs` elements of each of `heads` heads. Angles: (n_cols, 2, pairs),
+    /// cosines and then sines.
     Rope { x: Columns<B>, angles: B, heads: usize, head_dim: usize, pairs: usize, style: RopeStyle, n_cols: usize },
     /// Puts the columns' keys (or values) at `pos..pos + n_cols`.
     Store { x: Columns<B>, cache: KvCache<B>, pos: usize, n_cols: usize },
-    /// `y = softmax(scale * q k) v` for `heads` query heads; column `c` sees the last `window` of `0..=pos + c`.
+    /// `y = softmax(scale * q k) v` for `heads` query heads; column `c` sees the last `window` of
+    /// `0..=pos + c`.
     Attend {
         q: Columns<B>,
         k: KvCache<B>,
@@ -120,14 +127,17 @@ pub enum Op<B> {
         scale: f32,
         n_cols: usize,
     },
-    /// Moves positions `from..from + n` down to `to`; `temp` is as large as the cache's buffer. Keys come with angles (2, pairs)
-    /// and the number of pairs, by which each is turned; values are moved as they are.
+    /// Moves positions `from..from + n` down to `to`; `temp` is as large as the cache's buffer.
+    /// Keys come with angles (2, pairs) and the number of pairs, by which each is turned; values
+    /// are moved as they are.
     Shift { cache: KvCache<B>, temp: B, turn: Option<(B, usize, RopeStyle)>, from: usize, to: usize, n: usize },
-    /// The index (u32) of each column's greatest element of `len`, the first of equals; a NaN never wins.
+    /// The index (u32) of each column's greatest element of `len`, the first of equals; a NaN never
+    /// wins.
     ArgMax { x: Columns<B>, len: usize, n_cols: usize, out: B },
-    /// The [`TOP_K`] greatest elements of each column of `len`, in order: pairs of words in `out`, column `c` from word
-    /// `c * 2 * TOP_K` on. The second word is the index; the first orders as the element does and is 0 for a NaN. Of equals the lower
-    /// index comes first; beyond the column's end stands (0, u32::MAX). `temp` has [`top_k_temp_bytes`].
+    /// The [`TOP_K`] greatest elements of each column of `len`, in order: pairs of words in `out`,
+    /// column `c` from word `c * 2 * TOP_K` on. The second word is the index; the first orders as
+    /// the element does and is 0 for a NaN. Of equals the lower index comes first; beyond the
+    /// column's end stands (0, u32::MAX). `temp` has [`top_k_temp_bytes`].
     TopK { x: Columns<B>, len: usize, n_cols: usize, temp: B, out: B },
     /// `out[c][i] = x[c][indices[i]]`, words, for `n` indices (u32).
     Gather { x: Columns<B>, indices: B, n: usize, n_cols: usize, out: Columns<B> },
@@ -158,7 +168,8 @@ pub trait Backend {
     /// More than the device has or allows.
     fn alloc(&self, what: &str, len_bytes: u64) -> Result<Self::Buffer>;
 
-    /// Copies bytes into a buffer, `offset` being a multiple of 4. What lies in the rest of the last word is lost.
+    /// Copies bytes into a buffer, `offset` being a multiple of 4. What lies in the rest of the
+    /// last word is lost.
     ///
     /// # Errors
     /// Whatever the device refuses.
@@ -173,8 +184,8 @@ pub trait Backend {
     /// From now on [`busy`](Self::busy) tells how long steps take, where the device has a clock.
     fn measure(&self);
 
-    /// How long the device computed since [`measure`](Self::measure), by its own clock; waits for all steps. `None` where it has
-    /// no clock, or nobody wanted to know.
+    /// How long the device computed since [`measure`](Self::measure), by its own clock; waits for
+    /// all steps. `None` where it has no clock, or nobody wanted to know.
     ///
     /// # Errors
     /// Whatever the device refused.
@@ -192,7 +203,8 @@ pub trait Backend {
     /// Whatever the device refuses, now or of the steps before.
     fn run(&self, ops: &[Op<Self::Buffer>]) -> Result<()>;
 
-    /// Waits for all steps, then copies bytes out of a buffer; offset and length are multiples of 4.
+    /// Waits for all steps, then copies bytes out of a buffer; offset and length are multiples
+    /// of 4.
     ///
     /// # Errors
     /// Whatever the device refused.

@@ -2,8 +2,9 @@
 
 use modelembed_terms::CacheType;
 
-/// Bytes of one head's key or value on a device, a multiple of 4; `None` if such a head cannot be stored. Integers of 16 bits,
-/// which the CPU's kernels alone multiply, are kept as halves. Of a head in Q8_0 blocks first come all integers, then all scales.
+/// Bytes of one head's key or value on a device, a multiple of 4; `None` if such a head cannot be
+/// stored. Integers of 16 bits, which the CPU's kernels alone multiply, are kept as halves. Of a
+/// head in Q8_0 blocks first come all integers, then all scales.
 pub fn cache_row_bytes(ty: CacheType, head_dim: usize) -> Option<u64> {
     let bytes = match ty {
         CacheType::I16 | CacheType::F16 if head_dim.is_multiple_of(2) => head_dim.checked_mul(2)?,

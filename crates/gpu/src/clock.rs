@@ -1,4 +1,5 @@
-//! How long the device computed, by its own clock: a time stamp before and one after each run of steps.
+//! How long the device computed, by its own clock: a time stamp before and one after each run of
+//! steps.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -63,7 +64,8 @@ impl Stamps {
         })
     }
 
-    /// How long the device computed so far. Waits until it has ended all that it was given; `wait` does that.
+    /// How long the device computed so far. Waits until it has ended all that it was given; `wait`
+    /// does that.
     pub(crate) fn read(
         &mut self,
         device: &wgpu::Device,

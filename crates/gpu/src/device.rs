@@ -1,4 +1,5 @@
-//! The backend over the graphics library: memory, kernels compiled when first needed, and every error as a value.
+//! The backend over the graphics library: memory, kernels compiled when first needed, and every
+//! error as a value.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,19 +19,21 @@ use crate::poll::poll;
 use crate::self_test;
 use crate::upload::{self, Ring};
 
-/// How a device is opened. Besides the choice these are for tests, which put weak devices' bounds on strong ones.
+/// How a device is opened. Besides the choice these are for tests, which put weak devices' bounds
+/// on strong ones.
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
     /// Which adapter.
     pub choice: Choice,
     /// Bytes that all buffers may take together; `None` leaves it to the driver.
     pub budget_bytes: Option<u64>,
-    /// Bytes that may be written into all buffers together, as on drivers that promise memory before they have it; `None` leaves
-    /// it to the driver.
+    /// Bytes that may be written into all buffers together, as on drivers that promise memory
+    /// before they have it; `None` leaves it to the driver.
     pub filled_bytes: Option<u64>,
     /// Bytes of writes after which the device is lost; `None` leaves it to the device.
     pub lost_after_bytes: Option<u64>,
-    /// Lists of steps, those of opening not counted, after which the device is lost; `None` leaves it to the device.
+    /// Lists of steps, those of opening not counted, after which the device is lost; `None` leaves
+    /// it to the device.
     pub lost_after_runs: Option<u64>,
     /// Bytes that the threads of a workgroup may share; `None` takes what the adapter allows.
     pub max_workgroup_bytes: Option<u32>,
@@ -42,12 +45,14 @@ pub struct GpuOptions {
     pub subgroups: Option<bool>,
     /// Multiply 8-bit integers, or do without; `None` does on all devices but software.
     pub int8: Option<bool>,
-    /// Multiply halves, or do without; `None` does where the adapter can, on all devices but software.
+    /// Multiply halves, or do without; `None` does where the adapter can, on all devices but
+    /// software.
     pub f16: Option<bool>,
-    /// Use matrix units, or do without; `None` does where the adapter has them, on all devices but software and those of a maker
-    /// whose drivers are known to crash.
+    /// Use matrix units, or do without; `None` does where the adapter has them, on all devices but
+    /// software and those of a maker whose drivers are known to crash.
     pub matrix: Option<bool>,
-    /// Threads that share a row of a matrix-vector product, a power of two up to 64; `None` chooses.
+    /// Threads that share a row of a matrix-vector product, a power of two up to 64; `None`
+    /// chooses.
     pub lanes: Option<u32>,
 }
 
@@ -128,8 +133,8 @@ pub struct Gpu {
 /// The maker whose drivers are known to crash on matrix units, or to compute something else.
 const INTEL: u32 = 0x8086;
 
-/// Matrix units of halves with f32 sums, as they can be used on an adapter; `None` where it has none, or too little of what
-/// they need besides.
+/// Matrix units of halves with f32 sums, as they can be used on an adapter; `None` where it has
+/// none, or too little of what they need besides.
 fn matrix_units(adapter: &wgpu::Adapter, has: &wgpu::Limits) -> Option<MatrixUnits> {
     use wgpu::{CooperativeScalarType as Scalar, Features};
     let needs = Features::EXPERIMENTAL_COOPERATIVE_MATRIX | Features::SHADER_F16 | Features::SUBGROUP;
@@ -272,7 +277,8 @@ impl Gpu {
 
     /// Does without whatever gives wrong results.
     fn choose_tier(&mut self) -> Result<()> {
-        // A kernel that the driver does not take is as good as one that is wrong; a lost device is not.
+        // A kernel that the driver does not take is as good as one that is wrong; a lost device is
+        // not.
         let passes = |gpu: &Gpu, input: Input, rows: usize, n_cols: usize| match self_test::passes(
             gpu,
             input,
@@ -317,7 +323,8 @@ impl Gpu {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Gives the device up: whatever is asked of it from now on is [`Error::Lost`], as when it is unplugged.
+    /// Gives the device up: whatever is asked of it from now on is [`Error::Lost`], as when it is
+    /// unplugged.
     pub fn give_up(&self) {
         self.device.destroy();
         lock(&self.fault).get_or_insert(Fault::Lost("it was given up".into()));
@@ -533,7 +540,8 @@ impl Backend for Gpu {
             }
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        // Held until the list is handed over: another thread's list must not write its parameters in between.
+        // Held until the list is handed over: another thread's list must not write its parameters
+        // in between.
         let mut slot = lock(&self.params);
         let params_buffer = self.grown(&mut slot, params.len() as u64, usage);
         self.queue.write_buffer(&params_buffer, 0, &params);

@@ -1,4 +1,5 @@
-//! From steps to dispatches: which kernel, with which parameters, over which parts of which buffers.
+//! From steps to dispatches: which kernel, with which parameters, over which parts of which
+//! buffers.
 
 use std::ops::Range;
 
@@ -159,7 +160,8 @@ impl<'a, B> Encoder<'a, B> {
         self.push(kernel, p, [&acc.buffer, &x.buffer], grid(len.div_ceil(GROUP)))
     }
 
-    /// Pass after pass, each over the pairs that the one before left in one of two places, until one run is left.
+    /// Pass after pass, each over the pairs that the one before left in one of two places, until
+    /// one run is left.
     fn top_k(&mut self, x: &'a Columns<B>, len: usize, n_cols: usize, temp: &'a B, out: &'a B) -> Result<()> {
         let words = |runs: usize| 2 * runs * TOP_K;
         let second_place = n_cols * words(len.div_ceil(TOP_K_RUN));
@@ -252,7 +254,8 @@ impl<'a, B> Encoder<'a, B> {
         Ok(())
     }
 
-    /// A cache in parts of as many heads as a binding holds: all of them, or some that begin where a binding may.
+    /// A cache in parts of as many heads as a binding holds: all of them, or some that begin where
+    /// a binding may.
     fn parts(&self, cache: &KvCache<B>) -> Result<Vec<CachePart>> {
         let head_bytes = cache.capacity as u64 * row_bytes(cache)?;
         let most = (self.limits.max_binding_bytes / head_bytes).min(cache.heads as u64);
@@ -292,7 +295,8 @@ impl<'a, B> Encoder<'a, B> {
         let row_bytes = w.ty.row_bytes(w.k).filter(|_| supports(w.ty));
         let row_bytes = row_bytes.ok_or_else(|| Error::Unsupported(format!("{} rows of {}", w.ty, w.k)))?;
         let kernel = self.product(w.ty, input, n_cols);
-        // A slice begins up to an alignment before its first row and may read a word beyond its last.
+        // A slice begins up to an alignment before its first row and may read a word beyond its
+        // last.
         let room = self.limits.max_binding_bytes.saturating_sub(self.limits.offset_alignment + 8);
         let slice_rows = room as usize / row_bytes;
         if slice_rows == 0 {

@@ -1,4 +1,4 @@
-/// Why something could not be done on a graphics processor.
+/// Why something could not be done on a GPU.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

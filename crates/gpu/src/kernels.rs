@@ -134,18 +134,20 @@ pub fn supports(ty: TensorType) -> bool {
     TYPES.contains(&ty)
 }
 
-/// Whether weights of this type can be multiplied with blocks of 8-bit integers: those that are such integers and scales.
+/// Whether weights of this type can be multiplied with blocks of 8-bit integers: those that are
+/// such integers and scales.
 pub fn supports_int8(ty: TensorType) -> bool {
     supports(ty) && !matches!(ty, TensorType::F32 | TensorType::F16 | TensorType::BF16)
 }
 
-/// Whether weights of this type can be multiplied with columns in half precision: those within its range, which is wide enough for
-/// scales that are halves and small integers.
+/// Whether weights of this type can be multiplied with columns in half precision: those within its
+/// range, which is wide enough for scales that are halves and small integers.
 pub fn supports_half(ty: TensorType) -> bool {
     supports(ty) && !matches!(ty, TensorType::F32 | TensorType::BF16)
 }
 
-/// The section `name` of a file whose sections begin with `//# name`, with what stands before the first and after a `//#` alone.
+/// The section `name` of a file whose sections begin with `//# name`, with what stands before the
+/// first and after a `//#` alone.
 fn section(file: &str, name: &str) -> String {
     let mut out = String::new();
     let mut inside = true;

@@ -1,11 +1,13 @@
-//! Tensors and kernels on a graphics processor, behind a small interface.
+//! Tensors and kernels on a GPU, behind a small interface.
 //!
-//! - [`Backend`] is what an engine needs: buffers, uploads, and lists of steps ([`Op`]) that run in order. Ops are plain data; no
-//!   type of the graphics library leaves this crate.
-//! - [`Gpu`] is the backend over Vulkan, Metal and Direct3D 12. [`adapters`] lists what there is, [`Gpu::open`] chooses.
+//! - [`Backend`] is what an engine needs: buffers, uploads, and lists of steps ([`Op`]) that run in
+//!   order. Ops are plain data; no type of the graphics library leaves this crate.
+//! - [`Gpu`] is the backend over Vulkan, Metal and Direct3D 12. [`adapters`] lists what there is,
+//!   [`Gpu::open`] chooses.
 //! - `wgsl/` holds the kernels. They read weight blocks as the model file holds them.
 //!
-//! Whatever goes wrong on a device, a lost one or memory that it does not have included, is an [`Error`].
+//! Whatever goes wrong on a device, a lost one or memory that it does not have included, is an
+//! [`Error`].
 #![deny(unsafe_code)]
 
 mod adapter;

@@ -26,7 +26,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Whether columns of many that meet `ty` weights of `k` elements a row are best [halves](crate::Operand::Half).
+    /// Whether columns of many that meet `ty` weights of `k` elements a row are best
+    /// [halves](crate::Operand::Half).
     pub fn prefers_half(&self, ty: TensorType, k: usize) -> bool {
         let has_int8 = self.int8 && supports_int8(ty);
         supports_half(ty) && k.is_multiple_of(32) && (self.matrix.is_some() || self.f16 && !has_int8)

@@ -1,5 +1,5 @@
-//! Waiting for a device. The graphics library panics where a driver reports the loss of the device to it while it waits; here
-//! that is an error like any other.
+//! Waiting for a device. The graphics library panics where a driver reports the loss of the device
+//! to it while it waits; here that is an error like any other.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -23,8 +23,8 @@ pub(crate) fn poll(device: &wgpu::Device, until: wgpu::PollType) -> Result<()> {
     }
 }
 
-/// What `f` returns, or what it panics with; the panic is not printed. The library holds no lock where it panics and has marked the
-/// device as lost by then, so nothing is left half done.
+/// What `f` returns, or what it panics with; the panic is not printed. The library holds no lock
+/// where it panics and has marked the device as lost by then, so nothing is left half done.
 fn caught<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

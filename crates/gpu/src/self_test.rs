@@ -1,5 +1,5 @@
-//! Whether a device's faster kernels compute what they should: drivers have lied about what they can do. A small product is
-//! computed with them and compared with plain arithmetic here.
+//! Whether a device's faster kernels compute what they should: drivers have lied about what they
+//! can do. A small product is computed with them and compared with plain arithmetic here.
 
 use modelembed_gguf::TensorType;
 
@@ -11,11 +11,12 @@ const K: usize = 96;
 /// Rounding of f32 is a thousandth of this, of elements up to 127 and 96 of them.
 const BOUND: f64 = 0.05;
 
-/// What rounding of four products as halves may come to besides, of sums up to 254, which halves hold to 1 / 8.
+/// What rounding of four products as halves may come to besides, of sums up to 254, which halves
+/// hold to 1 / 8.
 const BOUND_OF_HALVES: f64 = 2.0;
 
-/// Multiplies a Q8_0 matrix of some rows with some columns as `gpu` is set, with matrix units or without. True if the products are
-/// right.
+/// Multiplies a Q8_0 matrix of some rows with some columns as `gpu` is set, with matrix units or
+/// without. True if the products are right.
 pub(crate) fn passes<G: Backend>(gpu: &G, input: Input, has_matrix: bool, rows: usize, n_cols: usize) -> Result<bool> {
     let mut state = 1u32;
     let mut next = || {
@@ -23,7 +24,8 @@ pub(crate) fn passes<G: Backend>(gpu: &G, input: Input, has_matrix: bool, rows: 
         (state >> 24) as u8 as i8
     };
     let quants: Vec<i8> = (0..rows * K).map(|_| next()).collect();
-    // Multiples of 1 / 127, and 1 in each block: 8-bit integers hold them without loss. So do halves multiples of 1 / 128.
+    // Multiples of 1 / 127, and 1 in each block: 8-bit integers hold them without loss. So do
+    // halves multiples of 1 / 128.
     let unit = if input == Input::Half { 128.0 } else { 127.0 };
     let x: Vec<f32> =
         (0..n_cols * K).map(|i| if i % 32 == 0 { 1.0 } else { f32::from(next().max(-127)) / unit }).collect();

@@ -1,5 +1,5 @@
-//! Copying much into the device's memory through little of the host's: a ring of buffers that both see. While the device takes
-//! the bytes of one, the next is filled.
+//! Copying much into the device's memory through little of the host's: a ring of buffers that both
+//! see. While the device takes the bytes of one, the next is filled.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,9 +1,12 @@
-//! Measures row-dots: GB/s of weights and GMAC/s, for each type, instruction set and number of columns, on one thread.
+//! Measures row-dots: GB/s of weights and GMAC/s, for each type, instruction set and number of
+//! columns, on one thread.
 //!
-//! `cargo run --release -p modelembed-kernels --example dots -- [type=Q4_K] [isa=avx2] [cols=1] [k=2048] [mb=256] [exact]`
+//! `cargo run --release -p modelembed-kernels --example dots --
+//! [type=Q4_K] [isa=avx2] [cols=1] [k=2048] [mb=256] [exact]`
 //!
-//! Two matrices: one that fits a second-level cache (256 KiB) and one that does not fit any (256 MB). Each figure is the best of several
-//! passes. Weights are random bits, which cost the same as real ones.
+//! Two matrices: one that fits a second-level cache (256 KiB) and one that does not fit any (256
+//! MB). Each figure is the best of several passes. Weights are random bits, which cost the same as
+//! real ones.
 
 use std::time::Instant;
 
@@ -37,8 +40,8 @@ fn options() -> Options {
     options
 }
 
-/// Bytes that make finite weights in every format, none of them so small that products become subnormal numbers, for which processors
-/// stop. (Other bytes would need the layouts.)
+/// Bytes that make finite weights in every format, none of them so small that products become
+/// subnormal numbers, for which processors stop. (Other bytes would need the layouts.)
 fn weights(len: usize) -> Vec<u8> {
     let mut state = 1u32;
     let mut next = || {
@@ -78,7 +81,8 @@ fn main() {
         let x: Vec<f32> = (0..k).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
         for kernels in Kernels::all().filter(|t| options.isa.is_none_or(|want| want == t.isa())) {
             for cols in options.cols.map_or(vec![1, 2, 4, 8, 64], |cols| vec![cols]) {
-                // 64-byte aligned, as an engine's buffers are: misaligned 32-byte loads cross cache lines.
+                // 64-byte aligned, as an engine's buffers are: misaligned 32-byte loads cross cache
+                // lines.
                 let mut acts = vec![0u8; cols * layout.col_bytes() + 63];
                 let start = acts.as_ptr().align_offset(64);
                 let acts = &mut acts[start..][..cols * layout.col_bytes()];

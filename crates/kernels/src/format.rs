@@ -1,8 +1,9 @@
 //! What the bytes of each block format mean: the definition that every kernel is tested against.
 //!
-//! Layouts are those of GGUF's reference implementation (`ggml-common.h`, `dequantize_row_*` in `ggml-quants.c`). A block is
-//! integers `q` and, for each sub-block of 16 or 32 of them, a `scale` and an `offset`: an element is `scale * q + offset`.
-//! Scales are products of an 11-bit (f16) and a small integer, so they are exact in f32, and so is `scale * q`.
+//! Layouts are those of GGUF's reference implementation (`ggml-common.h`, `dequantize_row_*` in
+//! `ggml-quants.c`). A block is integers `q` and, for each sub-block of 16 or 32 of them, a `scale`
+//! and an `offset`: an element is `scale * q + offset`. Scales are products of an 11-bit (f16) and
+//! a small integer, so they are exact in f32, and so is `scale * q`.
 
 use half::f16;
 use modelembed_gguf::TensorType;
@@ -31,7 +32,8 @@ pub(crate) trait Format {
     const BYTES: usize;
     /// Elements that share a scale: 16 or 32.
     const SUB: usize;
-    /// Fills the first `LEN` integers and the first `LEN / SUB` scales and offsets from `BYTES` bytes.
+    /// Fills the first `LEN` integers and the first `LEN / SUB` scales and offsets from `BYTES`
+    /// bytes.
     fn decode(block: &[u8], out: &mut Decoded);
 }
 
@@ -141,8 +143,9 @@ impl Format for Q8_0 {
     }
 }
 
-/// 16 sub-blocks of 16 2-bit q: q * d * (4-bit scale) - dmin * (4-bit minimum).
-/// 16 B of scale (low) and minimum (high) | 64 B of q: in each half, shift `2s` of 32 bytes gives elements `32s..` | f16 d | f16 dmin.
+/// 16 sub-blocks of 16 2-bit q: q * d * (4-bit scale) - dmin * (4-bit minimum). 16 B of scale (low)
+/// and minimum (high) | 64 B of q: in each half, shift `2s` of 32 bytes gives elements `32s..` |
+/// f16 d | f16 dmin.
 #[allow(non_camel_case_types, reason = "the format's own name")]
 pub(crate) struct Q2_K;
 impl Format for Q2_K {
@@ -162,8 +165,8 @@ impl Format for Q2_K {
     }
 }
 
-/// 16 sub-blocks of 16 3-bit (q - 4) * d * (6-bit scale - 32).
-/// 32 B of third bits (bit `i / 32` of byte `i % 32`) | 64 B of the low two bits, as in Q2_K | 12 B of scales | f16 d.
+/// 16 sub-blocks of 16 3-bit (q - 4) * d * (6-bit scale - 32). 32 B of third bits (bit `i / 32` of
+/// byte `i % 32`) | 64 B of the low two bits, as in Q2_K | 12 B of scales | f16 d.
 #[allow(non_camel_case_types, reason = "the format's own name")]
 pub(crate) struct Q3_K;
 impl Format for Q3_K {
@@ -204,8 +207,8 @@ fn scales_and_mins(block: &[u8], out: &mut Decoded) {
     }
 }
 
-/// 8 sub-blocks of 32 4-bit q: q * d * (6-bit scale) - dmin * (6-bit minimum).
-/// f16 d | f16 dmin | 12 B of scales and minimums | 128 B of q: 32 bytes hold two sub-blocks, low then high.
+/// 8 sub-blocks of 32 4-bit q: q * d * (6-bit scale) - dmin * (6-bit minimum). f16 d | f16 dmin |
+/// 12 B of scales and minimums | 128 B of q: 32 bytes hold two sub-blocks, low then high.
 #[allow(non_camel_case_types, reason = "the format's own name")]
 pub(crate) struct Q4_K;
 impl Format for Q4_K {
@@ -237,9 +240,9 @@ impl Format for Q5_K {
     }
 }
 
-/// 16 sub-blocks of 16 6-bit (q - 32) * d * (signed 8-bit scale).
-/// In each half of 128: 64 B of low nibbles (elements 0..64 low, 64..128 high) and 32 B of the upper two bits (shift `2s` gives elements
-/// `32s..`). 128 B of the first | 64 B of the second | 16 scales | f16 d.
+/// 16 sub-blocks of 16 6-bit (q - 32) * d * (signed 8-bit scale). In each half of 128: 64 B of low
+/// nibbles (elements 0..64 low, 64..128 high) and 32 B of the upper two bits (shift `2s` gives
+/// elements `32s..`). 128 B of the first | 64 B of the second | 16 scales | f16 d.
 #[allow(non_camel_case_types, reason = "the format's own name")]
 pub(crate) struct Q6_K;
 impl Format for Q6_K {

@@ -12,13 +12,15 @@ pub enum Isa {
     Avx2,
     /// The same with AVX-VNNI (Intel's client CPUs since Alder Lake, AMD since Zen 5).
     AvxVnni,
-    /// x86-64 with AVX-512 F, BW, DQ, VL, VNNI, VBMI and with GFNI (Intel since Ice Lake, AMD since Zen 4).
+    /// x86-64 with AVX-512 F, BW, DQ, VL, VNNI, VBMI and with GFNI (Intel since Ice Lake, AMD since
+    /// Zen 4).
     Avx512,
     /// 64-bit Arm: NEON (Advanced SIMD), which all of them have.
     Neon,
     /// 64-bit Arm with the dot-product instructions (Cortex since 2018, Apple since the M1).
     Dotprod,
-    /// The same with the 8-bit matrix instructions (Neoverse since the V1, Cortex since 2021, Apple since the M2).
+    /// The same with the 8-bit matrix instructions (Neoverse since the V1, Cortex since 2021, Apple
+    /// since the M2).
     I8mm,
 }
 

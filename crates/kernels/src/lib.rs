@@ -1,16 +1,17 @@
 //! Quantised matrix products and vector maths, for each instruction set that a CPU may have.
 //!
-//! Weights are read where the model file holds them: a [`MatRef`] is a checked view of a tensor's bytes, and no kernel
-//! wants them in another order. Activations are quantised once per distinct input into one format that serves every
-//! weight type ([`ActLayout`]), so that projections of the same input share the work even if their types differ.
+//! Weights are read where the model file holds them: a [`MatRef`] is a checked view of a tensor's
+//! bytes, and no kernel wants them in another order. Activations are quantised once per distinct
+//! input into one format that serves every weight type ([`ActLayout`]), so that projections of the
+//! same input share the work even if their types differ.
 //!
-//! - [`Kernels`] is a table of functions for one [`Isa`]. Only [`Kernels::all`], [`Kernels::best`] and
-//!   [`Kernels::by_isa`] hand one out, so holding one proves that this CPU can run it.
+//! - [`Kernels`] is a table of functions for one [`Isa`]. Only [`Kernels::all`], [`Kernels::best`]
+//!   and [`Kernels::by_isa`] hand one out, so holding one proves that this CPU can run it.
 //! - `scalar` defines every format; the other tables are tested against it.
 //! - `vector` is the f32 side: norms, rotary embedding, gated activations, attention.
 //!
-//! Nothing here starts threads, allocates or logs. Bad *data* (any bytes in a weight block, NaN activations) gives bad
-//! numbers, never a panic; mismatched *shapes* are a caller's bug and panic.
+//! Nothing here starts threads, allocates or logs. Bad *data* (any bytes in a weight block, NaN
+//! activations) gives bad numbers, never a panic; mismatched *shapes* are a caller's bug and panic.
 
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod ahead;

@@ -21,8 +21,8 @@ pub struct MatRef<'a> {
 impl<'a> MatRef<'a> {
     /// A view of `data` as a `(rows, k)` matrix.
     ///
-    /// `None` if no kernel exists for the type, if `k` is zero or not a whole number of blocks, or if `data` is not
-    /// exactly as long as the shape says. Holding a `MatRef` proves all of this.
+    /// `None` if no kernel exists for the type, if `k` is zero or not a whole number of blocks, or
+    /// if `data` is not exactly as long as the shape says. Holding a `MatRef` proves all of this.
     pub fn new(ty: TensorType, data: &'a [u8], rows: usize, k: usize) -> Option<MatRef<'a>> {
         let row_bytes = ty.row_bytes(k)?;
         let fits = k > 0 && row_bytes.checked_mul(rows)? == data.len();
@@ -83,9 +83,10 @@ pub const ACT_BLOCK: usize = 32;
 /// | `F32` | `k` f32 |
 /// | `Q8` | `k` i8 in natural order, then f32 arrays: `k/32` scales, `k/32` of scale * (sum of the 32), `k/16` of scale * (sum of the 16) |
 ///
-/// The sums serve formats with a minimum or an offset: `sum((d*q + m) * x) = d * sum(q*x) + m * sum(x)`. Multi-byte values have
-/// the byte order of the machine. A column takes [`ActLayout::col_bytes`], a multiple of 64, so that columns in an aligned
-/// buffer stay aligned; kernels work at any address.
+/// The sums serve formats with a minimum or an offset:
+/// `sum((d*q + m) * x) = d * sum(q*x) + m * sum(x)`. Multi-byte values have the byte order of the
+/// machine. A column takes [`ActLayout::col_bytes`], a multiple of 64, so that columns in an
+/// aligned buffer stay aligned; kernels work at any address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActLayout {
     kind: ActKind,
@@ -124,9 +125,11 @@ impl ActLayout {
         used.next_multiple_of(64)
     }
 
-    /// Takes a quantised column from the elements that it was made of: what remains is what it lost.
+    /// Takes a quantised column from the elements that it was made of: what remains is what it
+    /// lost.
     ///
-    /// Quantised again this makes a second column; the sum of both products is as exact as activations of 15 bits.
+    /// Quantised again this makes a second column; the sum of both products is as exact as
+    /// activations of 15 bits.
     ///
     /// # Panics
     /// If the layout is not `Q8`, or a length does not fit it.
@@ -200,7 +203,8 @@ impl<'a> Acts<'a> {
     }
 }
 
-/// Where products go: for each column of activations, a slice with one element for each row of the call.
+/// Where products go: for each column of activations, a slice with one element for each row of the
+/// call.
 pub trait Output {
     /// The elements of column `c`, as many as the call has rows.
     fn column(&mut self, c: usize) -> &mut [f32];

@@ -1,4 +1,5 @@
-//! Products of many columns: weight rows are unpacked once into a panel, over which all columns are swept.
+//! Products of many columns: weight rows are unpacked once into a panel, over which all columns are
+//! swept.
 //!
 //! ```text
 //! for each strip of rows:                         PANELS panels of ROWS rows
@@ -9,9 +10,10 @@
 //!             acc += panel * tile                 one microkernel call a panel
 //!             store acc
 //! ```
-//! This file is the same for every instruction set, which adds a [`Panel`] for each format: what a panel looks like is known
-//! to its two functions alone. Weights keep their integers and the scales of their sub-blocks, so a panel is exact. It lives in
-//! the caller's frame: a worker's stack is its private scratch, and nothing is allocated.
+//! This file is the same for every instruction set, which adds a [`Panel`] for each format: what a
+//! panel looks like is known to its two functions alone. Weights keep their integers and the scales
+//! of their sub-blocks, so a panel is exact. It lives in the caller's frame: a worker's stack is
+//! its private scratch, and nothing is allocated.
 
 use std::mem::MaybeUninit;
 
@@ -19,15 +21,16 @@ use crate::ahead;
 use crate::functions::DotArgs;
 use crate::matrix::{ActLayout, Output};
 
-/// Room for the panels of one strip: in a second-level cache of 256 KiB it leaves half for the columns.
+/// Room for the panels of one strip: in a second-level cache of 256 KiB it leaves half for the
+/// columns.
 const STRIP_BYTES: usize = 128 << 10;
 /// Rows of a strip at most: what a worker takes at a time from a wide chunk.
 const MAX_STRIP_ROWS: usize = 32;
 /// Columns of a tile at most.
 const MAX_TILE_COLS: usize = 16;
 
-/// Some neighbouring rows of a matrix, as a packer reads them: there are as many as a panel wants, the last one again and again
-/// where a matrix ends within a panel.
+/// Some neighbouring rows of a matrix, as a packer reads them: there are as many as a panel wants,
+/// the last one again and again where a matrix ends within a panel.
 #[derive(Clone, Copy)]
 pub(crate) struct PanelRows {
     first: *const u8,
@@ -67,8 +70,9 @@ pub(crate) struct TileCols {
 /// How an instruction set unpacks and multiplies one weight format with one kind of activations.
 ///
 /// # Safety
-/// Both functions may be called if the CPU has the instruction set and the arguments are as they say. `pack` reads nothing but
-/// the elements it is asked for and writes at most `n.div_ceil(STEP) * STEP_BYTES` bytes.
+/// Both functions may be called if the CPU has the instruction set and the arguments are as they
+/// say. `pack` reads nothing but the elements it is asked for and writes at most
+/// `n.div_ceil(STEP) * STEP_BYTES` bytes.
 pub(crate) unsafe trait Panel {
     /// Rows in a panel.
     const ROWS: usize;
@@ -78,24 +82,28 @@ pub(crate) unsafe trait Panel {
     const STEP: usize;
     /// Bytes of a panel for `STEP` elements of `ROWS` rows: a multiple of 64.
     const STEP_BYTES: usize;
-    /// [`tile`](Self::tile) takes accumulators of a first stretch, where `cols.k` is 0, for zeros without reading them.
+    /// [`tile`](Self::tile) takes accumulators of a first stretch, where `cols.k` is 0, for zeros
+    /// without reading them.
     const BEGINS_AT_ZERO: bool = false;
 
-    /// Unpacks elements `k..k + n` of [`Self::ROWS`] rows. `k` is a multiple of `STEP`, and so is `n` unless the row ends there.
+    /// Unpacks elements `k..k + n` of [`Self::ROWS`] rows. `k` is a multiple of `STEP`, and so is
+    /// `n` unless the row ends there.
     ///
     /// # Safety
     /// The rows have these elements; `panel` is aligned to 64 bytes and has room for them.
     unsafe fn pack(rows: &PanelRows, k: usize, n: usize, panel: *mut u8);
 
-    /// Adds to `acc[c * stride + r]` the products of the panel's row `r` and column `c`, for the first `n_rows` rows at least. With
-    /// [`BEGINS_AT_ZERO`](Self::BEGINS_AT_ZERO), where `cols.k` is 0, it writes them there.
+    /// Adds to `acc[c * stride + r]` the products of the panel's row `r` and column `c`, for the
+    /// first `n_rows` rows at least. With [`BEGINS_AT_ZERO`](Self::BEGINS_AT_ZERO), where `cols.k`
+    /// is 0, it writes them there.
     ///
-    /// The sequence of operations on one accumulator must not depend on `cols.n_cols`. It may depend on where `k` is cut, every
-    /// [`stretch`] elements; the table's row-dots must then add up at the same places.
+    /// The sequence of operations on one accumulator must not depend on `cols.n_cols`. It may
+    /// depend on where `k` is cut, every [`stretch`] elements; the table's row-dots must then add
+    /// up at the same places.
     ///
     /// # Safety
-    /// `panel` is what [`Self::pack`] wrote for `cols.k` and the same `n`; there are `1..=ROWS` rows that
-    /// were there to be packed and `1..=COLS` columns; `acc` holds
+    /// `panel` is what [`Self::pack`] wrote for `cols.k` and the same `n`; there are `1..=ROWS`
+    /// rows that were there to be packed and `1..=COLS` columns; `acc` holds
     /// `(n_cols - 1) * stride + ROWS` elements.
     unsafe fn tile(panel: *const u8, n: usize, n_rows: usize, cols: &TileCols, acc: *mut f32, stride: usize);
 }
@@ -113,10 +121,12 @@ const fn panel_bytes<P: Panel>() -> usize {
 #[repr(align(64))]
 struct Strip(#[allow(dead_code, reason = "written and read through pointers")] [u8; STRIP_BYTES]);
 
-/// Writes the product of row `r` and column `c` to `out.column(c)[r]`, for any number of columns but none.
+/// Writes the product of row `r` and column `c` to `out.column(c)[r]`, for any number of columns
+/// but none.
 ///
 /// # Safety
-/// The CPU must have the instruction set of `P`; `args` must be as documented there, for `P`'s weights and activations.
+/// The CPU must have the instruction set of `P`; `args` must be as documented there, for `P`'s
+/// weights and activations.
 pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
     let panels = const {
         assert!(P::ROWS <= MAX_STRIP_ROWS && P::COLS <= MAX_TILE_COLS && P::STEP_BYTES.is_multiple_of(64));
@@ -129,8 +139,8 @@ pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
     let mut strip = MaybeUninit::<Strip>::uninit();
     let strip = strip.as_mut_ptr().cast::<u8>();
     let mut acc = [[0.0f32; MAX_STRIP_ROWS]; MAX_TILE_COLS];
-    // While a strip is swept, the next one is requested, in as many pieces as there are tiles: unpacking would wait for most of it. It may
-    // be another call's, or nobody's.
+    // While a strip is swept, the next one is requested, in as many pieces as there are tiles:
+    // unpacking would wait for most of it. It may be another call's, or nobody's.
     let strip_bytes = n_rows.min(panels * P::ROWS) * args.row_bytes;
     let mut next = args.w.as_ptr().wrapping_add(strip_bytes);
     let piece = strip_bytes.div_ceil(n_cols.div_ceil(P::COLS) * k.div_ceil(stretch)).next_multiple_of(64);
@@ -141,7 +151,8 @@ pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
             for (p, r) in (first..first + n).step_by(P::ROWS).enumerate() {
                 let w = args.w[r * args.row_bytes..].as_ptr();
                 let rows = PanelRows { first: w, row_bytes: args.row_bytes, n_rows: n_rows - r };
-                // SAFETY: rows r.. exist and have elements at..at + len; panel p has room for a stretch.
+                // SAFETY: rows r.. exist and have elements at..at + len; panel p has room for a
+                // stretch.
                 unsafe { P::pack(&rows, at, len, strip.add(p * panel_bytes)) };
             }
             for col in (0..n_cols).step_by(P::COLS) {
@@ -162,7 +173,8 @@ pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
                 }
                 for (p, r) in (0..n).step_by(P::ROWS).enumerate() {
                     let (acc, n_rows) = (acc.as_flattened_mut()[r..].as_mut_ptr(), P::ROWS.min(n - r));
-                    // SAFETY: panel p was packed above; `acc` has MAX_TILE_COLS columns of MAX_STRIP_ROWS rows.
+                    // SAFETY: panel p was packed above; `acc` has MAX_TILE_COLS columns of
+                    // MAX_STRIP_ROWS rows.
                     unsafe { P::tile(strip.add(p * panel_bytes), len, n_rows, &tile, acc, MAX_STRIP_ROWS) };
                 }
                 for (acc, c) in acc.iter().zip(cols) {

@@ -1,6 +1,7 @@
 //! The reference implementation: plain Rust, short rather than fast.
 //!
-//! Integer products are exact for each sub-block; everything after that is summed in f64, so that a faster table's error is its own.
+//! Integer products are exact for each sub-block; everything after that is summed in f64, so that a
+//! faster table's error is its own.
 
 use half::{bf16, f16};
 use modelembed_gguf::TensorType;
@@ -51,8 +52,8 @@ fn dequantize(ty: TensorType) -> Option<Dequantize> {
 /// Below this a run counts as zeros: 127 / amax must stay finite.
 pub(crate) const MIN_AMAX: f32 = 1e-36;
 
-/// The scale of a run of activations and the factor that turns them into integers, from the largest magnitude. (AVX-512 has this
-/// once more, for sixteen runs.)
+/// The scale of a run of activations and the factor that turns them into integers, from the largest
+/// magnitude. (AVX-512 has this once more, for sixteen runs.)
 pub(crate) fn act_scale(amax: f32) -> (f32, f32) {
     if !amax.is_finite() {
         (f32::NAN, 0.0)
@@ -67,7 +68,8 @@ fn quantize(layout: ActLayout, x: &[f32], out: &mut [u8]) {
     let (ints, floats) = out.split_at_mut(layout.scales_at());
     let mut put = |at: usize, v: f32| floats[at - layout.scales_at()..][..4].copy_from_slice(&v.to_ne_bytes());
     for (b, (run, ints)) in x.chunks_exact(ACT_BLOCK).zip(ints.chunks_exact_mut(ACT_BLOCK)).enumerate() {
-        // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on top.
+        // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on
+        // top.
         let amax = f32::from_bits(run.iter().map(|x| x.abs().to_bits()).max().unwrap_or(0));
         let (scale, inverse) = act_scale(amax);
         let mut sums = [0i32; 2];

@@ -17,7 +17,8 @@ use crate::neon;
 use crate::scalar;
 use crate::vector::{self, VectorFns};
 
-/// Rows that are swept over all columns before the next rows, when there are several groups of columns.
+/// Rows that are swept over all columns before the next rows, when there are several groups of
+/// columns.
 const TILE_ROWS: usize = 64;
 /// Weight bytes of such a tile: half of a 32 KiB first-level cache, the rest is for the columns.
 const TILE_BYTES: usize = 16 << 10;
@@ -74,8 +75,8 @@ impl Kernels {
 
     /// What the activations that meet such weights must be.
     ///
-    /// Quantised weights take `Q8`, float weights `F32`. With `exact` all take `F32`: weights are dequantised on the fly and
-    /// nothing is rounded to integers, which is slower.
+    /// Quantised weights take `Q8`, float weights `F32`. With `exact` all take `F32`: weights are
+    /// dequantised on the fly and nothing is rounded to integers, which is slower.
     pub fn act_kind(ty: TensorType, exact: bool) -> ActKind {
         match ty {
             TensorType::F32 | TensorType::F16 | TensorType::BF16 => ActKind::F32,
@@ -86,8 +87,9 @@ impl Kernels {
 
     /// Writes `x`, a column of `layout.k()` activations, as `layout` says.
     ///
-    /// Each 32 elements share the scale `max|x| / 127` and are rounded to the nearest integer, ties to even. Every table gives
-    /// the same bytes. A run that holds an infinity or a NaN gets a NaN scale, so that it shows in every product.
+    /// Each 32 elements share the scale `max|x| / 127` and are rounded to the nearest integer, ties
+    /// to even. Every table gives the same bytes. A run that holds an infinity or a NaN gets a NaN
+    /// scale, so that it shows in every product.
     ///
     /// # Panics
     /// If `x` is not `layout.k()` long or `out` is shorter than `layout.col_bytes()`.
@@ -100,19 +102,21 @@ impl Kernels {
                     bytes.copy_from_slice(&x.to_ne_bytes());
                 }
             }
-            // SAFETY: holding a table proves that the CPU has its instructions; both lengths were checked above.
+            // SAFETY: holding a table proves that the CPU has its instructions; both lengths were
+            // checked above.
             ActKind::Q8 => unsafe { (self.matrix.quantize)(layout, x, out) },
         }
     }
 
     /// The products of the weight rows `rows` with every column.
     ///
-    /// `out.column(c)[i]` becomes the product of row `rows.start + i` and column `c`. Its bits depend only on that row and that
-    /// column: not on how many others a call covers, so work may be split in any way.
+    /// `out.column(c)[i]` becomes the product of row `rows.start + i` and column `c`. Its bits
+    /// depend only on that row and that column: not on how many others a call covers, so work may
+    /// be split in any way.
     ///
     /// # Panics
-    /// If the range ends beyond the matrix, if `acts` has another `k` or is quantised while the weights are floats, or if an
-    /// output column is not `rows.len()` long.
+    /// If the range ends beyond the matrix, if `acts` has another `k` or is quantised while the
+    /// weights are floats, or if an output column is not `rows.len()` long.
     pub fn mul_rows(&self, w: MatRef<'_>, rows: Range<usize>, acts: Acts<'_>, out: &mut dyn Output) {
         let layout = acts.layout();
         assert_eq!(w.k(), layout.k(), "elements of a weight row and of an activation column");
@@ -131,8 +135,9 @@ impl Kernels {
         if acts.n_cols() == 1 {
             let column = out.column(0);
             assert_eq!(column.len(), n_rows, "rows of an output column");
-            // SAFETY: holding a table proves the CPU's instructions; `rows_data` and `cols_data` give slices of the documented
-            // lengths, `k` is the same on both sides, and the output was just checked.
+            // SAFETY: holding a table proves the CPU's instructions; `rows_data` and `cols_data`
+            // give slices of the documented lengths, `k` is the same on both sides, and the output
+            // was just checked.
             unsafe { row_dots(&args(rows, 0..1), column, n_rows) };
             return;
         }
@@ -175,7 +180,8 @@ impl Kernels {
     pub fn dequantize_row(&self, w: MatRef<'_>, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), w.k(), "elements of a row");
         let Some(dequantize) = (self.matrix.dequantize)(w.ty()) else { panic!("no kernels for {}", w.ty()) };
-        // SAFETY: holding a table proves the CPU's instructions; a row of `w` is exactly the bytes of `w.k()` elements.
+        // SAFETY: holding a table proves the CPU's instructions; a row of `w` is exactly the bytes
+        // of `w.k()` elements.
         unsafe { dequantize(w.rows_data(row..row + 1), out) }
     }
 }

@@ -18,7 +18,8 @@ pub struct Progress {
     pub total_bytes: u64,
 }
 
-/// Bytes between two calls of the progress function: hashed from the page cache that the copy then finds warm.
+/// Bytes between two calls of the progress function: hashed from the page cache that the copy then
+/// finds warm.
 const STEP_BYTES: u64 = 8 << 20;
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -52,8 +53,8 @@ pub(crate) fn hash_range(
     each_step(file, path, range, counter, |_, _| Ok(()))
 }
 
-/// Appends a range of a file to another, and hashes it. The system copies where it can: without passing the bytes through this
-/// program, or by sharing the disk's blocks.
+/// Appends a range of a file to another, and hashes it. The system copies where it can: without
+/// passing the bytes through this program, or by sharing the disk's blocks.
 pub(crate) fn copy_range(
     file: &mut File,
     path: &Path,

@@ -9,10 +9,12 @@
 //! end mark       64 bytes: length of the manifest, SHA-256 over manifest and mark
 //! ```
 //!
-//! 64 KiB is a multiple of every system's page and of Windows's granularity of mappings, so that each part can be mapped out of
-//! the file where it lies. The end mark and the manifest are checked before anything is used; both together are some hundred
-//! bytes, whatever the size of the model. The front mark tells a program whose end was cut off from one without a model. Nothing
-//! in the file is trusted: each number is checked against the file's length and the layout above, which leaves none of them free.
+//! 64 KiB is a multiple of every system's page and of Windows's granularity of mappings, so that
+//! each part can be mapped out of the file where it lies. The end mark and the manifest are checked
+//! before anything is used; both together are some hundred bytes, whatever the size of the model.
+//! The front mark tells a program whose end was cut off from one without a model. Nothing in the
+//! file is trusted: each number is checked against the file's length and the layout above, which
+//! leaves none of them free.
 //!
 //! - [`Packed::find`] looks for a model in a file; [`Packed::check`] hashes all of it.
 //! - [`Plan::write`] makes such a file, [`Packed::unpack`] gives the model's files back.

@@ -72,7 +72,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Checks each number against the layout, which leaves none of them free. `at`: where the manifest begins.
+    /// Checks each number against the layout, which leaves none of them free. `at`: where the
+    /// manifest begins.
     pub(crate) fn check(&self, at: u64) -> Result<(), String> {
         if self.program.bytes == 0 || self.parts.is_empty() || self.parts.len() > MAX_PARTS {
             return Err(format!("a program of {} bytes and {} parts", self.program.bytes, self.parts.len()));

@@ -1,7 +1,8 @@
 //! The two marks of 64 bytes that show where a model begins and ends.
 //!
-//! `sha256 [32] | number u64 | version u32 | kind u32 | magic [16]`, little-endian. The hash is over what the mark describes (for the
-//! end mark the manifest, for the front mark nothing), followed by the mark's own other fields.
+//! `sha256 [32] | number u64 | version u32 | kind u32 | magic [16]`, little-endian. The hash is
+//! over what the mark describes (for the end mark the manifest, for the front mark nothing),
+//! followed by the mark's own other fields.
 
 use sha2::{Digest, Sha256};
 

@@ -10,19 +10,20 @@ use crate::error::PackedError;
 use crate::manifest::{ALIGNMENT, MAX_MANIFEST_BYTES, Manifest, Part, hex};
 use crate::mark::{MARK_BYTES, Mark};
 
-/// A program with a model. What it says of itself was checked against its hash and the file's length; of the model's bytes nothing
-/// was read yet.
+/// A program with a model. What it says of itself was checked against its hash and the file's
+/// length; of the model's bytes nothing was read yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
     manifest: Manifest,
 }
 
-/// How far into a file without an end mark a front mark is looked for: a larger program would be a strange one.
+/// How far into a file without an end mark a front mark is looked for: a larger program would be a
+/// strange one.
 const SEARCHED_BYTES: u64 = 1 << 30;
 
 impl Packed {
-    /// Looks for a model in the file. `None` for files of any other kind, GGUF files among them, and for what cannot be opened:
-    /// that is not this function's to report.
+    /// Looks for a model in the file. `None` for files of any other kind, GGUF files among them,
+    /// and for what cannot be opened: that is not this function's to report.
     ///
     /// # Errors
     /// A packed file that is not as it was made, or a read that fails.
@@ -81,10 +82,12 @@ impl Packed {
         &self.manifest
     }
 
-    /// Hashes the program and all parts. `progress` is called in between and ends the work by breaking.
+    /// Hashes the program and all parts. `progress` is called in between and ends the work by
+    /// breaking.
     ///
     /// # Errors
-    /// What was changed since it was packed, by name; a read that fails; the callback's wish to end.
+    /// What was changed since it was packed, by name; a read that fails; the callback's wish to
+    /// end.
     pub fn check(&self, path: &Path, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<(), PackedError> {
         let mut file = File::open(path).map_err(|source| PackedError::Read { path: path.to_owned(), source })?;
         let Manifest { program, parts, .. } = &self.manifest;
@@ -105,7 +108,8 @@ impl Part {
         self.offset..self.offset + self.bytes
     }
 
-    /// Compares the part's GGUF header with its hash. `bytes` holds at least [`Part::header_bytes`].
+    /// Compares the part's GGUF header with its hash. `bytes` holds at least
+    /// [`Part::header_bytes`].
     ///
     /// # Errors
     /// Another header.
@@ -132,7 +136,8 @@ fn read_mark(file: &mut (impl Read + Seek), at: u64) -> io::Result<[u8; MARK_BYT
     Ok(mark)
 }
 
-/// Whether a model begins somewhere in a file whose end does not say so: at a multiple of the alignment.
+/// Whether a model begins somewhere in a file whose end does not say so: at a multiple of the
+/// alignment.
 fn has_front_mark(file: &mut (impl Read + Seek), file_bytes: u64) -> io::Result<bool> {
     let mut first = [0; 4];
     read_at(file, 0, &mut first)?;

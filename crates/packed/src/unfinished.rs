@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::copy::{append, pad_to};
 use crate::error::PackedError;
 
-/// A file that is being written. On Linux, where the file system can, it has no name at all, so that nothing is left of it
-/// even if the process is killed; elsewhere it has a hidden one, which is removed unless the process is killed.
+/// A file that is being written. On Linux, where the file system can, it has no name at all, so
+/// that nothing is left of it even if the process is killed; elsewhere it has a hidden one, which
+/// is removed unless the process is killed.
 pub(crate) struct Unfinished {
     pub file: File,
     pub output: PathBuf,
@@ -20,7 +21,8 @@ pub(crate) struct Unfinished {
 
 impl Unfinished {
     /// # Errors
-    /// An output that is there already (unless it may be replaced), or that no regular file can have the name of.
+    /// An output that is there already (unless it may be replaced), or that no regular file can
+    /// have the name of.
     pub fn begin(output: &Path, overwrite: bool, executable: bool) -> Result<Unfinished, PackedError> {
         let refuse = |problem: &str| Err(PackedError::Output { path: output.to_owned(), problem: problem.into() });
         let Some(name) = output.file_name() else { return refuse("that is no file name") };
@@ -85,7 +87,8 @@ impl Unfinished {
         fs::rename(&self.temporary, &self.output).map_err(|e| self.not_replaced(e))
     }
 
-    /// Windows replaces no file that a program runs from or has mapped, and says of it no more than that access is denied.
+    /// Windows replaces no file that a program runs from or has mapped, and says of it no more than
+    /// that access is denied.
     fn not_replaced(&self, source: io::Error) -> PackedError {
         if !cfg!(windows) || source.kind() != io::ErrorKind::PermissionDenied || !self.overwrite {
             return self.failed(source);
@@ -123,7 +126,8 @@ fn create(path: &Path, executable: bool) -> io::Result<File> {
     options.open(path)
 }
 
-/// A file without a name in a folder's file system, if that can make one and a name can be given to it afterwards.
+/// A file without a name in a folder's file system, if that can make one and a name can be given to
+/// it afterwards.
 #[cfg(target_os = "linux")]
 fn create_nameless(folder: &Path, executable: bool) -> Option<File> {
     use rustix::fs::{Mode, OFlags};

@@ -43,7 +43,8 @@ impl Plan {
     /// Makes the file: without its name at first, so that there is either all of it or nothing.
     ///
     /// # Errors
-    /// A file of that name, a read or write that fails (a full disk), the callback's wish to end: then nothing is left behind.
+    /// A file of that name, a read or write that fails (a full disk), the callback's wish to end:
+    /// then nothing is left behind.
     pub fn write(&self, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Packed, PackedError> {
         let packed_before = Packed::find(&self.program)?;
         let mut program = Input::open(&self.program)?;
@@ -130,7 +131,8 @@ impl Packed {
     }
 }
 
-/// Where the parts go: a single one to `output` itself or, if that is a folder, into it under its own name; several into a folder.
+/// Where the parts go: a single one to `output` itself or, if that is a folder, into it under its
+/// own name; several into a folder.
 ///
 /// # Errors
 /// Several parts and no folder.

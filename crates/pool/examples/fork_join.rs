@@ -2,8 +2,9 @@
 //!
 //! `cargo run --release -p modelembed-pool --example fork_join -- [threads] [chunks]`
 //!
-//! Prints the 10th, 50th and 99th percentile over batches of 100 loops, for bodies of some lengths. The time of the
-//! body itself (all chunks divided by the threads) is subtracted, so the number is the pool's own cost.
+//! Prints the 10th, 50th and 99th percentile over batches of 100 loops, for bodies of some lengths.
+//! The time of the body itself (all chunks divided by the threads) is subtracted, so the number is
+//! the pool's own cost.
 
 use std::{hint::black_box, time::Instant};
 

@@ -1,16 +1,17 @@
 //! Workers whose CPU somebody else wants are left out of short loops for a while.
 //!
-//! A loop ends with its last chunk. If a worker is taken off its CPU in the middle of one, all wait until it is given one
-//! again, and that is milliseconds where a loop is microseconds: two threads are then slower than the one that has a CPU
-//! to itself. So the caller watches its sleeps. Where the kernel says that a worker spent one in a queue for a CPU, and
-//! not computing or reading a file, the worker takes part in none of the next loops; after that it is tried again, and
-//! left out for longer if nothing has changed.
+//! A loop ends with its last chunk. If a worker is taken off its CPU in the middle of one, all wait
+//! until it is given one again, and that is milliseconds where a loop is microseconds: two threads
+//! are then slower than the one that has a CPU to itself. So the caller watches its sleeps. Where
+//! the kernel says that a worker spent one in a queue for a CPU, and not computing or reading a
+//! file, the worker takes part in none of the next loops; after that it is tried again, and left
+//! out for longer if nothing has changed.
 //!
-//! Long loops are not judged, and two of them end what was judged before: in them others take over what a worker cannot do, and a
-//! wait is little beside the work.
+//! Long loops are not judged, and two of them end what was judged before: in them others take over
+//! what a worker cannot do, and a wait is little beside the work.
 //!
-//! Only Linux keeps such an account of a thread (`schedstat`; one open file a worker). Elsewhere nobody is left out, nor
-//! where there are more threads than CPUs: those wait for each other.
+//! Only Linux keeps such an account of a thread (`schedstat`; one open file a worker). Elsewhere
+//! nobody is left out, nor where there are more threads than CPUs: those wait for each other.
 
 use std::{
     fs::File,
@@ -23,22 +24,23 @@ use std::{
 
 use crate::share::CachePadded;
 
-/// Sleeps that are shorter are not looked at: the schedulers' time slices are 3 ms and more, and what is shorter happens
-/// on any machine.
+/// Sleeps that are shorter are not looked at: the schedulers' time slices are 3 ms and more, and
+/// what is shorter happens on any machine.
 pub(crate) const SHORT_SLEEP: Duration = Duration::from_micros(500);
-/// Loops whose caller works for longer are long: a stolen time slice is then no multiple of the loop.
+/// Loops whose caller works for longer are long: a stolen time slice is then no multiple of the
+/// loop.
 const LONG_LOOP: Duration = Duration::from_millis(1);
-/// Loops that are watched after a sleep that was looked at. A CPU gets through 150 loops of the smallest models in a time
-/// slice of 4 ms, and is taken away once in two of these at least.
+/// Loops that are watched after a sleep that was looked at. A CPU gets through 150 loops of the
+/// smallest models in a time slice of 4 ms, and is taken away once in two of these at least.
 const WATCHED: u32 = 1024;
-/// Loops that a worker is left out of, at first and at most. The smallest models' take 27 us on one thread of a Zen 4: these
-/// are 55 and 220 ms. A trial costs one time slice, 2 % of the latter.
+/// Loops that a worker is left out of, at first and at most. The smallest models' take 27 us on one
+/// thread of a Zen 4: these are 55 and 220 ms. A trial costs one time slice, 2 % of the latter.
 const LEFT_OUT: (u32, u32) = (2048, 8192);
 /// A worker is not left out for longer, however long its loops are.
 const LEFT_OUT_AT_MOST: Duration = Duration::from_secs(1);
 
-/// Loops are numbered by the pool's epochs, which wrap around. (A worker that was once left out is so again when its
-/// number comes round after 2^32 loops: a day at least.)
+/// Loops are numbered by the pool's epochs, which wrap around. (A worker that was once left out is
+/// so again when its number comes round after 2^32 loops: a day at least.)
 pub(crate) struct Contention {
     is_on: bool,
     start: Instant,
@@ -112,7 +114,8 @@ impl Contention {
         Some(Watch { epoch, start })
     }
 
-    /// Called by the caller when its part of a loop is done. Everybody is watched for as long as somebody is out.
+    /// Called by the caller when its part of a loop is done. Everybody is watched for as long as
+    /// somebody is out.
     pub fn worked(&self, watch: Option<Watch>) {
         let Some(watch) = watch else { return };
         if watch.start.elapsed() <= LONG_LOOP {
@@ -124,9 +127,9 @@ impl Contention {
         }
     }
 
-    /// Called by a caller who has slept for [`SHORT_SLEEP`] at the end of a loop and is to go on; when it is awake again,
-    /// [`judge`](Self::judge) gets what this returns. The kernel books the time in a queue when it ends: what has passed
-    /// of it is not lost.
+    /// Called by a caller who has slept for [`SHORT_SLEEP`] at the end of a loop and is to go on;
+    /// when it is awake again, [`judge`](Self::judge) gets what this returns. The kernel books the
+    /// time in a queue when it ends: what has passed of it is not lost.
     pub fn sleep(&self, watch: Option<Watch>) -> Option<Asleep> {
         if !self.is_on {
             return None;
@@ -169,8 +172,8 @@ impl Contention {
     }
 }
 
-/// Whether a worker that was in queues for so long is what the caller slept for: for most of the time, as far as both
-/// were looked at.
+/// Whether a worker that was in queues for so long is what the caller slept for: for most of the
+/// time, as far as both were looked at.
 fn is_to_blame(queued_ns: u64, slept: Duration) -> bool {
     queued_ns > 0 && u128::from(queued_ns) * 2 > slept.as_nanos()
 }

@@ -10,8 +10,8 @@ pub struct PerWorker<T> {
     slots: Box<[CachePadded<UnsafeCell<T>>]>,
 }
 
-// SAFETY: a shared `PerWorker` hands out `&mut T` only, each to one thread at a time (see `get`), never `&T` to two;
-// so it may be shared wherever a `T` may be sent.
+// SAFETY: a shared `PerWorker` hands out `&mut T` only, each to one thread at a time (see `get`),
+// never `&T` to two; so it may be shared wherever a `T` may be sent.
 unsafe impl<T: Send> Sync for PerWorker<T> {}
 
 impl<T> PerWorker<T> {
@@ -21,16 +21,17 @@ impl<T> PerWorker<T> {
         PerWorker { pool_id: pool.id(), slots }
     }
 
-    /// The value of the running worker. Both borrows last as long as the result, so a chunk has it once at a time.
+    /// The value of the running worker. Both borrows last as long as the result, so a chunk has it
+    /// once at a time.
     ///
     /// # Panics
     /// If `worker` runs for another pool than the one given to [`PerWorker::new`].
     #[allow(clippy::mut_from_ref)]
     pub fn get<'a>(&'a self, worker: &'a mut Worker<'_>) -> &'a mut T {
         assert_eq!(self.pool_id, worker.pool_id(), "this PerWorker was made for another pool");
-        // SAFETY: the token is unique for its pool and index and stays mutably borrowed for 'a, so nobody else can
-        // reach this slot during 'a. `&mut self` methods need that no `get` result is alive, which the borrow of
-        // `self` for 'a ensures.
+        // SAFETY: the token is unique for its pool and index and stays mutably borrowed for 'a, so
+        // nobody else can reach this slot during 'a. `&mut self` methods need that no `get` result
+        // is alive, which the borrow of `self` for 'a ensures.
         unsafe { &mut *self.slots[worker.index()].0.get() }
     }
 

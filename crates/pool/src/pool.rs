@@ -1,13 +1,16 @@
 //! The pool: how a loop is published, worked on, joined and slept between.
 //!
-//! One loop at a time. The caller writes the job, deals chunk numbers to the workers' [`Share`]s and raises the epoch.
-//! A worker that sees a new epoch takes chunks until there are none, adds how many it did to `done`, and waits for
-//! the next epoch. The caller works too, and returns when `done` and its own count make up all chunks.
+//! One loop at a time. The caller writes the job, deals chunk numbers to the workers' [`Share`]s
+//! and raises the epoch. A worker that sees a new epoch takes chunks until there are none, adds how
+//! many it did to `done`, and waits for the next epoch. The caller works too, and returns when
+//! `done` and its own count make up all chunks.
 //!
-//! A worker that others keep off its CPU is left out of some loops ([`Contention`]): it is dealt nothing, and sleeps.
+//! A worker that others keep off its CPU is left out of some loops ([`Contention`]): it is dealt
+//! nothing, and sleeps.
 //!
-//! Why no thread can touch a closure that is gone: the job is read only while holding a chunk that is not yet counted
-//! in `done`; the caller does not return, nor write the next job, before all chunks are counted.
+//! Why no thread can touch a closure that is gone: the job is read only while holding a chunk that
+//! is not yet counted in `done`; the caller does not return, nor write the next job, before all
+//! chunks are counted.
 
 use std::{
     any::Any,
@@ -31,14 +34,16 @@ use crate::{
     worker::Worker,
 };
 
-/// How long to spin before parking. Gaps between the loops of one token are a few µs and waking a parked thread costs
-/// 5 to 50 µs, so this is the break-even; longer pause loops also make hypervisors intervene.
+/// How long to spin before parking. Gaps between the loops of one token are a few µs and waking a
+/// parked thread costs 5 to 50 µs, so this is the break-even; longer pause loops also make
+/// hypervisors intervene.
 const SPIN: Duration = Duration::from_micros(40);
 /// With more threads than CPUs, spinning takes the CPU from the thread that is waited for.
 const SPIN_OVERSUBSCRIBED: Duration = Duration::from_micros(2);
 /// Pauses between two looks at the clock: 1 to 3 µs, depending on the CPU.
 const SPINS_A_LOOK: u32 = 64;
-/// Parked workers that one thread wakes; the woken ones wake the next. A wake costs the waker 1 to 5 µs.
+/// Parked workers that one thread wakes; the woken ones wake the next. A wake costs the waker 1 to
+/// 5 µs.
 const WAKES: usize = 2;
 
 /// Persistent worker threads that run one parallel loop at a time.
@@ -100,14 +105,15 @@ struct Job {
     /// Runs one chunk of `task` as a worker.
     ///
     /// # Safety
-    /// `task` is alive and is what the function was made for; the chunk is of this job and was taken from a share.
+    /// `task` is alive and is what the function was made for; the chunk is of this job and was
+    /// taken from a share.
     call: unsafe fn(task: *const (), chunk: u32, worker: usize),
     task: *const (),
 }
 
-// SAFETY: `front.job` is the only member that is not `Sync` by itself. It is written by the thread that holds
-// `Pool::running` while no chunk is out, and read by holders of an uncounted chunk (see the module's text); taking a
-// chunk acquires what `Share::deal` released after the write.
+// SAFETY: `front.job` is the only member that is not `Sync` by itself. It is written by the thread
+// that holds `Pool::running` while no chunk is out, and read by holders of an uncounted chunk (see
+// the module's text); taking a chunk acquires what `Share::deal` released after the write.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointers in the job are used only during `Pool::run`.
 unsafe impl Send for Shared {}
@@ -118,8 +124,9 @@ thread_local! {
 }
 
 impl Pool {
-    /// Starts `threads - 1` worker threads (at least none): the thread that calls [`Pool::run`] is the remaining one.
-    /// If the system refuses to start as many, the pool has fewer; see [`Pool::threads`].
+    /// Starts `threads - 1` worker threads (at least none): the thread that calls [`Pool::run`] is
+    /// the remaining one. If the system refuses to start as many, the pool has fewer; see
+    /// [`Pool::threads`].
     pub fn new(threads: usize) -> Pool {
         Pool::start(threads, cfg!(target_os = "linux"))
     }
@@ -135,7 +142,8 @@ impl Pool {
         let mut shared = Shared::new(NEXT_ID.fetch_add(1, Relaxed), threads, spin, leaves_out);
         let mut started = Shared::start(&shared);
         if started.len() + 1 < threads {
-            // Shares without a thread would be worked off by stealing; a pool of the right size is simpler to reason about.
+            // Shares without a thread would be worked off by stealing; a pool of the right size is
+            // simpler to reason about.
             shared.stop(started);
             shared = Shared::new(NEXT_ID.fetch_add(1, Relaxed), 1, spin, leaves_out);
             started = Vec::new();
@@ -148,7 +156,8 @@ impl Pool {
         self.handles.len() + 1
     }
 
-    /// Whether [`Pool::waited`] counts from now on. Off at first: counting reads a clock twice a loop.
+    /// Whether [`Pool::waited`] counts from now on. Off at first: counting reads a clock twice a
+    /// loop.
     pub fn measure_waiting(&self, is_measured: bool) {
         self.shared.waiting.is_measured.store(is_measured, Relaxed);
     }
@@ -164,15 +173,17 @@ impl Pool {
 
     /// Runs `body` once for each chunk of the items `0..n_items` and returns when all are done.
     ///
-    /// Chunks are `grain` items long (the last may be shorter) and start at multiples of `grain`; a `grain` of 0 counts
-    /// as 1. Which worker runs which chunk differs from run to run, so a result may depend on the chunk but not on the
-    /// worker; a loop may run on fewer workers than the pool has, so no chunk may wait for another. `body` gets the
-    /// chunk's items, its part of `out` and the token of the worker that it runs on. Loops of several threads on one pool
-    /// wait for each other.
+    /// Chunks are `grain` items long (the last may be shorter) and start at multiples of `grain`; a
+    /// `grain` of 0 counts as 1. Which worker runs which chunk differs from run to run, so a result
+    /// may depend on the chunk but not on the worker; a loop may run on fewer workers than the pool
+    /// has, so no chunk may wait for another. `body` gets the chunk's items, its part of `out` and
+    /// the token of the worker that it runs on. Loops of several threads on one pool wait for each
+    /// other.
     ///
     /// # Panics
-    /// If `out` does not hold `n_items` items, or when called from inside of a body. A panic in `body` is passed on to
-    /// the caller after the chunks that were already running have ended; the pool stays usable.
+    /// If `out` does not hold `n_items` items, or when called from inside of a body. A panic in
+    /// `body` is passed on to the caller after the chunks that were already running have ended; the
+    /// pool stays usable.
     pub fn run<S: Split>(
         &self,
         n_items: usize,
@@ -189,7 +200,8 @@ impl Pool {
         let task = Task::<S, _> { body, out, n_items, grain, pool_id: self.shared.id };
         if self.handles.is_empty() || n_chunks <= 1 {
             for chunk in 0..n_chunks {
-                // SAFETY: each chunk is run once, on this thread, which is worker 0 as long as it holds `running`.
+                // SAFETY: each chunk is run once, on this thread, which is worker 0 as long as it
+                // holds `running`.
                 unsafe { task.run_chunk(chunk, 0) };
             }
             return;
@@ -248,12 +260,14 @@ struct Task<S: Split, F> {
 
 impl<S: Split, F: Fn(Range<usize>, S::Part<'_>, &mut Worker<'_>) + Sync> Task<S, F> {
     /// # Safety
-    /// The chunk is below the number of chunks and is run once; this thread is the worker of that number.
+    /// The chunk is below the number of chunks and is run once; this thread is the worker of that
+    /// number.
     unsafe fn run_chunk(&self, chunk: u32, worker: usize) {
         let start = chunk as usize * self.grain;
         let items = start..start + self.grain.min(self.n_items - start);
-        // SAFETY: chunks are disjoint ranges of 0..n_items, each is run once, and the part cannot outlive this call
-        // because `body` accepts it for any lifetime. The output stays borrowed by the caller of `Pool::run`.
+        // SAFETY: chunks are disjoint ranges of 0..n_items, each is run once, and the part cannot
+        // outlive this call because `body` accepts it for any lifetime. The output stays borrowed
+        // by the caller of `Pool::run`.
         let part = unsafe { S::part(&self.out, items.clone()) };
         (self.body)(items, part, &mut Worker::new(self.pool_id, worker));
     }
@@ -264,9 +278,11 @@ impl<S: Split, F: Fn(Range<usize>, S::Part<'_>, &mut Worker<'_>) + Sync> Task<S,
             chunk: u32,
             worker: usize,
         ) {
-            // SAFETY: `erase` made the pointer from a `Task<S, F>`, and whoever calls knows that it is alive.
+            // SAFETY: `erase` made the pointer from a `Task<S, F>`, and whoever calls knows that it
+            // is alive.
             let task = unsafe { &*task.cast::<Task<S, F>>() };
-            // SAFETY: the caller's promise: the chunk was taken from a share, which gives each of them out once.
+            // SAFETY: the caller's promise: the chunk was taken from a share, which gives each of
+            // them out once.
             unsafe { task.run_chunk(chunk, worker) }
         }
         Job { call: call::<S, F>, task: (&raw const *self).cast() }
@@ -300,7 +316,8 @@ impl Shared {
         })
     }
 
-    /// Starts the threads of all workers but the caller; stops at the first that the system refuses.
+    /// Starts the threads of all workers but the caller; stops at the first that the system
+    /// refuses.
     fn start(self: &Arc<Shared>) -> Vec<JoinHandle<()>> {
         let mut handles = Vec::with_capacity(self.sleep.len());
         for (i, sleep) in self.sleep.iter().enumerate() {
@@ -363,8 +380,9 @@ impl Shared {
         }
     }
 
-    /// Runs chunks until none is left: this worker's from the front, then others' from the back. Returns how many
-    /// were taken; the worker must add them to `done`, and until then the job is alive.
+    /// Runs chunks until none is left: this worker's from the front, then others' from the back.
+    /// Returns how many were taken; the worker must add them to `done`, and until then the job is
+    /// alive.
     fn take_chunks(&self, worker: usize) -> u32 {
         let n = self.shares.len();
         let mut taken = 0;
@@ -387,9 +405,11 @@ impl Shared {
         if self.back.0.panicked.load(Relaxed) {
             return;
         }
-        // SAFETY: this thread holds a chunk that is not counted in `done`, so the job is not being written.
+        // SAFETY: this thread holds a chunk that is not counted in `done`, so the job is not being
+        // written.
         let job = unsafe { *self.front.0.job.get() };
-        // SAFETY: for the same reason the task is alive; the chunk was taken from a share, so nobody else has it.
+        // SAFETY: for the same reason the task is alive; the chunk was taken from a share, so
+        // nobody else has it.
         let result = panic::catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.task, chunk, worker) }));
         if let Err(payload) = result {
             let mut first = lock(&self.panic);
@@ -402,8 +422,8 @@ impl Shared {
         }
     }
 
-    /// Waits until workers have finished `n` chunks: spins, then parks. Parking early matters when the CPU of a worker
-    /// was taken away: it lets the system move that worker to this CPU.
+    /// Waits until workers have finished `n` chunks: spins, then parks. Parking early matters when
+    /// the CPU of a worker was taken away: it lets the system move that worker to this CPU.
     fn join(&self, n: u32, watch: Option<Watch>) {
         if self.back.0.done.load(Acquire) == n {
             return;
@@ -422,8 +442,9 @@ impl Shared {
             return;
         }
         *lock(&back.joiner) = Some(thread::current());
-        // Not a store: qemu 7.2 on x86-64 lets a load of Arm code overtake it, even both as SeqCst (43 of 300,000 times), and then both
-        // sides sleep. An x86-64 CPU runs the same instruction for either.
+        // Not a store: qemu 7.2 on x86-64 lets a load of Arm code overtake it, even both as SeqCst
+        // (43 of 300,000 times), and then both sides sleep. An x86-64 CPU runs the same instruction
+        // for either.
         back.joiner_waits.swap(true, SeqCst);
         let start = Instant::now();
         let mut asleep = None;
@@ -454,7 +475,8 @@ impl Shared {
         loop {
             parked.store(true, SeqCst);
             self.sleepers.0.fetch_add(1, SeqCst);
-            // Either this sees the new epoch, or `wake`, which runs after the epoch was raised, sees the sleeper.
+            // Either this sees the new epoch, or `wake`, which runs after the epoch was raised,
+            // sees the sleeper.
             if epoch.load(SeqCst) == seen {
                 thread::park();
             }
@@ -495,13 +517,15 @@ impl Shared {
     }
 }
 
-/// Gives neighbouring chunks to each worker that has a part, and none to the others. The caller, worker 0, has one.
+/// Gives neighbouring chunks to each worker that has a part, and none to the others. The caller,
+/// worker 0, has one.
 fn deal(n_chunks: u32, shares: &[CachePadded<Share>], has_part: impl Fn(usize) -> bool) {
     let parts = (0..shares.len()).filter(|&worker| has_part(worker)).count() as u64;
     let (mut front, mut part) = (0, 0);
     for (worker, share) in shares.iter().enumerate() {
         part += u64::from(has_part(worker));
-        // Rounded up, so that the caller, who starts first, has the larger shares. Fits: at most n_chunks.
+        // Rounded up, so that the caller, who starts first, has the larger shares. Fits: at most
+        // n_chunks.
         let back = (part * u64::from(n_chunks)).div_ceil(parts) as u32;
         share.0.deal(front, back);
         front = back;
@@ -553,7 +577,8 @@ mod tests {
 
     #[test]
     fn all_workers_take_part() {
-        // Each chunk waits for the others: passes only if every worker, parked or not, is woken. None may be left out.
+        // Each chunk waits for the others: passes only if every worker, parked or not, is woken.
+        // None may be left out.
         for threads in [2, 5, 16] {
             let pool = Pool::start(threads, false);
             let barrier = std::sync::Barrier::new(threads);

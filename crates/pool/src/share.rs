@@ -1,17 +1,19 @@
-//! One worker's share of a loop: a range of chunk numbers that its owner and thieves take from with one
-//! compare-and-swap.
+//! One worker's share of a loop: a range of chunk numbers that its owner and thieves take from with
+//! one compare-and-swap.
 
 use std::sync::atomic::{AtomicU64, Ordering::*};
 
-/// Keeps its content alone on a pair of cache lines: x86 fetches lines in pairs, and some Arm cores have 128-byte ones.
+/// Keeps its content alone on a pair of cache lines: x86 fetches lines in pairs, and some Arm cores
+/// have 128-byte ones.
 #[repr(align(128))]
 pub(crate) struct CachePadded<T>(pub T);
 
 /// The chunks `front..back`, packed into one word so that both ends move atomically.
 ///
-/// Taking a chunk is the only way into a running job: whoever holds a chunk that is not yet counted as done knows
-/// that the job's closure is alive. A stale thread may see a word of an earlier job with the same bits as today's;
-/// its compare-and-swap then takes a chunk of today's job, which is as good as any.
+/// Taking a chunk is the only way into a running job: whoever holds a chunk that is not yet counted
+/// as done knows that the job's closure is alive. A stale thread may see a word of an earlier job
+/// with the same bits as today's; its compare-and-swap then takes a chunk of today's job, which is
+/// as good as any.
 pub(crate) struct Share(AtomicU64);
 
 impl Share {
@@ -19,7 +21,8 @@ impl Share {
         Share(AtomicU64::new(0))
     }
 
-    /// Publishes chunks. Everything written before this call is visible to whoever takes one of them.
+    /// Publishes chunks. Everything written before this call is visible to whoever takes one of
+    /// them.
     pub fn deal(&self, front: u32, back: u32) {
         self.0.store(pack(front, back), Release);
     }
@@ -48,7 +51,8 @@ impl Share {
                 return None;
             }
             let (chunk, new) = next(front, back);
-            // Acquire pairs with `deal`; takers in between are read-modify-writes, which continue its release sequence.
+            // Acquire pairs with `deal`; takers in between are read-modify-writes, which continue
+            // its release sequence.
             match self.0.compare_exchange_weak(word, new, Acquire, Relaxed) {
                 Ok(_) => return Some(chunk),
                 Err(now) => word = now,

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use crate::split::{RawRows, Rows, RowsPart, Split, sealed::Sealed};
 
-/// A matrix cut into tiles. They are numbered down the rows of the first columns, then down those of the next: workers whose
-/// shares are contiguous keep to columns of their own as far as there are enough of them.
+/// A matrix cut into tiles. They are numbered down the rows of the first columns, then down those
+/// of the next: workers whose shares are contiguous keep to columns of their own as far as there
+/// are enough of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
     /// Rows of the matrix.
@@ -39,11 +40,12 @@ impl Grid {
     }
 }
 
-/// A column-major matrix in tiles: item `i` is tile `i` of the grid. Element `(r, c)` is `data[c * n_rows + r]`.
+/// A column-major matrix in tiles: item `i` is tile `i` of the grid. Element `(r, c)` is
+/// `data[c * n_rows + r]`.
 ///
 /// # Panics
-/// [`Pool::run`](crate::Pool::run) does if the matrix is not as the grid says, if there are not as many items as tiles, or if a
-/// chunk has more than one tile: the loop's `grain` has to be 1.
+/// [`Pool::run`](crate::Pool::run) does if the matrix is not as the grid says, if there are not as
+/// many items as tiles, or if a chunk has more than one tile: the loop's `grain` has to be 1.
 #[derive(Debug)]
 pub struct Tiles<'a, T = f32> {
     /// `(n_cols, n_rows)`.
@@ -59,8 +61,9 @@ pub struct RawTiles<T> {
 }
 
 impl<T> Sealed for Tiles<'_, T> {}
-// SAFETY: a part is the tile of its one item. Tiles are disjoint, since each is an interval of rows by one of columns out of
-// intervals that do not overlap, and lie within the matrix, which `into_raw` checks to be all of `data`.
+// SAFETY: a part is the tile of its one item. Tiles are disjoint, since each is an interval of rows
+// by one of columns out of intervals that do not overlap, and lie within the matrix, which
+// `into_raw` checks to be all of `data`.
 unsafe impl<T: Send + 'static> Split for Tiles<'_, T> {
     type Raw = RawTiles<T>;
     type Part<'p> = RowsPart<'p, T>;
@@ -76,8 +79,8 @@ unsafe impl<T: Send + 'static> Split for Tiles<'_, T> {
     unsafe fn part<'p>(raw: &RawTiles<T>, items: Range<usize>) -> RowsPart<'p, T> {
         assert_eq!(items.len(), 1, "tiles of a chunk");
         let (rows, cols) = raw.grid.tile(items.start);
-        // SAFETY: both ranges lie within the matrix that `into_raw` checked; that no other part has the tile, and that the borrow
-        // lasts, is the caller's promise.
+        // SAFETY: both ranges lie within the matrix that `into_raw` checked; that no other part has
+        // the tile, and that the borrow lasts, is the caller's promise.
         unsafe { raw.rows.tile(rows, cols) }
     }
 }

@@ -4,10 +4,12 @@ use std::{num::NonZero, thread};
 
 /// The number of physical cores that this process may use, at least 1.
 ///
-/// Counted are the CPUs that the calling thread may run on, with the hardware threads of one core as one (they share
-/// the vector units that the kernels keep busy), limited by the CPU quota of the process's cgroup, v1 or v2.
+/// Counted are the CPUs that the calling thread may run on, with the hardware threads of one core
+/// as one (they share the vector units that the kernels keep busy), limited by the CPU quota of the
+/// process's cgroup, v1 or v2.
 pub fn available_threads() -> usize {
-    // The standard library reads the affinity mask and both kinds of cgroup quota; it counts hardware threads.
+    // The standard library reads the affinity mask and both kinds of cgroup quota; it counts
+    // hardware threads.
     let cpus = logical_cpus();
     physical_cores().map_or(cpus, |cores| cores.min(cpus)).max(1)
 }

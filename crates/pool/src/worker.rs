@@ -4,8 +4,9 @@ use std::marker::PhantomData;
 
 /// Proof of running as a certain worker of a certain pool, handed to each chunk.
 ///
-/// At most one token for a (pool, index) exists at any time. The lifetime is invariant and different for each call
-/// of a body, so that two tokens cannot be swapped and none outlives its chunk.
+/// At most one token for a (pool, index) exists at any time. The lifetime is invariant and
+/// different for each call of a body, so that two tokens cannot be swapped and none outlives its
+/// chunk.
 #[derive(Debug)]
 pub struct Worker<'w> {
     pool_id: u64,
@@ -14,7 +15,8 @@ pub struct Worker<'w> {
 }
 
 impl Worker<'_> {
-    /// The caller promises that no other token for this pool and index lives as long as this one does.
+    /// The caller promises that no other token for this pool and index lives as long as this one
+    /// does.
     pub(crate) fn new(pool_id: u64, index: usize) -> Self {
         Worker { pool_id, index, _brand: PhantomData }
     }
@@ -24,7 +26,8 @@ impl Worker<'_> {
         self.pool_id
     }
 
-    /// This worker's number, `0..pool.threads()`. Number 0 is the thread that called [`Pool::run`](crate::Pool::run).
+    /// This worker's number, `0..pool.threads()`. Number 0 is the thread that called
+    /// [`Pool::run`](crate::Pool::run).
     pub fn index(&self) -> usize {
         self.index
     }

@@ -1,6 +1,8 @@
-//! How fast each reader streams a file, and what it costs the processor: `stream_speed FILE [ROUNDS]`.
+//! How fast each reader streams a file, and what it costs the processor:
+//! `stream_speed FILE [ROUNDS]`.
 //!
-//! Units of 8 MB are acquired one after another, and nothing is computed in between. CPU seconds are the whole process's.
+//! Units of 8 MB are acquired one after another, and nothing is computed in between. CPU seconds
+//! are the whole process's.
 
 use std::error::Error;
 use std::ops::ControlFlow;

@@ -12,6 +12,7 @@ pub enum Advice {
     Random,
     /// Not soon: the system gives these pages up before others.
     Cold,
-    /// Not any more by this process: they leave its page tables and resident set, and stay in the page cache.
+    /// Not any more by this process: they leave its page tables and resident set, and stay in the
+    /// page cache.
     Release,
 }

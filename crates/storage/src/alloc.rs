@@ -8,8 +8,9 @@ static TOTAL: AtomicU64 = AtomicU64::new(0);
 
 /// The system's allocator with two counters: bytes held now, and bytes handed out since the start.
 ///
-/// A program installs it with `#[global_allocator]`. The private buffers of this crate's [`Storage`](crate::Storage) count too;
-/// [`Reserved`](crate::Reserved) memory does not, since most of it is never touched.
+/// A program installs it with `#[global_allocator]`. The private buffers of this crate's
+/// [`Storage`](crate::Storage) count too; [`Reserved`](crate::Reserved) memory does not, since most
+/// of it is never touched.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CountingAllocator;
 

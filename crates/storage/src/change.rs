@@ -10,7 +10,8 @@ use crate::os;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// It is shorter: bytes that are gone end the process when they are read (see [`crate::report_lost_pages`]).
+    /// It is shorter: bytes that are gone end the process when they are read (see
+    /// [`crate::report_lost_pages`]).
     CutShort,
     /// It was written to: the mapping shows new bytes, or old and new ones mixed.
     Rewritten,
@@ -52,7 +53,8 @@ impl Stamp {
         }
     }
 
-    /// Without numbers of files, one of the same length that was written to at the same time passes for the same.
+    /// Without numbers of files, one of the same length that was written to at the same time passes
+    /// for the same.
     fn is_another(self, other: Stamp) -> bool {
         if self.id.is_some() { self.id != other.id } else { self != other }
     }

@@ -94,7 +94,8 @@ pub enum StorageError {
         /// Bytes that could be had.
         available_bytes: u64,
     },
-    /// The operating system refused memory for a private copy, a resource limit (`ulimit -v`, `-d`) for example.
+    /// The operating system refused memory for a private copy, a resource limit (`ulimit -v`, `-d`)
+    /// for example.
     #[error(
         "cannot get {wanted_bytes} bytes of memory for a private copy of {}: {source}\n  \
          try -mmap, which needs no copy", path.display()
@@ -121,7 +122,8 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// The error for a failed operation on `path`, named as precisely as the system's answer allows.
+    /// The error for a failed operation on `path`, named as precisely as the system's answer
+    /// allows.
     pub(crate) fn io(path: &Path, source: io::Error) -> StorageError {
         match source.kind() {
             io::ErrorKind::NotFound => match std::fs::read_link(path) {

@@ -1,17 +1,21 @@
 //! Where a model's bytes live, and what the operating system says about them.
 //!
-//! - [`Storage`] is one file in one of three [`LoadMode`]s: mapped (shared pages of the page cache, no private memory),
-//!   in one buffer, or one allocation a tensor. All three hand out the same bytes.
-//! - [`Reserved`] is memory that is asked for but not touched: pages come zeroed from the operating system when they are
-//!   first written.
-//! - [`Stream`] reads a part of mapped files through a few windows of memory again and again: models larger than RAM.
+//! - [`Storage`] is one file in one of three [`LoadMode`]s: mapped (shared pages of the page cache,
+//!   no private memory), in one buffer, or one allocation a tensor. All three hand out the same
+//!   bytes.
+//! - [`Reserved`] is memory that is asked for but not touched: pages come zeroed from the operating
+//!   system when they are first written.
+//! - [`Stream`] reads a part of mapped files through a few windows of memory again and again:
+//!   models larger than RAM.
 //! - [`process`] measures the process: page faults, resident, private and shared bytes.
-//! - [`mappers`] finds the processes that map a file; [`Storage::residency`] and [`Storage::evict`] are about its cached pages.
+//! - [`mappers`] finds the processes that map a file; [`Storage::residency`] and [`Storage::evict`]
+//!   are about its cached pages.
 //! - [`CountingAllocator`] counts what the heap holds.
 //!
-//! [`Storage::changed`] tells what became of a mapped file. One that another program truncates raises SIGBUS (an access violation on
-//! Windows) where its lost pages are read; [`LoadMode::Buffer`] avoids that at the price of a copy, and [`report_lost_pages`] turns
-//! it into a message.
+//! [`Storage::changed`] tells what became of a mapped file. One that another program truncates
+//! raises SIGBUS (an access violation on Windows) where its lost pages are read;
+//! [`LoadMode::Buffer`] avoids that at the price of a copy, and [`report_lost_pages`] turns it into
+//! a message.
 
 mod advice;
 mod alloc;

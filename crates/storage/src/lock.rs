@@ -7,11 +7,13 @@ use crate::os;
 use crate::storage::Storage;
 
 impl Storage {
-    /// Keeps the pages of a range in memory until this storage is dropped. Pages that are not there yet are not waited for where the
-    /// system can lock them as they come (Linux); elsewhere this returns when they are there.
+    /// Keeps the pages of a range in memory until this storage is dropped. Pages that are not there
+    /// yet are not waited for where the system can lock them as they come (Linux); elsewhere this
+    /// returns when they are there.
     ///
     /// # Errors
-    /// The system's refusal, most often a limit on locked memory; a range that is not in this storage.
+    /// The system's refusal, most often a limit on locked memory; a range that is not in this
+    /// storage.
     pub fn lock(&self, range: Range<u64>) -> io::Result<()> {
         match self.bytes(range) {
             Some([]) => Ok(()),
@@ -21,8 +23,8 @@ impl Storage {
     }
 }
 
-/// Bytes that this process may still [lock](Storage::lock). `None` where nothing but the size of memory limits them, or where the
-/// system tells only by refusing.
+/// Bytes that this process may still [lock](Storage::lock). `None` where nothing but the size of
+/// memory limits them, or where the system tells only by refusing.
 pub fn lockable_bytes() -> Option<u64> {
     os::lockable_bytes()
 }

@@ -1,13 +1,16 @@
-//! What happens when a page of a mapped file cannot be had any more: another program cut the file short, or its disk failed.
+//! What happens when a page of a mapped file cannot be had any more: another program cut the file
+//! short, or its disk failed.
 //!
-//! The read that wants the page cannot return, since it is a load instruction somewhere in a kernel; the system raises SIGBUS.
-//! A program that asks for it ends with a message that names the file. The handler may only do what is safe in the middle of
-//! anything: it reads atomics, writes to standard error and ends the process.
+//! The read that wants the page cannot return, since it is a load instruction somewhere in a
+//! kernel; the system raises SIGBUS. A program that asks for it ends with a message that names the
+//! file. The handler may only do what is safe in the middle of anything: it reads atomics, writes
+//! to standard error and ends the process.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicUsize, Ordering};
 
-/// Files that are known by name at once. Of more, as of more than this many shards, the message is the system's own.
+/// Files that are known by name at once. Of more, as of more than this many shards, the message is
+/// the system's own.
 const SLOTS: usize = 64;
 /// Longer names keep their end.
 const NAME_BYTES: usize = 240;
@@ -34,7 +37,8 @@ static EXIT_CODE: AtomicI32 = AtomicI32::new(1);
 /// Set by the first thread that reports: several threads of a kernel lose the same pages at once.
 static REPORTED: AtomicBool = AtomicBool::new(false);
 
-/// Whether the caller is the first to ask. The others have nothing to say: the process is about to end.
+/// Whether the caller is the first to ask. The others have nothing to say: the process is about to
+/// end.
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code, reason = "no such signal is handled"))]
 pub(crate) fn first_to_report() -> bool {
     !REPORTED.swap(true, Ordering::Relaxed)
@@ -74,8 +78,8 @@ impl Drop for Named {
     }
 }
 
-/// The exit code for a fault at an address, after `write` got the message, one line as a whole; `None` if no file is mapped
-/// there. Allocates nothing and takes no lock.
+/// The exit code for a fault at an address, after `write` got the message, one line as a whole;
+/// `None` if no file is mapped there. Allocates nothing and takes no lock.
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code, reason = "no such signal is handled"))]
 pub(crate) fn message_for(address: usize, write: impl FnOnce(&[u8])) -> Option<i32> {
     let slot = MAPPED.iter().find(|slot| {

@@ -15,12 +15,15 @@ pub struct Mapper {
     pub resident_bytes: u64,
     /// The same, each page divided by the number of processes that have it.
     pub proportional_bytes: u64,
-    /// Bytes of the file's pages that no other process has at the moment. They belong to the page cache all the same.
+    /// Bytes of the file's pages that no other process has at the moment. They belong to the page
+    /// cache all the same.
     pub unshared_bytes: u64,
-    /// Bytes of the process's own memory, which no file stands behind: heap, stacks, KV cache. `None` where it may not be read.
+    /// Bytes of the process's own memory, which no file stands behind: heap, stacks, KV cache.
+    /// `None` where it may not be read.
     pub private_bytes: Option<u64>,
-    /// What became of the file under its mapping, as far as the mapping's length and name show it: never [`Change::Rewritten`].
-    /// Where the file is replaced or removed, the figures above are those of the file that was there before.
+    /// What became of the file under its mapping, as far as the mapping's length and name show it:
+    /// never [`Change::Rewritten`]. Where the file is replaced or removed, the figures above are
+    /// those of the file that was there before.
     pub change: Option<Change>,
 }
 
@@ -33,8 +36,9 @@ pub struct Mappers {
     pub n_unreadable: usize,
 }
 
-/// The processes that map the file at `path`, or one that had this name before and has none now. The file need not be there any
-/// more, its folder must. `None` where the system does not tell (it does on Linux).
+/// The processes that map the file at `path`, or one that had this name before and has none now.
+/// The file need not be there any more, its folder must. `None` where the system does not tell (it
+/// does on Linux).
 pub fn mappers(path: &Path) -> Option<Mappers> {
     #[cfg(target_os = "linux")]
     return linux::mappers(path);
@@ -88,8 +92,9 @@ mod linux {
             }
         }
 
-        /// Whether a mapping's first line is of this file, and what became of it under the mapping. Some file systems give
-        /// `stat` another device number than /proc shows: there the path decides.
+        /// Whether a mapping's first line is of this file, and what became of it under the mapping.
+        /// Some file systems give `stat` another device number than /proc shows: there the path
+        /// decides.
         fn seen_in(&self, line: &str) -> Option<Option<Change>> {
             let mut fields = line.split_ascii_whitespace();
             let (range, _, offset, device, inode) =
@@ -115,7 +120,8 @@ mod linux {
             }
         }
 
-        /// Of several mappings of a process: one that the file is too short for is the worst. `None` if there are none.
+        /// Of several mappings of a process: one that the file is too short for is the worst.
+        /// `None` if there are none.
         fn worst(seen: impl Iterator<Item = Option<Change>>) -> Option<Option<Change>> {
             seen.reduce(|a, b| match (a, b) {
                 (Some(Change::CutShort), _) | (_, Some(Change::CutShort)) => Some(Change::CutShort),
@@ -155,7 +161,8 @@ mod linux {
         Some(found)
     }
 
-    /// Whether paths mean the same to a process as to this one. In a container, another file may have had the same one.
+    /// Whether paths mean the same to a process as to this one. In a container, another file may
+    /// have had the same one.
     fn sees_our_files(folder: &Path) -> bool {
         let namespace = |folder: &Path| std::fs::read_link(folder.join("ns/mnt")).ok();
         namespace(folder) == namespace(Path::new("/proc/self"))

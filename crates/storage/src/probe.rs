@@ -25,14 +25,15 @@ pub struct DiskSpeed {
     pub bytes_per_second: f64,
     /// Bytes that were read for it.
     pub read_bytes: u64,
-    /// Whether the reads went past the page cache. If not, only parts were read that the cache did not hold.
+    /// Whether the reads went past the page cache. If not, only parts were read that the cache did
+    /// not hold.
     pub is_direct: bool,
 }
 
 impl DiskSpeed {
-    /// Reads a part of a mapped file for about 80 ms. `None` where that would not measure the disk: direct reads are refused (or
-    /// are served from the cache, as on macOS) and the cache holds the file, or nobody knows what it holds; the file is too small;
-    /// reading fails.
+    /// Reads a part of a mapped file for about 80 ms. `None` where that would not measure the disk:
+    /// direct reads are refused (or are served from the cache, as on macOS) and the cache holds the
+    /// file, or nobody knows what it holds; the file is too small; reading fails.
     pub fn probe(storage: &Storage) -> Option<DiskSpeed> {
         let pieces = (0..storage.len() / PIECE_BYTES).map(|i| i * PIECE_BYTES..(i + 1) * PIECE_BYTES);
         // Direct reads want offsets in the file that are whole blocks.
@@ -52,8 +53,8 @@ impl DiskSpeed {
     }
 }
 
-/// Reads pieces with several threads until the time is over: bytes read, and bytes a second. `None` if there are too few to tell,
-/// or where a read fails.
+/// Reads pieces with several threads until the time is over: bytes read, and bytes a second. `None`
+/// if there are too few to tell, or where a read fails.
 fn read(file: &File, file_offset: u64, pieces: Vec<Range<u64>>) -> Option<(u64, f64)> {
     if pieces.len() < READERS {
         return None;

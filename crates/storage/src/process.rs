@@ -8,12 +8,14 @@ pub fn snapshot() -> Snapshot {
     os::snapshot()
 }
 
-/// Who leaves this process how much memory, page cache that would be given up included. `None` where the system does not tell.
+/// Who leaves this process how much memory, page cache that would be given up included. `None`
+/// where the system does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryLeft {
     /// Bytes that the machine has for all programs.
     pub machine_bytes: Option<u64>,
-    /// Bytes up to the nearest limit of this process's control groups, of version 1 or 2; `None` without one.
+    /// Bytes up to the nearest limit of this process's control groups, of version 1 or 2; `None`
+    /// without one.
     pub groups_bytes: Option<u64>,
 }
 
@@ -28,7 +30,8 @@ pub fn available_memory_bytes() -> Option<u64> {
     left.machine_bytes.into_iter().chain(left.groups_bytes).min()
 }
 
-/// Whether standard input is a pipe or a file that can be read to its end: no terminal, and no device such as /dev/null or NUL.
+/// Whether standard input is a pipe or a file that can be read to its end: no terminal, and no
+/// device such as /dev/null or NUL.
 pub fn stdin_is_pipe_or_file() -> bool {
     os::stdin_is_pipe_or_file()
 }

@@ -19,8 +19,8 @@ pub struct Progress {
     pub total_bytes: u64,
 }
 
-/// Bytes of one request: enough for a disk's full speed, few enough to share out, to report and to cancel soon. One huge page
-/// of x86-64 and AArch64, so that no two readers fault the same one in.
+/// Bytes of one request: enough for a disk's full speed, few enough to share out, to report and to
+/// cancel soon. One huge page of x86-64 and AArch64, so that no two readers fault the same one in.
 const PIECE_BYTES: usize = 2 << 20;
 /// Requests that are under way at once: what an SSD needs to be busy.
 const READERS: u64 = 4;
@@ -49,8 +49,8 @@ impl Source<'_> {
         })
     }
 
-    /// Fills all parts, in their order, with several requests under way. `progress` is called on this thread; once it
-    /// breaks, no further request is made.
+    /// Fills all parts, in their order, with several requests under way. `progress` is called on
+    /// this thread; once it breaks, no further request is made.
     pub(crate) fn fill_parts(
         self,
         parts: Vec<Part<'_>>,
@@ -114,7 +114,8 @@ enum Stopped {
     Error(io::Error),
 }
 
-/// Calls `read(out, offset)` until `out` is full: a read may be short, and a signal may interrupt it.
+/// Calls `read(out, offset)` until `out` is full: a read may be short, and a signal may interrupt
+/// it.
 fn fill(out: &mut [u8], offset: u64, mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>) -> Result<(), Stopped> {
     let mut done = 0;
     while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {

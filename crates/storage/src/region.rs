@@ -55,15 +55,16 @@ impl<T: Plain> Reserved<T> {
         Reserved { map: None, len: 0, element: PhantomData }
     }
 
-    /// Asks for large pages, where the system has them: less address translation for memory that is used as a whole. Before the
-    /// first write, since pages that are there stay as they are.
+    /// Asks for large pages, where the system has them: less address translation for memory that is
+    /// used as a whole. Before the first write, since pages that are there stay as they are.
     pub fn advise_huge_pages(&self) {
         if let Some(map) = &self.map {
             os::advise_huge_pages(map);
         }
     }
 
-    /// Bytes of the pages that cost memory by now, since they were touched. `None` where the system does not tell.
+    /// Bytes of the pages that cost memory by now, since they were touched. `None` where the system
+    /// does not tell.
     pub fn committed_bytes(&self) -> Option<u64> {
         self.map.as_deref().map_or(Some(0), os::resident_bytes)
     }
@@ -74,8 +75,8 @@ impl<T> Deref for Reserved<T> {
 
     fn deref(&self) -> &[T] {
         match &self.map {
-            // SAFETY: the mapping holds `len` elements at a page boundary, for which any bytes are a value (`Plain`);
-            // it lives and is borrowed as long as `self`.
+            // SAFETY: the mapping holds `len` elements at a page boundary, for which any bytes are
+            // a value (`Plain`); it lives and is borrowed as long as `self`.
             Some(map) => unsafe { std::slice::from_raw_parts(map.as_ptr().cast(), self.len) },
             None => &[],
         }

@@ -9,10 +9,11 @@ pub struct Snapshot {
     pub major_faults: Option<u64>,
     /// Bytes of all pages in memory, shared ones included.
     pub resident_bytes: Option<u64>,
-    /// Bytes of pages that no file stands behind, which no other process can use: heap, stacks, buffers. On Windows all of
-    /// the memory that is committed to this process.
+    /// Bytes of pages that no file stands behind, which no other process can use: heap, stacks,
+    /// buffers. On Windows all of the memory that is committed to this process.
     pub private_bytes: Option<u64>,
-    /// Bytes of the other resident pages: those of files (a mapped model's, programs') and shared memory.
+    /// Bytes of the other resident pages: those of files (a mapped model's, programs') and shared
+    /// memory.
     pub shared_bytes: Option<u64>,
     /// Bytes read from disks, since the start.
     pub read_bytes: Option<u64>,

@@ -40,8 +40,8 @@ pub struct Residency {
 /// Bytes that outlive the call that handed them out.
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// One file, or a range of its bytes ([`Storage::open_range`]): offsets count from the range's start. The bytes never change
-/// through this type, and any number of threads may read them.
+/// One file, or a range of its bytes ([`Storage::open_range`]): offsets count from the range's
+/// start. The bytes never change through this type, and any number of threads may read them.
 pub struct Storage {
     path: PathBuf,
     /// Where the range begins in the file.
@@ -57,12 +57,12 @@ enum Bytes {
 }
 
 impl Storage {
-    /// Opens a file: maps it, reads it whole with `progress`, or only opens it, as `mode` says. `progress` is called on this
-    /// thread and ends the loading by breaking.
+    /// Opens a file: maps it, reads it whole with `progress`, or only opens it, as `mode` says.
+    /// `progress` is called on this thread and ends the loading by breaking.
     ///
     /// # Errors
-    /// No such file, no permission, no regular file, an empty file, no memory for a copy (found out before it is made), a file
-    /// that shrinks while it is read, or the callback's wish to end.
+    /// No such file, no permission, no regular file, an empty file, no memory for a copy (found out
+    /// before it is made), a file that shrinks while it is read, or the callback's wish to end.
     pub fn open(
         path: &Path,
         mode: LoadMode,
@@ -71,8 +71,8 @@ impl Storage {
         Storage::open_part(path, None, mode, progress)
     }
 
-    /// As [`Storage::open`], of a range of the file only: a model that lies within another file. Any start can be mapped; tensors
-    /// keep their alignment if it is a multiple of theirs.
+    /// As [`Storage::open`], of a range of the file only: a model that lies within another file.
+    /// Any start can be mapped; tensors keep their alignment if it is a multiple of theirs.
     ///
     /// # Errors
     /// As [`Storage::open`], and a range that is empty or does not lie within the file.
@@ -152,8 +152,8 @@ impl Storage {
         }
     }
 
-    /// The file's first bytes: all of them where they are at hand anyway, else a copy of the first `at_least` (or of all, if the
-    /// file is shorter).
+    /// The file's first bytes: all of them where they are at hand anyway, else a copy of the first
+    /// `at_least` (or of all, if the file is shorter).
     ///
     /// # Errors
     /// A read that fails.
@@ -171,13 +171,14 @@ impl Storage {
         }
     }
 
-    /// Reads byte ranges into memory of their own, each at a page boundary, in the given order, where the mode is
-    /// [`LoadMode::File`]; nothing is to be done in the other modes. What is loaded already is not read again; ranges that
-    /// overlap in part are read twice. After an error nothing of this call is kept.
+    /// Reads byte ranges into memory of their own, each at a page boundary, in the given order,
+    /// where the mode is [`LoadMode::File`]; nothing is to be done in the other modes. What is
+    /// loaded already is not read again; ranges that overlap in part are read twice. After an error
+    /// nothing of this call is kept.
     ///
     /// # Errors
-    /// A range beyond the file's end, no memory (found out before any is taken), a read that fails, or the callback's wish to
-    /// end.
+    /// A range beyond the file's end, no memory (found out before any is taken), a read that fails,
+    /// or the callback's wish to end.
     pub fn load(
         &mut self,
         wanted: &[Range<u64>],
@@ -196,17 +197,19 @@ impl Storage {
         let parts = new.iter_mut().map(|(r, bytes)| (r.start, &mut bytes[..])).collect();
         Source { file, path, start, len }.fill_parts(parts, progress)?;
         ranges.append(&mut new);
-        // Without those that lie within another, the last one to begin before a place is the one that reaches furthest.
+        // Without those that lie within another, the last one to begin before a place is the one
+        // that reaches furthest.
         ranges.sort_by_key(|(r, _)| (r.start, Reverse(r.end)));
         ranges.dedup_by(|(later, _), (earlier, _)| later.end <= earlier.end);
         Ok(())
     }
 
-    /// The bytes of a range, where they live. `None` beyond the file's end, or where the range does not lie within one that was
-    /// [loaded](Self::load).
+    /// The bytes of a range, where they live. `None` beyond the file's end, or where the range does
+    /// not lie within one that was [loaded](Self::load).
     ///
-    /// The bytes of a map are those of the file *now*: another program that writes to it changes them, one that truncates it
-    /// ends this process with SIGBUS when they are read. Whatever decides about memory is to be copied out and checked.
+    /// The bytes of a map are those of the file *now*: another program that writes to it changes
+    /// them, one that truncates it ends this process with SIGBUS when they are read. Whatever
+    /// decides about memory is to be copied out and checked.
     pub fn bytes(&self, range: Range<u64>) -> Option<&[u8]> {
         match &self.bytes {
             Bytes::Map { map, .. } => within(map, 0, &range),
@@ -230,22 +233,24 @@ impl Storage {
         within(map, 0, range)
     }
 
-    /// Which part of a range of a mapped file the page cache holds, whoever brought it there. `None` for other modes, beyond the
-    /// end, and where the system does not tell: Linux tells only those who own the file or may write to it.
+    /// Which part of a range of a mapped file the page cache holds, whoever brought it there.
+    /// `None` for other modes, beyond the end, and where the system does not tell: Linux tells only
+    /// those who own the file or may write to it.
     pub fn residency(&self, range: Range<u64>) -> Option<Residency> {
         let Bytes::Map { tells_residency: true, .. } = self.bytes else { return None };
         let bytes = self.mapped(&range)?;
         Some(Residency { resident_bytes: os::resident_bytes(bytes)?, total_bytes: bytes.len() as u64 })
     }
 
-    /// Bytes of the mapping that this process has in its page tables: they count as its resident set although they are
-    /// shared. `None` where the file is not mapped or the system does not tell.
+    /// Bytes of the mapping that this process has in its page tables: they count as its resident
+    /// set although they are shared. `None` where the file is not mapped or the system does not
+    /// tell.
     pub fn mapped_resident_bytes(&self) -> Option<u64> {
         os::mapped_resident_bytes(self.mapped(&(0..self.len))?)
     }
 
-    /// The same mapped file (or range of it) at a second address, whose pages are read one by one: for what is looked up here and
-    /// there. `None` in other modes, or where the system refuses.
+    /// The same mapped file (or range of it) at a second address, whose pages are read one by one:
+    /// for what is looked up here and there. `None` in other modes, or where the system refuses.
     pub fn random_view(&self) -> Option<Storage> {
         let Bytes::Map { file, stamp, tells_residency, .. } = &self.bytes else { return None };
         let file = file.try_clone().ok()?;
@@ -255,8 +260,9 @@ impl Storage {
         Some(Storage { path: self.path.clone(), start: self.start, len: self.len, bytes })
     }
 
-    /// What became of a mapped file since it was opened; `None` if nothing that the system would tell, and in other modes, whose
-    /// copies nobody changes. Asks the system twice and reads nothing: cheap enough for every answer, not for every token.
+    /// What became of a mapped file since it was opened; `None` if nothing that the system would
+    /// tell, and in other modes, whose copies nobody changes. Asks the system twice and reads
+    /// nothing: cheap enough for every answer, not for every token.
     pub fn changed(&self) -> Option<Change> {
         let Bytes::Map { file, stamp, .. } = &self.bytes else { return None };
         stamp.change(&file.metadata().ok()?, &self.path)
@@ -268,8 +274,9 @@ impl Storage {
         Some(file)
     }
 
-    /// Asks for the pages of a range of a mapped file and makes them accessible without faults, where the system can; may block
-    /// until they are read. Does nothing in other modes, and is silent where the system refuses: pages come when touched.
+    /// Asks for the pages of a range of a mapped file and makes them accessible without faults,
+    /// where the system can; may block until they are read. Does nothing in other modes, and is
+    /// silent where the system refuses: pages come when touched.
     pub fn prefetch(&self, range: Range<u64>) {
         if let Some(bytes) = self.mapped(&range).filter(|bytes| !bytes.is_empty()) {
             os::prefetch(bytes);
@@ -284,8 +291,9 @@ impl Storage {
         }
     }
 
-    /// Tells the system how the pages that a range of a mapped file touches will be used. Changes no byte. False where that had
-    /// no effect: in other modes, beyond the end, and on systems without such advice.
+    /// Tells the system how the pages that a range of a mapped file touches will be used. Changes
+    /// no byte. False where that had no effect: in other modes, beyond the end, and on systems
+    /// without such advice.
     pub fn advise(&self, range: Range<u64>, advice: Advice) -> bool {
         self.mapped(&range).is_some_and(|bytes| !bytes.is_empty() && os::advise(bytes, advice))
     }
@@ -339,16 +347,17 @@ fn map(path: &Path, file: &File, part: Option<(u64, u64)>) -> Result<Map, Storag
     if let Some((start, len)) = part {
         options.offset(start).len(usize::try_from(len).unwrap_or(usize::MAX));
     }
-    // SAFETY: a mapped file can change or shrink underneath. The bytes are handed out as `&[u8]` only, for which any content is
-    // valid, and are never taken twice for a decision about memory; a lost page ends the process with SIGBUS, which the
-    // crate's documentation says and which is no memory unsafety.
+    // SAFETY: a mapped file can change or shrink underneath. The bytes are handed out as `&[u8]`
+    // only, for which any content is valid, and are never taken twice for a decision about memory;
+    // a lost page ends the process with SIGBUS, which the crate's documentation says and which is
+    // no memory unsafety.
     let map =
         unsafe { options.map(file) }.map_err(|source| StorageError::MapFailed { path: path.to_owned(), source })?;
     if map.is_empty() {
         return Err(StorageError::Empty(path.to_owned()));
     }
-    // A file that is read from disk now can come in pages of 2 MB, which spare the CPU most of its address translation. Where
-    // memory is short they would make every miss read 2 MB.
+    // A file that is read from disk now can come in pages of 2 MB, which spare the CPU most of its
+    // address translation. Where memory is short they would make every miss read 2 MB.
     if crate::process::available_memory_bytes().is_some_and(|available| available / 2 > map.len() as u64) {
         os::advise_huge_pages(&map);
     }
@@ -361,7 +370,8 @@ fn within<'a>(whole: &'a [u8], first: u64, range: &Range<u64>) -> Option<&'a [u8
     whole.get(at(range.start)?..at(range.end)?)
 }
 
-/// A range of the file, if it lies within one of `ranges`, which are sorted and of which none lies within another.
+/// A range of the file, if it lies within one of `ranges`, which are sorted and of which none lies
+/// within another.
 fn loaded<'a>(ranges: &'a [(Range<u64>, Buffer)], range: &Range<u64>) -> Option<&'a [u8]> {
     let after = ranges.partition_point(|(r, _)| r.start <= range.start);
     let (whole, bytes) = ranges.get(after.checked_sub(1)?)?;
@@ -377,7 +387,8 @@ fn private(len: u64, path: &Path) -> Result<Buffer, StorageError> {
     })
 }
 
-/// Refuses what cannot succeed before anything is allocated: afterwards it would be the system that ends a process.
+/// Refuses what cannot succeed before anything is allocated: afterwards it would be the system that
+/// ends a process.
 fn check_memory(wanted_bytes: u64, path: &Path) -> Result<(), StorageError> {
     match crate::process::available_memory_bytes() {
         Some(available_bytes) if available_bytes < wanted_bytes => {

@@ -1,9 +1,11 @@
-//! Parts of mapped files that do not stay in memory: read again and again, ahead of their use, through a few windows.
+//! Parts of mapped files that do not stay in memory: read again and again, ahead of their use,
+//! through a few windows.
 //!
-//! A streamed range keeps its address within the file's mapping. Its pages there are replaced by those of a window, so whoever
-//! reads the range by [`Storage::bytes`] reads the window, and nothing above storage needs to know which bytes stream. Units
-//! (a layer's ranges, say) take turns in the windows in a fixed order. Reads are direct where the file system lets them be:
-//! they leave no trace in the page cache, where what stays in memory would otherwise compete with them.
+//! A streamed range keeps its address within the file's mapping. Its pages there are replaced by
+//! those of a window, so whoever reads the range by [`Storage::bytes`] reads the window, and
+//! nothing above storage needs to know which bytes stream. Units (a layer's ranges, say) take turns
+//! in the windows in a fixed order. Reads are direct where the file system lets them be: they leave
+//! no trace in the page cache, where what stays in memory would otherwise compete with them.
 
 use std::fs::File;
 use std::io;
@@ -21,11 +23,14 @@ use crate::error::StorageError;
 use crate::os;
 use crate::storage::Storage;
 
-/// Everything streams in multiples of this: pages, and what direct reads want addresses and offsets to be a multiple of.
+/// Everything streams in multiples of this: pages, and what direct reads want addresses and offsets
+/// to be a multiple of.
 const ALIGN_BYTES: u64 = 4096;
-/// Bytes of one request: enough for a disk's full speed, few enough to have several of one unit under way.
+/// Bytes of one request: enough for a disk's full speed, few enough to have several of one unit
+/// under way.
 const PIECE_BYTES: u64 = 1 << 20;
-/// Requests that are under way at once: threads, or places in a ring. More gained nothing on a virtual disk.
+/// Requests that are under way at once: threads, or places in a ring. More gained nothing on a
+/// virtual disk.
 const DEPTH: usize = 8;
 /// How soon a wait notices that its caller wants to stop.
 const WAKE: Duration = Duration::from_millis(20);
@@ -78,7 +83,8 @@ pub struct StreamOptions {
 pub struct StreamStats {
     /// Bytes that were read.
     pub read_bytes: u64,
-    /// Time in which at least one read was under way: with `read_bytes`, the speed that the files were read at.
+    /// Time in which at least one read was under way: with `read_bytes`, the speed that the files
+    /// were read at.
     pub read_time: Duration,
     /// How often a unit was not there when it was needed.
     pub stalls: u64,
@@ -195,16 +201,18 @@ impl Stream {
         start..end.max(start)
     }
 
-    /// Takes ranges out of the mappings and begins to read the first units. From now on the bytes of a unit's ranges are valid
-    /// between [`acquire`](Self::acquire) of it and of the next one, and anything else at other times.
+    /// Takes ranges out of the mappings and begins to read the first units. From now on the bytes
+    /// of a unit's ranges are valid between [`acquire`](Self::acquire) of it and of the next one,
+    /// and anything else at other times.
     ///
-    /// `units` come in the order of their use, and each has the ranges that are used together, [aligned](Self::align).
-    /// No bytes of `storages` may be in use. Their mappings are read at random from now on, one page a fault, without large pages:
-    /// ask for what stays by [`Storage::prefetch_only`].
+    /// `units` come in the order of their use, and each has the ranges that are used together,
+    /// [aligned](Self::align). No bytes of `storages` may be in use. Their mappings are read at
+    /// random from now on, one page a fault, without large pages: ask for what stays by
+    /// [`Storage::prefetch_only`].
     ///
     /// # Errors
-    /// A file that is not mapped, a ring that was asked for and is refused, or a system that lacks what this needs. The storages
-    /// then are as they were.
+    /// A file that is not mapped, a ring that was asked for and is refused, or a system that lacks
+    /// what this needs. The storages then are as they were.
     pub fn start(storages: &[&Storage], units: &[Vec<StreamedRange>], options: StreamOptions) -> io::Result<Stream> {
         let n_windows = options.n_windows.max(2);
         let (ring, ring_refusal) = match options.reader {
@@ -271,7 +279,8 @@ impl Stream {
         }
         for storage in storages {
             if let Some(all) = storage.mapped(&(0..storage.len())) {
-                // Pages of 2 MB, and reading ahead, would bring neighbours in that shall not stay. They would displace what shall.
+                // Pages of 2 MB, and reading ahead, would bring neighbours in that shall not stay.
+                // They would displace what shall.
                 os::refuse_huge_pages(all);
                 os::advise(all, Advice::Random);
             }
@@ -301,8 +310,9 @@ impl Stream {
         self.ring_refusal.as_ref()
     }
 
-    /// Waits until a unit is in memory, and keeps it there until another one is acquired. Units between the last one and this
-    /// one are passed over; a unit that was acquired before the last one comes from the next round.
+    /// Waits until a unit is in memory, and keeps it there until another one is acquired. Units
+    /// between the last one and this one are passed over; a unit that was acquired before the last
+    /// one comes from the next round.
     ///
     /// # Errors
     /// A read that failed (a later round tries again), or [`StorageError::Cancelled`].
@@ -344,9 +354,10 @@ impl Stream {
         result
     }
 
-    /// How fast the files are read, in bytes a second, if nothing is computed meanwhile: goes through units from the first one on,
-    /// at most once and until a disk has shown its speed (16 MB or 100 ms), and then begins anew with the first one. `None` if
-    /// nothing came within a second. Does not count as waiting. For a stream that nobody has used yet.
+    /// How fast the files are read, in bytes a second, if nothing is computed meanwhile: goes
+    /// through units from the first one on, at most once and until a disk has shown its speed (16
+    /// MB or 100 ms), and then begins anew with the first one. `None` if nothing came within a
+    /// second. Does not count as waiting. For a stream that nobody has used yet.
     pub fn measure(&self) -> Option<f64> {
         const ENOUGH_BYTES: u64 = 16 << 20;
         const ENOUGH_TIME: Duration = Duration::from_millis(100);
@@ -492,7 +503,8 @@ impl Shared {
 
     fn read(&self, piece: &Piece) -> Result<(), StorageError> {
         let source = &self.files[piece.file];
-        // SAFETY: this piece's reader alone writes there until it says so in `in_flight`, and nobody reads at this address.
+        // SAFETY: this piece's reader alone writes there until it says so in `in_flight`, and
+        // nobody reads at this address.
         let out = unsafe { self.memory.piece(piece.at, piece.len) };
         source.fill(out, piece.offset)?;
         source.forget(piece);
@@ -535,9 +547,11 @@ fn read_by_ring(shared: &Arc<Shared>, mut ring: os::Ring) {
             }
         });
         for tag in again.drain(..) {
-            // SAFETY: this thread alone writes to the windows, each piece by one read at a time; nobody reads a piece before
-            // `finish` says that it is there. The files and the windows' memory live as long as `shared`, which outlives the reads:
-            // the loop ends when nothing is under way, and where nobody tells when that is, it is kept for good (below).
+            // SAFETY: this thread alone writes to the windows, each piece by one read at a time;
+            // nobody reads a piece before `finish` says that it is there. The files and the
+            // windows' memory live as long as `shared`, which outlives the reads: the loop ends
+            // when nothing is under way, and where nobody tells when that is, it is kept for good
+            // (below).
             under_way[tag].iter_mut().for_each(|read| unsafe { push(shared, &mut ring, read, tag) });
         }
         if let Err(failure) = waited {
@@ -592,7 +606,8 @@ impl Shared {
         Some(Ok(()))
     }
 
-    /// Answers every piece, from now on, with a failure: the system tells no more what becomes of reads.
+    /// Answers every piece, from now on, with a failure: the system tells no more what becomes of
+    /// reads.
     fn fail_for_good(&self, under_way: impl Iterator<Item = Read>, failure: &io::Error) {
         let error = |piece: &Piece| {
             let source = io::Error::new(failure.kind(), format!("io_uring: {failure}"));
@@ -635,14 +650,16 @@ impl Source {
         Ok(())
     }
 
-    /// What one request at an offset read: bytes, and 0 if it is to be tried again. `was_direct` is what it was begun as.
+    /// What one request at an offset read: bytes, and 0 if it is to be tried again. `was_direct` is
+    /// what it was begun as.
     fn take(&self, result: io::Result<usize>, at: u64, was_direct: bool) -> Result<usize, StorageError> {
         let refusal = match result {
             Ok(0) => io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before: it was cut short"),
             Ok(n) => return Ok(n),
             Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => return Ok(0),
-            // Some file systems take the flag and refuse the read; some end a direct read within a block. Several requests may
-            // see it at once: each is tried again without, unless it was without already.
+            // Some file systems take the flag and refuse the read; some end a direct read within a
+            // block. Several requests may see it at once: each is tried again without, unless it
+            // was without already.
             Err(e) if e.kind() == io::ErrorKind::InvalidInput && was_direct => {
                 self.is_direct.store(false, Ordering::Relaxed);
                 os::set_direct(&self.file, false);
@@ -685,7 +702,8 @@ impl Memory {
     /// Nobody else reads or writes this piece through this mapping while the slice lives.
     #[allow(clippy::mut_from_ref, reason = "pieces are dealt out under a lock")]
     unsafe fn piece(&self, at: usize, len: usize) -> &mut [u8] {
-        // SAFETY: it lies within the mapping, any bytes are a value, and the caller promises the rest.
+        // SAFETY: it lies within the mapping, any bytes are a value, and the caller promises the
+        // rest.
         unsafe { std::slice::from_raw_parts_mut(self.place(at, len), len) }
     }
 

@@ -1,4 +1,5 @@
-//! What the counters and the system say about memory. One test, since the figures are the whole process's.
+//! What the counters and the system say about memory. One test, since the figures are the whole
+//! process's.
 
 use std::ops::ControlFlow;
 
@@ -9,11 +10,11 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const MIB: u64 = 1 << 20;
 
-/// Runs `work` and tells by how much it changed (allocated bytes, bytes allocated in total, private bytes), while what it
-/// returns still lives.
+/// Runs `work` and tells by how much it changed (allocated bytes, bytes allocated in total, private
+/// bytes), while what it returns still lives.
 fn growth<T>(work: impl FnOnce() -> T) -> (T, u64, u64, Option<u64>) {
-    // Windows counts what is promised, not what is touched; wine, where its tests run, counts neither.
-    // Under an emulator the figures are the emulator's process's.
+    // Windows counts what is promised, not what is touched; wine, where its tests run, counts
+    // neither. Under an emulator the figures are the emulator's process's.
     let private = || {
         process::snapshot().private_bytes.filter(|_| !cfg!(windows) && !modelembed_testkit::emulated("private bytes"))
     };
@@ -46,7 +47,8 @@ fn figures_are_what_was_asked_for() {
     about(total, 12);
     drop(vec);
 
-    // The pages of a map are not private, not even those that were just written and wait for the disk.
+    // The pages of a map are not private, not even those that were just written and wait for the
+    // disk.
     let (map, allocated, total, private) = growth(|| {
         let map = open(LoadMode::Map);
         assert!(map.bytes(0..map.len()).unwrap().iter().all(|byte| *byte == 3));

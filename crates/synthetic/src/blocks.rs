@@ -11,15 +11,17 @@ enum Field {
     Bits(usize),
     /// The f16 scale `d`. Formats without a minimum also get negative ones, as real files do.
     Scale { signed: bool },
-    /// An f16 that is this multiple of `d`, a few percent more or less: it centres the values around zero.
+    /// An f16 that is this multiple of `d`, a few percent more or less: it centres the values
+    /// around zero.
     Min(f32),
 }
 use Field::{Bits, Min, Scale};
 
 /// A block's fields, and the standard deviation of its values when `d` is 1.
 ///
-/// The deviations follow from uniformly random bits. A quant of b bits has mean (2^b - 1) / 2 and variance
-/// (4^b - 1) / 12; Q2_K, Q4_K and Q5_K are `d * scale * quant - dmin * min` with independent scale and min.
+/// The deviations follow from uniformly random bits. A quant of b bits has mean (2^b - 1) / 2 and
+/// variance (4^b - 1) / 12; Q2_K, Q4_K and Q5_K are `d * scale * quant - dmin * min` with
+/// independent scale and min.
 fn fields(ty: TensorType) -> Option<(Vec<Field>, f32)> {
     Some(match ty {
         TensorType::Q4_0 => (vec![Scale { signed: true }, Bits(16)], 4.6),
@@ -36,10 +38,11 @@ fn fields(ty: TensorType) -> Option<(Vec<Field>, f32)> {
     })
 }
 
-/// `rows * k` random values of standard deviation about `deviation` and mean about zero, as GGUF stores them.
+/// `rows * k` random values of standard deviation about `deviation` and mean about zero, as GGUF
+/// stores them.
 ///
-/// Floats are rounded from the random stream; quantised blocks are random bits under random scales between half
-/// and one and a half times the fitting one, so every code, sub-scale and sign occurs.
+/// Floats are rounded from the random stream; quantised blocks are random bits under random scales
+/// between half and one and a half times the fitting one, so every code, sub-scale and sign occurs.
 ///
 /// # Panics
 /// For a type whose blocks this does not know, or when `k` is not whole blocks.

@@ -2,8 +2,8 @@
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 ///
-/// Only integer arithmetic and exactly rounded float operations are used, so that a seed gives the same bits
-/// everywhere: the hashes in the goldens depend on it.
+/// Only integer arithmetic and exactly rounded float operations are used, so that a seed gives the
+/// same bits everywhere: the hashes in the goldens depend on it.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 

@@ -1,4 +1,5 @@
-//! The vocabulary of one file, fitted to the size that another model has: cut at its end, or filled up with unused tokens.
+//! The vocabulary of one file, fitted to the size that another model has: cut at its end, or filled
+//! up with unused tokens.
 
 use std::collections::HashSet;
 
@@ -15,7 +16,8 @@ const UNUSED_SCORE: f32 = -1e9;
 
 /// Every `tokenizer.*` pair of a file, for a vocabulary of `n_vocab` tokens.
 ///
-/// Tokens are cut at the end, where byte-pair vocabularies have their last merges, and merges that make a token which is gone go too.
+/// Tokens are cut at the end, where byte-pair vocabularies have their last merges, and merges that
+/// make a token which is gone go too.
 pub(crate) fn fitted(gguf: &Gguf, header: &[u8], n_vocab: usize) -> Result<Vec<(String, GgufValue)>> {
     let tokens = gguf.strings(TOKENS)?.ok_or_else(|| Error::Vocabulary(format!("the file has no {TOKENS}")))?;
     let kept: Vec<&[u8]> = tokens.iter(header).take(n_vocab).collect();
@@ -82,7 +84,8 @@ impl Fit<'_> {
         let (mut out, mut n) = (Vec::new(), 0);
         let mut token = Vec::new();
         for merge in array.strings().iter().flat_map(|strings| strings.iter(self.header)) {
-            // The blank between the two parts is the only one: tokens write theirs as another character.
+            // The blank between the two parts is the only one: tokens write theirs as another
+            // character.
             token.clear();
             token.extend(merge.iter().filter(|byte| **byte != b' '));
             if known.contains(&token[..]) {

@@ -3,13 +3,14 @@
 /// What keys and values are stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CacheType {
-    /// 16-bit integers with a scale in f32 for each head's key or value: as exact as half precision on the models that were
-    /// measured, and multiplied as they are. Heads have at most [`MAX_I16_HEAD`] elements.
+    /// 16-bit integers with a scale in f32 for each head's key or value: as exact as half precision
+    /// on the models that were measured, and multiplied as they are. Heads have at most
+    /// [`MAX_I16_HEAD`] elements.
     I16,
     /// Half precision.
     F16,
-    /// Blocks of 32 8-bit integers with a scale in half precision, as GGUF's Q8_0: 8.5 bits an element. Heads have a multiple of
-    /// 32 elements.
+    /// Blocks of 32 8-bit integers with a scale in half precision, as GGUF's Q8_0: 8.5 bits an
+    /// element. Heads have a multiple of 32 elements.
     Q8,
     /// As computed: for exact runs.
     F32,
@@ -35,7 +36,8 @@ impl CacheType {
         }
     }
 
-    /// Bytes of one head's key or value in main memory, a scale apart included; `None` if such a head cannot be stored.
+    /// Bytes of one head's key or value in main memory, a scale apart included; `None` if such a
+    /// head cannot be stored.
     #[inline]
     pub fn row_bytes(self, head_dim: usize) -> Option<usize> {
         match self {

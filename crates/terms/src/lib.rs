@@ -1,5 +1,5 @@
-//! The words in which the engine asks kernels and devices for work: kinds of activations, norms and rotary embeddings, and what
-//! a KV cache is made of.
+//! The words in which the engine asks kernels and devices for work: kinds of activations, norms and
+//! rotary embeddings, and what a KV cache is made of.
 //!
 //! Enums, their names and constant sizes only: what they mean in numbers is the kernels' business.
 #![forbid(unsafe_code)]

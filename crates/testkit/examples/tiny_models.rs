@@ -1,4 +1,5 @@
-//! Writes every tiny model to a folder as NAME.gguf: `cargo run -p modelembed-testkit --example tiny_models -- DIR`.
+//! Writes every tiny model to a folder as NAME.gguf:
+//! `cargo run -p modelembed-testkit --example tiny_models -- DIR`.
 
 use std::{fs, io, path::PathBuf};
 

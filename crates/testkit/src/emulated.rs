@@ -1,5 +1,5 @@
-/// Whether an emulator plays the processor and answers some questions about memory itself: `scripts/test-cross.sh` says so by
-/// `MODELEMBED_EMULATED`.
+/// Whether an emulator plays the processor and answers some questions about memory itself:
+/// `scripts/test-cross.sh` says so by `MODELEMBED_EMULATED`.
 pub fn is_emulated() -> bool {
     std::env::var_os("MODELEMBED_EMULATED").is_some()
 }

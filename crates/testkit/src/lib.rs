@@ -1,6 +1,8 @@
-//! For tests: a GGUF writer, tiny seeded models, float comparison, and a random generator with a fixed stream.
+//! For tests: a GGUF writer, tiny seeded models, float comparison, and a random generator with a
+//! fixed stream.
 //!
-//! [`tiny`] builds the GGUF file of a [`TinySpec`]; [`tiny_specs`] lists those that goldens exist for.
+//! [`tiny`] builds the GGUF file of a [`TinySpec`]; [`tiny_specs`] lists those that goldens exist
+//! for.
 #![forbid(unsafe_code)]
 
 mod emulated;

@@ -1,9 +1,10 @@
-//! Builds whole GGUF files in memory: any metadata, any tensors, either version. It checks nothing, so that tests can write bad
-//! files too.
+//! Builds whole GGUF files in memory: any metadata, any tensors, either version. It checks nothing,
+//! so that tests can write bad files too.
 
 use modelembed_gguf::{GgufValue, HeaderWriter, TensorType};
 
-/// Builds the bytes of one GGUF file: header, metadata, directory, then each tensor at a multiple of the alignment.
+/// Builds the bytes of one GGUF file: header, metadata, directory, then each tensor at a multiple
+/// of the alignment.
 ///
 /// ```
 /// use modelembed_gguf::{Gguf, TensorType};
@@ -34,7 +35,8 @@ impl GgufWriter {
         self
     }
 
-    /// Aligns tensors to this many bytes (not 0) and says so in `general.alignment`, which becomes the next pair.
+    /// Aligns tensors to this many bytes (not 0) and says so in `general.alignment`, which becomes
+    /// the next pair.
     pub fn alignment(mut self, alignment: u32) -> GgufWriter {
         self.header.alignment(alignment);
         self
@@ -46,12 +48,14 @@ impl GgufWriter {
         self
     }
 
-    /// Appends what a file of a split model says of itself: its number from 0, the number of files, and of all their tensors.
+    /// Appends what a file of a split model says of itself: its number from 0, the number of files,
+    /// and of all their tensors.
     pub fn split(self, index: u16, count: u16, n_tensors: i32) -> GgufWriter {
         self.pair("split.no", index).pair("split.count", count).pair("split.tensors.count", n_tensors)
     }
 
-    /// Appends a tensor; `dims` has the row length first. Its bytes are written as they are, whatever the dimensions say.
+    /// Appends a tensor; `dims` has the row length first. Its bytes are written as they are,
+    /// whatever the dimensions say.
     pub fn tensor(mut self, name: &str, ty: TensorType, dims: &[u64], data: &[u8]) -> GgufWriter {
         self.header.tensor(name, ty, dims, data.len() as u64);
         self.data.push(data.to_vec());

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::common::{golden_json, ids, load, session};
 
-/// Exact activations cost several times the time of quantised ones; the goldens of long tiny models cover the rest.
+/// Exact activations cost several times the time of quantised ones; the goldens of long tiny models
+/// cover the rest.
 const EXACT_POSITIONS: usize = 256;
 /// Tokens of each greedy continuation that are compared.
 const GREEDY_TOKENS: usize = 32;

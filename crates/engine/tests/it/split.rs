@@ -8,7 +8,8 @@ use modelembed_testkit::{GgufWriter, first_bit_difference, tiny, tiny_prompt, ti
 
 use crate::common::{Parts, TinyModels, all_logits, load};
 
-/// A tiny model in three files: metadata alone, and two halves of the tensors. `change` may spoil the file of a number.
+/// A tiny model in three files: metadata alone, and two halves of the tensors. `change` may spoil
+/// the file of a number.
 fn write(dir: &TinyModels, change: impl Fn(usize, GgufWriter) -> GgufWriter) -> Vec<PathBuf> {
     let parts = Parts::of(&tiny_spec("llama"));
     let n = parts.tensors.len();

@@ -1,4 +1,5 @@
-//! Models that may not use as much memory as they have weights: the same numbers, read from the disk again and again.
+//! Models that may not use as much memory as they have weights: the same numbers, read from the
+//! disk again and again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -67,7 +68,8 @@ fn streaming_gives_the_same_bits() {
                 assert_eq!(first_bit_difference(&got, &want), None, "{} {share} chunks of {chunk}", spec.name);
             }
             let (stats, plan) = (model.stream_stats().unwrap(), model.plan());
-            // 40 + 6 + 1 chunks, each of which reads every unit once; the next ones' first units are read ahead.
+            // 40 + 6 + 1 chunks, each of which reads every unit once; the next ones' first units
+            // are read ahead.
             let least = 47 * plan.streamed_per_token();
             assert!((least..least + 2 * plan.streamed_per_token()).contains(&stats.read_bytes), "{stats:?} {plan:?}");
         }
@@ -177,7 +179,8 @@ fn a_file_cut_short_is_an_error_that_names_it_and_the_place() {
     let model = squeezed(&path, 0.3);
     let mut session = session(&model, CTX_TOKENS);
     session.eval(&ids(1)).expect("the file is whole");
-    // Only the streamed part of the last blocks is asked for: what stays was touched, and pages that are lost would raise SIGBUS.
+    // Only the streamed part of the last blocks is asked for: what stays was touched, and pages
+    // that are lost would raise SIGBUS.
     let last = model.tensors().find(|t| t.name == "output_norm.weight").unwrap();
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     let stays = stays_from(&model);

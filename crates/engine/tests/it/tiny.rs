@@ -28,8 +28,8 @@ fn compare(options: &LoadOptions, check: impl Fn(&TinyGolden, &Diff) -> bool) {
 
 #[test]
 fn exact_activations_equal_the_goldens() {
-    // Logits have a standard deviation of 3. The quantised models' random weights amplify rounding more than the F32
-    // ones' do: llama.cpp itself is up to 1e-4 away from the f64 reference there.
+    // Logits have a standard deviation of 3. The quantised models' random weights amplify rounding
+    // more than the F32 ones' do: llama.cpp itself is up to 1e-4 away from the f64 reference there.
     compare(&exact(), |golden, d| {
         let is_f32 = tiny_spec(&golden.model).ty == modelembed_gguf::TensorType::F32;
         d.max_abs <= if is_f32 { 1e-4 } else { 3e-4 }
@@ -84,7 +84,8 @@ fn thread_counts_give_the_same_bits() {
     same_bits(&threads(1), &[("2 threads", threads(2)), ("3 threads", threads(3)), ("7 threads", threads(7))]);
 }
 
-/// What guessing ahead (`-lookup`) rests on. The head has each column twice: with 8 tokens it goes through panels, the rest does not.
+/// What guessing ahead (`-lookup`) rests on. The head has each column twice: with 8 tokens it goes
+/// through panels, the rest does not.
 #[test]
 fn few_tokens_at_once_give_the_bits_of_one_at_a_time() {
     let dir = TinyModels::new();
@@ -112,7 +113,8 @@ fn a_prompt_in_chunks_equals_token_by_token() {
         for exact in [true, false] {
             let model = load(&dir.of(&golden), &LoadOptions { exact, threads: Some(2), ..LoadOptions::default() });
             let want = all_logits(&model, &golden.ids, 1);
-            // Around the 8 columns that kernels take at once, and a whole prompt; long prompts around a span of attention.
+            // Around the 8 columns that kernels take at once, and a whole prompt; long prompts
+            // around a span of attention.
             let chunks: &[usize] = if golden.ids.len() <= 64 { &[3, 8, 9, 16, 64] } else { &[255, 256, 600] };
             for &chunk in chunks {
                 let d = diff(&all_logits(&model, &golden.ids, chunk), &want);
@@ -156,8 +158,9 @@ fn a_truncated_session_goes_on_as_if_nothing_had_followed() {
 
 #[test]
 fn removed_tokens_leave_no_trace_in_a_model_of_one_layer() {
-    // With one layer a key depends on nothing but its token and position, so moving keys down must give what
-    // evaluating the shorter text gives, up to a second rounding of the moved keys to f16.
+    // With one layer a key depends on nothing but its token and position, so moving keys down must
+    // give what evaluating the shorter text gives, up to a second rounding of the moved keys to
+    // f16.
     let dir = TinyModels::new();
     for arch in [TinyArch::Llama, TinyArch::Qwen2, TinyArch::Qwen3, TinyArch::Gemma3] {
         let spec = TinySpec { n_layer: 1, ..TinySpec::new("one-layer", arch) };

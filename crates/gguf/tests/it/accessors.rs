@@ -1,4 +1,5 @@
-//! Typed access to metadata: what fits is given, what does not is an error that names the key, what is there and what was wanted.
+//! Typed access to metadata: what fits is given, what does not is an error that names the key, what
+//! is there and what was wanted.
 
 use std::fmt::Debug;
 
@@ -123,7 +124,8 @@ fn arrays_of_the_right_type_are_read() {
 #[test]
 fn arrays_of_another_type_are_refused() {
     let cases: Vec<(GgufValue, Access, &str)> = vec![
-        // Files exist whose scores or token types are of a narrower type: reading them as wider ones runs off their end.
+        // Files exist whose scores or token types are of a narrower type: reading them as wider
+        // ones runs off their end.
         (vec![1u8, 2].into(), |g| show(g.f32s("k")), "metadata k is an array of 2 u8, wanted an array of f32"),
         (vec![1u8, 2].into(), |g| show(g.i32s("k")), "metadata k is an array of 2 u8, wanted an array of i32"),
         (vec![1i64].into(), |g| show(g.u32s("k")), "metadata k is an array of 1 i64, wanted an array of u32"),

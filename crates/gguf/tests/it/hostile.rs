@@ -1,7 +1,9 @@
-//! Small files that must be refused with an error that says why: `tests/hostile/*.gguf`, described in the README there.
+//! Small files that must be refused with an error that says why: `tests/hostile/*.gguf`, described
+//! in the README there.
 //!
-//! The files are written from the table below by `MODELEMBED_WRITE_HOSTILE=1 cargo test -p modelembed-gguf --test it hostile`;
-//! without that variable the test checks that the stored files are those of the table.
+//! The files are written from the table below by
+//! `MODELEMBED_WRITE_HOSTILE=1 cargo test -p modelembed-gguf --test it hostile`; without that
+//! variable the test checks that the stored files are those of the table.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -240,7 +242,8 @@ fn extents() -> Vec<Case> {
     let order = "tensors are aligned, in the directory's order, without overlap";
     let at = |offset: u64| file(1, 0).tensor("t", &[8], 0, offset);
     vec![
-        // The directory ends at byte 57, so that data begins at 64 and a tensor at offset 0 ends at 96.
+        // The directory ends at byte 57, so that data begins at 64 and a tensor at offset 0 ends
+        // at 96.
         case(
             "data-missing",
             inside,
@@ -346,7 +349,8 @@ fn each_is_refused_with_its_reason() {
     assert!(wrong.is_empty(), "(file, seen, wanted) {wrong:#?}");
 }
 
-/// A caller that reads a file piece by piece ends with the same error, and never needs more than the file.
+/// A caller that reads a file piece by piece ends with the same error, and never needs more than
+/// the file.
 #[test]
 fn each_is_refused_when_read_piece_by_piece() {
     let mut wrong = Vec::new();

@@ -33,7 +33,8 @@ fn valid() -> Vec<u8> {
         .build()
 }
 
-/// Parses, and reads everything that an accepted file offers, out of `now`: the same file, or what became of it.
+/// Parses, and reads everything that an accepted file offers, out of `now`: the same file, or what
+/// became of it.
 fn exercise_with(bytes: &[u8], file_bytes: u64, now: &[u8]) -> Result<Gguf, Error> {
     let gguf = Gguf::parse(bytes, file_bytes)?;
     for (key, value) in gguf.metadata() {
@@ -85,7 +86,8 @@ fn every_truncation_of_a_file_is_an_error() {
     }
 }
 
-/// The prefix of a longer file is never blamed on the file, and asking for what is needed leads to the end.
+/// The prefix of a longer file is never blamed on the file, and asking for what is needed leads to
+/// the end.
 #[test]
 fn every_prefix_of_a_header_asks_for_more() {
     let bytes = valid();
@@ -121,7 +123,8 @@ const NASTY: [u64; 14] = [
     u64::MAX,
 ];
 
-/// Every field of the header stands somewhere: so each byte position gets each nasty value, as u32 and as u64.
+/// Every field of the header stands somewhere: so each byte position gets each nasty value, as u32
+/// and as u64.
 #[test]
 fn nasty_numbers_at_every_position() {
     let bytes = valid();

@@ -1,6 +1,6 @@
-// Flash attention: a workgroup to a query head of a column. 64 positions at a time: a thread to each score, then a thread to
-// each pair of the output. (Online softmax: Milakov & Gimelshein 2018.)
-// Constant: PAIRS, pairs of the output that a thread owns.
+// Flash attention: a workgroup to a query head of a column. 64 positions at a time: a thread to
+// each score, then a thread to each pair of the output. (Online softmax: Milakov & Gimelshein
+// 2018.) Constant: PAIRS, pairs of the output that a thread owns.
 
 struct Params {
     n_cols: u32,

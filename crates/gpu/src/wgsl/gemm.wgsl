@@ -1,4 +1,5 @@
-// Many columns: tiles of 32 rows by 32 columns in workgroup memory, 32 elements of the sum at a time; a thread owns 4 by 4 products.
+// Many columns: tiles of 32 rows by 32 columns in workgroup memory, 32 elements of the sum at a
+// time; a thread owns 4 by 4 products.
 
 const PITCH = 33u; // one more than the tile: neighbouring rows lie in different banks
 var<workgroup> w_tile: array<f32, 32u * PITCH>; // (row, k)

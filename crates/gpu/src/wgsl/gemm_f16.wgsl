@@ -1,5 +1,6 @@
-// Many columns in half precision: tiles of 32 rows by 32 columns in workgroup memory, 32 elements of the sum at a time; a thread owns
-// 4 by 4 products. Four elements are summed as halves, all else as f32.
+// Many columns in half precision: tiles of 32 rows by 32 columns in workgroup memory, 32 elements
+// of the sum at a time; a thread owns 4 by 4 products. Four elements are summed as halves, all else
+// as f32.
 
 const PITCH = 9u; // vectors: one more than the tile, so that neighbouring rows lie in different banks
 var<workgroup> w_tile: array<vec4<f16>, 32u * PITCH>; // (row, k / 4)

@@ -1,5 +1,6 @@
-// Many columns of 8-bit integers: tiles of 32 rows by 32 columns in workgroup memory, a block of 32 elements at a time; a thread owns
-// 4 by 4 products. 16 elements are summed as integers, since no format changes its scale within so many, before scales meet them.
+// Many columns of 8-bit integers: tiles of 32 rows by 32 columns in workgroup memory, a block of 32
+// elements at a time; a thread owns 4 by 4 products. 16 elements are summed as integers, since no
+// format changes its scale within so many, before scales meet them.
 
 // All are (half of the block, row or column): neighbouring threads read neighbouring vectors.
 var<workgroup> w_words: array<vec4<u32>, 64>;

@@ -1,6 +1,7 @@
-// Many columns by matrix units: halves in, f32 sums. A workgroup has a square of 4 by 4 matrices of the unit's size, in quarters of 2
-// by 2, one to each of its first four subgroups; others, where a driver makes subgroups smaller than it may, do the same again.
-// Constants: SIZE, of a matrix; THREADS; SLOTS, subgroups that there are at most.
+// Many columns by matrix units: halves in, f32 sums. A workgroup has a square of 4 by 4 matrices of
+// the unit's size, in quarters of 2 by 2, one to each of its first four subgroups; others, where a
+// driver makes subgroups smaller than it may, do the same again. Constants: SIZE, of a matrix;
+// THREADS; SLOTS, subgroups that there are at most.
 
 const EDGE = 4u * SIZE;
 const PITCH = 40u; // a block of 32 elements, and as many bytes more as keep rows aligned and in different banks

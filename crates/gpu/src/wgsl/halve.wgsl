@@ -1,5 +1,6 @@
-// Columns in half precision: pairs of elements, by a power of two that puts the greatest between 1 and 2, and behind them that
-// power. What an element loses is relative to its own magnitude, down to a 2^-14 of the greatest. A workgroup to a column.
+// Columns in half precision: pairs of elements, by a power of two that puts the greatest between 1
+// and 2, and behind them that power. What an element loses is relative to its own magnitude, down
+// to a 2^-14 of the greatest. A workgroup to a column.
 
 struct Params { len: u32, x_first: u32, x_stride: u32, y_first: u32, y_stride: u32 }
 @group(0) @binding(0) var<uniform> p: Params;

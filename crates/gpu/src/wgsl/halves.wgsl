@@ -1,4 +1,5 @@
-// What products of halves are of. Beyond the edge the last row and column are read again, and their products are not stored.
+// What products of halves are of. Beyond the edge the last row and column are read again, and their
+// products are not stored.
 
 struct Halves { a: vec4<f16>, b: vec4<f16> }
 

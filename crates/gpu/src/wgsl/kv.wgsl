@@ -1,5 +1,5 @@
-// Reading the cache: (heads, capacity, head_dim), two neighbouring elements at a time. A pair lies in the two words that
-// `words_at` finds of a row, or in one of them.
+// Reading the cache: (heads, capacity, head_dim), two neighbouring elements at a time. A pair lies
+// in the two words that `words_at` finds of a row, or in one of them.
 
 //# f16
 fn words_at(row: u32, i: u32) -> vec2<u32> { return vec2<u32>(row * p.half_dim + i); }
@@ -11,7 +11,8 @@ fn words_at(row: u32, i: u32) -> vec2<u32> {
 }
 fn pair_of(words: vec2<u32>, i: u32) -> vec2<f32> { return bitcast<vec2<f32>>(words); }
 //# q8
-// Blocks of 32 elements as in Q8_0, but a row's scales come behind all its integers, so that everything lies in words of its own.
+// Blocks of 32 elements as in Q8_0, but a row's scales come behind all its integers, so that
+// everything lies in words of its own.
 fn row_words() -> u32 { return p.half_dim / 2u + (p.half_dim + 31u) / 32u; }
 fn words_at(row: u32, i: u32) -> vec2<u32> {
     let at = row * row_words();

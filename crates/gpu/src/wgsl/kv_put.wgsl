@@ -1,5 +1,5 @@
-// Writing the cache. A thread has a unit of a row: as many pairs as can be written without a word that two threads share. What it
-// writes is `element(origin, i)` of the kernel.
+// Writing the cache. A thread has a unit of a row: as many pairs as can be written without a word
+// that two threads share. What it writes is `element(origin, i)` of the kernel.
 
 //# f16
 const UNIT = 1u;
@@ -20,7 +20,8 @@ fn put(row: u32, unit: u32, origin: u32) {
     for (var b = 0u; b < 2u; b++) {
         let first = (unit * 2u + b) * 32u;
         if (first >= 2u * p.half_dim) { break; }
-        // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on top.
+        // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on
+        // top.
         var greatest = 0u;
         for (var j = 0u; j < 32u; j++) { greatest = max(greatest, bitcast<u32>(element(origin, first + j)) & 0x7fffffffu); }
         scales[b] = bitcast<f32>(greatest) / 127.0;

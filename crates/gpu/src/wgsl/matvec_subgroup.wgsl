@@ -1,5 +1,5 @@
-// As matvec, a workgroup to a row: subgroups of any size sum in registers and meet in workgroup memory once.
-// Constant: COLS.
+// As matvec, a workgroup to a row: subgroups of any size sum in registers and meet in workgroup
+// memory once. Constant: COLS.
 
 var<workgroup> partial: array<f32, 64u * COLS>;
 

@@ -1,5 +1,6 @@
-// Blocks of 32 elements of each column: 8 words of signed 8-bit integers, 8 of what rounding to those lost in units of 1/254, and
-// their scale. Together that is as exact as 15 bits. A thread to a block.
+// Blocks of 32 elements of each column: 8 words of signed 8-bit integers, 8 of what rounding to
+// those lost in units of 1/254, and their scale. Together that is as exact as 15 bits. A thread to
+// a block.
 
 struct Params { n_cols: u32, blocks: u32, x_first: u32, x_stride: u32, y_first: u32, y_stride: u32 }
 @group(0) @binding(0) var<uniform> p: Params;

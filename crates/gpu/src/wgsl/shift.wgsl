@@ -1,4 +1,5 @@
-// Moves keys down and turns them. `old` is a copy of the cache, so that nothing is read after it was written over.
+// Moves keys down and turns them. `old` is a copy of the cache, so that nothing is read after it
+// was written over.
 
 struct Params {
     heads: u32,

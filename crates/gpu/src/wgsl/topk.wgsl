@@ -1,6 +1,7 @@
-// The greatest of each run of 1024 elements, in order: a workgroup to a run, a bitonic sort (Batcher 1968) of keys and indices.
-// Over the results of one pass the next one goes, until one run is left.
-// Constants: PAIRS, whether x holds (key, index) pairs of an earlier pass and no numbers; KEPT, pairs that a run leaves.
+// The greatest of each run of 1024 elements, in order: a workgroup to a run, a bitonic sort
+// (Batcher 1968) of keys and indices. Over the results of one pass the next one goes, until one run
+// is left. Constants: PAIRS, whether x holds (key, index) pairs of an earlier pass and no numbers;
+// KEPT, pairs that a run leaves.
 
 struct Params {
     len: u32, // elements or pairs of a column
@@ -19,7 +20,8 @@ const NOTHING = 0xffffffffu;
 var<workgroup> keys: array<u32, RUN>;
 var<workgroup> indices: array<u32, RUN>;
 
-// Unsigned numbers in the order of the f32 with these bits; a NaN comes last, and both zeros are one.
+// Unsigned numbers in the order of the f32 with these bits; a NaN comes last, and both zeros are
+// one.
 fn key_of(bits: u32) -> u32 {
     let magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) { return 0u; }

@@ -1,5 +1,6 @@
-// Reading weight blocks where the file's bytes lie: words of 32 bits, blocks at any even byte.
-// Each format defines `oct(row_byte, g)`: elements 8g..8g+8 of the row that starts at a byte of the binding.
+// Reading weight blocks where the file's bytes lie: words of 32 bits, blocks at any even byte. Each
+// format defines `oct(row_byte, g)`: elements 8g..8g+8 of the row that starts at a byte of the
+// binding.
 
 fn word(at: u32) -> u32 {
     let i = at >> 2u;

@@ -2,8 +2,8 @@
 
 use modelembed_gpu::{Backend, Buffer, Choice, Columns, Gpu, GpuOptions, adapters};
 
-/// The first adapter, software or not, or the one that `$MODELEMBED_TEST_GPU` names. `None`, with the reason on standard error,
-/// where there is none.
+/// The first adapter, software or not, or the one that `$MODELEMBED_TEST_GPU` names. `None`, with
+/// the reason on standard error, where there is none.
 ///
 /// # Panics
 /// Where there is none and `MODELEMBED_REQUIRE_GPU` is set.
@@ -19,7 +19,8 @@ pub fn choice() -> Option<Choice> {
     None
 }
 
-/// The device in every variant: as it is, with threads that share rows, with subgroups where it has them, with small bindings.
+/// The device in every variant: as it is, with threads that share rows, with subgroups where it has
+/// them, with small bindings.
 pub fn variants() -> Vec<(&'static str, Gpu)> {
     let Some(choice) = choice() else { return Vec::new() };
     let plain = GpuOptions { choice, subgroups: Some(false), ..GpuOptions::default() };

@@ -25,7 +25,8 @@ fn reference(ty: TensorType, w: &[u8], rows: usize, k: usize, x: &[f32]) -> Vec<
     y
 }
 
-/// Largest error, in units of the product of the lengths of row and column: what rounding of a sum is relative to.
+/// Largest error, in units of the product of the lengths of row and column: what rounding of a sum
+/// is relative to.
 fn error(got: &[f32], want: &[f32], w: MatRef<'_>, x: &[f32]) -> f64 {
     let kernels = Kernels::by_isa(Isa::Scalar).expect("the scalar table");
     let length = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
@@ -122,7 +123,8 @@ fn products_of_every_format_equal_the_scalar_reference() {
 fn a_matrix_beyond_a_binding_is_multiplied_in_slices() {
     let mut failures = Vec::new();
     for (name, gpu) in variants() {
-        // 19 MB, 70000 rows: more than 16 MiB, more than 65535 workgroups, and rows of 272 bytes, which no alignment divides.
+        // 19 MB, 70000 rows: more than 16 MiB, more than 65535 workgroups, and rows of 272 bytes,
+        // which no alignment divides.
         check(
             name,
             &gpu,
@@ -194,7 +196,8 @@ fn products_of_8_bit_integers_are_those_of_the_numbers_that_they_stand_for() {
                     Op::Quantize { x: columns(&from, 0, k), y: columns(&int8, 0, stride), len: k, n_cols: n };
                 gpu.run(&[quantize, product]).expect("runs");
                 let e = error(&floats(&gpu, &y, n * rows), &want, MatRef::new(ty, &w, rows, k).expect("a matrix"), &x);
-                // A number halfway between two integers may go to either: less than a 127 * 254th of one element.
+                // A number halfway between two integers may go to either: less than a 127 * 254th
+                // of one element.
                 if e.is_nan() || e > 5e-6 {
                     failures.push(format!("{name}: {ty}, {n} columns: error {e:.2e}"));
                 }
@@ -251,7 +254,8 @@ fn slices_of_rows_give_the_bits_of_the_whole_with_8_bit_integers() {
             // By a kernel for one column, for few and for many.
             for n in [1, 3, 10] {
                 let x: Vec<f32> = (0..n * k).map(|_| rng.normal()).collect();
-                // Rows from a `cut` on are a matrix of their own, as where a buffer does not hold all.
+                // Rows from a `cut` on are a matrix of their own, as where a buffer does not hold
+                // all.
                 let run = |gpu: &Gpu, cuts: &[usize]| {
                     let y = gpu.alloc("y", (n * rows * 4) as u64).expect("memory");
                     let int8 = gpu.alloc("integers", (n * int8_words(k) * 4) as u64).expect("memory");
@@ -290,7 +294,8 @@ fn slices_of_rows_give_the_bits_of_the_whole_with_8_bit_integers() {
     assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Devices that multiply halves in tiles and, where there are such, by matrix units; with whether sums are f32 throughout.
+/// Devices that multiply halves in tiles and, where there are such, by matrix units; with whether
+/// sums are f32 throughout.
 fn of_halves() -> Vec<(&'static str, Gpu, bool)> {
     let Some(choice) = crate::common::choice() else { return Vec::new() };
     let open = |name, matrix, max_binding_bytes| {
@@ -368,7 +373,8 @@ fn products_of_halves_are_as_exact_as_halves() {
                 let got: Vec<f32> = (0..n).flat_map(|c| all[y_first + c * y_stride..][..rows].to_vec()).collect();
                 let e = error(&got, &want, mat, &x);
                 worst = worst.max(e);
-                // Both factors are rounded to 2^-12 at most; where four products are summed as halves so are these.
+                // Both factors are rounded to 2^-12 at most; where four products are summed as
+                // halves so are these.
                 let bound = if sums_f32 { 3e-4 } else { 6e-4 };
                 if e.is_nan() || e > bound || !untouched {
                     failures

@@ -32,7 +32,8 @@ fn every_kernel_can_be_written_in_metals_and_direct3ds_language() {
         if let Err(e) = msl::write_string(&module, &info, &options, &Default::default()) {
             fail("MSL 3.0", e.to_string());
         }
-        // What Vulkan takes: that no driver at hand may have what a kernel needs is no reason not to know.
+        // What Vulkan takes: that no driver at hand may have what a kernel needs is no reason not
+        // to know.
         if let Err(e) = spv::write_vec(&module, &info, &spv::Options::default(), None) {
             fail("SPIR-V", e.to_string());
         }

@@ -149,7 +149,8 @@ fn rotary_embedding_turns_both_kinds_of_pairs() {
     report(failures);
 }
 
-/// A cache filled with columns (n, heads, head_dim) from position 0 on, and what a reader finds in it.
+/// A cache filled with columns (n, heads, head_dim) from position 0 on, and what a reader finds in
+/// it.
 fn filled(
     gpu: &Gpu,
     ty: CacheType,
@@ -251,7 +252,8 @@ fn a_cache_in_q8_0_holds_the_blocks_that_the_cpu_makes() {
                 }
             }
         }
-        // A quotient halfway between two integers may go to either: devices divide a little less exactly.
+        // A quotient halfway between two integers may go to either: devices divide a little less
+        // exactly.
         if n_off * 1000 > x.len() {
             failures.push(format!("{heads} heads of {hd}: {n_off} of {} integers are off by one", x.len()));
         }
@@ -433,7 +435,8 @@ fn the_greatest_come_in_order_and_picked_elements_as_they_are() {
         for c in 0..n_cols {
             let column = &x[c * stride..][..len];
             let mut want: Vec<u32> = (0..len as u32).collect();
-            // A stable sort: of equals the lower index stays first. Those that are no number come last.
+            // A stable sort: of equals the lower index stays first. Those that are no number come
+            // last.
             want.sort_by(|&a, &b| rank(column[b as usize]).partial_cmp(&rank(column[a as usize])).expect("comparable"));
             want.resize(len.max(TOP_K), u32::MAX);
             let got: Vec<u32> = words[c * 2 * TOP_K..][..2 * TOP_K].chunks_exact(2).map(|pair| pair[1]).collect();

@@ -5,7 +5,8 @@ use std::arch::x86_64::*;
 /// Adds the products of each four neighbouring unsigned bytes `a` and signed bytes `b` to an i32.
 ///
 /// # Safety
-/// The CPU has AVX2 and the implementor's instruction. Of the four products no two exceed 16 bits when added.
+/// The CPU has AVX2 and the implementor's instruction. Of the four products no two exceed 16 bits
+/// when added.
 pub(super) unsafe trait Dot {
     /// One instruction does it: nothing is gained by adding up in 16 bits.
     const AT_ONCE: bool;
@@ -34,8 +35,9 @@ unsafe impl Dot for Vnni {
     #[target_feature(enable = "avx2,fma,f16c")]
     #[inline]
     unsafe fn add(mut sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
-        // SAFETY: the caller vouches for the instruction, which changes nothing but its output register. Unlike the intrinsic it
-        // needs no function that is compiled for it: so the same generic code serves both instruction sets.
+        // SAFETY: the caller vouches for the instruction, which changes nothing but its output
+        // register. Unlike the intrinsic it needs no function that is compiled for it: so the same
+        // generic code serves both instruction sets.
         unsafe {
             std::arch::asm!(
                 "{{vex}} vpdpbusd {sums}, {a}, {b}",

@@ -1,4 +1,5 @@
-//! Row-dots of quantised weights with few columns of `Q8` activations: weights are unpacked in registers, eight rows at a time.
+//! Row-dots of quantised weights with few columns of `Q8` activations: weights are unpacked in
+//! registers, eight rows at a time.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -41,7 +42,8 @@ pub(super) unsafe fn row_dots<F: Format8, D: Dot>(args: &DotArgs<'_>, out: &mut 
     }
 }
 
-/// The products of eight rows with `NC` columns. Requests as many bytes as it reads, from `next` on.
+/// The products of eight rows with `NC` columns. Requests as many bytes as it reads, from `next`
+/// on.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn tile<F: Format8, D: Dot, const NC: usize>(
     rows: Blocks8,
@@ -60,9 +62,19 @@ unsafe fn tile<F: Format8, D: Dot, const NC: usize>(
         }
         macro_rules! run {
             ($g:expr) => {
-                // SAFETY: block `block` of each row and run `block * BLOCK_RUNS + g` of each column exist, as the caller
-                // vouches; the head was written before.
-                unsafe { run::<F, D, NC>(at, $g, heads.add($g * Head::<F>::LEN), x, block * F::BLOCK_RUNS + $g, layout, &mut acc) };
+                // SAFETY: block `block` of each row and run `block * BLOCK_RUNS + g` of each column
+                // exist, as the caller vouches; the head was written before.
+                unsafe {
+                    run::<F, D, NC>(
+                        at,
+                        $g,
+                        heads.add($g * Head::<F>::LEN),
+                        x,
+                        block * F::BLOCK_RUNS + $g,
+                        layout,
+                        &mut acc,
+                    )
+                };
             };
         }
         // SAFETY: the block exists in each row; there is room for the heads of eight runs.
@@ -141,7 +153,8 @@ unsafe fn half(x: *const u8) -> __m256i {
     unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(x.cast())) }
 }
 
-/// Sums of products of rows `i` and `i + 4`: eight i16 a row or, where those could overflow, are scaled or are not needed, four i32.
+/// Sums of products of rows `i` and `i + 4`: eight i16 a row or, where those could overflow, are
+/// scaled or are not needed, four i32.
 ///
 /// # Safety
 /// AVX2 and `D`'s instruction; if sub-scaled, `head` is the run's.
@@ -152,7 +165,8 @@ unsafe fn partial_sums<F: Format8, D: Dot>(w: [__m256i; 2], x: [__m256i; 2], hea
     let zero = _mm256_setzero_si256();
     match F::WIDTH {
         Width::Nibble | Width::FiveBits if D::AT_ONCE => {
-            // SAFETY: the caller vouches for the instruction; 5-bit integers are far from the limit.
+            // SAFETY: the caller vouches for the instruction; 5-bit integers are far from the
+            // limit.
             unsafe { D::add(D::add(zero, w[0], x[0]), w[1], x[1]) }
         }
         Width::Nibble | Width::FiveBits => _mm256_add_epi16(pairs(0), pairs(1)),
@@ -173,7 +187,8 @@ unsafe fn partial_sums<F: Format8, D: Dot>(w: [__m256i; 2], x: [__m256i; 2], hea
         Width::Signed => {
             let magnitude = |half: usize| _mm256_abs_epi8(w[half]);
             let signed = |half: usize| _mm256_sign_epi8(x[half], w[half]);
-            // SAFETY: the caller vouches for the instruction; two products are at most 2 * 128 * 127.
+            // SAFETY: the caller vouches for the instruction; two products are at most 2 *
+            // 128 * 127.
             unsafe { D::add(D::add(zero, magnitude(0), signed(0)), magnitude(1), signed(1)) }
         }
     }
@@ -183,7 +198,8 @@ unsafe fn partial_sums<F: Format8, D: Dot>(w: [__m256i; 2], x: [__m256i; 2], hea
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn row_sums<F: Format8, D: Dot>(v: [__m256i; 4]) -> __m256i {
-    // Each half of a register is one row. Two rows' 64-bit parts side by side: (row i, row i + 1), half of what is left to add.
+    // Each half of a register is one row. Two rows' 64-bit parts side by side: (row i, row i + 1),
+    // half of what is left to add.
     let parts = |a, b| (_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
     let add16 = |(a, b)| _mm256_add_epi16(a, b);
     let add32 = |(a, b)| _mm256_add_epi32(a, b);
@@ -208,8 +224,9 @@ fn row_sums<F: Format8, D: Dot>(v: [__m256i; 4]) -> __m256i {
     }
 }
 
-/// The float part of a run, the same for row-dots and panels, so that both give the same bits: the rows' integer sums become f32,
-/// times the weights' and the activations' scales, then offsets times the activations' sums.
+/// The float part of a run, the same for row-dots and panels, so that both give the same bits: the
+/// rows' integer sums become f32, times the weights' and the activations' scales, then offsets
+/// times the activations' sums.
 ///
 /// # Safety
 /// AVX2 and FMA; `head` is the run's, `x` a column that has it.

@@ -1,6 +1,7 @@
 //! Dequantisation, and panels of f32 for f32 activations: weights become f32 on the fly.
 //!
-//! Sums are f32 over 64 elements, which are then added up in f32: that keeps the error near one f32 rounding of the terms.
+//! Sums are f32 over 64 elements, which are then added up in f32: that keeps the error near one f32
+//! rounding of the terms.
 
 use std::arch::x86_64::*;
 
@@ -46,7 +47,8 @@ impl<F: Format8> ReadF32 for Blocks<F> {
     #[target_feature(enable = "avx2,fma,f16c")]
     #[inline]
     unsafe fn read(p: *const u8, n: usize, out: *mut f32) {
-        // SAFETY: the caller vouches for the instruction set, for `n` elements at `p` and for room at `out`.
+        // SAFETY: the caller vouches for the instruction set, for `n` elements at `p` and for room
+        // at `out`.
         unsafe {
             let mut heads = [_mm256_setzero_ps(); MAX_HEADS];
             for block in 0..n / (RUN * F::BLOCK_RUNS) {
@@ -115,7 +117,8 @@ macro_rules! float_format {
             #[inline]
             unsafe fn read(p: *const u8, n: usize, out: *mut f32) {
                 let mut i = 0;
-                // SAFETY: the caller vouches for the instruction set and for `n` elements on both sides.
+                // SAFETY: the caller vouches for the instruction set and for `n` elements on both
+                // sides.
                 unsafe {
                     while i + 8 <= n {
                         _mm256_storeu_ps(out.add(i), Self::load8(p.add(i * $bytes)));
@@ -149,7 +152,8 @@ pub(super) unsafe fn dequantize<R: ReadF32>(blocks: &[u8], out: &mut [f32]) {
     assert_eq!(blocks.len(), R::bytes(out.len()));
     let mut p = blocks.as_ptr();
     for out in out.chunks_mut(CHUNK) {
-        // SAFETY: `blocks` holds all elements of `out`, as just checked, and `p` moves on with `out`.
+        // SAFETY: `blocks` holds all elements of `out`, as just checked, and `p` moves on with
+        // `out`.
         unsafe {
             R::read(p, out.len(), out.as_mut_ptr());
             p = p.add(R::bytes(out.len()));
@@ -203,11 +207,12 @@ unsafe impl<R: ReadF32> Panel for Floats<R> {
     }
 }
 
-/// Writes elements `k..k + n` of `8 * V` rows as `(n, V, 8)`; vectors beyond the last row are left out.
+/// Writes elements `k..k + n` of `8 * V` rows as `(n, V, 8)`; vectors beyond the last row are left
+/// out.
 ///
 /// # Safety
-/// AVX2, FMA and F16C; the rows have these elements and the panel has room for them, rounded up to whole chunks, and is aligned to 32
-/// bytes.
+/// AVX2, FMA and F16C; the rows have these elements and the panel has room for them, rounded up to
+/// whole chunks, and is aligned to 32 bytes.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) unsafe fn pack_rows<R: ReadF32, const V: usize>(rows: &PanelRows, k: usize, n: usize, panel: *mut f32) {
     let mut w = [[0.0f32; CHUNK]; ROWS];

@@ -1,7 +1,7 @@
 //! Row-dots of float weights with few columns: eight rows are widened and transposed in registers.
 //!
-//! Sums are those of the panels ([`super::exact`]), operation by operation: f32 over 64 elements in ascending order, which are then
-//! added up in f32, so that both give the same bits.
+//! Sums are those of the panels ([`super::exact`]), operation by operation: f32 over 64 elements in
+//! ascending order, which are then added up in f32, so that both give the same bits.
 
 use std::arch::x86_64::*;
 
@@ -42,8 +42,8 @@ pub(super) unsafe fn row_dots<F: Float8>(args: &DotArgs<'_>, out: &mut [f32], st
     }
 }
 
-/// The products of eight rows with `NC` columns from `x` on, of which the first `n` rows are written. Requests as many bytes as it
-/// reads, from `next` on.
+/// The products of eight rows with `NC` columns from `x` on, of which the first `n` rows are
+/// written. Requests as many bytes as it reads, from `next` on.
 ///
 /// # Safety
 /// AVX2, FMA and F16C; rows and columns have the elements that `args` says.

@@ -47,7 +47,8 @@ macro_rules! byte_columns {
     }};
 }
 
-/// Byte `j` of the sixteen, one a row, from what [`transpose_bytes`] gives: in each of the row's bytes where `keep` is set, else 0.
+/// Byte `j` of the sixteen, one a row, from what [`transpose_bytes`] gives: in each of the row's
+/// bytes where `keep` is set, else 0.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn byte_column(columns: &[__m256i; 4], j: usize, keep: u32) -> __m256i {
@@ -92,8 +93,8 @@ unsafe fn scales_and_mins(blocks: Blocks8, heads: *mut __m256) {
     }
 }
 
-/// Heads of a common scale and, for each 16 elements, a signed integer scale (byte `j` of `scales`) and an offset: `factor` times
-/// that scale or, where there are minimums, times those.
+/// Heads of a common scale and, for each 16 elements, a signed integer scale (byte `j` of `scales`)
+/// and an offset: `factor` times that scale or, where there are minimums, times those.
 ///
 /// # Safety
 /// AVX2; room for eight heads.
@@ -177,7 +178,8 @@ kquant!(
     110,
     SubScaled,
     |p, heads| {
-        // The twelve bytes of scales are the third to fourteenth of these sixteen, which end with the block.
+        // The twelve bytes of scales are the third to fourteenth of these sixteen, which end with
+        // the block.
         let scales = byte_columns!(p, 94, |v| {
             let spread = |i: [u8; 4]| {
                 let words = i.map(|i| i32::from(i) * 0x0101_0101 + 0x0302_0100);

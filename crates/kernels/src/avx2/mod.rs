@@ -1,14 +1,17 @@
 //! Kernels for x86-64 with AVX2, FMA and F16C, and for those that have AVX-VNNI too.
 //!
-//! 1. Eight rows are unpacked at a time ([`rows::Format8`]): with few columns in registers (`dots`), with many into a panel
-//!    (`panel`). Rows in lanes need no sums across lanes at the end of a row, whatever its length.
-//! 2. Unsigned weights meet signed activations in `maddubs`, whose 16-bit sums are added up as far as a format's integers
-//!    allow before `madd` widens them. Offsets such as Q4_0's -8 and minimums go through the activations' precomputed sums. 8-bit
-//!    weights lend their sign to the activation.
-//!    With AVX-VNNI, `vpdpbusd` does all of this where no integer scale comes between ([`dot`]); the bits are the same.
-//! 3. `madd` multiplies with the small integer scales of the formats that have 16 sub-blocks, else with ones.
-//! 4. The integer sum of a run is exact, and its way into the f32 sum is one function for row-dots and panels
-//!    ([`dots::accumulate`]): a product has the same bits from both.
+//! 1. Eight rows are unpacked at a time ([`rows::Format8`]): with few columns in registers
+//!    (`dots`), with many into a panel (`panel`). Rows in lanes need no sums across lanes at the
+//!    end of a row, whatever its length.
+//! 2. Unsigned weights meet signed activations in `maddubs`, whose 16-bit sums are added up as far
+//!    as a format's integers allow before `madd` widens them. Offsets such as Q4_0's -8 and
+//!    minimums go through the activations' precomputed sums. 8-bit weights lend their sign to the
+//!    activation. With AVX-VNNI, `vpdpbusd` does all of this where no integer scale comes between
+//!    ([`dot`]); the bits are the same.
+//! 3. `madd` multiplies with the small integer scales of the formats that have 16 sub-blocks, else
+//!    with ones.
+//! 4. The integer sum of a run is exact, and its way into the f32 sum is one function for row-dots
+//!    and panels ([`dots::accumulate`]): a product has the same bits from both.
 
 mod dot;
 mod dots;

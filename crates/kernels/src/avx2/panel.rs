@@ -5,7 +5,8 @@
 //! (8, 2, 8, 4)     bytes: four elements of eight rows fill a register
 //! (2, Head::LEN, 8) what belongs to the run, as `rows::Head` says
 //! ```
-//! `maddubs` multiplies a register with four activations, `madd` completes the sums of four. No shuffle is left for the columns.
+//! `maddubs` multiplies a register with four activations, `madd` completes the sums of four. No
+//! shuffle is left for the columns.
 
 use std::arch::x86_64::*;
 
@@ -76,8 +77,8 @@ unsafe fn pack_rows<F: Format8>(
     mut to_heads: *mut u8,
     record_bytes: usize,
 ) {
-    // SAFETY: the caller vouches for blocks and records, and pointers move on by one of each; all 32-byte parts are aligned,
-    // as panels and records are.
+    // SAFETY: the caller vouches for blocks and records, and pointers move on by one of each; all
+    // 32-byte parts are aligned, as panels and records are.
     unsafe {
         let mut heads = [_mm256_setzero_ps(); MAX_HEADS];
         for _ in 0..n_blocks {
@@ -148,7 +149,8 @@ unsafe fn tile<F: Format8, D: Dot, const NC: usize>(
     }
 }
 
-/// The i32 sums of one run: of the products or, where 16 elements share an integer scale, of the scaled products.
+/// The i32 sums of one run: of the products or, where 16 elements share an integer scale, of the
+/// scaled products.
 ///
 /// # Safety
 /// AVX2 and `D`'s instruction; `ints` and `heads` are one record; the columns have the run.
@@ -240,8 +242,8 @@ unsafe fn integer_sums<F: Format8, D: Dot, const NC: usize>(
     }
 }
 
-/// Keeps sums in registers and the steps of a run apart. Left alone, the compiler adds up in another order, for which it keeps many
-/// broadcast activations on the stack.
+/// Keeps sums in registers and the steps of a run apart. Left alone, the compiler adds up in
+/// another order, for which it keeps many broadcast activations on the stack.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn hold<const NC: usize>(sums: &mut [[__m256i; NC]; VECTORS]) {

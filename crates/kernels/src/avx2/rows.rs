@@ -1,8 +1,8 @@
 //! Eight rows at a time: the unit in which the AVX2 kernels read every quantised format.
 //!
-//! Rows 0 to 3 stand in the low 128 bits of a register and rows 4 to 7 in the high: what belongs to row `i` and to row `i + 4`
-//! is loaded into one register, and no later step crosses its middle. Eight sums or eight scales are one register of f32 or i32,
-//! in the order of the rows.
+//! Rows 0 to 3 stand in the low 128 bits of a register and rows 4 to 7 in the high: what belongs to
+//! row `i` and to row `i + 4` is loaded into one register, and no later step crosses its middle.
+//! Eight sums or eight scales are one register of f32 or i32, in the order of the rows.
 
 use std::arch::x86_64::*;
 
@@ -21,7 +21,8 @@ pub(super) enum Width {
     Nibble,
     /// Unsigned integers of 5 bits: eight.
     FiveBits,
-    /// Unsigned integers of 6 bits at most, whose sums meet an integer scale every 16 elements: four.
+    /// Unsigned integers of 6 bits at most, whose sums meet an integer scale every 16 elements:
+    /// four.
     SubScaled,
     /// Signed bytes: two, if the weight's sign is given to the activation.
     Signed,
@@ -30,21 +31,23 @@ pub(super) enum Width {
 /// How to read a format, eight rows at a time.
 ///
 /// # Safety
-/// For both functions: the CPU has AVX2, FMA and F16C, and all bytes of the blocks at the pointers may be read. Nothing beyond
-/// them is read.
+/// For both functions: the CPU has AVX2, FMA and F16C, and all bytes of the blocks at the pointers
+/// may be read. Nothing beyond them is read.
 pub(super) unsafe trait Format8 {
     /// Bytes of one block.
     const BYTES: usize;
     /// Runs of 32 elements in one block: 1 or 8.
     const BLOCK_RUNS: usize;
     const WIDTH: Width;
-    /// The sums of activations are multiplied with something: a minimum or an offset of the integers.
+    /// The sums of activations are multiplied with something: a minimum or an offset of the
+    /// integers.
     const OFFSET: bool = true;
 
     /// Writes a [`Head`] for each run of the block: vectors of one value a row.
     unsafe fn heads(blocks: Blocks8, heads: *mut __m256);
 
-    /// The integers of run `g` of two rows, the first row in the low halves: elements 0..16 and elements 16..32.
+    /// The integers of run `g` of two rows, the first row in the low halves: elements 0..16 and
+    /// elements 16..32.
     unsafe fn halves(blocks: [*const u8; 2], g: usize) -> [__m256i; 2];
 }
 
@@ -86,7 +89,8 @@ pub(super) unsafe fn load2(p: [*const u8; 2], at: usize) -> __m256i {
     }
 }
 
-/// Four vectors of `(row i, row i + 4)`, each row four 32-bit values: value `j` of all eight rows, in vector `j`.
+/// Four vectors of `(row i, row i + 4)`, each row four 32-bit values: value `j` of all eight rows,
+/// in vector `j`.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 pub(super) fn transpose(v: [__m256i; 4]) -> [__m256i; 4] {
@@ -95,8 +99,8 @@ pub(super) fn transpose(v: [__m256i; 4]) -> [__m256i; 4] {
     [_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c), _mm256_unpacklo_epi64(b, d), _mm256_unpackhi_epi64(b, d)]
 }
 
-/// The same for sixteen bytes a row: bytes `4 * j..4 * j + 4` in vector `j`, of which each has 32 bits: its eight rows' bytes
-/// as `(byte, row)`, rows 0 to 3 low, rows 4 to 7 high.
+/// The same for sixteen bytes a row: bytes `4 * j..4 * j + 4` in vector `j`, of which each has 32
+/// bits: its eight rows' bytes as `(byte, row)`, rows 0 to 3 low, rows 4 to 7 high.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 pub(super) fn transpose_bytes(v: [__m256i; 4]) -> [__m256i; 4] {

@@ -1,9 +1,11 @@
-//! Row-dots of quantised weights with few columns of `Q8` activations: weights are unpacked in registers, four rows and four runs at a
-//! time.
+//! Row-dots of quantised weights with few columns of `Q8` activations: weights are unpacked in
+//! registers, four rows and four runs at a time.
 //!
-//! A row's sum has four parts, one for each run of a step, which stay in their lanes to the end of the row, or of what a panel holds of
-//! it; a panel adds up in the same order. Nothing is turned over on the way, and four rows are few enough for hardware prefetchers to
-//! follow (a Zen 4 server, one core: 22 to 48 GB/s from the second-level cache, where sixteen rows turned over gave 16 to 38).
+//! A row's sum has four parts, one for each run of a step, which stay in their lanes to the end of
+//! the row, or of what a panel holds of it; a panel adds up in the same order. Nothing is turned
+//! over on the way, and four rows are few enough for hardware prefetchers to follow (a Zen 4
+//! server, one core: 22 to 48 GB/s from the second-level cache, where sixteen rows transposed gave
+//! 16 to 38).
 
 use std::arch::x86_64::*;
 
@@ -58,7 +60,8 @@ pub(super) unsafe fn row_dots<F: Format>(args: &DotArgs<'_>, out: &mut [f32], st
     }
 }
 
-/// The products of four rows with `NC` columns from `x` on. Requests as many bytes as it reads, from `next` on.
+/// The products of four rows with `NC` columns from `x` on. Requests as many bytes as it reads,
+/// from `next` on.
 ///
 /// # Safety
 /// The CPU has the features; rows and columns have the elements that `layout` says.
@@ -78,8 +81,9 @@ unsafe fn tile<F: Format, const NC: usize>(
         let end = n_runs.min(first + stretch);
         let mut acc = [_mm512_setzero_ps(); NC];
         let mut run = first;
-        // SAFETY: a row is n_runs / BLOCK_RUNS whole blocks and a column n_runs runs with their scales and sums, as the caller
-        // vouches. Steps before the last have 4 runs; in the last one masks keep loads within `n` runs.
+        // SAFETY: a row is n_runs / BLOCK_RUNS whole blocks and a column n_runs runs with their
+        // scales and sums, as the caller vouches. Steps before the last have 4 runs; in the last
+        // one masks keep loads within `n` runs.
         unsafe {
             if F::BLOCK_RUNS == 1 {
                 while run + RUNS <= end {
@@ -125,8 +129,8 @@ fn at(rows: Rows, offset: usize) -> Rows {
     rows.map(|p| p.wrapping_add(offset))
 }
 
-/// Adds runs `run..run + n` to the accumulators, run `run + j` in lane `j`; they are step `step` of their block. Without `TAIL`,
-/// `n` is 4.
+/// Adds runs `run..run + n` to the accumulators, run `run + j` in lane `j`; they are step `step` of
+/// their block. Without `TAIL`, `n` is 4.
 ///
 /// # Safety
 /// As [`tile`]; each row and column has these runs.
@@ -189,7 +193,8 @@ unsafe fn a_lane_each<const TAIL: bool>(p: *const u8, n: usize) -> __m512 {
     }
 }
 
-/// Values `2 * j` of `2 * n` everywhere in lane `j` of the first register, values `2 * j + 1` in the second; zero beyond them.
+/// Values `2 * j` of `2 * n` everywhere in lane `j` of the first register, values `2 * j + 1` in
+/// the second; zero beyond them.
 ///
 /// # Safety
 /// AVX-512 F and VL; `2 * n` f32 can be read.
@@ -210,7 +215,8 @@ unsafe fn two_a_lane<const TAIL: bool>(p: *const u8, n: usize) -> [__m512; 2] {
 struct Activations {
     /// Lane `j`: the first half of run `j`; the second half.
     halves: [__m512i; 2],
-    /// What sums of products begin with: of the first halves (where 16 elements share a scale), or of both, and of the second halves.
+    /// What sums of products begin with: of the first halves (where 16 elements share a scale), or
+    /// of both, and of the second halves.
     start: [__m512i; 2],
 }
 
@@ -242,8 +248,8 @@ unsafe fn activations<F: Format, const TAIL: bool>(x: *const u8, n: usize) -> Ac
     }
 }
 
-/// The sums of four runs of four rows, lane `j` dword `i` that of run `j` of row `i`: of the products or, where 16 elements share an
-/// integer scale, of the scaled products.
+/// The sums of four runs of four rows, lane `j` dword `i` that of run `j` of row `i`: of the
+/// products or, where 16 elements share an integer scale, of the scaled products.
 ///
 /// # Safety
 /// The CPU has the features.

@@ -1,4 +1,5 @@
-//! Panels of f32 for f32 activations: what AVX2 packs, read sixteen rows at a time. The sums are AVX2's, operation by operation.
+//! Panels of f32 for f32 activations: what AVX2 packs, read sixteen rows at a time. The sums are
+//! AVX2's, operation by operation.
 
 use std::arch::x86_64::*;
 
@@ -23,13 +24,15 @@ unsafe impl<R: ReadF32> Panel for Floats<R> {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
     unsafe fn pack(rows: &PanelRows, k: usize, n: usize, panel: *mut u8) {
-        // SAFETY: the caller's duties are handed on; four vectors of eight rows are two of sixteen. What is not packed is not read.
+        // SAFETY: the caller's duties are handed on; four vectors of eight rows are two of sixteen.
+        // What is not packed is not read.
         unsafe { pack_rows::<R, { ROWS * VECTORS / 8 }>(rows, k, n, panel.cast()) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
     unsafe fn tile(panel: *const u8, n: usize, n_rows: usize, cols: &TileCols, acc: *mut f32, stride: usize) {
-        // Numbers of columns between these are their sums, because each costs compile time and code.
+        // Numbers of columns between these are their sums, because each costs compile time and
+        // code.
         let mut done = 0;
         while done < cols.n_cols {
             // SAFETY: the caller's duties are handed on, for columns from `done` on.

@@ -7,7 +7,8 @@ use super::step::{
     widen,
 };
 
-/// The index of [`byte_floats`] for bytes `at`, `at + by`, ... of each row's lane: one for each run of a step.
+/// The index of [`byte_floats`] for bytes `at`, `at + by`, ... of each row's lane: one for each run
+/// of a step.
 const fn run_bytes(at: usize, by: usize) -> Bytes {
     let mut out = [0; 64];
     let mut l = 0;
@@ -18,7 +19,8 @@ const fn run_bytes(at: usize, by: usize) -> Bytes {
     Bytes(out)
 }
 
-/// The index that gives every lane the f16 at words `at` and `at + 1` of each row's lane: the first in the lower half.
+/// The index that gives every lane the f16 at words `at` and `at + 1` of each row's lane: the first
+/// in the lower half.
 const fn row_words(at: usize) -> Words {
     let mut out = [0; 32];
     let mut l = 0;
@@ -29,7 +31,8 @@ const fn row_words(at: usize) -> Words {
     Words(out)
 }
 
-/// The index of [`signed_floats`] for bytes `at`, `at + 2`, ... of each row's lane: one for each run of a step.
+/// The index of [`signed_floats`] for bytes `at`, `at + 2`, ... of each row's lane: one for each
+/// run of a step.
 const fn half_run_bytes(at: usize) -> Bytes {
     let mut out = [0; 64];
     let mut l = 0;
@@ -40,7 +43,8 @@ const fn half_run_bytes(at: usize) -> Bytes {
     Bytes(out)
 }
 
-/// The index that spreads the bytes of row `r`'s 8 sub-blocks of a step as [`Format::multipliers`] says, each to the upper half of a word.
+/// The index that spreads the bytes of row `r`'s 8 sub-blocks of a step as [`Format::multipliers`]
+/// says, each to the upper half of a word.
 const fn multiplier_bytes(r: usize, step: usize) -> Bytes {
     let mut out = [0; 64];
     let mut i = 0;
@@ -94,7 +98,8 @@ const fn per_lane(lane: [u8; 16]) -> Bytes {
 #[inline(always)]
 unsafe fn pairs(rows: [*const u8; ROWS]) -> Pairs {
     const NONE: u8 = 0x80;
-    // With s the 12 bytes: s0-3, s8-11, s4-7, s8-11 hold the low bits of scales 0-3, 4-7, minimums 0-3, 4-7.
+    // With s the 12 bytes: s0-3, s8-11, s4-7, s8-11 hold the low bits of scales 0-3, 4-7, minimums
+    // 0-3, 4-7.
     static LOW_BITS: Bytes = per_lane([4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15]);
     // In bits 0.. of the byte, but the last four in bits 4.. (a shift within each qword).
     static SHIFTS: Bytes = per_lane([0, 8, 16, 24, 32, 40, 48, 56, 0, 8, 16, 24, 36, 44, 52, 60]);
@@ -361,8 +366,9 @@ sub16!(
     centre: 4,
     offsets: 0,
     |rows| {
-        // The twelve bytes of scales are the third to fourteenth of these sixteen, which end with the block: words a, b, c. Scales
-        // 0.. and 4.. are the low nibbles of a and b, 8.. and 12.. the high ones; c holds the upper two bits of all.
+        // The twelve bytes of scales are the third to fourteenth of these sixteen, which end with
+        // the block: words a, b, c. Scales 0.. and 4.. are the low nibbles of a and b, 8.. and 12..
+        // the high ones; c holds the upper two bits of all.
         static LOW: Bytes = per_lane([2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9]);
         static HIGH: Bytes = per_lane([10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13]);
         let v = row_in_lane(rows.map(|p| p.add(94)));

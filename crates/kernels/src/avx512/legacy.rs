@@ -1,5 +1,5 @@
-//! The formats of 32-element blocks: a step is four blocks of each row, at most 136 bytes, which two overlapping 64-byte loads cover
-//! (for Q8_0 two pairs of them).
+//! The formats of 32-element blocks: a step is four blocks of each row, at most 136 bytes, which
+//! two overlapping 64-byte loads cover (for Q8_0 two pairs of them).
 
 use std::arch::x86_64::*;
 
@@ -10,8 +10,8 @@ static LOW: Bytes = lanes([pick(4, 0, 0); 4]);
 /// High nibbles moved down.
 static HIGH: Bytes = lanes([pick(4, 4, 0); 4]);
 
-/// Where byte `at` of a step is in two loads, the second of which starts at `second`: an index for a two-source permutation of
-/// elements of `width` bytes.
+/// Where byte `at` of a step is in two loads, the second of which starts at `second`: an index for
+/// a two-source permutation of elements of `width` bytes.
 const fn source(at: usize, second: usize, width: usize) -> usize {
     if at < 64 { at / width } else { (64 + at - second) / width }
 }
@@ -27,8 +27,9 @@ const fn sixteen(bytes: usize, at: usize, second: usize) -> Bytes {
     Bytes(out)
 }
 
-/// The index that puts byte `at + h` of each block into byte 3 of qword `h` of its lane and byte `at + 2 + h` into byte 7: as a GFNI
-/// matrix, that moves bits of the first to bit 4 and of the second to bit 0.
+/// The index that puts byte `at + h` of each block into byte 3 of qword `h` of its lane and byte
+/// `at + 2 + h` into byte 7: as a GFNI matrix, that moves bits of the first to bit 4 and of the
+/// second to bit 0.
 const fn fifth(bytes: usize, at: usize, second: usize) -> Bytes {
     let mut out = [0; 64];
     let mut q = 0;
@@ -41,8 +42,9 @@ const fn fifth(bytes: usize, at: usize, second: usize) -> Bytes {
     Bytes(out)
 }
 
-/// The index that gathers the f16 at offset 0 of block `l / 4` into word `l`, that at offset 2 into word `16 + l`. Each word is looked
-/// for in one load only: `source` modulo 32, the mask says in which.
+/// The index that gathers the f16 at offset 0 of block `l / 4` into word `l`, that at offset 2 into
+/// word `16 + l`. Each word is looked for in one load only: `source` modulo 32, the mask says in
+/// which.
 const fn header(bytes: usize, second: usize) -> Words {
     let mut out = [0; 32];
     let mut l = 0;
@@ -54,7 +56,8 @@ const fn header(bytes: usize, second: usize) -> Words {
     Words(out)
 }
 
-/// The f16 fields of four blocks of four rows: those at offset 0 and those at offset 2, in the order of [`Scales`].
+/// The f16 fields of four blocks of four rows: those at offset 0 and those at offset 2, in the
+/// order of [`Scales`].
 ///
 /// # Safety
 /// As [`Format::head`].
@@ -110,7 +113,8 @@ static EACH_BIT: Bytes = {
     Bytes(out)
 };
 
-/// Integers of five bits: `nibble_index` (from [`sixteen`]) says where the lower four are, `fifth_index` (from [`fifth`]) where the others.
+/// Integers of five bits: `nibble_index` (from [`sixteen`]) says where the lower four are,
+/// `fifth_index` (from [`fifth`]) where the others.
 ///
 /// # Safety
 /// As [`Format::quants`].
@@ -129,7 +133,8 @@ unsafe fn five_bits<const TAIL: bool>(
         let (a, b) = (load::<TAIL>(row, 0, n_bytes), load::<TAIL>(row, second, n_bytes));
         let nibbles = _mm512_permutex2var_epi8(a, nibble_index.get(), b);
         let matrices = _mm512_maskz_permutex2var_epi8(0x8888_8888_8888_8888, a, fifth_index.get(), b);
-        // Output byte n has bit 4 set if the matrix's byte 3 has bit n, and bit 0 if its byte 7 has.
+        // Output byte n has bit 4 set if the matrix's byte 3 has bit n, and bit 0 if its byte 7
+        // has.
         let fifths = _mm512_gf2p8affine_epi64_epi8::<0>(EACH_BIT.get(), matrices);
         let low = _mm512_set1_epi8(0x0f);
         // low ? nibbles : fifths, and the other way round

@@ -1,18 +1,24 @@
 //! Kernels for x86-64 with AVX-512 (F, BW, DQ, VL, VNNI, VBMI), GFNI, FMA and F16C.
 //!
-//! 1. Four rows and four runs of 32 weights are one *step* (`step`): 128 weights of each row become two registers in which 128-bit lane
-//!    `j` holds halves of run `j`, whatever the format. A byte permutation out of the blocks puts them there; one GFNI multiplication
-//!    shifts and masks all bit fields, differently in each lane. Scales are decoded sixteen at a time in that same order.
-//! 2. A row-dot (`dots`) takes one step after the other and keeps a sum in each lane. For a panel (`panel`), four steps side by side are
-//!    sixteen rows (`rows`), whose registers are turned over into one of sixteen rows for each run.
-//! 3. `vpdpbusd` multiplies unsigned weights with signed activations. A format's centre (Q4_0's 8) is taken off in integers, exactly:
-//!    row-dots begin with minus centre times the activations; a panel holds signed weights, and of two signed factors one gets 128
-//!    added, which is undone likewise. Only minimums go through the activations' precomputed sums.
-//! 4. Where sub-blocks have 16 elements, row-dots pack both halves' sums of four products to 16 bits (they fit) and multiply by the
-//!    integer scales in `vpdpwssd`; panels multiply the whole sums in f32 (they fit too).
-//! 5. The integer sum of a run is exact, and its way into an f32 sum is AVX2's (without the offsets of centres). But there are four
-//!    such sums, of every fourth run each, which are added up where the row ends or a panel of it: in row-dots they are lanes, in
-//!    panels one comes after the other. So both give the same bits, and other bits than AVX2.
+//! 1. Four rows and four runs of 32 weights are one *step* (`step`): 128 weights of each row become
+//!    two registers in which 128-bit lane `j` holds halves of run `j`, whatever the format. A byte
+//!    permutation out of the blocks puts them there; one GFNI multiplication shifts and masks all
+//!    bit fields, differently in each lane. Scales are decoded sixteen at a time in that same
+//!    order.
+//! 2. A row-dot (`dots`) takes one step after the other and keeps a sum in each lane. For a panel
+//!    (`panel`), four steps side by side are sixteen rows (`rows`), whose registers are transposed
+//!    into one of sixteen rows for each run.
+//! 3. `vpdpbusd` multiplies unsigned weights with signed activations. A format's centre (Q4_0's 8)
+//!    is taken off in integers, exactly: row-dots begin with minus centre times the activations; a
+//!    panel holds signed weights, and of two signed factors one gets 128 added, which is undone
+//!    likewise. Only minimums go through the activations' precomputed sums.
+//! 4. Where sub-blocks have 16 elements, row-dots pack both halves' sums of four products to 16
+//!    bits (they fit) and multiply by the integer scales in `vpdpwssd`; panels multiply the whole
+//!    sums in f32 (they fit too).
+//! 5. The integer sum of a run is exact, and its way into an f32 sum is AVX2's (without the offsets
+//!    of centres). But there are four such sums, of every fourth run each, which are added up where
+//!    the row ends or a panel of it: in row-dots they are lanes, in panels one comes after the
+//!    other. So both give the same bits, and other bits than AVX2.
 
 mod dots;
 mod exact;
@@ -32,9 +38,10 @@ use crate::matrix::ActKind;
 use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
-/// Columns from which on a panel is faster: row-dots take four at a time. Milliseconds for a prompt of 8, 9, 12, 16 and 24 tokens of
-/// TinyLlama's shape through row-dots 57, 71, 87, 115 and 171, through panels from 9 on 97, 110, 122 and 151 (two threads of a Zen 4 server, which
-/// others shared: from 13 to 16 columns, and with smaller models, neither was reliably faster).
+/// Columns from which on a panel is faster: row-dots take four at a time. Milliseconds for a prompt
+/// of 8, 9, 12, 16 and 24 tokens of TinyLlama's shape through row-dots 57, 71, 87, 115 and 171,
+/// through panels from 9 on 97, 110, 122 and 151 (two threads of a Zen 4 server, which others
+/// shared: from 13 to 16 columns, and with smaller models, neither was reliably faster).
 const PANEL_COLS: usize = 13;
 
 /// Dequantisation and few columns of exact products are AVX2's.

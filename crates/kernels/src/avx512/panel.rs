@@ -6,13 +6,14 @@
 //! (2, LEN, 16)     what belongs to the run: `rows::Head` and, for signed weights, i32 -128 * (sum of the weights), of the run or of each
 //!                  16 elements
 //! ```
-//! `vpdpbusd` multiplies a register with four activations and adds up. No shuffle is left for the columns. Weights that have a centre are
-//! signed here: an offset would cost each column an eighth of what the products cost.
+//! `vpdpbusd` multiplies a register with four activations and adds up. No shuffle is left for the
+//! columns. Weights that have a centre are signed here: an offset would cost each column an eighth
+//! of what the products cost.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::rows::{Blocks16, GROUPS, Head, TILE_ROWS, accumulate, at, block_heads, heads, lane_sums, turn};
+use super::rows::{Blocks16, GROUPS, Head, TILE_ROWS, accumulate, at, block_heads, heads, lane_sums, transpose_lanes};
 use super::step::{Format, ROWS, RUN, RUNS};
 use crate::panel::{Panel, PanelRows, TileCols};
 
@@ -43,8 +44,9 @@ impl<F: Format> Quantised<F> {
 // SAFETY: the functions need what the trait's callers vouch for, the features included.
 unsafe impl<F: Format> Panel for Quantised<F> {
     const ROWS: usize = TILE_ROWS * VECTORS;
-    /// With two vectors of rows, twelve of 32 registers hold f32 sums and twelve integer ones; where both halves of a run have a scale of
-    /// their own it is eight, and eight products of the first half.
+    /// With two vectors of rows, twelve of 32 registers hold f32 sums and twelve integer ones;
+    /// where both halves of a run have a scale of their own it is eight, and eight products of the
+    /// first half.
     const COLS: usize = if F::SUB16 { 4 } else { 6 };
     const STEP: usize = RUN * if F::BLOCK_RUNS == 1 { RUNS } else { F::BLOCK_RUNS };
     const STEP_BYTES: usize = Self::STEP / RUN * Self::RECORD_BYTES;
@@ -65,7 +67,8 @@ unsafe impl<F: Format> Panel for Quantised<F> {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
     unsafe fn tile(panel: *const u8, n: usize, n_rows: usize, cols: &TileCols, acc: *mut f32, stride: usize) {
-        // Numbers of columns between these are their sums, because each costs compile time and code.
+        // Numbers of columns between these are their sums, because each costs compile time and
+        // code.
         let mut done = 0;
         while done < cols.n_cols {
             // SAFETY: the caller's duties are handed on, for columns from `done` on.
@@ -88,7 +91,8 @@ unsafe impl<F: Format> Panel for Quantised<F> {
 /// Writes the parts of records that belong to one vector of rows.
 ///
 /// # Safety
-/// The CPU has the features; the rows have `n_runs` runs at the blocks, and there are as many records' worth of room.
+/// The CPU has the features; the rows have `n_runs` runs at the blocks, and there are as many
+/// records' worth of room.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
 unsafe fn pack_rows<F: Format>(rows: Blocks16, n_runs: usize, panel: *mut u8, vector: usize) {
     // SAFETY: steps before the last have 4 runs; in the last one masks keep loads within `n` runs.
@@ -120,7 +124,8 @@ unsafe fn pack_rows<F: Format>(rows: Blocks16, n_runs: usize, panel: *mut u8, ve
     }
 }
 
-/// Writes the parts of the first `n` of four records; the runs are step `step` of their block. Without `TAIL`, `n` is 4.
+/// Writes the parts of the first `n` of four records; the runs are step `step` of their block.
+/// Without `TAIL`, `n` is 4.
 ///
 /// # Safety
 /// As [`pack_rows`], for these runs.
@@ -133,7 +138,8 @@ unsafe fn pack_step<F: Format, const TAIL: bool>(
     records: *mut u8,
     vector: usize,
 ) {
-    // SAFETY: the caller vouches for the CPU, the runs and room; all 64-byte parts are aligned, as panels and records are.
+    // SAFETY: the caller vouches for the CPU, the runs and room; all 64-byte parts are aligned, as
+    // panels and records are.
     unsafe {
         let heads = heads::<F>(head, step);
         let to_head = |j: usize, i: usize| {
@@ -170,7 +176,7 @@ unsafe fn pack_step<F: Format, const TAIL: bool>(
                 }
             }
             for four in 0..4 {
-                let by_run = turn(fours[four]);
+                let by_run = transpose_lanes(fours[four]);
                 for j in 0..RUNS {
                     if !TAIL || j < n {
                         let at = j * Quantised::<F>::RECORD_BYTES + ((half * 4 + four) * VECTORS + vector) * 64;
@@ -180,7 +186,7 @@ unsafe fn pack_step<F: Format, const TAIL: bool>(
             }
         }
         for i in 0..Quantised::<F>::EXCESSES {
-            let by_run = turn(weight_sums[i]);
+            let by_run = transpose_lanes(weight_sums[i]);
             for j in 0..RUNS {
                 if !TAIL || j < n {
                     let excess = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<7>(by_run[j]));
@@ -263,7 +269,8 @@ unsafe fn tile<F: Format, const V: usize, const NC: usize>(
                 for x in &mut integers {
                     *x = x.add(run * RUN);
                 }
-                // `vpdpbusd` wants one factor unsigned: the activation plus 128, the excess of which is in the panel.
+                // `vpdpbusd` wants one factor unsigned: the activation plus 128, the excess of
+                // which is in the panel.
                 let mut unsigned = [MaybeUninit::<__m256i>::uninit(); NC];
                 let mut start = [[[_mm512_setzero_si512(); NC]; V]; 2];
                 if Quantised::<F>::SIGNED {
@@ -284,7 +291,8 @@ unsafe fn tile<F: Format, const V: usize, const NC: usize>(
                     let mut scaled = [[_mm512_setzero_ps(); NC]; V];
                     for v in 0..V {
                         for c in 0..NC {
-                            // Exact: 24 bits. The sum with zero makes zero positive, as integers have it.
+                            // Exact: 24 bits. The sum with zero makes zero positive, as integers
+                            // have it.
                             let (first, scale) = (_mm512_cvtepi32_ps(first[v][c]), _mm512_castsi512_ps(head(v, 1)));
                             scaled[v][c] = _mm512_fmadd_ps(first, scale, _mm512_setzero_ps());
                         }
@@ -326,7 +334,8 @@ unsafe fn tile<F: Format, const V: usize, const NC: usize>(
     }
 }
 
-/// Adds `FOURS` times four products: of unsigned weights or, where weights are signed, of unsigned activations.
+/// Adds `FOURS` times four products: of unsigned weights or, where weights are signed, of unsigned
+/// activations.
 ///
 /// # Safety
 /// AVX-512 with VNNI; `ints` is within a record, `x` points at as many activations of each column.
@@ -357,8 +366,8 @@ unsafe fn integer_sums<F: Format, const V: usize, const NC: usize, const FOURS: 
     sums
 }
 
-/// The same number, of which the compiler knows nothing: it would keep a pointer to each part of each column, most of them on the
-/// stack, where an offset from six does.
+/// The same number, of which the compiler knows nothing: it would keep a pointer to each part of
+/// each column, most of them on the stack, where an offset from six does.
 #[inline(always)]
 fn opaque(n: usize) -> usize {
     let mut n = n;

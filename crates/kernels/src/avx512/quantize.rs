@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::rows::{lane_sums, turn};
+use super::rows::{lane_sums, transpose_lanes};
 use crate::matrix::{ACT_BLOCK, ActLayout};
 use crate::scalar::{MIN_AMAX, act_scale};
 
@@ -16,7 +16,8 @@ pub(super) unsafe fn quantize(layout: ActLayout, x: &[f32], out: &mut [u8]) {
     let runs = x.as_chunks::<ACT_BLOCK>().0;
     let (groups, rest) = runs.as_chunks::<GROUP>();
     for (g, runs) in groups.iter().enumerate() {
-        // SAFETY: runs g * 16.. exist, sixteen of them: `x` has `k / 32`, and `out` a column's room for as many.
+        // SAFETY: runs g * 16.. exist, sixteen of them: `x` has `k / 32`, and `out` a column's room
+        // for as many.
         unsafe { group(layout, runs, g * GROUP, out.as_mut_ptr()) };
     }
     for (run, b) in rest.iter().zip(groups.len() * GROUP..) {
@@ -37,7 +38,8 @@ unsafe fn group(layout: ActLayout, runs: &[[f32; ACT_BLOCK]; GROUP], first: usiz
         for r in 0..GROUP {
             let at = runs[r].as_ptr();
             let halves = [_mm512_abs_ps(_mm512_loadu_ps(at)), _mm512_abs_ps(_mm512_loadu_ps(at.add(16)))];
-            // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on top.
+            // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN
+            // on top.
             greatest[r] = _mm512_max_epu32(_mm512_castps_si512(halves[0]), _mm512_castps_si512(halves[1]));
         }
         // As `act_scale` has it, lane by lane.
@@ -50,7 +52,8 @@ unsafe fn group(layout: ActLayout, runs: &[[f32; ACT_BLOCK]; GROUP], first: usiz
         let mut inverse = [0.0f32; GROUP];
         _mm512_storeu_ps(inverse.as_mut_ptr(), _mm512_maskz_div_ps(counts, full, amax));
 
-        // Turns dwords 0, 4, 8, 12 into a lane, and so on: packing and adding up both work within lanes.
+        // Turns dwords 0, 4, 8, 12 into a lane, and so on: packing and adding up both work within
+        // lanes.
         let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         // In each dword the sum of a half of a run: of the first eight runs, then of the others.
         let mut halves = [_mm512_setzero_si512(); 2];
@@ -107,7 +110,7 @@ unsafe fn greatest_of_each(v: [__m512i; GROUP]) -> __m512i {
             let cd = _mm512_max_epu32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
             by_four[g] = _mm512_max_epu32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
         }
-        let [a, b, c, d] = turn(by_four);
+        let [a, b, c, d] = transpose_lanes(by_four);
         _mm512_max_epu32(_mm512_max_epu32(a, b), _mm512_max_epu32(c, d))
     }
 }

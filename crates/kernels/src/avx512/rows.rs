@@ -1,8 +1,9 @@
 //! Sixteen rows by four runs: how panels are packed, and the float part of their products.
 //!
-//! Four steps of four rows each give registers whose lane `j` belongs to run `j`. Turned over, they become a register for each run, of
-//! sixteen rows: from there on all is vertical. The float part of a run is that of the AVX2 kernels, but for the offsets of centres,
-//! and so are the integer sums, which are exact.
+//! Four steps of four rows each give registers whose lane `j` belongs to run `j`. Turned over, they
+//! become a register for each run, of sixteen rows: from there on all is vertical. The float part
+//! of a run is that of the AVX2 kernels, but for the offsets of centres, and so are the integer
+//! sums, which are exact.
 
 use std::arch::x86_64::*;
 
@@ -59,7 +60,7 @@ const MAX_HEAD: usize = 5;
 /// # Safety
 /// AVX-512 F.
 #[inline(always)]
-pub(super) unsafe fn turn(v: [__m512i; 4]) -> [__m512i; 4] {
+pub(super) unsafe fn transpose_lanes(v: [__m512i; 4]) -> [__m512i; 4] {
     // SAFETY: the caller vouches for it.
     unsafe {
         let (a, b) =
@@ -97,7 +98,7 @@ pub(super) unsafe fn heads<F: Format>(blocks: &[F::Head; GROUPS], step: usize) -
         }
         let mut heads = [[_mm512_setzero_ps(); MAX_HEAD]; RUNS];
         for i in 0..Head::<F>::LEN {
-            let by_run = turn(by_group[i]);
+            let by_run = transpose_lanes(by_group[i]);
             for j in 0..RUNS {
                 heads[j][i] = _mm512_castsi512_ps(by_run[j]);
             }
@@ -120,8 +121,9 @@ pub(super) unsafe fn lane_sums(v: [__m512i; 4]) -> __m512i {
     }
 }
 
-/// The float part of run `run` for sixteen rows: their sums of integer products times the weights' and the activations' scales, then
-/// offsets times the activations' sums. `head` gives the vectors of the run's [`Head`].
+/// The float part of run `run` for sixteen rows: their sums of integer products times the weights'
+/// and the activations' scales, then offsets times the activations' sums. `head` gives the vectors
+/// of the run's [`Head`].
 ///
 /// # Safety
 /// AVX-512 F; `x` is a column that has the run.

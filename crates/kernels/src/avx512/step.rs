@@ -1,4 +1,5 @@
-//! Four rows by four runs of 32 weights: the unit in which the AVX-512 kernels read every quantised format.
+//! Four rows by four runs of 32 weights: the unit in which the AVX-512 kernels read every quantised
+//! format.
 
 use std::arch::x86_64::*;
 
@@ -15,16 +16,18 @@ pub(super) struct Scales {
     pub scale: __m512,
     /// `SUB16` formats: the integer scales of the first and second 16 elements of each run.
     pub sub: [__m512; 2],
-    /// What multiplies the sums of activations: of each run (the first), or of the first and second 16 elements of each run.
+    /// What multiplies the sums of activations: of each run (the first), or of the first and second
+    /// 16 elements of each run.
     pub offset: [__m512; 2],
 }
 
 /// How to read a format step by step.
 ///
 /// # Safety
-/// For all functions: the CPU has the features that `avx512/mod.rs` names. `rows` point at the block that begins at a step (formats of
-/// 32-element blocks) or at the block that the step is a half of (formats of 256-element blocks). With `TAIL` only `n_bytes` bytes
-/// from there may be read, else all that a step needs.
+/// For all functions: the CPU has the features that `avx512/mod.rs` names. `rows` point at the
+/// block that begins at a step (formats of 32-element blocks) or at the block that the step is a
+/// half of (formats of 256-element blocks). With `TAIL` only `n_bytes` bytes from there may be
+/// read, else all that a step needs.
 pub(super) unsafe trait Format {
     /// Bytes of one block.
     const BYTES: usize;
@@ -32,7 +35,8 @@ pub(super) unsafe trait Format {
     const BLOCK_RUNS: usize;
     /// Integers are signed bytes, else unsigned ones of at most 6 bits.
     const SIGNED: bool = false;
-    /// What unsigned integers stand for is so much less. The products are brought down as integers, which needs no offset.
+    /// What unsigned integers stand for is so much less. The products are brought down as integers,
+    /// which needs no offset.
     const CENTRE: i8 = 0;
     /// Sub-blocks have 16 elements and an integer scale each.
     const SUB16: bool = false;
@@ -46,11 +50,12 @@ pub(super) unsafe trait Format {
     /// The scales of step `step` (0 or 1) of the block.
     unsafe fn scales(head: &Self::Head, step: usize) -> Scales;
 
-    /// 128 weights of a row: lane `j` of the first register holds elements 0..16 of run `j`, of the second 16..32.
+    /// 128 weights of a row: lane `j` of the first register holds elements 0..16 of run `j`, of the
+    /// second 16..32.
     unsafe fn quants<const TAIL: bool>(row: *const u8, step: usize, n_bytes: usize) -> [__m512i; 2];
 
-    /// `SUB16` formats: the integer scales of row `r` as i16; in lane `j` four times that of the first half of run `j`, four times that
-    /// of the second.
+    /// `SUB16` formats: the integer scales of row `r` as i16; in lane `j` four times that of the
+    /// first half of run `j`, four times that of the second.
     ///
     /// # Safety
     /// As above.
@@ -88,8 +93,8 @@ impl Words {
     }
 }
 
-/// The GFNI matrix that moves `width` bits of each byte from bit `from` to bit `to` and clears the rest. (Output bit `i` is the
-/// parity of the byte and matrix byte `7 - i`.)
+/// The GFNI matrix that moves `width` bits of each byte from bit `from` to bit `to` and clears the
+/// rest. (Output bit `i` is the parity of the byte and matrix byte `7 - i`.)
 pub(super) const fn pick(width: usize, from: usize, to: usize) -> u64 {
     let mut matrix = 0;
     let mut b = 0;

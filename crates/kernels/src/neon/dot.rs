@@ -2,16 +2,18 @@
 
 use std::arch::aarch64::*;
 
-/// Adds the 16 products of two vectors of signed bytes to four sums. Which product goes to which sum is left open: only their total
-/// counts.
+/// Adds the 16 products of two vectors of signed bytes to four sums. Which product goes to which
+/// sum is left open: only their total counts.
 ///
 /// # Safety
-/// The CPU has the implementor's instruction. No product exceeds 128 * 127 in magnitude: `b` is activations, which are never -128.
+/// The CPU has the implementor's instruction. No product exceeds 128 * 127 in magnitude: `b` is
+/// activations, which are never -128.
 pub(super) unsafe trait Dot {
     unsafe fn add(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t;
 }
 
-/// Plain NEON: products of 16 bits, of which two add up without overflow (2 * 128 * 127 = 32512), then pairs of those.
+/// Plain NEON: products of 16 bits, of which two add up without overflow (2 * 128 * 127 = 32512),
+/// then pairs of those.
 pub(super) struct Widening;
 
 // SAFETY: NEON is part of every 64-bit Arm target.
@@ -32,10 +34,12 @@ unsafe impl Dot for Sdot {
     #[target_feature(enable = "neon")]
     #[inline]
     unsafe fn add(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-        // SAFETY: the caller vouches for the instruction, which changes nothing but its output register.
+        // SAFETY: the caller vouches for the instruction, which changes nothing but its output
+        // register.
         unsafe {
-            // The directive lets the assembler take an instruction that the code around is not compiled for: so the same generic
-            // code serves both instruction sets, and this still inlines.
+            // The directive lets the assembler take an instruction that the code around is not
+            // compiled for: so the same generic code serves both instruction sets, and this still
+            // inlines.
             std::arch::asm!(
                 ".arch_extension dotprod",
                 "sdot {sums:v}.4s, {a:v}.16b, {b:v}.16b",
@@ -49,7 +53,8 @@ unsafe impl Dot for Sdot {
     }
 }
 
-/// Adds to lane `i` of the sums the products of bytes `4 * i..4 * i + 4` of `a` with the four bytes `4 * FOUR..4 * FOUR + 4` of `b`.
+/// Adds to lane `i` of the sums the products of bytes `4 * i..4 * i + 4` of `a` with the four bytes
+/// `4 * FOUR..4 * FOUR + 4` of `b`.
 ///
 /// # Safety
 /// The CPU has the dot-product instructions.

@@ -1,4 +1,5 @@
-//! Row-dots of quantised weights with few columns of `Q8` activations: weights are unpacked in registers, four rows at a time.
+//! Row-dots of quantised weights with few columns of `Q8` activations: weights are unpacked in
+//! registers, four rows at a time.
 
 use std::arch::aarch64::*;
 use std::mem::MaybeUninit;
@@ -8,16 +9,18 @@ use super::rows::{Blocks4, Format4, Head, MAX_HEADS, ROWS, RUN};
 use crate::functions::DotArgs;
 use crate::matrix::ActLayout;
 
-/// Columns that are computed together: their sums of four rows, a register each at most, leave room for weights.
+/// Columns that are computed together: their sums of four rows, a register each at most, leave room
+/// for weights.
 pub(super) const COLS: usize = 4;
 
 /// How the integers of a run are read and multiplied in registers.
 ///
 /// # Safety
-/// The CPU has the implementor's instructions; the blocks and run `run` of each column are readable.
+/// The CPU has the implementor's instructions; the blocks and run `run` of each column are
+/// readable.
 pub(super) unsafe trait RunSums {
-    /// For each column the sums of four rows in lanes: over elements 0..16 and 16..32, or over all in the second place if the format
-    /// has no integer scales.
+    /// For each column the sums of four rows in lanes: over elements 0..16 and 16..32, or over all
+    /// in the second place if the format has no integer scales.
     unsafe fn sums<F: Format4, const NC: usize>(
         blocks: Blocks4,
         g: usize,
@@ -77,8 +80,8 @@ unsafe fn tile<F: Format4, S: RunSums, const NC: usize>(
         }
         macro_rules! run {
             ($g:expr) => {
-                // SAFETY: block `block` of each row and run `block * BLOCK_RUNS + g` of each column exist, as the caller
-                // vouches; the head was written before.
+                // SAFETY: block `block` of each row and run `block * BLOCK_RUNS + g` of each column
+                // exist, as the caller vouches; the head was written before.
                 unsafe {
                     let head = heads.add($g * Head::<F>::LEN);
                     run::<F, S, NC>(at, $g, head, x, block * F::BLOCK_RUNS + $g, layout, &mut acc)
@@ -181,7 +184,8 @@ pub(super) unsafe fn scaled(head: *const float32x4_t, [first, second]: [int32x4_
 #[derive(Clone, Copy)]
 pub(super) struct ActRun {
     pub scale: f32,
-    /// Scaled sums: of elements 0..16 and 16..32 if the format is sub-scaled, else of all in the first place.
+    /// Scaled sums: of elements 0..16 and 16..32 if the format is sub-scaled, else of all in the
+    /// first place.
     pub sums: [f32; 2],
 }
 
@@ -204,8 +208,9 @@ impl ActRun {
     }
 }
 
-/// The float part of a run, the same for row-dots and panels, so that both give the same bits: the rows' integer sums become f32,
-/// times the weights' and the activations' scales, then offsets times the activations' sums.
+/// The float part of a run, the same for row-dots and panels, so that both give the same bits: the
+/// rows' integer sums become f32, times the weights' and the activations' scales, then offsets
+/// times the activations' sums.
 ///
 /// # Safety
 /// `head` is the run's.

@@ -1,6 +1,7 @@
 //! Dequantisation, and panels of f32 for f32 activations: weights become f32 on the fly.
 //!
-//! Sums are f32 over 64 elements, which are then added up in f32: that keeps the error near one f32 rounding of the terms.
+//! Sums are f32 over 64 elements, which are then added up in f32: that keeps the error near one f32
+//! rounding of the terms.
 
 use std::arch::aarch64::*;
 
@@ -58,7 +59,8 @@ impl<F: Format4> ReadF32 for Blocks<F> {
     }
 }
 
-/// Scale and offset of a row's elements 0..16 or 16..32 of a run, which stands in the place of all four.
+/// Scale and offset of a row's elements 0..16 or 16..32 of a run, which stands in the place of all
+/// four.
 #[target_feature(enable = "neon")]
 #[inline]
 fn sub_scale<F: Format4>(head: &[float32x4_t], half: usize) -> (float32x4_t, float32x4_t) {
@@ -115,7 +117,8 @@ pub(super) unsafe fn dequantize<R: ReadF32>(blocks: &[u8], out: &mut [f32]) {
     assert_eq!(blocks.len(), R::bytes(out.len()));
     let mut p = blocks.as_ptr();
     for out in out.chunks_mut(CHUNK) {
-        // SAFETY: `blocks` holds all elements of `out`, as just checked, and `p` moves on with `out`.
+        // SAFETY: `blocks` holds all elements of `out`, as just checked, and `p` moves on with
+        // `out`.
         unsafe {
             R::read(p, out.len(), out.as_mut_ptr());
             p = p.add(R::bytes(out.len()));
@@ -153,8 +156,8 @@ unsafe impl<R: ReadF32> Panel for Floats<R> {
         for at in (0..n).step_by(CHUNK) {
             let len = CHUNK.min(n - at);
             for vector in 0..VECTORS {
-                // SAFETY: the rows have elements k..k + n and the panel room for `n`, rounded up to whole chunks; `w` has CHUNK
-                // elements a row, a multiple of four.
+                // SAFETY: the rows have elements k..k + n and the panel room for `n`, rounded up to
+                // whole chunks; `w` has CHUNK elements a row, a multiple of four.
                 unsafe {
                     for (r, w) in w.iter_mut().enumerate() {
                         R::read(rows.row(vector * ROWS + r).add(R::bytes(k + at)), len, w.as_mut_ptr());

@@ -13,8 +13,8 @@ unsafe fn load(p: *const u8) -> [uint8x16_t; 2] {
     unsafe { [vld1q_u8(p), vld1q_u8(p.add(16))] }
 }
 
-/// Bits `shift..shift + width` of each byte, moved to bit `to`. `shift` and `to` are constants wherever speed counts, so that one
-/// of the shifts remains.
+/// Bits `shift..shift + width` of each byte, moved to bit `to`. `shift` and `to` are constants
+/// wherever speed counts, so that one of the shifts remains.
 #[target_feature(enable = "neon")]
 #[inline]
 fn bits([a, b]: [uint8x16_t; 2], shift: usize, width: usize, to: usize) -> [uint8x16_t; 2] {
@@ -95,8 +95,8 @@ unsafe fn scales_and_mins(blocks: Blocks4, heads: *mut float32x4_t) {
     }
 }
 
-/// Heads of a common scale and, for each 16 elements, a signed integer scale (byte `j` of `scales`) and an offset: `factor` times
-/// that scale or, where there are minimums, times those.
+/// Heads of a common scale and, for each 16 elements, a signed integer scale (byte `j` of `scales`)
+/// and an offset: `factor` times that scale or, where there are minimums, times those.
 ///
 /// # Safety
 /// There is room for eight heads.

@@ -1,19 +1,24 @@
-//! Kernels for 64-bit Arm: plain NEON, which every such CPU has, and NEON with the dot-product instructions (Armv8.2) and the 8-bit
-//! matrix instructions (Armv8.6).
+//! Kernels for 64-bit Arm: plain NEON, which every such CPU has, and NEON with the dot-product
+//! instructions (Armv8.2) and the 8-bit matrix instructions (Armv8.6).
 //!
-//! 1. Four rows are unpacked at a time ([`rows::Format4`]): with few columns in registers (`dots`), with many into a panel (`panel`).
-//!    Rows in lanes need no sums across lanes at the end of a row, whatever its length.
-//! 2. Weights and activations are signed bytes, which all integer products want: `sdot`, a widening multiply and pairwise adds
-//!    ([`dot::Dot`]), or `smmla` of two rows with two columns ([`smmla`]). Offsets such as Q4_0's -8 and minimums go through the
-//!    activations' precomputed sums.
-//! 3. In registers, the integer sums of four rows are added up across lanes together. `smmla`, and in a panel `sdot` by element, leave
-//!    no sum across lanes at all. Plain NEON has nothing to gain from a panel: its products of bytes need as many steps there, and
-//!    row-dots unpack weights once for four columns.
-//!    For `smmla` the columns of a tile are rearranged as well, once for the 32 rows of a strip (`paired`).
-//! 4. The integer sum of a run is exact, and its way into the f32 sum is one function ([`dots::accumulate`]): a product has the same
-//!    bits from all three instruction sets, and from row-dots and panels.
+//! 1. Four rows are unpacked at a time ([`rows::Format4`]): with few columns in registers (`dots`),
+//!    with many into a panel (`panel`). Rows in lanes need no sums across lanes at the end of a
+//!    row, whatever its length.
+//! 2. Weights and activations are signed bytes, which all integer products want: `sdot`, a widening
+//!    multiply and pairwise adds ([`dot::Dot`]), or `smmla` of two rows with two columns
+//!    ([`smmla`]). Offsets such as Q4_0's -8 and minimums go through the activations' precomputed
+//!    sums.
+//! 3. In registers, the integer sums of four rows are added up across lanes together. `smmla`, and
+//!    in a panel `sdot` by element, leave no sum across lanes at all. Plain NEON has nothing to
+//!    gain from a panel: its products of bytes need as many steps there, and row-dots unpack
+//!    weights once for four columns. For `smmla` the columns of a tile are rearranged as well, once
+//!    for the 32 rows of a strip (`paired`).
+//! 4. The integer sum of a run is exact, and its way into the f32 sum is one function
+//!    ([`dots::accumulate`]): a product has the same bits from all three instruction sets, and from
+//!    row-dots and panels.
 //!
-//! Written without hardware to measure on: tile sizes follow from counting registers, and nothing is prefetched by hand.
+//! Written without hardware to measure on: tile sizes follow from counting registers, and nothing
+//! is prefetched by hand.
 
 mod dot;
 mod dots;

@@ -1,14 +1,15 @@
 //! Panels for CPUs with the 8-bit matrix instructions: weights and columns both wait in pairs.
 //!
-//! A panel is a strip of 32 rows: the records of its first eight rows, run after run, then those of the next eight.
+//! A panel is a strip of 32 rows: the records of its first eight rows, run after run, then those of
+//! the next eight.
 //! ```text
 //! for each chunk of runs:
 //!     pair the columns                          once for all rows of the strip
 //!     for each eight rows, for each four columns:
 //!         acc += records * columns              loads, `smmla` and the float part; one `zip` four products
 //! ```
-//! Of 32 registers, eight hold integer sums, eight f32 sums, four weights and four columns; where halves of a run have integer scales,
-//! eight hold the sums of the first half.
+//! Of 32 registers, eight hold integer sums, eight f32 sums, four weights and four columns; where
+//! halves of a run have integer scales, eight hold the sums of the first half.
 
 use std::arch::aarch64::*;
 use std::mem::MaybeUninit;
@@ -23,8 +24,9 @@ use crate::panel::{Panel, PanelRows, TileCols};
 const OCTETS: usize = 4;
 /// Groups of [`panel::COLS`] columns.
 const QUADS: usize = 2;
-/// Runs of columns that are paired at a time: 6 KiB for all of them, about as much as the records of eight rows that they meet next, so
-/// that both stay in a first-level cache. An f32 sum is loaded and stored once a chunk.
+/// Runs of columns that are paired at a time: 6 KiB for all of them, about as much as the records
+/// of eight rows that they meet next, so that both stay in a first-level cache. An f32 sum is
+/// loaded and stored once a chunk.
 const CHUNK: usize = 16;
 
 /// A run of four columns.
@@ -47,7 +49,8 @@ impl<F: Format4> Paired<F> {
     }
 }
 
-// SAFETY: the functions need what the trait's callers vouch for, the 8-bit matrix instructions included.
+// SAFETY: the functions need what the trait's callers vouch for, the 8-bit matrix instructions
+// included.
 unsafe impl<F: Format4> Panel for Paired<F> {
     const ROWS: usize = OCTETS * RECORD_ROWS;
     const COLS: usize = QUADS * panel::COLS;
@@ -77,7 +80,8 @@ unsafe impl<F: Format4> Panel for Paired<F> {
             }
             for octet in 0..n_rows.div_ceil(RECORD_ROWS) {
                 for (quad, paired) in paired.iter().enumerate().take(n_quads) {
-                    // SAFETY: the caller vouches for the panel, which has these rows, and for `acc`; `len` runs were paired above.
+                    // SAFETY: the caller vouches for the panel, which has these rows, and for
+                    // `acc`; `len` runs were paired above.
                     unsafe {
                         let records = panel.add(octet * Self::records_bytes(n) + Self::records_bytes(first * RUN));
                         let n_cols = panel::COLS.min(cols.n_cols - quad * panel::COLS);
@@ -90,7 +94,8 @@ unsafe impl<F: Format4> Panel for Paired<F> {
     }
 }
 
-/// Writes the runs from `run` on of the columns from `col` on; the last column stands for those that are missing.
+/// Writes the runs from `run` on of the columns from `col` on; the last column stands for those
+/// that are missing.
 ///
 /// # Safety
 /// The columns have the runs.

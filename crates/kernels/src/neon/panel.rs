@@ -1,4 +1,5 @@
-//! Panels of quantised weights, for CPUs with the dot-product instructions: rows in lanes, four activations an operand.
+//! Panels of quantised weights, for CPUs with the dot-product instructions: rows in lanes, four
+//! activations an operand.
 //!
 //! A panel's record of one run of 32 elements, for two vectors of four rows:
 //! ```text
@@ -19,7 +20,8 @@ use crate::panel::{Panel, PanelRows, TileCols};
 pub(super) const VECTORS: usize = 2;
 /// Rows of a record.
 pub(super) const RECORD_ROWS: usize = ROWS * VECTORS;
-/// Columns of a tile: eight integer and eight f32 sums, eight vectors of weights and four of activations fit 32 registers.
+/// Columns of a tile: eight integer and eight f32 sums, eight vectors of weights and four of
+/// activations fit 32 registers.
 pub(super) const COLS: usize = 4;
 /// Bytes of a run's integers.
 const INT_BYTES: usize = RUN * RECORD_ROWS;
@@ -37,7 +39,8 @@ pub(super) unsafe trait PanelSums {
     /// 16 elements of four rows as a record has them.
     unsafe fn arrange(rows: [int8x16_t; ROWS]) -> [int8x16_t; ROWS];
 
-    /// The sums of the rows, in lanes, with each column, over `n` halves of run `run` from half `first` on.
+    /// The sums of the rows, in lanes, with each column, over `n` halves of run `run` from half
+    /// `first` on.
     unsafe fn sums<const NC: usize>(
         record: *const u8,
         first: usize,
@@ -69,7 +72,8 @@ impl<F: Format4> Quantised<F> {
     pub(super) const RECORD_BYTES: usize = INT_BYTES + VECTORS * Self::HEAD_BYTES;
 }
 
-// SAFETY: the functions need what the trait's callers vouch for, the dot-product instructions included.
+// SAFETY: the functions need what the trait's callers vouch for, the dot-product instructions
+// included.
 unsafe impl<F: Format4> Panel for Quantised<F> {
     const ROWS: usize = RECORD_ROWS;
     const COLS: usize = COLS;
@@ -157,10 +161,12 @@ unsafe fn pack_rows<F: Format4, S: PanelSums>(
     }
 }
 
-/// Adds to `acc[c * stride + r]` the products of the records' row `r` and the first `n_cols` columns' `c`, over some runs.
+/// Adds to `acc[c * stride + r]` the products of the records' row `r` and the first `n_cols`
+/// columns' `c`, over some runs.
 ///
 /// # Safety
-/// There is a record and a run of the columns for each of `runs`, `1..=COLS` columns, and room for `RECORD_ROWS` rows of each in `acc`.
+/// There is a record and a run of the columns for each of `runs`, `1..=COLS` columns, and room for
+/// `RECORD_ROWS` rows of each in `acc`.
 #[target_feature(enable = "neon")]
 #[inline]
 pub(super) unsafe fn tile<F: Format4, S: PanelSums>(
@@ -237,8 +243,9 @@ pub(super) struct InPlace {
     layout: ActLayout,
 }
 
-/// Four elements of four rows fill a register, and `sdot` by element multiplies it with four of the sixteen activations in another one
-/// and completes their sums: no shuffle and no broadcast is left for the columns.
+/// Four elements of four rows fill a register, and `sdot` by element multiplies it with four of the
+/// sixteen activations in another one and completes their sums: no shuffle and no broadcast is left
+/// for the columns.
 // SAFETY: `sdot` is what is needed.
 unsafe impl PanelSums for Sdot {
     type Panel<F: Format4> = Quantised<F>;

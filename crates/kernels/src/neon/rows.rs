@@ -1,7 +1,7 @@
 //! Four rows at a time: the unit in which the NEON kernels read every quantised format.
 //!
-//! Rows stand in lanes: four sums or four scales are one register, in the order of the rows, so that no sum crosses lanes at the end
-//! of a row, whatever its length.
+//! Rows stand in lanes: four sums or four scales are one register, in the order of the rows, so
+//! that no sum crosses lanes at the end of a row, whatever its length.
 
 use std::arch::aarch64::*;
 
@@ -18,7 +18,8 @@ pub(super) type Blocks4 = [*const u8; ROWS];
 /// How to read a format.
 ///
 /// # Safety
-/// For both functions: all bytes of the blocks at the pointers may be read. Nothing beyond them is read.
+/// For both functions: all bytes of the blocks at the pointers may be read. Nothing beyond them is
+/// read.
 pub(super) unsafe trait Format4 {
     /// Bytes of one block.
     const BYTES: usize;
@@ -26,13 +27,15 @@ pub(super) unsafe trait Format4 {
     const BLOCK_RUNS: usize;
     /// Each 16 elements have an integer scale.
     const SUB_SCALED: bool = false;
-    /// The sums of activations are multiplied with something: a minimum or an offset of the integers.
+    /// The sums of activations are multiplied with something: a minimum or an offset of the
+    /// integers.
     const OFFSET: bool = true;
 
     /// Writes a [`Head`] for each run of the block: vectors of one value a row.
     unsafe fn heads(blocks: Blocks4, heads: *mut float32x4_t);
 
-    /// The integers of run `g` of one row, a byte each, in order: signed, or not negative and below 64.
+    /// The integers of run `g` of one row, a byte each, in order: signed, or not negative and
+    /// below 64.
     unsafe fn quants(block: *const u8, g: usize) -> [int8x16_t; 2];
 }
 
@@ -89,7 +92,8 @@ pub(super) fn transpose([a, b, c, d]: [int32x4_t; 4]) -> [int32x4_t; 4] {
     [low(ab0, cd0), low(ab1, cd1), high(ab0, cd0), high(ab1, cd1)]
 }
 
-/// Four rows of sixteen bytes: bytes `4 * j..4 * j + 4` of all rows in vector `j`, each byte's four rows together.
+/// Four rows of sixteen bytes: bytes `4 * j..4 * j + 4` of all rows in vector `j`, each byte's four
+/// rows together.
 #[target_feature(enable = "neon")]
 #[inline]
 pub(super) fn transpose_bytes([a, b, c, d]: [int8x16_t; 4]) -> [int8x16_t; 4] {

@@ -1,21 +1,25 @@
-//! Sums by the 8-bit matrix instruction of Armv8.6, which multiplies two rows with two columns, eight elements at a time.
+//! Sums by the 8-bit matrix instruction of Armv8.6, which multiplies two rows with two columns,
+//! eight elements at a time.
 //!
-//! Its operands want eight bytes of one row and then of the other; weights and activations are paired to that shape by one `zip` a
-//! register. Row-dots do both as they go; a panel keeps them (`paired`).
+//! Its operands want eight bytes of one row and then of the other; weights and activations are
+//! paired to that shape by one `zip` a register. Row-dots do both as they go; a panel keeps them
+//! (`paired`).
 //! ```text
 //!   columns          weights                 sums
 //!   c0: k0..k8       r0: k0..k8              c0 r0, c0 r1
 //!   c1: k0..k8       r1: k0..k8              c1 r0, c1 r1
 //! ```
-//! With columns as the first operand, the sums of a column are halves of two registers, so that another `zip` puts four rows into lanes:
-//! from there on, scales and the order of additions are those of the other tables.
+//! With columns as the first operand, the sums of a column are halves of two registers, so that
+//! another `zip` puts four rows into lanes: from there on, scales and the order of additions are
+//! those of the other tables.
 
 use std::arch::aarch64::*;
 
 use super::dots::{self, RunSums};
 use super::rows::{Blocks4, Format4, ROWS, RUN};
 
-/// Pairs of columns at most, in row-dots and tiles. A column without a partner is paired with itself.
+/// Pairs of columns at most, in row-dots and tiles. A column without a partner is paired with
+/// itself.
 pub(super) const MAX_PAIRS: usize = dots::COLS / 2;
 
 /// The sums of two pairs of rows with a pair of columns: `(2 pairs of rows, 2 columns, 2 rows)`.
@@ -24,14 +28,16 @@ pub(super) type Pairs = [int32x4_t; 2];
 /// The `smmla` instruction. Its intrinsic is not stable yet.
 pub(super) struct Smmla;
 
-/// Adds to `sums`, two by two, the products of each eight bytes of `a` with each eight bytes of `b`.
+/// Adds to `sums`, two by two, the products of each eight bytes of `a` with each eight bytes of
+/// `b`.
 ///
 /// # Safety
 /// The CPU has the instruction.
 #[target_feature(enable = "neon")]
 #[inline]
 unsafe fn smmla(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-    // SAFETY: the caller vouches for the instruction, which changes nothing but its output register.
+    // SAFETY: the caller vouches for the instruction, which changes nothing but its output
+    // register.
     unsafe {
         std::arch::asm!(
             ".arch_extension i8mm",
@@ -53,7 +59,8 @@ pub(super) fn pair(a: int8x16_t, b: int8x16_t) -> [int8x16_t; 2] {
     [vreinterpretq_s8_s64(vzip1q_s64(a, b)), vreinterpretq_s8_s64(vzip2q_s64(a, b))]
 }
 
-/// 16 elements of four rows: elements 0..8 of rows 0 and 1, of rows 2 and 3, then elements 8..16 of both.
+/// 16 elements of four rows: elements 0..8 of rows 0 and 1, of rows 2 and 3, then elements 8..16 of
+/// both.
 #[target_feature(enable = "neon")]
 #[inline]
 pub(super) fn pair_rows([a, b, c, d]: [int8x16_t; ROWS]) -> [int8x16_t; ROWS] {

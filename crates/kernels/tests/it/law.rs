@@ -1,10 +1,11 @@
-//! The law: every table that this CPU has agrees with the scalar one and with naive arithmetic, for every type.
+//! The law: every table that this CPU has agrees with the scalar one and with naive arithmetic, for
+//! every type.
 
 use modelembed_gguf::TensorType;
 use modelembed_kernels::{ACT_BLOCK, ActKind, ActLayout, Acts, Isa, Kernels, MatRef, Strided};
 
-/// Relative to the sum of the terms' magnitudes. A row-dot rounds once for each 32 elements in each of at least four lanes, so the
-/// expected error is near 1e-7.
+/// Relative to the sum of the terms' magnitudes. A row-dot rounds once for each 32 elements in each
+/// of at least four lanes, so the expected error is near 1e-7.
 const BOUND: f64 = 1e-6;
 
 /// More columns than any table gives to row-dots: they go through panels.
@@ -156,7 +157,8 @@ fn products(kernels: &Kernels, w: MatRef<'_>, rows: std::ops::Range<usize>, acts
     out
 }
 
-/// All rows of a matrix as every table dequantises them; the tables must agree to the bit (or be both zero).
+/// All rows of a matrix as every table dequantises them; the tables must agree to the bit (or be
+/// both zero).
 fn dequantized(w: MatRef<'_>, failures: &mut Vec<String>) -> Vec<f32> {
     let mut all = Vec::new();
     for kernels in Kernels::all() {
@@ -207,7 +209,8 @@ fn check(w: MatRef<'_>, x: &[f32], kind: ActKind, what: &str, failures: &mut Vec
     }
 }
 
-/// The sum of the terms' magnitudes, with integers unsigned as kernels see them (their offset is subtracted later).
+/// The sum of the terms' magnitudes, with integers unsigned as kernels see them (their offset is
+/// subtracted later).
 fn magnitude(w: MatRef<'_>, r: usize, row: &[f32], column: &[f64]) -> f64 {
     let ty = w.ty();
     let (fields, largest) = f16_fields(ty);
@@ -268,7 +271,8 @@ fn float_rows_may_have_any_length() {
     report(failures);
 }
 
-/// One activation of 127 (so that its scale is exactly 1) among zeros picks out one weight: each integer must arrive exactly.
+/// One activation of 127 (so that its scale is exactly 1) among zeros picks out one weight: each
+/// integer must arrive exactly.
 #[test]
 fn every_weight_meets_its_own_activation() {
     let mut random = Random(3);
@@ -302,7 +306,8 @@ fn every_weight_meets_its_own_activation() {
     report(failures);
 }
 
-/// All-ones and all-zeros bits against activations of the largest integers: sums of narrow integers must not saturate.
+/// All-ones and all-zeros bits against activations of the largest integers: sums of narrow integers
+/// must not saturate.
 #[test]
 fn largest_integers_do_not_saturate() {
     let mut failures = Vec::new();
@@ -331,7 +336,8 @@ fn results_do_not_depend_on_the_split() {
     let mut random = Random(4);
     let mut failures = Vec::new();
     for ty in types() {
-        // The second row is longer than a panel, which is cut there, and ends within a step of kernels.
+        // The second row is longer than a panel, which is cut there, and ends within a step of
+        // kernels.
         for (runs, n_rows) in [(19usize, 71), (131, 35)] {
             let k = if ty.block_len() < 256 { runs * 32 } else { runs.div_ceil(8) * 256 };
             let n_cols = 21;
@@ -371,7 +377,8 @@ fn results_do_not_depend_on_the_split() {
 #[test]
 fn quantised_activations_are_the_same_bytes_in_every_table() {
     let mut random = Random(5);
-    // Two groups of the sixteen runs that AVX-512 takes together, and a rest. The odd runs stand in each of them.
+    // Two groups of the sixteen runs that AVX-512 takes together, and a rest. The odd runs stand in
+    // each of them.
     let k = 32 * (2 * 16 + 13);
     let layout = ActLayout::new(ActKind::Q8, k);
     let mut x = random_columns(k, 1, &mut random);
@@ -427,8 +434,9 @@ fn quantised_activations_are_the_same_bytes_in_every_table() {
     }
 }
 
-/// The tables of one architecture differ in how integers are multiplied, which is exact: everything else is the same arithmetic. Only
-/// AVX-512 adds quantised weights up in an order of its own, and takes centres off in integers.
+/// The tables of one architecture differ in how integers are multiplied, which is exact: everything
+/// else is the same arithmetic. Only AVX-512 adds quantised weights up in an order of its own, and
+/// takes centres off in integers.
 #[test]
 fn tables_of_one_architecture_give_the_same_bits() {
     let tables: Vec<_> = Kernels::all().filter(|k| k.isa() != Isa::Scalar).collect();

@@ -75,7 +75,8 @@ fn small() -> Vec<u8> {
 #[test]
 fn what_is_packed_is_found_aligned_and_comes_back() {
     let folder = Folder::new();
-    // Longer than one step of the copy; exactly at the alignment; and just too long for the front mark before the next multiple.
+    // Longer than one step of the copy; exactly at the alignment; and just too long for the front
+    // mark before the next multiple.
     let big = random(3, (9 << 20) + 17);
     for (program_bytes, first_at) in [(1, KIB64), (KIB64 - 64, KIB64), (KIB64 - 63, 2 * KIB64), (KIB64, 2 * KIB64)] {
         let program = random(4, program_bytes as usize);

@@ -25,7 +25,8 @@ pub(crate) fn snapshot() -> Snapshot {
     let read = |path| read_to_string(path).unwrap_or_default();
     let (smaps, status, io) = (read("/proc/self/smaps_rollup"), read("/proc/self/status"), read("/proc/self/io"));
     let resident_bytes = kib_line(&smaps, "Rss").or_else(|| kib_line(&status, "VmRSS"));
-    // Not Private_Dirty: that has the pages of a mapped file, too, as long as they wait to be written to the disk.
+    // Not Private_Dirty: that has the pages of a mapped file, too, as long as they wait to be
+    // written to the disk.
     let private_bytes = kib_line(&smaps, "Anonymous").or_else(|| kib_line(&status, "RssAnon"));
     Snapshot {
         minor_faults,
@@ -59,10 +60,12 @@ fn rss_within(smaps: &str, start: usize, len: usize) -> Option<u64> {
     Some(total)
 }
 
-/// Since Linux 5.2 mincore calls every page of a file resident for those who neither own it nor may write to it.
+/// Since Linux 5.2 mincore calls every page of a file resident for those who neither own it nor may
+/// write to it.
 pub(crate) fn tells_residency(file: &File, metadata: &Metadata) -> bool {
     let Ok(opened) = std::ffi::CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())) else { return false };
-    // SAFETY: the calls take nothing but a string that ends with a zero and lives until they return.
+    // SAFETY: the calls take nothing but a string that ends with a zero and lives until they
+    // return.
     unsafe {
         let user = libc::geteuid();
         user == 0
@@ -72,15 +75,17 @@ pub(crate) fn tells_residency(file: &File, metadata: &Metadata) -> bool {
 }
 
 pub(crate) fn prefetch(bytes: &[u8]) {
-    // Linux 5.14 and later read and map the pages; before, only reading ahead can be asked for. Asking for both, the second
-    // first, was measured to be slower than the first alone (a virtual disk, 253 MB: 205 ms against 123 ms).
+    // Linux 5.14 and later read and map the pages; before, only reading ahead can be asked for.
+    // Asking for both, the second first, was measured to be slower than the first alone (a virtual
+    // disk, 253 MB: 205 ms against 123 ms).
     if !advise_pages(bytes, libc::MADV_POPULATE_READ) {
         advise_pages(bytes, libc::MADV_WILLNEED);
     }
 }
 
-/// A fault reads what lies around it (as much as the disk is set to read ahead, up to megabytes), or one page where the mapping is to
-/// be read at random. MADV_WILLNEED reads just what it names, but at one time no more than the disk is set to read ahead: usually 128 KB.
+/// A fault reads what lies around it (as much as the disk is set to read ahead, up to megabytes),
+/// or one page where the mapping is to be read at random. MADV_WILLNEED reads just what it names,
+/// but at one time no more than the disk is set to read ahead: usually 128 KB.
 pub(crate) fn prefetch_only(bytes: &[u8]) {
     const ASKED_BYTES: usize = 128 << 10;
     for part in bytes.chunks(ASKED_BYTES) {
@@ -110,8 +115,8 @@ pub(crate) fn evict(file: &File, _bytes: &[u8], range: std::ops::Range<u64>) -> 
     if refusal == 0 { Ok(true) } else { Err(std::io::Error::from_raw_os_error(refusal)) }
 }
 
-/// Fewer faults while a buffer is filled (253 MB from the page cache: 110 ms instead of 290 ms on a 2-core virtual machine), fewer
-/// misses of the address cache while memory is used.
+/// Fewer faults while a buffer is filled (253 MB from the page cache: 110 ms instead of 290 ms on a
+/// 2-core virtual machine), fewer misses of the address cache while memory is used.
 pub(crate) fn advise_huge_pages(bytes: &[u8]) {
     const HUGE_PAGE_BYTES: usize = 2 << 20;
     if bytes.len() >= HUGE_PAGE_BYTES {
@@ -119,10 +124,12 @@ pub(crate) fn advise_huge_pages(bytes: &[u8]) {
     }
 }
 
-/// Pages that are not there are locked as they come, so that nothing waits for a disk; kernels before 4.4 wait.
+/// Pages that are not there are locked as they come, so that nothing waits for a disk; kernels
+/// before 4.4 wait.
 pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
     let (start, len) = pages_of(bytes);
-    // SAFETY: the pages are mapped, since `bytes` is borrowed; locking changes nothing that can be read there.
+    // SAFETY: the pages are mapped, since `bytes` is borrowed; locking changes nothing that can be
+    // read there.
     let refused = unsafe { libc::mlock2(start as *const libc::c_void, len, libc::MLOCK_ONFAULT as libc::c_uint) != 0 };
     if !refused {
         return Ok(());
@@ -133,7 +140,8 @@ pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// What the limit leaves beyond what is locked already. Who has the capability CAP_IPC_LOCK has no limit.
+/// What the limit leaves beyond what is locked already. Who has the capability CAP_IPC_LOCK has no
+/// limit.
 pub(crate) fn lockable_bytes() -> Option<u64> {
     const CAP_IPC_LOCK: u32 = 14;
     let status = read_to_string("/proc/self/status").unwrap_or_default();
@@ -157,7 +165,8 @@ pub(crate) fn refuse_huge_pages(bytes: &[u8]) {
 
 /// Memory that can be mapped at several addresses.
 pub(crate) fn shared_memory(len: usize) -> io::Result<File> {
-    // SAFETY: the name is a string that ends with a zero; the descriptor is new and belongs to nobody else.
+    // SAFETY: the name is a string that ends with a zero; the descriptor is new and belongs to
+    // nobody else.
     let file = unsafe {
         let fd = libc::memfd_create(c"modelembed-window".as_ptr(), libc::MFD_CLOEXEC);
         if fd < 0 {
@@ -179,8 +188,8 @@ pub(crate) fn set_direct(file: &File, direct: bool) -> bool {
     }
 }
 
-/// Keeps reads of a file through the page cache to what they ask for. Reading ahead makes pages of up to 2 MB, which
-/// `drop_cached` leaves where they lie in its range in part only.
+/// Keeps reads of a file through the page cache to what they ask for. Reading ahead makes pages of
+/// up to 2 MB, which `drop_cached` leaves where they lie in its range in part only.
 pub(crate) fn read_no_further(file: &File) {
     // SAFETY: advice about an open file.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
@@ -201,8 +210,9 @@ pub(crate) fn groups_memory_bytes() -> Option<u64> {
     groups.lines().filter_map(|line| group_available(Path::new("/sys/fs/cgroup"), line)).min()
 }
 
-/// What one line of /proc/self/cgroup leaves: `0::/path` is version 2, `9:memory:/path` version 1. The groups' files lie in
-/// `mounted`; those of version 2 in its folder `unified` where both versions are in use.
+/// What one line of /proc/self/cgroup leaves: `0::/path` is version 2, `9:memory:/path` version 1.
+/// The groups' files lie in `mounted`; those of version 2 in its folder `unified` where both
+/// versions are in use.
 fn group_available(mounted: &Path, line: &str) -> Option<u64> {
     let mut fields = line.splitn(3, ':');
     let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -221,7 +231,8 @@ fn group_available(mounted: &Path, line: &str) -> Option<u64> {
         }
         _ => return None,
     };
-    // Every ancestor limits too. Inside a container the path may not exist: then its root is the container's own group.
+    // Every ancestor limits too. Inside a container the path may not exist: then its root is the
+    // container's own group.
     let mut least: Option<u64> = None;
     let mut folder: PathBuf = root.join(path.trim_start_matches('/'));
     while folder.starts_with(&root) {

@@ -25,7 +25,8 @@ pub(crate) fn snapshot() -> Snapshot {
 
 fn resource_usage() -> Option<libc::rusage_info_v2> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage_info_v2>::zeroed();
-    // SAFETY: the call fills a structure of the version that is named; zeroed memory is a valid one in any case.
+    // SAFETY: the call fills a structure of the version that is named; zeroed memory is a valid one
+    // in any case.
     unsafe {
         let ok = libc::proc_pid_rusage(libc::getpid(), libc::RUSAGE_INFO_V2, usage.as_mut_ptr().cast()) == 0;
         ok.then(|| usage.assume_init())
@@ -37,7 +38,8 @@ pub(crate) fn mapped_resident_bytes(_bytes: &[u8]) -> Option<u64> {
     None
 }
 
-/// Reads without caching are answered from the cache where it has the pages: they would not measure the disk.
+/// Reads without caching are answered from the cache where it has the pages: they would not measure
+/// the disk.
 pub(crate) fn open_direct(_path: &std::path::Path) -> Option<File> {
     None
 }
@@ -77,8 +79,9 @@ pub(crate) fn advise_huge_pages(_bytes: &[u8]) {}
 pub(crate) fn machine_memory_bytes() -> Option<u64> {
     let mut figures = std::mem::MaybeUninit::<libc::vm_statistics64>::zeroed();
     let mut count = libc::HOST_VM_INFO64_COUNT;
-    // SAFETY: the call writes at most `count` words, which is the structure's length; zeroed memory is a valid one in any
-    // case. The page size is a constant of the system. libc wants programs to use mach2 for one function: not worth a crate.
+    // SAFETY: the call writes at most `count` words, which is the structure's length; zeroed memory
+    // is a valid one in any case. The page size is a constant of the system. libc wants programs to
+    // use mach2 for one function: not worth a crate.
     #[allow(deprecated)]
     let (ok, figures, page_bytes) = unsafe {
         let host = libc::mach_host_self();
@@ -96,13 +99,15 @@ pub(crate) fn groups_memory_bytes() -> Option<u64> {
 
 pub(crate) fn refuse_huge_pages(_bytes: &[u8]) {}
 
-/// Memory that can be mapped at several addresses: a POSIX shared memory object whose name is given up at once.
+/// Memory that can be mapped at several addresses: a POSIX shared memory object whose name is given
+/// up at once.
 pub(crate) fn shared_memory(len: usize) -> std::io::Result<File> {
     use std::os::fd::FromRawFd;
     static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let name = std::ffi::CString::new(format!("/modelembed-{}-{number}", std::process::id()))?;
-    // SAFETY: the name is a string that ends with a zero; the descriptor is new and belongs to nobody else.
+    // SAFETY: the name is a string that ends with a zero; the descriptor is new and belongs to
+    // nobody else.
     let file = unsafe {
         let fd = libc::shm_open(name.as_ptr(), libc::O_RDWR | libc::O_CREAT | libc::O_EXCL, 0o600);
         if fd < 0 {

@@ -1,4 +1,5 @@
-//! Systems that this crate knows nothing special about: everything loads, and what the system would tell is unknown.
+//! Systems that this crate knows nothing special about: everything loads, and what the system would
+//! tell is unknown.
 
 use std::fs::{File, Metadata};
 
@@ -104,7 +105,8 @@ pub(crate) fn groups_memory_bytes() -> Option<u64> {
 
 pub(crate) fn refuse_huge_pages(_bytes: &[u8]) {}
 
-/// Streaming needs memory at several addresses, which this system is not asked for: its pager does the work.
+/// Streaming needs memory at several addresses, which this system is not asked for: its pager does
+/// the work.
 pub(crate) fn shared_memory(_len: usize) -> std::io::Result<File> {
     Err(std::io::ErrorKind::Unsupported.into())
 }

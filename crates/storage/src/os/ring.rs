@@ -21,8 +21,9 @@ impl Ring {
     /// Room for `depth` reads.
     ///
     /// # Errors
-    /// Systems without io_uring or without its plain reads (Linux before 5.6), and where it is forbidden: containers filter the
-    /// call, and there is a switch for the whole machine (`kernel.io_uring_disabled`).
+    /// Systems without io_uring or without its plain reads (Linux before 5.6), and where it is
+    /// forbidden: containers filter the call, and there is a switch for the whole machine
+    /// (`kernel.io_uring_disabled`).
     pub(crate) fn new(depth: usize) -> io::Result<Ring> {
         let ring = IoUring::new(depth as u32)?;
         let mut probe = Probe::new();
@@ -46,8 +47,9 @@ impl Ring {
     /// Queues a read; [`wait`](Self::wait) begins it and names its end by `tag`.
     ///
     /// # Safety
-    /// `len` bytes from `out` on may be written, and nobody else reads or writes them, until `wait` has told that the read is over.
-    /// Where that never happens (a `wait` that fails), until the process ends. `file` stays open as long.
+    /// `len` bytes from `out` on may be written, and nobody else reads or writes them, until `wait`
+    /// has told that the read is over. Where that never happens (a `wait` that fails), until the
+    /// process ends. `file` stays open as long.
     pub(crate) unsafe fn push(&mut self, file: &File, out: *mut u8, len: usize, offset: u64, tag: u64) {
         assert!(!self.is_full(), "there is room for another read");
         let len = u32::try_from(len).unwrap_or(u32::MAX); // A shorter read is no error.
@@ -58,8 +60,8 @@ impl Ring {
         self.in_flight += 1;
     }
 
-    /// Begins what was queued, waits until at least one read is over, and hands out all that are: the tag, and the bytes that were
-    /// read.
+    /// Begins what was queued, waits until at least one read is over, and hands out all that are:
+    /// the tag, and the bytes that were read.
     ///
     /// # Errors
     /// The system's, after which nobody will tell how the reads under way end.
@@ -72,7 +74,8 @@ impl Ring {
                 Ok(_) => false,
                 Err(e) => match e.raw_os_error() {
                     Some(libc::EINTR) => false,
-                    // No memory for requests just now, or completions that are to be fetched first: those that there are come next.
+                    // No memory for requests just now, or completions that are to be fetched first:
+                    // those that there are come next.
                     Some(libc::EAGAIN | libc::EBUSY) => true,
                     _ => return Err(e),
                 },

@@ -40,11 +40,13 @@ pub(crate) fn page_bytes() -> usize {
     usize::try_from(n).unwrap_or(4096)
 }
 
-/// Gives the pages that `bytes` lies in an advice that changes nothing that can be read there. False where it was refused.
+/// Gives the pages that `bytes` lies in an advice that changes nothing that can be read there.
+/// False where it was refused.
 pub(crate) fn advise_pages(bytes: &[u8], advice: libc::c_int) -> bool {
     let (start, len) = pages_of(bytes);
-    // SAFETY: the pages are mapped, since `bytes` is borrowed, and hold a file's bytes (which come back when they are touched)
-    // or memory about which callers give advice only that keeps what it holds.
+    // SAFETY: the pages are mapped, since `bytes` is borrowed, and hold a file's bytes (which come
+    // back when they are touched) or memory about which callers give advice only that keeps what it
+    // holds.
     unsafe { libc::madvise(start as *mut libc::c_void, len, advice) == 0 }
 }
 
@@ -59,12 +61,14 @@ pub(crate) fn pages_of(bytes: &[u8]) -> (usize, usize) {
 /// Waits until the pages are there, and keeps them: all of them, or none if the system refuses.
 pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
     let (start, len) = pages_of(bytes);
-    // SAFETY: the pages are mapped, since `bytes` is borrowed; locking changes nothing that can be read there.
+    // SAFETY: the pages are mapped, since `bytes` is borrowed; locking changes nothing that can be
+    // read there.
     if unsafe { libc::mlock(start as *const libc::c_void, len) } == 0 {
         return Ok(());
     }
     let refusal = io::Error::last_os_error();
-    // SAFETY: as above. Linux may keep some of them locked where it refuses in the middle, so that is taken back.
+    // SAFETY: as above. Linux may keep some of them locked where it refuses in the middle, so that
+    // is taken back.
     unsafe { libc::munlock(start as *const libc::c_void, len) };
     Err(refusal)
 }
@@ -82,12 +86,13 @@ pub(crate) fn memlock_limit() -> Option<u64> {
 #[cfg(target_os = "macos")]
 pub(crate) fn invalidate(bytes: &[u8]) -> bool {
     let (start, len) = pages_of(bytes);
-    // SAFETY: the pages are a file's, mapped for reading only: none of them differs from the disk, so nothing can be lost.
+    // SAFETY: the pages are a file's, mapped for reading only: none of them differs from the disk,
+    // so nothing can be lost.
     unsafe { libc::msync(start as *mut libc::c_void, len, libc::MS_INVALIDATE) == 0 }
 }
 
-/// Puts memory of `shared`, from `offset` on, in the place of mapped pages: `bytes` keep their address and read what is
-/// written there from now on. Address, length and offset are whole pages.
+/// Puts memory of `shared`, from `offset` on, in the place of mapped pages: `bytes` keep their
+/// address and read what is written there from now on. Address, length and offset are whole pages.
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 pub(crate) fn alias(bytes: &[u8], shared: &File, offset: usize) -> io::Result<()> {
     use std::os::fd::AsRawFd;
@@ -97,8 +102,9 @@ pub(crate) fn alias(bytes: &[u8], shared: &File, offset: usize) -> io::Result<()
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: the pages are a part of a mapping of a file, since `bytes` is borrowed from one (the caller's promise), and whole.
-    // They stay readable all the time; that their content changes is what every reader of a mapped file has to expect.
+    // SAFETY: the pages are a part of a mapping of a file, since `bytes` is borrowed from one (the
+    // caller's promise), and whole. They stay readable all the time; that their content changes is
+    // what every reader of a mapped file has to expect.
     let new = unsafe {
         let flags = libc::MAP_SHARED | libc::MAP_FIXED;
         libc::mmap(at as *mut libc::c_void, bytes.len(), libc::PROT_READ, flags, shared.as_raw_fd(), offset)
@@ -127,7 +133,8 @@ pub(crate) fn resident_bytes(bytes: &[u8]) -> Option<u64> {
     let mut resident = 0;
     for window in (start..start + len).step_by(WINDOW * page) {
         let n_pages = (start + len - window).div_ceil(page).min(WINDOW);
-        // SAFETY: the pages are mapped, since `bytes` is borrowed; `answers` has a byte for each of them.
+        // SAFETY: the pages are mapped, since `bytes` is borrowed; `answers` has a byte for each of
+        // them.
         let result = unsafe { libc::mincore(window as *mut libc::c_void, n_pages * page, answers.as_mut_ptr().cast()) };
         if result != 0 {
             return None;
@@ -149,8 +156,9 @@ static FORMER: std::sync::OnceLock<libc::sigaction> = std::sync::OnceLock::new()
 pub(crate) fn handle_lost_pages() -> bool {
     static SET: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *SET.get_or_init(|| {
-        // SAFETY: zeros are a valid `sigaction` (no flags, an empty mask, the default action), which the first call overwrites
-        // with what stands; the handler has the signature that SA_SIGINFO asks for and does only what a handler may do.
+        // SAFETY: zeros are a valid `sigaction` (no flags, an empty mask, the default action),
+        // which the first call overwrites with what stands; the handler has the signature that
+        // SA_SIGINFO asks for and does only what a handler may do.
         unsafe {
             let mut former: libc::sigaction = std::mem::zeroed();
             if libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut former) != 0 {
@@ -161,7 +169,8 @@ pub(crate) fn handle_lost_pages() -> bool {
             let mut ours: libc::sigaction = std::mem::zeroed();
             let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_lost_page;
             ours.sa_sigaction = handler as usize;
-            // On the stack that the thread keeps for signals: Rust's own handler of stack overflows may come after this one.
+            // On the stack that the thread keeps for signals: Rust's own handler of stack overflows
+            // may come after this one.
             ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             libc::sigaction(libc::SIGBUS, &raw const ours, std::ptr::null_mut()) == 0
         }
@@ -170,8 +179,9 @@ pub(crate) fn handle_lost_pages() -> bool {
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 extern "C" fn on_lost_page(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
-    // SAFETY: the system passes a valid structure; for SIGBUS it holds an address. `write` takes the line's own extent, `pause` nothing.
-    // `_exit` ends the process without running anything else.
+    // SAFETY: the system passes a valid structure; for SIGBUS it holds an address. `write` takes
+    // the line's own extent, `pause` nothing. `_exit` ends the process without running anything
+    // else.
     unsafe {
         let address = (*info).si_addr() as usize;
         let write = |line: &[u8]| {

@@ -24,8 +24,9 @@ use crate::snapshot::Snapshot;
 
 const PAGE_BYTES: usize = 4096;
 
-/// Private memory, which the process's figures count as such: an anonymous file mapping would not be. All of it counts as committed at
-/// once, since Windows promises no more than it has; pages come when they are touched.
+/// Private memory, which the process's figures count as such: an anonymous file mapping would not
+/// be. All of it counts as committed at once, since Windows promises no more than it has; pages
+/// come when they are touched.
 pub(crate) struct Anonymous {
     start: NonNull<u8>,
     len: usize,
@@ -47,7 +48,8 @@ impl std::ops::Deref for Anonymous {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `len` bytes at `start` can be read and written, are zero at first, and live as long as `self`.
+        // SAFETY: `len` bytes at `start` can be read and written, are zero at first, and live as
+        // long as `self`.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -85,7 +87,8 @@ pub(crate) fn stdin_is_pipe_or_file() -> bool {
     kind == FILE_TYPE_PIPE || kind == FILE_TYPE_DISK
 }
 
-/// Pages of the mapping in this process's working set; Windows does not tell what else its cache holds.
+/// Pages of the mapping in this process's working set; Windows does not tell what else its cache
+/// holds.
 pub(crate) fn resident_bytes(bytes: &[u8]) -> Option<u64> {
     const WINDOW: usize = 4096; // pages asked about at once
     let (first, end) = (bytes.as_ptr() as usize, bytes.as_ptr() as usize + bytes.len());
@@ -96,7 +99,8 @@ pub(crate) fn resident_bytes(bytes: &[u8]) -> Option<u64> {
         let mut entries: Vec<PSAPI_WORKING_SET_EX_INFORMATION> = pages
             .clone()
             .map(|at| {
-                // SAFETY: the structure consists of numbers and a pointer, for which zeros are valid.
+                // SAFETY: the structure consists of numbers and a pointer, for which zeros are
+                // valid.
                 let mut entry: PSAPI_WORKING_SET_EX_INFORMATION = unsafe { std::mem::zeroed() };
                 entry.VirtualAddress = at as *mut _;
                 entry
@@ -125,11 +129,13 @@ pub(crate) fn tells_residency(_file: &File, _metadata: &Metadata) -> bool {
     true
 }
 
-/// Windows takes no advice about the pages of a mapped file, but lets them go: to unlock pages that are not locked takes them out
-/// of the working set, and into the cache. The call fails then, with an error that says so.
+/// Windows takes no advice about the pages of a mapped file, but lets them go: to unlock pages that
+/// are not locked takes them out of the working set, and into the cache. The call fails then, with
+/// an error that says so.
 pub(crate) fn advise(bytes: &[u8], advice: Advice) -> bool {
     match advice {
-        // SAFETY: the pages are mapped, since `bytes` is borrowed; what can be read there does not change.
+        // SAFETY: the pages are mapped, since `bytes` is borrowed; what can be read there does not
+        // change.
         Advice::Release => unsafe {
             VirtualUnlock(bytes.as_ptr().cast(), bytes.len()) == 0 && GetLastError() == ERROR_NOT_LOCKED
         },
@@ -137,13 +143,13 @@ pub(crate) fn advise(bytes: &[u8], advice: Advice) -> bool {
     }
 }
 
-/// A process may lock as much as the smallest working set that it is promised, about 200 KB at first: so that grows by as much,
-/// which needs no privilege, and the largest keeps its distance.
+/// A process may lock as much as the smallest working set that it is promised, about 200 KB at
+/// first: so that grows by as much, which needs no privilege, and the largest keeps its distance.
 pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
     let pages_bytes = bytes.len() + 2 * PAGE_BYTES; // parts of pages at both ends
     let (mut least, mut most, mut flags) = (0, 0, 0);
-    // SAFETY: the calls write the three numbers and take them; the pages are mapped, since `bytes` is borrowed, and locking changes
-    // nothing that can be read there.
+    // SAFETY: the calls write the three numbers and take them; the pages are mapped, since `bytes`
+    // is borrowed, and locking changes nothing that can be read there.
     let locked = unsafe {
         let process = GetCurrentProcess();
         GetProcessWorkingSetSizeEx(process, &raw mut least, &raw mut most, &raw mut flags) != 0
@@ -220,7 +226,8 @@ pub(crate) fn groups_memory_bytes() -> Option<u64> {
 
 pub(crate) fn refuse_huge_pages(_bytes: &[u8]) {}
 
-/// Streaming needs memory at several addresses, which this system is not asked for: its pager does the work.
+/// Streaming needs memory at several addresses, which this system is not asked for: its pager does
+/// the work.
 pub(crate) fn shared_memory(_len: usize) -> std::io::Result<File> {
     Err(std::io::ErrorKind::Unsupported.into())
 }

@@ -1,4 +1,5 @@
-//! A file that is cut short while it is mapped. The process that reads on dies of it, so it is another run of this program.
+//! A file that is cut short while it is mapped. The process that reads on dies of it, so it is
+//! another run of this program.
 
 use std::fs::File;
 use std::ops::ControlFlow;

@@ -146,7 +146,8 @@ fn a_file_that_shrinks_while_it_is_read_is_an_error() {
     assert!(matches!(result, Err(StorageError::Shrunk { at: 30_000, wanted: 100_000, .. })), "{result:?}");
     let result = storage.header(90_000).map(|_| ());
     assert!(matches!(result, Err(StorageError::Shrunk { .. })), "{result:?}");
-    // A map made before the file shrank must not be touched beyond its end; a new one knows the new length.
+    // A map made before the file shrank must not be touched beyond its end; a new one knows the new
+    // length.
     assert_eq!(open(&path, LoadMode::Map).unwrap().len(), 30_000);
 }
 
@@ -377,7 +378,8 @@ fn a_range_that_is_cut_off_is_an_error_that_names_the_place() {
     assert!(matches!(result, Err(StorageError::Shrunk { at: 50_000, wanted: 90_000, .. })), "{result:?}");
 }
 
-/// The pages that a file lost are an error of the system call, not a signal: the thread that prefetches must not end the process.
+/// The pages that a file lost are an error of the system call, not a signal: the thread that
+/// prefetches must not end the process.
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 #[test]
 fn prefetching_what_was_cut_off_does_no_harm() {
@@ -399,7 +401,8 @@ fn a_mapped_file_tells_what_became_of_it() {
         use std::io::Write;
         let mut file = std::fs::File::options().write(true).open(path)?;
         file.write_all(b"other")?;
-        // Clocks of file systems tick every few milliseconds, and this one may have been written within the same tick.
+        // Clocks of file systems tick every few milliseconds, and this one may have been written
+        // within the same tick.
         file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1))
     };
     let replace: Deed = |path| {

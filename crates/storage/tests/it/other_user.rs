@@ -1,4 +1,5 @@
-//! What a process without rights is told. Root may do anything, so root starts this program again as another user.
+//! What a process without rights is told. Root may do anything, so root starts this program again
+//! as another user.
 
 use std::fs::{self, Permissions};
 use std::ops::ControlFlow;

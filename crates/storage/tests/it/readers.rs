@@ -1,4 +1,5 @@
-//! Streaming by each reader: the same bytes, the same errors, and what happens where the system refuses one.
+//! Streaming by each reader: the same bytes, the same errors, and what happens where the system
+//! refuses one.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -33,7 +34,8 @@ fn options(reader: StreamReader, direct: bool) -> StreamOptions {
     StreamOptions { n_windows: 3, reader, direct }
 }
 
-/// Units of several ranges: of one page, of odd numbers of pages, of more than one request, and a unit of nothing.
+/// Units of several ranges: of one page, of odd numbers of pages, of more than one request, and a
+/// unit of nothing.
 fn units() -> Vec<Vec<StreamedRange>> {
     let range = |first: u64, n: u64| StreamedRange { file: 0, bytes: first * PAGE..(first + n) * PAGE };
     vec![
@@ -135,7 +137,8 @@ fn reads_through_the_cache_are_dropped_behind() {
     }
 }
 
-/// What stays comes into the cache without what lies around it, whether it is asked for or touched: memory has no room for that.
+/// What stays comes into the cache without what lies around it, whether it is asked for or touched:
+/// memory has no room for that.
 #[test]
 fn what_stays_brings_no_neighbours_in() {
     if modelembed_testkit::emulated("the advice about reading ahead") {
@@ -170,7 +173,8 @@ fn what_stays_brings_no_neighbours_in() {
     assert!(all > wanted && all <= wanted + 64 * KB, "{all} bytes for {wanted} and a page");
 }
 
-/// A model within another file begins anywhere: ranges are whole pages of the file, not of the model.
+/// A model within another file begins anywhere: ranges are whole pages of the file, not of the
+/// model.
 #[test]
 fn every_reader_reads_a_range_of_a_file() {
     let bytes = content((2100 * PAGE) as usize);
@@ -193,7 +197,8 @@ fn every_reader_reads_a_range_of_a_file() {
     }
 }
 
-/// What is told is what came in that time, it is not counted as waiting, and use begins with any unit after it.
+/// What is told is what came in that time, it is not counted as waiting, and use begins with any
+/// unit after it.
 #[test]
 fn a_stream_measures_how_fast_it_reads() {
     let wanted = content((2040 * PAGE) as usize);
@@ -205,11 +210,13 @@ fn a_stream_measures_how_fast_it_reads() {
     let stream = start(&units()).unwrap();
     let speed = stream.measure().expect("it can be read");
     let (stats, elapsed) = (stream.stats(), since.elapsed());
-    // No later than now, so at least as fast as the first unit in all this time; and all the bytes took some of it.
+    // No later than now, so at least as fast as the first unit in all this time; and all the bytes
+    // took some of it.
     assert!(speed * elapsed.as_secs_f64() >= (402 * PAGE) as f64, "{speed} {elapsed:?}");
     assert!(speed * stats.read_time.as_secs_f64() <= 1.1 * stats.read_bytes as f64, "{speed} {stats:?}");
     assert_eq!((stats.stalls, stats.stall_time), (0, std::time::Duration::ZERO));
-    // The first unit comes next, without anybody asking: once nothing is read any more, it is there.
+    // The first unit comes next, without anybody asking: once nothing is read any more, it is
+    // there.
     let stands_still = (0..200).any(|_| {
         let before = stream.stats();
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -278,7 +285,8 @@ fn dropping_a_stream_waits_for_its_reads() {
 const CASE: &str = "MODELEMBED_TEST_REFUSE";
 const FILE: &str = "MODELEMBED_TEST_FILE";
 
-/// Has the system refuse rings, or direct reads, to this thread and those that it starts, as the filters of containers do.
+/// Has the system refuse rings, or direct reads, to this thread and those that it starts, as the
+/// filters of containers do.
 fn refuse(case: &str) {
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let jump = |k: u32, jt: u8, jf: u8| libc::sock_filter { code: 0x15, jt, jf, k };
@@ -303,7 +311,8 @@ fn refuse(case: &str) {
         ],
     };
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: the program is a valid one of the length that is given, and lives until it was copied.
+    // SAFETY: the program is a valid one of the length that is given, and lives until it was
+    // copied.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);

@@ -1,4 +1,5 @@
-//! A plan's tensors are those of the real file of that shape and format, name by name, in type and size.
+//! A plan's tensors are those of the real file of that shape and format, name by name, in type and
+//! size.
 
 use modelembed_gguf::Gguf;
 use modelembed_synthetic::{MIXES, SHAPES, Synthetic};
@@ -46,7 +47,8 @@ fn tinyllamas_size() {
     let vocab = std::fs::read(path).unwrap();
     let gguf = Gguf::parse(&vocab, vocab.len() as u64).unwrap();
     let n_bytes = Synthetic::new("llama-1.1b:q4_k_m", &gguf, &vocab).unwrap().n_bytes();
-    // The published TinyLlama-1.1B-Chat Q4_K_M file has 668,788,096 bytes, some of them another vocabulary's.
+    // The published TinyLlama-1.1B-Chat Q4_K_M file has 668,788,096 bytes, some of them another
+    // vocabulary's.
     assert!(n_bytes.abs_diff(668_788_096) < 1 << 20, "{n_bytes}");
 }
 

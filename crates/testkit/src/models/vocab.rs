@@ -18,7 +18,8 @@ pub const TINY_BOS: u32 = 1;
 /// Id of `</s>`.
 pub const TINY_EOS: u32 = 2;
 
-/// `<unk>`, `<s>`, `</s>`, the 256 byte tokens, then 61 pieces (among them every merge on the way to `▁the`).
+/// `<unk>`, `<s>`, `</s>`, the 256 byte tokens, then 61 pieces (among them every merge on the way
+/// to `▁the`).
 pub fn tiny_vocab() -> Vec<TinyToken> {
     let token = |text: &str, score: f32, kind: i32| TinyToken { text: text.to_owned(), score, kind };
     let mut out = vec![token("<unk>", 0.0, 2), token("<s>", 0.0, 3), token("</s>", 0.0, 3)];
