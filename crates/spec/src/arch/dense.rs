@@ -1,0 +1,131 @@
+//! What dense decoders have in common: the sizes of heads and layers, and a model of layers that are alike.
+
+use modelembed_terms::{Activation, RopeStyle};
+
+use super::Architecture;
+use crate::error::Result;
+use crate::keys::{Keys, MAX_HEADS, MAX_LENGTH};
+use crate::model::{
+    AttentionSpec, FeedForward, GatedSpec, InputSpec, LayerNorms, LayerSpec, Mixer, ModelSpec, Need, NormSpec,
+    OutputSpec, RopeId,
+};
+
+/// Sizes of one layer's heads.
+#[derive(Clone, Copy)]
+pub(super) struct Heads {
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) key_dim: usize,
+    pub(super) value_dim: usize,
+}
+
+/// The sizes of each layer's heads.
+pub(super) fn heads(keys: &Keys<'_>, n_embd: usize) -> Result<Vec<Heads>> {
+    let heads = keys.sizes_of_layers("attention.head_count", MAX_HEADS)?;
+    let kv_heads = match keys.per_layer("attention.head_count_kv")? {
+        // 0 is not "absent" here: it marks layers without attention.
+        Some(counts) => {
+            let bounded = counts.into_iter().map(|n| keys.bounded("attention.head_count_kv", n, MAX_HEADS));
+            bounded.collect::<Result<Vec<_>>>()?
+        }
+        None => heads.clone(),
+    };
+    let key_dim = match keys.optional_size("attention.key_length", MAX_LENGTH)? {
+        Some(n) => n,
+        None if n_embd.is_multiple_of(heads[0]) => n_embd / heads[0],
+        None => {
+            let problem = format!("{} does not divide the embedding length {n_embd}", heads[0]);
+            return Err(keys.bad("attention.head_count", problem));
+        }
+    };
+    if key_dim % 2 != 0 {
+        return Err(keys.bad("attention.key_length", format!("is {key_dim}, wanted an even number")));
+    }
+    let value_dim = keys.optional_size("attention.value_length", MAX_LENGTH)?.unwrap_or(key_dim);
+    if let Some((n, of)) = kv_heads.iter().zip(&heads).find(|(kv, heads)| *heads % *kv != 0) {
+        return Err(keys.bad("attention.head_count_kv", format!("{n} does not divide the {of} heads")));
+    }
+    keys.refuse_unless(
+        "attention.key_length_swa",
+        &[key_dim as f64],
+        "heads of another length in layers with a window",
+    )?;
+    let what = "heads of another length in layers with a window";
+    keys.refuse_unless("attention.value_length_swa", &[value_dim as f64], what)?;
+    let layer = |(heads, kv_heads)| Heads { heads, kv_heads, key_dim, value_dim };
+    Ok(heads.into_iter().zip(kv_heads).map(layer).collect())
+}
+
+/// A decoder whose layers are attention and a gated network with SiLU behind RMS norms: what llama is, and what others change.
+pub(super) fn decoder(arch: &'static Architecture, keys: &Keys<'_>, style: RopeStyle) -> Result<ModelSpec> {
+    let n_embd = keys.size("embedding_length", MAX_LENGTH)?;
+    let heads = heads(keys, n_embd)?;
+    let widths = keys.sizes_of_layers("feed_forward_length", MAX_LENGTH)?;
+    let ctx_train = keys.size("context_length", u32::MAX)?;
+    let rope = keys.rope(style, heads[0].key_dim)?;
+    keys.refuse_unless("embedding_length_out", &[n_embd as f64], "an output of another length")?;
+    let swa = "a rotation of another length in layers with a window";
+    keys.refuse_unless("rope.dimension_count_swa", &[rope.n_rot as f64], swa)?;
+    let eps = keys.rms_eps()?;
+    let layer = |(heads, width): (&Heads, &usize)| {
+        let attention = AttentionSpec {
+            value_dim: heads.value_dim,
+            ..AttentionSpec::plain(heads.heads, heads.kv_heads, heads.key_dim, RopeId(0))
+        };
+        let gated = GatedSpec { width: *width, activation: Activation::Silu, is_fused: false, bias: Need::Maybe };
+        let norms = LayerNorms {
+            before_mixer: Some(NormSpec::rms("attn_norm", eps)),
+            before_ffn: Some(NormSpec::rms("ffn_norm", eps)),
+            ..LayerNorms::default()
+        };
+        LayerSpec::sequential(Mixer::Attention(attention), FeedForward::Gated(gated), norms)
+    };
+    let mut spec = ModelSpec {
+        arch,
+        name: None,
+        n_embd,
+        ctx_train,
+        input: InputSpec::scaled(1.0),
+        ropes: vec![rope],
+        layers: heads.iter().zip(&widths).map(layer).collect(),
+        encoder: Vec::new(),
+        output: OutputSpec::head(NormSpec::rms("output_norm", eps)),
+    };
+    if let Some(scale) = keys.f32("attention.scale")? {
+        spec.each_attention(|_, attention| attention.scale = scale);
+    }
+    Ok(spec)
+}
+
+/// Refuses a window where an architecture has none; one that holds the whole context hides nothing.
+pub(super) fn refuse_window(keys: &Keys<'_>, ctx_train: usize) -> Result<()> {
+    let key = "attention.sliding_window";
+    match keys.u32(key)? {
+        Some(n) if (n as usize) < ctx_train => {
+            let wanted = format!("0 or at least the context of {ctx_train} tokens");
+            let arch = keys.arch;
+            Err(keys.bad(key, format!("is {n}, wanted {wanted}: architecture {arch} runs without windows here")))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl ModelSpec {
+    /// Changes the attention of every layer that has one.
+    pub(super) fn each_attention(&mut self, mut change: impl FnMut(usize, &mut AttentionSpec)) {
+        for (il, layer) in self.layers.iter_mut().enumerate() {
+            if let Mixer::Attention(attention) = &mut layer.mixer {
+                change(il, attention);
+            }
+        }
+    }
+
+    /// Changes the gated network of every layer that has one.
+    pub(super) fn each_gated(&mut self, change: impl Fn(&mut GatedSpec)) {
+        for layer in &mut self.layers {
+            if let FeedForward::Gated(gated) = &mut layer.ffn {
+                change(gated);
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The list of architectures: one file each, which reads metadata into a [`ModelSpec`].
+
+mod dense;
+mod gemma3;
+mod llama;
+mod qwen2;
+mod qwen3;
+
+use modelembed_gguf::Gguf;
+
+use crate::error::{Error, Result};
+use crate::keys::{self, Keys};
+use crate::model::ModelSpec;
+
+/// An architecture.
+pub struct Architecture {
+    /// Value of `general.architecture`, and prefix of the architecture's metadata keys.
+    pub name: &'static str,
+    /// Whether all its parts have steps; the others are described only.
+    pub runs: bool,
+    pub(crate) read: fn(&'static Architecture, &Keys<'_>) -> Result<ModelSpec>,
+}
+
+/// Every architecture that is known.
+pub static ARCHITECTURES: &[Architecture] = &[llama::ARCH, qwen2::ARCH, qwen3::ARCH, gemma3::ARCH];
+
+impl std::fmt::Debug for Architecture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl ModelSpec {
+    /// Reads and checks the metadata. `header` is what `gguf` was parsed from: arrays are read there.
+    ///
+    /// # Errors
+    /// An unknown architecture, a missing key, a value of the wrong type or out of bounds, or one that asks for other
+    /// mathematics than is known; each names the key.
+    pub fn from_gguf(gguf: &Gguf, header: &[u8]) -> Result<ModelSpec> {
+        let key = "general.architecture";
+        let name = keys::string(gguf, key)?.ok_or_else(|| Error::Metadata {
+            key: key.to_owned(),
+            problem: "is missing; it names the kind of model".to_owned(),
+        })?;
+        let arch = ARCHITECTURES.iter().find(|a| a.name == name).ok_or_else(|| Error::UnknownArchitecture {
+            name: keys::clean(&name),
+            known: ARCHITECTURES.iter().filter(|a| a.runs).map(|a| a.name).collect::<Vec<_>>().join(", "),
+        })?;
+        let keys = Keys::new(gguf, header, arch.name)?;
+        let spec = (arch.read)(arch, &keys)?;
+        keys.refuse_other_mathematics()?;
+        Ok(ModelSpec { name: keys::string(gguf, "general.name")?, ..spec })
+    }
+}

@@ -1,0 +1,112 @@
+//! Softmax attention.
+
+use crate::error::Result;
+use crate::model::{AttentionSpec, HeadNorm, HeadNormSpan, KvSource, Need, NormSpec, OutputGate, Position};
+use crate::program::{Attend, Builder, CacheShape, HeadRope, HeadShape, Input, Linear, Norm, Register, Stage, Step};
+use crate::want::{Role, TensorId};
+
+/// Attention with its tensors, not yet among the steps.
+pub(super) struct Attention {
+    qkv: Vec<Linear>,
+    head_rope: HeadRope,
+    attend: Attend,
+    output: Linear,
+}
+
+/// Asks for the tensors.
+pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> Result<Attention> {
+    let rope = match spec.position {
+        Position::None => None,
+        Position::Rope(rope) => Some(rope),
+        Position::RelativeBias { .. } | Position::Alibi { .. } => return Err(b.not_run("a bias for distances")),
+    };
+    if spec.has_sinks {
+        return Err(b.not_run("attention with sinks"));
+    }
+    if spec.output_gate != OutputGate::None {
+        return Err(b.not_run("attention with an output gate"));
+    }
+    if spec.kv != KvSource::Own || spec.norms_values {
+        return Err(b.not_run("attention over other keys and values than projections of its own"));
+    }
+    let n_embd = b.spec.n_embd;
+    let heads =
+        HeadShape { heads: spec.heads, kv_heads: spec.kv_heads, key_dim: spec.key_dim, value_dim: spec.value_dim };
+    let qkv = if spec.may_be_fused && b.has(&format!("blk.{il}.attn_qkv.weight")) {
+        vec![b.linear(il, "attn_qkv", (heads.qkv_len(), n_embd), Role::QueryKeyValue, spec.qkv_bias)?]
+    } else {
+        vec![
+            b.linear(il, "attn_q", (heads.q_len(), n_embd), Role::Query, spec.qkv_bias)?,
+            b.linear(il, "attn_k", (heads.k_len(), n_embd), Role::Key, spec.qkv_bias)?,
+            b.linear(il, "attn_v", (heads.v_len(), n_embd), Role::Value, spec.qkv_bias)?,
+        ]
+    };
+    let norms = spec.head_norm.map(|norm| head_norms(b, il, &norm, &heads)).transpose()?;
+    let output = b.linear(il, "attn_output", (n_embd, heads.out_len()), Role::AttentionOutput, spec.output_bias)?;
+    let cache = b.cache(CacheShape {
+        layer: il,
+        kv_heads: spec.kv_heads,
+        key_dim: spec.key_dim,
+        value_dim: spec.value_dim,
+        rope,
+        visible: spec.visible,
+    });
+    let (scale, soft_cap, visible) = (spec.scale, spec.soft_cap, spec.visible);
+    Ok(Attention {
+        qkv,
+        head_rope: HeadRope {
+            heads,
+            q_norm: norms.map(|(q, _)| q),
+            k_norm: norms.map(|(_, k)| k),
+            span: spec.head_norm.map_or(HeadNormSpan::Head, |norm| norm.span),
+            rope,
+        },
+        attend: Attend { heads, cache, scale, soft_cap, visible },
+        output,
+    })
+}
+
+fn head_norms(b: &mut Builder<'_>, il: usize, norm: &HeadNorm, heads: &HeadShape) -> Result<(Norm, Norm)> {
+    if norm.after_rope {
+        return Err(b.not_run("a norm of rotated queries and keys"));
+    }
+    let (q_len, k_len) = match norm.span {
+        HeadNormSpan::Head => (heads.key_dim, heads.key_dim),
+        HeadNormSpan::Row => (heads.q_len(), heads.k_len()),
+        HeadNormSpan::OwnHead => return Err(b.not_run("a norm for each head")),
+        HeadNormSpan::Plain => return Err(b.not_run("a norm of heads without weights")),
+    };
+    let of = |name| NormSpec { kind: norm.kind, eps: norm.eps, name: Some(name), bias: Need::Never };
+    Ok((b.norm(&of("attn_q_norm"), Some(il), q_len)?, b.norm(&of("attn_k_norm"), Some(il), k_len)?))
+}
+
+impl Attention {
+    /// The matrices that read the input.
+    pub(super) fn readers(&self) -> Vec<TensorId> {
+        self.qkv.iter().map(|part| part.w).collect()
+    }
+
+    /// Appends the steps behind the norm: delta = output * attention(rope(q), rope(k), v).
+    pub(super) fn emit(self, b: &mut Builder<'_>) {
+        let heads = self.attend.heads;
+        b.step(Step::Project {
+            from: Input::Normed,
+            parts: self.qkv,
+            to: Register::Qkv,
+            adds: false,
+            stage: Stage::Qkv,
+        });
+        b.step(Step::HeadRope(self.head_rope));
+        b.step(Step::StoreKv { heads, cache: self.attend.cache });
+        b.step(Step::Attend(self.attend));
+        let readers = vec![self.output.w];
+        b.step(Step::Quantize { from: Register::Heads, len: heads.out_len(), to: Input::Inner, readers });
+        b.step(Step::Project {
+            from: Input::Inner,
+            parts: vec![self.output],
+            to: Register::Delta,
+            adds: false,
+            stage: Stage::AttentionOutput,
+        });
+    }
+}

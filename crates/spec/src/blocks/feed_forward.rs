@@ -1,0 +1,60 @@
+//! Feed-forward networks.
+
+use modelembed_terms::Activation;
+
+use crate::error::Result;
+use crate::model::{GatedSpec, Need};
+use crate::program::{Builder, Input, Linear, Register, Stage, Step};
+use crate::want::{Role, TensorId};
+
+/// A gated network with its tensors, not yet among the steps.
+pub(super) struct Gated {
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+    activation: Activation,
+}
+
+/// Asks for the tensors.
+pub(super) fn gated(b: &mut Builder<'_>, il: usize, spec: &GatedSpec) -> Result<Gated> {
+    let (width, n_embd) = (spec.width, b.spec.n_embd);
+    let (gate, up) = if spec.is_fused {
+        if spec.bias == Need::Always {
+            return Err(b.not_run("a bias of gate and up projection as one"));
+        }
+        let both = b.linear(il, "ffn_up", (2 * width, n_embd), Role::GateUp, Need::Never)?;
+        (Builder::part_of(&both, 0..width), Builder::part_of(&both, width..2 * width))
+    } else {
+        let gate = b.linear(il, "ffn_gate", (width, n_embd), Role::Gate, spec.bias)?;
+        (gate, b.linear(il, "ffn_up", (width, n_embd), Role::Up, spec.bias)?)
+    };
+    let down = b.linear(il, "ffn_down", (n_embd, width), Role::Down, spec.bias)?;
+    Ok(Gated { gate, up, down, activation: spec.activation })
+}
+
+impl Gated {
+    /// The matrices that read the input.
+    pub(super) fn readers(&self) -> Vec<TensorId> {
+        if self.gate.w == self.up.w { vec![self.gate.w] } else { vec![self.gate.w, self.up.w] }
+    }
+
+    /// Appends the steps behind the norm: delta = down * (act(gate) * up), or delta += that.
+    pub(super) fn emit(self, b: &mut Builder<'_>, adds: bool) {
+        let (width, readers) = (self.gate.n_rows(), vec![self.down.w]);
+        b.step(Step::GateUp {
+            from: Input::Normed,
+            gate: self.gate,
+            up: self.up,
+            activation: self.activation,
+            to: Register::Hidden,
+        });
+        b.step(Step::Quantize { from: Register::Hidden, len: width, to: Input::Inner, readers });
+        b.step(Step::Project {
+            from: Input::Inner,
+            parts: vec![self.down],
+            to: Register::Delta,
+            adds,
+            stage: Stage::Down,
+        });
+    }
+}

@@ -1,0 +1,346 @@
+//! Reading an architecture's metadata.
+//!
+//! 0, an empty text and 4294967295 (-1) stand for a key that is absent, as llama.cpp writes every key that it has, unless 0 means
+//! something of its own. Keys that may be arrays have one number for all layers or one a layer.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use modelembed_gguf::{Array, Gguf, Number, Value};
+use modelembed_terms::RopeStyle;
+
+use crate::error::{Error, Result};
+use crate::model::{RopeFactors, RopeScaling, RopeSpec};
+use crate::unread;
+
+/// Bounds that no real model reaches; they keep products of sizes far from overflow.
+pub(crate) const MAX_LAYERS: u32 = 4096;
+/// See [`MAX_LAYERS`].
+pub(crate) const MAX_LENGTH: u32 = 1 << 24;
+/// See [`MAX_LAYERS`].
+pub(crate) const MAX_HEADS: u32 = 1 << 16;
+
+/// The metadata of one architecture.
+pub(crate) struct Keys<'a> {
+    gguf: &'a Gguf,
+    header: &'a [u8],
+    pub(crate) arch: &'static str,
+    pub(crate) n_layer: usize,
+    /// Keys that were asked for, whether they are there or not.
+    read: RefCell<HashSet<&'static str>>,
+}
+
+impl<'a> Keys<'a> {
+    /// The keys of an architecture; its number of layers is read first.
+    pub(crate) fn new(gguf: &'a Gguf, header: &'a [u8], arch: &'static str) -> Result<Keys<'a>> {
+        let mut keys = Keys { gguf, header, arch, n_layer: 0, read: RefCell::default() };
+        keys.n_layer = keys.size("block_count", MAX_LAYERS)?;
+        Ok(keys)
+    }
+
+    /// An error about a key.
+    pub(crate) fn bad(&self, key: &str, problem: impl Into<String>) -> Error {
+        Error::Metadata { key: self.full(key), problem: problem.into() }
+    }
+
+    /// A way of computing that is not known.
+    pub(crate) fn unsupported(&self, key: &str, seen: impl ToString, wanted: impl ToString) -> Error {
+        Error::Unsupported { key: self.full(key), seen: seen.to_string(), wanted: wanted.to_string() }
+    }
+
+    /// Notes that this architecture reads a key; the rest of [`unread`]'s list is refused unless it changes nothing.
+    pub(crate) fn note(&self, key: &'static str) {
+        self.read.borrow_mut().insert(key);
+    }
+
+    /// A text; an empty one means that it is not given.
+    pub(crate) fn text(&self, key: &'static str) -> Result<Option<String>> {
+        self.note(key);
+        string(self.gguf, &self.full(key))
+    }
+
+    /// A flag.
+    pub(crate) fn flag(&self, key: &'static str) -> Result<Option<bool>> {
+        self.note(key);
+        let key = self.full(key);
+        self.gguf.bool(&key).map_err(|e| unusable(&key, e))
+    }
+
+    /// The number as it stands in the file.
+    pub(crate) fn stored_u32(&self, key: &'static str) -> Result<Option<u32>> {
+        self.note(key);
+        let key = self.full(key);
+        self.gguf.u32(&key).map_err(|e| unusable(&key, e))
+    }
+
+    /// A number for which 0 and -1 mean that it is not given.
+    pub(crate) fn u32(&self, key: &'static str) -> Result<Option<u32>> {
+        Ok(self.stored_u32(key)?.filter(|n| !matches!(*n, 0 | u32::MAX)))
+    }
+
+    /// The same, as a size of at most `max`.
+    pub(crate) fn optional_size(&self, key: &'static str, max: u32) -> Result<Option<usize>> {
+        self.u32(key)?.map(|n| self.bounded(key, n, max)).transpose()
+    }
+
+    /// The number as it stands in the file; it is finite.
+    pub(crate) fn stored_f32(&self, key: &'static str) -> Result<Option<f32>> {
+        self.note(key);
+        let full = self.full(key);
+        match self.gguf.f32(&full).map_err(|e| unusable(&full, e))? {
+            Some(x) if !x.is_finite() => Err(self.bad(key, format!("is {x}, wanted a finite number"))),
+            other => Ok(other),
+        }
+    }
+
+    /// A number for which 0 means that it is not given.
+    pub(crate) fn f32(&self, key: &'static str) -> Result<Option<f32>> {
+        Ok(self.stored_f32(key)?.filter(|x| *x != 0.0))
+    }
+
+    /// The same; a negative one is an error.
+    pub(crate) fn positive_f32(&self, key: &'static str) -> Result<Option<f32>> {
+        match self.f32(key)? {
+            Some(x) if x < 0.0 => Err(self.bad(key, format!("is {x}, wanted a number above 0"))),
+            other => Ok(other),
+        }
+    }
+
+    /// A number that must be there.
+    pub(crate) fn size(&self, key: &'static str, max: u32) -> Result<usize> {
+        let n = self.stored_u32(key)?.ok_or_else(|| self.bad(key, "is missing"))?;
+        self.bounded(key, n, max)
+    }
+
+    /// A number that must be there, as one a layer.
+    pub(crate) fn sizes_of_layers(&self, key: &'static str, max: u32) -> Result<Vec<usize>> {
+        let sizes = self.per_layer(key)?.ok_or_else(|| self.bad(key, "is missing"))?;
+        sizes.into_iter().map(|n| self.bounded(key, n, max)).collect()
+    }
+
+    /// One number a layer, from a number for all or an array; 0 is 0.
+    pub(crate) fn per_layer(&self, key: &'static str) -> Result<Option<Vec<u32>>> {
+        self.note(key);
+        let Some(Value::Array(array)) = self.gguf.get(&self.full(key)) else {
+            return Ok(self.stored_u32(key)?.map(|n| vec![n; self.n_layer]));
+        };
+        self.one_a_layer(key, array)?;
+        match array_numbers(array, self.header) {
+            // -1 stands for "absent" in arrays of signed numbers too.
+            Some(numbers) if numbers.iter().all(|x| x.fract() == 0.0 && (-1.0..=f64::from(u32::MAX)).contains(x)) => {
+                Ok(Some(numbers.iter().map(|x| if *x < 0.0 { u32::MAX } else { *x as u32 }).collect()))
+            }
+            // The accessor that wants a number names the type of the elements.
+            _ => Ok(self.stored_u32(key)?.map(|n| vec![n; self.n_layer])),
+        }
+    }
+
+    /// Whether a key is an array.
+    pub(crate) fn is_array(&self, key: &'static str) -> bool {
+        matches!(self.gguf.get(&self.full(key)), Some(Value::Array(_)))
+    }
+
+    /// Epsilon of the RMS norms.
+    pub(crate) fn rms_eps(&self) -> Result<f32> {
+        self.epsilon("attention.layer_norm_rms_epsilon")
+    }
+
+    /// Epsilon of the layer norms.
+    pub(crate) fn layer_norm_eps(&self) -> Result<f32> {
+        self.epsilon("attention.layer_norm_epsilon")
+    }
+
+    fn epsilon(&self, key: &'static str) -> Result<f32> {
+        match self.stored_f32(key)? {
+            Some(eps) if eps >= 0.0 => Ok(eps),
+            Some(eps) => Err(self.bad(key, format!("is {eps}, wanted a number of at least 0"))),
+            None => Err(self.bad(key, "is missing")),
+        }
+    }
+
+    /// RoPE of heads of `head_dim` elements.
+    pub(crate) fn rope(&self, style: RopeStyle, head_dim: usize) -> Result<RopeSpec> {
+        // 0 is not "absent" here: it means that nothing is rotated.
+        let n_rot = match self.stored_u32("rope.dimension_count")? {
+            Some(n) => self.bounded("rope.dimension_count", n, MAX_LENGTH)?,
+            None => head_dim,
+        };
+        if n_rot > head_dim || n_rot % 2 != 0 {
+            let problem = format!("is {n_rot}, wanted an even number up to the head's {head_dim} elements");
+            return Err(self.bad("rope.dimension_count", problem));
+        }
+        let base = self.positive_f32("rope.freq_base")?.unwrap_or(10_000.0);
+        let (scaling, factors) = (self.rope_scaling()?, RopeFactors::Fixed);
+        Ok(RopeSpec { style, n_rot, base, scaling, factors, first: 0, sections: None })
+    }
+
+    fn rope_scaling(&self) -> Result<RopeScaling> {
+        let kind = self.text("rope.scaling.type")?;
+        let factor = match self.positive_f32("rope.scaling.factor")? {
+            Some(f) => Some(f),
+            None => self.positive_f32("rope.scale_linear")?,
+        };
+        // A factor without a type means linear; a type without a factor means no change.
+        match (kind.as_deref(), factor) {
+            (Some("none"), _) | (_, None) | (_, Some(1.0)) => Ok(RopeScaling::None),
+            (None | Some("linear"), Some(factor)) => Ok(RopeScaling::Linear { factor }),
+            (Some("yarn"), Some(factor)) => {
+                let original = match self.u32("rope.scaling.original_context_length")? {
+                    Some(n) => n,
+                    None => self.stored_u32("context_length")?.unwrap_or(0),
+                };
+                Ok(RopeScaling::Yarn {
+                    factor,
+                    original_ctx_tokens: self.bounded("rope.scaling.original_context_length", original, u32::MAX)?
+                        as u32,
+                    beta_fast: self.positive_f32("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                    beta_slow: self.positive_f32("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                    attn_factor: self.positive_f32("rope.scaling.attn_factor")?.unwrap_or(1.0),
+                })
+            }
+            (Some(other), Some(_)) => {
+                Err(self.unsupported("rope.scaling.type", format!("\"{}\"", clean(other)), "none, linear or yarn"))
+            }
+        }
+    }
+
+    /// For each layer whether it sees a window only. A number is the period of the layers that see everything, the last of
+    /// each period (`first` says: the first); 0 means that no layer does. An array has a 1 for each layer with a window.
+    pub(crate) fn windowed_layers(&self, usual_period: usize, full_is_first: bool) -> Result<Vec<bool>> {
+        let key = "attention.sliding_window_pattern";
+        let by_period = |period: usize| {
+            let is_full = |il: usize| match (period, full_is_first) {
+                (0, _) => false,
+                (period, true) => il.is_multiple_of(period),
+                (period, false) => (il + 1).is_multiple_of(period),
+            };
+            (0..self.n_layer).map(|il| !is_full(il)).collect()
+        };
+        if self.is_array(key) {
+            let flags = self.per_layer(key)?.unwrap_or_default();
+            return Ok(flags.into_iter().map(|flag| flag != 0).collect());
+        }
+        match self.stored_u32(key)? {
+            None => Ok(by_period(usual_period)),
+            Some(0) => Ok(by_period(0)),
+            Some(n) => Ok(by_period(self.bounded(key, n, MAX_LAYERS)?)),
+        }
+    }
+
+    /// Refuses values of keys that would change what is computed and that this architecture does not read: a model that runs with
+    /// other mathematics than its own answers wrongly without a word.
+    pub(crate) fn refuse_other_mathematics(&self) -> Result<()> {
+        let read = self.read.borrow();
+        for &(key, usual, what) in unread::NUMBERS.iter().filter(|(key, ..)| !read.contains(key)) {
+            let Some(value) = self.gguf.get(&self.full(key)) else { continue };
+            if !is_usual(value, usual, self.header) {
+                let wanted = usual.iter().fold("0".to_owned(), |text, x| format!("{text} or {x}"));
+                return Err(self.unlike(key, value, &wanted, what));
+            }
+        }
+        for &(key, usual, what) in unread::FLAGS.iter().filter(|(key, ..)| !read.contains(key)) {
+            let Some(value) = self.gguf.get(&self.full(key)) else { continue };
+            if !matches!(value, Value::Bool(seen) if *seen == usual) {
+                return Err(self.unlike(key, value, if usual { "true" } else { "false" }, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a number that is there, changes the mathematics, and differs from what this model implies.
+    pub(crate) fn refuse_unless(&self, key: &'static str, usual: &[f64], what: &str) -> Result<()> {
+        self.note(key);
+        let Some(value) = self.gguf.get(&self.full(key)) else { return Ok(()) };
+        if is_usual(value, usual, self.header) {
+            return Ok(());
+        }
+        let wanted = usual.iter().fold("0".to_owned(), |text, x| format!("{text} or {x}"));
+        Err(self.unlike(key, value, &wanted, what))
+    }
+
+    fn full(&self, key: &str) -> String {
+        format!("{}.{key}", self.arch)
+    }
+
+    pub(crate) fn bounded(&self, key: &str, n: u32, max: u32) -> Result<usize> {
+        match n {
+            0 => Err(self.bad(key, "is 0")),
+            n if n > max => Err(self.bad(key, format!("is {n}, wanted at most {max}"))),
+            n => Ok(n as usize),
+        }
+    }
+
+    fn one_a_layer(&self, key: &str, array: &Array) -> Result<()> {
+        let wanted = format!("wanted one number or an array of {}, one a layer", self.n_layer);
+        match array.len() {
+            0 => Err(self.bad(key, format!("is an empty array, {wanted}"))),
+            seen if seen != self.n_layer => Err(self.bad(key, format!("is an array of {seen}, {wanted}"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn unlike(&self, key: &str, value: &Value, wanted: &str, what: &str) -> Error {
+        let seen = match (value, numbers_of(value, self.header)) {
+            (Value::Bool(b), _) => b.to_string(),
+            (Value::Array(_), Some(numbers)) => format!("{:?}", &numbers[..numbers.len().min(8)]),
+            (_, Some(numbers)) => numbers.iter().map(f64::to_string).collect(),
+            (Value::String(text), None) => format!("\"{}\"", clean(text)),
+            (other, None) => format!("of type {}", other.ty().name()),
+        };
+        self.bad(key, format!("is {seen}, wanted {wanted}: architecture {} runs here without {what}", self.arch))
+    }
+}
+
+/// A text of the metadata, whatever the architecture; an empty one means that it is not given.
+pub(crate) fn string(gguf: &Gguf, key: &str) -> Result<Option<String>> {
+    Ok(gguf.str(key).map_err(|e| unusable(key, e))?.filter(|text| !text.is_empty()).map(str::to_owned))
+}
+
+/// Text out of a file, fit for a terminal: control characters become spaces, at most 80 characters.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What reading a value says, as an error of this crate that names the key once.
+fn unusable(key: &str, error: modelembed_gguf::Error) -> Error {
+    let problem = match error {
+        modelembed_gguf::Error::WrongType { seen, wanted, .. } => format!("is {seen}, wanted {wanted}"),
+        other => other.to_string(),
+    };
+    Error::Metadata { key: key.to_owned(), problem }
+}
+
+/// Whether a value changes nothing: it means "absent", or is one of `usual`; of an array each element.
+fn is_usual(value: &Value, usual: &[f64], header: &[u8]) -> bool {
+    let is_float = matches!(value, Value::F32(_) | Value::F64(_));
+    let is_absent = |x: f64| x == 0.0 || (!is_float && (x == -1.0 || x == f64::from(u32::MAX)));
+    match (value, numbers_of(value, header)) {
+        (Value::String(text), _) => text.is_empty(),
+        (_, Some(numbers)) => numbers.iter().all(|x| is_absent(*x) || usual.contains(x)),
+        (_, None) => false,
+    }
+}
+
+/// The number, or those of an array.
+fn numbers_of(value: &Value, header: &[u8]) -> Option<Vec<f64>> {
+    match value {
+        Value::Array(array) => array_numbers(array, header),
+        Value::Bool(b) => Some(vec![f64::from(u8::from(*b))]),
+        Value::F32(x) => Some(vec![f64::from(*x)]),
+        Value::F64(x) => Some(vec![*x]),
+        other => Some(vec![other.as_int()? as f64]),
+    }
+}
+
+/// The numbers of an array of the types that files have: floats, 32-bit integers, bytes, bools.
+fn array_numbers(array: &Array, header: &[u8]) -> Option<Vec<f64>> {
+    fn read<T: Number + Into<f64>>(array: &Array, header: &[u8]) -> Option<Vec<f64>> {
+        Some(array.numbers::<T>()?.to_vec(header).into_iter().map(T::into).collect())
+    }
+    let bools = || Some(array.numbers::<bool>()?.to_vec(header).into_iter().map(|b| f64::from(u8::from(b))).collect());
+    read::<f32>(array, header)
+        .or_else(|| read::<u32>(array, header))
+        .or_else(|| read::<i32>(array, header))
+        .or_else(|| read::<u8>(array, header))
+        .or_else(bools)
+}

@@ -1,0 +1,24 @@
+//! What a model is, and the short program that it compiles into.
+//!
+//! [`ModelSpec::from_gguf`] reads the metadata, by one small file an architecture, into plain data; every width is a layer's own.
+//! [`Program::new`] turns it into segments of coarse steps over the tensors of a directory. Nothing here computes: executors
+//! walk over the steps.
+#![forbid(unsafe_code)]
+
+mod arch;
+mod blocks;
+mod error;
+mod keys;
+mod model;
+mod program;
+mod unread;
+mod want;
+
+pub use arch::{ARCHITECTURES, Architecture};
+pub use error::{Error, Result};
+pub use model::*;
+pub use program::{
+    Attend, CacheShape, HeadRope, HeadShape, Input, Linear, Norm, Part, Pending, Program, Register, RopeTensors,
+    Segment, Stage, Step,
+};
+pub use want::{Directory, Planned, Role, TensorId, Want};

@@ -1,0 +1,251 @@
+//! A model as a short list of steps, made once when it is loaded.
+//!
+//! Order of use, what must be in memory together, bytes a token, locking, placement on a GPU, timing and points of cancellation
+//! are walks over it.
+
+mod build;
+mod print;
+mod step;
+
+pub(crate) use build::Builder;
+pub use step::{Attend, HeadRope, HeadShape, Input, Linear, Norm, Pending, Register, Stage, Step};
+
+use std::collections::HashSet;
+
+use modelembed_gguf::TensorInfo;
+
+use crate::error::{Error, Result};
+use crate::model::{ModelSpec, RopeFactors, RopeId, RopeSpec, Visible};
+use crate::want::{Directory, Role, TensorId, Want};
+
+/// A model's steps, and the tensors that they read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Program {
+    /// Parts that must be in memory together, in the order of use. The last one is the head, the others belong to layers.
+    segments: Vec<Segment>,
+    /// From tokens to the residual stream; rows of a table are looked up, so no segment waits for it.
+    embed: Vec<Step>,
+    tensors: Vec<Want>,
+    /// Layers of the cache of keys and values: which shape each has.
+    caches: Vec<CacheShape>,
+    /// Divisors of each RoPE's angles.
+    rope_factors: Vec<RopeTensors>,
+    n_vocab: usize,
+    n_layer: usize,
+    arch: &'static str,
+}
+
+/// Divisors of one rotary embedding's angles, where the file has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RopeTensors {
+    /// For contexts of any length.
+    pub fixed: Option<TensorId>,
+    /// For contexts above the length that was trained first.
+    pub long: Option<TensorId>,
+    /// For others.
+    pub short: Option<TensorId>,
+}
+
+fn rope_tensors(b: &mut Builder<'_>, rope: &RopeSpec) -> Result<RopeTensors> {
+    let mut divisors = |name| b.optional(name, &[rope.n_rot as u64 / 2], Role::RopeFactors, None);
+    Ok(match rope.factors {
+        RopeFactors::None => RopeTensors::default(),
+        RopeFactors::Fixed => RopeTensors { fixed: divisors("rope_freqs.weight")?, ..RopeTensors::default() },
+        RopeFactors::LongOrShort { .. } => RopeTensors {
+            fixed: None,
+            long: divisors("rope_factors_long.weight")?,
+            short: divisors("rope_factors_short.weight")?,
+        },
+    })
+}
+
+/// A part of a program whose tensors must be in memory together: half a layer, or the head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Segment {
+    /// Which part of the model it is.
+    pub part: Part,
+    /// What is computed.
+    pub steps: Vec<Step>,
+}
+
+/// A part of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// What lets positions see each other, of this layer.
+    Mixer(usize),
+    /// The feed-forward network of this layer.
+    FeedForward(usize),
+    /// The last norm and the output head.
+    Head,
+}
+
+impl Part {
+    /// The layer; `None` for the head.
+    pub fn layer(self) -> Option<usize> {
+        match self {
+            Part::Mixer(il) | Part::FeedForward(il) => Some(il),
+            Part::Head => None,
+        }
+    }
+}
+
+/// Keys and values of one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheShape {
+    /// The layer whose keys and values they are.
+    pub layer: usize,
+    /// Heads.
+    pub kv_heads: usize,
+    /// Elements of a key.
+    pub key_dim: usize,
+    /// Elements of a value.
+    pub value_dim: usize,
+    /// Rotation of its keys.
+    pub rope: Option<RopeId>,
+    /// Which positions are looked at.
+    pub visible: Visible,
+}
+
+impl Segment {
+    /// The tensors that it reads, in the order of use.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorId> + '_ {
+        self.steps.iter().flat_map(Step::tensors)
+    }
+}
+
+impl Program {
+    /// Compiles a model, whose tensors are in a directory.
+    ///
+    /// # Errors
+    /// A tensor that is missing or misshapen, or a part of the architecture that has no steps yet.
+    pub fn new(spec: &ModelSpec, directory: Directory<'_>) -> Result<Program> {
+        let mut b = Builder::new(spec, directory);
+        let table = b.token_embedding()?;
+        let rope_factors = spec.ropes.iter().map(|rope| rope_tensors(&mut b, rope)).collect::<Result<Vec<_>>>()?;
+        crate::blocks::embed(&mut b, table)?;
+        for (il, layer) in spec.layers.iter().enumerate() {
+            crate::blocks::layer(&mut b, il, layer)?;
+        }
+        crate::blocks::head(&mut b, table)?;
+        Ok(b.finish(rope_factors))
+    }
+
+    /// Segments of the layers, in the order of use.
+    pub fn layer_segments(&self) -> &[Segment] {
+        &self.segments[..self.segments.len() - 1]
+    }
+
+    /// The last segment.
+    pub fn head(&self) -> &Segment {
+        &self.segments[self.segments.len() - 1]
+    }
+
+    /// All segments, the head last.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Steps from tokens to the residual stream.
+    pub fn embed(&self) -> &[Step] {
+        &self.embed
+    }
+
+    /// The table that tokens are looked up in.
+    pub fn embedding(&self) -> TensorId {
+        // Blocks declare it first.
+        TensorId(0)
+    }
+
+    /// Every tensor, by its id.
+    pub fn tensors(&self) -> &[Want] {
+        &self.tensors
+    }
+
+    /// A tensor.
+    pub fn tensor(&self, id: TensorId) -> &Want {
+        &self.tensors[id.index()]
+    }
+
+    /// Keys and values that a session holds, by the number that steps name.
+    pub fn caches(&self) -> &[CacheShape] {
+        &self.caches
+    }
+
+    /// Divisors of the angles of each rotary embedding.
+    pub fn rope_factors(&self) -> &[RopeTensors] {
+        &self.rope_factors
+    }
+
+    /// Tokens of the vocabulary.
+    pub fn n_vocab(&self) -> usize {
+        self.n_vocab
+    }
+
+    /// Layers.
+    pub fn n_layer(&self) -> usize {
+        self.n_layer
+    }
+
+    /// The matrix of the output head.
+    pub fn output(&self) -> Option<&Linear> {
+        self.head().steps.iter().find_map(|step| match step {
+            Step::Logits { output, .. } => Some(output),
+            _ => None,
+        })
+    }
+
+    /// Whether the output head is the table that tokens are looked up in.
+    pub fn has_tied_head(&self) -> bool {
+        self.output().is_some_and(|output| output.w == self.embedding())
+    }
+
+    /// Every tensor in the order in which a token needs them, each once: rows of the embedding come last, unless it is the head.
+    pub fn in_use_order(&self) -> Vec<TensorId> {
+        let of_segments = self.segments.iter().flat_map(Segment::tensors);
+        let factors = self.rope_factors.iter().flat_map(|t| [t.fixed, t.long, t.short]).flatten();
+        let looked_up = self.embed.iter().flat_map(Step::tensors);
+        let mut seen = HashSet::new();
+        of_segments.chain(factors).chain(looked_up).filter(|id| seen.insert(*id)).collect()
+    }
+
+    /// Elements of a column of each register, at most.
+    pub fn register_len(&self, register: Register) -> usize {
+        let steps = self.segments.iter().flat_map(|segment| &segment.steps).chain(&self.embed);
+        let len = |step: &Step| match step {
+            Step::Project { parts, to, .. } if *to == register => parts.iter().map(Linear::n_rows).sum(),
+            Step::Attend(step) if register == Register::Heads => step.heads.out_len(),
+            Step::GateUp { gate, to, .. } if *to == register => gate.n_rows(),
+            Step::Embed { table, to, .. } if *to == register => self.tensor(*table).k(),
+            Step::Logits { output, .. } if register == Register::Logits => output.n_rows(),
+            _ => 0,
+        };
+        steps.map(len).max().unwrap_or(0)
+    }
+
+    /// Elements of a column of an input, at most.
+    pub fn input_len(&self, input: Input) -> usize {
+        let steps = self.segments.iter().flat_map(|segment| &segment.steps);
+        let len = |step: &Step| match step {
+            Step::JoinNorm { to, readers, .. } if *to == input => {
+                readers.iter().map(|id| self.tensor(*id).k()).max().unwrap_or(0)
+            }
+            Step::Quantize { to, len, .. } if *to == input => *len,
+            _ => 0,
+        };
+        steps.map(len).max().unwrap_or(0)
+    }
+
+    /// Checks that a directory holds nothing that no step reads.
+    ///
+    /// # Errors
+    /// The first tensor that is left over.
+    pub fn check_leftovers<'a>(&self, tensors: impl Iterator<Item = &'a TensorInfo>) -> Result<()> {
+        let used: HashSet<&str> = self.tensors.iter().map(|t| t.name.as_str()).collect();
+        // Old converters stored the angles of RoPE, which follow from the metadata.
+        let harmless = |name: &str| name.ends_with("attn_rot_embd") || name.ends_with("attn_rot_embd.weight");
+        match tensors.map(|t| t.name.as_str()).find(|name| !used.contains(name) && !harmless(name)) {
+            Some(name) => Err(Error::UnusedTensor { name: name.to_owned(), arch: self.arch }),
+            None => Ok(()),
+        }
+    }
+}

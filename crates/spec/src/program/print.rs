@@ -1,0 +1,189 @@
+//! A model and its program, printed: layers that are alike once.
+
+use std::fmt::{self, Write};
+
+use super::{Input, Linear, Norm, Part, Pending, Program, Register, Step};
+use crate::model::{ModelSpec, RopeScaling, RopeSpec, Visible};
+use crate::want::TensorId;
+use modelembed_terms::{Activation, NormKind};
+
+impl Program {
+    /// The program as text, a line a step; `spec` is what it was made from.
+    pub fn describe(&self, spec: &ModelSpec) -> String {
+        let mut out = String::new();
+        for (i, rope) in spec.ropes.iter().enumerate() {
+            let _ = writeln!(out, "rope {i}: {}", describe_rope(rope));
+        }
+        let _ = writeln!(out, "input");
+        for step in &self.embed {
+            let _ = writeln!(out, "  {}", self.line(step, None));
+        }
+        let layers: Vec<String> = (0..self.n_layer).map(|il| self.layer(il)).collect();
+        for (layers, text) in alike(&layers) {
+            let _ = writeln!(out, "{} {layers}", if layers.contains([',', '-']) { "layers" } else { "layer" });
+            out.push_str(text);
+        }
+        let _ = writeln!(out, "head");
+        for step in &self.head().steps {
+            let _ = writeln!(out, "  {}", self.line(step, None));
+        }
+        out
+    }
+
+    fn layer(&self, il: usize) -> String {
+        let of_layer = |part: Part| part.layer() == Some(il);
+        let steps = self.segments.iter().filter(|segment| of_layer(segment.part)).flat_map(|segment| &segment.steps);
+        steps.fold(String::new(), |text, step| format!("{text}  {}\n", self.line(step, Some(il))))
+    }
+
+    /// One step as a line. Before the first layer nothing is pending, which alone makes no layer another one.
+    fn line(&self, step: &Step, layer: Option<usize>) -> String {
+        let name = |id: &TensorId| self.tensor(*id).part().trim_end_matches(".weight").to_owned();
+        let linear = |linear: &Linear| {
+            let all = self.tensor(linear.w).rows() == linear.n_rows();
+            let rows = if all { String::new() } else { format!("[{}..{}]", linear.rows.start, linear.rows.end) };
+            let bias = if linear.bias.is_some() { " + bias" } else { "" };
+            format!("{}{rows} ({} x {}){bias}", name(&linear.w), linear.n_rows(), linear.k)
+        };
+        let norm = |norm: &Norm, of: &str| {
+            let kind = match norm.kind {
+                NormKind::Rms => "rms",
+                NormKind::Layer => "layer_norm",
+            };
+            match &norm.weight {
+                Some(weight) => format!("{kind}({of}; {})", name(weight)),
+                None => format!("{kind}({of})"),
+            }
+        };
+        match step {
+            Step::Embed { table, scale, to } => {
+                let scale = if *scale == 1.0 { String::new() } else { format!("{scale} * ") };
+                format!("embed      {} = {scale}{}[token]", to.name(), name(table))
+            }
+            Step::JoinNorm { join, norm: with, to, .. } => {
+                let x = Register::Residual.name();
+                let pending = match join {
+                    Some(Pending { from, norm: Some(n), .. }) => norm(n, from.name()),
+                    Some(Pending { from, norm: None, .. }) => from.name().to_owned(),
+                    None => self.first_pending(layer),
+                };
+                let scale = join.filter(|j| j.scale != 1.0).map_or(String::new(), |j| format!("{} * ", j.scale));
+                let sum = format!("{x} += {scale}{pending}");
+                let normed = with.as_ref().map_or(x.to_owned(), |n| norm(n, x));
+                format!("join-norm  {sum}; {} = {normed}", to.name())
+            }
+            Step::Project { from, parts, to, adds, .. } => {
+                let parts: Vec<String> = parts.iter().map(linear).collect();
+                let sign = if *adds { "+=" } else { "=" };
+                format!("project    {} {sign} {} * {}", to.name(), parts.join(", "), from.name())
+            }
+            Step::HeadRope(step) => {
+                let mut text = "head-rope  q, k".to_owned();
+                for n in [&step.q_norm, &step.k_norm].into_iter().flatten() {
+                    let _ = write!(text, " -> {}", norm(n, ""));
+                }
+                match step.rope {
+                    Some(rope) => {
+                        let _ = write!(text, " -> rope {}", rope.0);
+                    }
+                    None => text.push_str(" -> no rope"),
+                }
+                text
+            }
+            Step::StoreKv { heads, .. } => {
+                format!("store-kv   {} heads of {} and {}", heads.kv_heads, heads.key_dim, heads.value_dim)
+            }
+            Step::Attend(step) => {
+                let seen = match step.visible {
+                    Visible::Causal => "all before".to_owned(),
+                    Visible::Window(n) => format!("the last {n}"),
+                    Visible::Chunk(n) => format!("its chunk of {n}"),
+                    Visible::All => "all".to_owned(),
+                    Visible::Around(n) => format!("{n} around"),
+                };
+                let cap = step.soft_cap.map_or(String::new(), |cap| format!(", cap {cap}"));
+                let (heads, group) = (step.heads.heads, step.heads.group());
+                format!("attend     heads = {heads} in groups of {group}, {seen}, scale {}{cap}", step.scale)
+            }
+            Step::Quantize { from, to, .. } => format!("quantize   {} = {}", to.name(), from.name()),
+            Step::GateUp { from, gate, up, activation, to } => {
+                let (gate, up, y) = (linear(gate), linear(up), from.name());
+                format!("gate-up    {} = {}({gate} * {y}) . {up} * {y}", to.name(), activation_name(*activation))
+            }
+            Step::Logits { from, output, scale, soft_cap } => {
+                let scale = if *scale == 1.0 { String::new() } else { format!("{scale} * ") };
+                let cap = soft_cap.map_or(String::new(), |cap| format!(", cap {cap}"));
+                format!("logits     logits = {scale}{} * {}{cap}", linear(output), from.name())
+            }
+        }
+    }
+
+    /// What a layer's first join would add if it were not the first layer: as of the second one.
+    fn first_pending(&self, layer: Option<usize>) -> String {
+        let next = |il: usize| {
+            let segment = self.segments.iter().find(|segment| segment.part == Part::Mixer(il + 1))?;
+            segment.steps.iter().find_map(|step| match step {
+                Step::JoinNorm { join: Some(join), .. } => Some(*join),
+                _ => None,
+            })
+        };
+        match layer.and_then(next) {
+            Some(Pending { norm: Some(n), from, .. }) => {
+                let name =
+                    n.weight.map_or(String::new(), |id| self.tensor(id).part().trim_end_matches(".weight").to_owned());
+                let kind = if n.kind == NormKind::Rms { "rms" } else { "layer_norm" };
+                format!("{kind}({}; {name})", from.name())
+            }
+            _ => Register::Delta.name().to_owned(),
+        }
+    }
+}
+
+fn activation_name(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "silu",
+        Activation::Gelu => "gelu",
+    }
+}
+
+/// Texts that are equal, once each with the numbers where they stand, in the order of the first.
+fn alike(texts: &[String]) -> Vec<(String, &str)> {
+    let mut groups: Vec<(Vec<usize>, &str)> = Vec::new();
+    for (i, text) in texts.iter().enumerate() {
+        match groups.iter_mut().find(|(_, seen)| seen == text) {
+            Some((numbers, _)) => numbers.push(i),
+            None => groups.push((vec![i], text)),
+        }
+    }
+    groups.into_iter().map(|(numbers, text)| (ranges(&numbers), text)).collect()
+}
+
+/// Ascending numbers as "0-3, 5".
+fn ranges(numbers: &[usize]) -> String {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for &n in numbers {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == n => *last = n,
+            _ => parts.push((n, n)),
+        }
+    }
+    let text = |(a, b): &(usize, usize)| if a == b { a.to_string() } else { format!("{a}-{b}") };
+    parts.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+fn describe_rope(rope: &RopeSpec) -> String {
+    let scaling = match rope.scaling {
+        RopeScaling::None => String::new(),
+        RopeScaling::Linear { factor } => format!(", positions / {factor}"),
+        RopeScaling::Yarn { factor, original_ctx_tokens, .. } => {
+            format!(", YaRN {factor} times {original_ctx_tokens}")
+        }
+    };
+    format!("{:?} pairs of {} elements, base {}{scaling}", rope.style, rope.n_rot, rope.base).to_lowercase()
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,328 @@
+//! The steps that a program is made of. Each is one fork-join of the workers, or a few.
+//!
+//! Matrices of activations are stored column by column, a column being one position's vector.
+
+use std::ops::Range;
+
+use modelembed_terms::{Activation, NormKind};
+
+use crate::model::{HeadNormSpan, RopeId, Visible};
+use crate::want::TensorId;
+
+/// A buffer of f32 columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Register {
+    /// The residual stream.
+    Residual,
+    /// What a half of a layer adds to it.
+    Delta,
+    /// Queries, keys and values, one behind the other.
+    Qkv,
+    /// The heads' outputs.
+    Heads,
+    /// The hidden state of a feed-forward network.
+    Hidden,
+    /// Logits.
+    Logits,
+}
+
+impl Register {
+    /// All of them.
+    pub const ALL: [Register; 6] =
+        [Register::Residual, Register::Delta, Register::Qkv, Register::Heads, Register::Hidden, Register::Logits];
+
+    /// Its name in a printed program.
+    pub fn name(self) -> &'static str {
+        match self {
+            Register::Residual => "x",
+            Register::Delta => "delta",
+            Register::Qkv => "qkv",
+            Register::Heads => "heads",
+            Register::Hidden => "hidden",
+            Register::Logits => "logits",
+        }
+    }
+}
+
+/// A buffer of columns as the matrices that read them want them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// The input of a layer's half, or of the head.
+    Normed,
+    /// What a half of a layer made on its way to its last projection.
+    Inner,
+}
+
+impl Input {
+    /// Its name in a printed program.
+    pub fn name(self) -> &'static str {
+        match self {
+            Input::Normed => "y",
+            Input::Inner => "z",
+        }
+    }
+}
+
+/// Rows of a matrix, and what is added to their products.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Linear {
+    /// The matrix.
+    pub w: TensorId,
+    /// Which of its rows.
+    pub rows: Range<usize>,
+    /// Elements of a row.
+    pub k: usize,
+    /// One number for each of these rows.
+    pub bias: Option<TensorId>,
+}
+
+impl Linear {
+    /// How many rows.
+    pub fn n_rows(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+/// A norm and its tensors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// Its formula.
+    pub kind: NormKind,
+    /// What is added to the variance.
+    pub eps: f32,
+    /// One number an element.
+    pub weight: Option<TensorId>,
+    /// What is added, one number an element.
+    pub bias: Option<TensorId>,
+}
+
+/// What a half of a layer made, on its way into the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pending {
+    /// Where it is.
+    pub from: Register,
+    /// Its norm, if it has one.
+    pub norm: Option<Norm>,
+    /// Factor on it.
+    pub scale: f32,
+}
+
+/// Where in a token's time a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Embedding and angles.
+    Embed,
+    /// Norms and joins.
+    Norm,
+    /// Projections to queries, keys and values.
+    Qkv,
+    /// Rotation, and keys and values into the cache.
+    RopeStore,
+    /// Attention over the cache.
+    Attention,
+    /// Attention's output projection.
+    AttentionOutput,
+    /// Gate and up projections.
+    GateUp,
+    /// Down projection.
+    Down,
+    /// The output head.
+    Head,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// to = scale * table[token].
+    Embed {
+        /// Rows of tokens.
+        table: TensorId,
+        /// Factor.
+        scale: f32,
+        /// Where to.
+        to: Register,
+    },
+    /// The residual stream takes what is pending; then its norm becomes an input.
+    JoinNorm {
+        /// What is joined first, if something is.
+        join: Option<Pending>,
+        /// Norm of the sum; `None` to take the sum itself.
+        norm: Option<Norm>,
+        /// Where to.
+        to: Input,
+        /// The matrices that read it.
+        readers: Vec<TensorId>,
+    },
+    /// to = rows of one matrix after the other times an input; or to += that.
+    Project {
+        /// The input.
+        from: Input,
+        /// The matrices.
+        parts: Vec<Linear>,
+        /// Where to.
+        to: Register,
+        /// Whether it is added to what is there.
+        adds: bool,
+        /// What it counts as.
+        stage: Stage,
+    },
+    /// Queries and keys are normed and rotated in their place.
+    HeadRope(HeadRope),
+    /// Keys and values of the new positions go to the cache.
+    StoreKv {
+        /// Where they are, and their shape.
+        heads: HeadShape,
+        /// The layer of the cache.
+        cache: usize,
+    },
+    /// to = softmax(scale * q k) v for each query head.
+    Attend(Attend),
+    /// A register becomes an input.
+    Quantize {
+        /// The register.
+        from: Register,
+        /// Its elements a column.
+        len: usize,
+        /// Where to.
+        to: Input,
+        /// The matrices that read it.
+        readers: Vec<TensorId>,
+    },
+    /// to = act(gate y) * up y.
+    GateUp {
+        /// The input.
+        from: Input,
+        /// The gate's rows.
+        gate: Linear,
+        /// The up projection's rows.
+        up: Linear,
+        /// Activation of the gate.
+        activation: Activation,
+        /// Where to.
+        to: Register,
+    },
+    /// logits = soft_cap(scale * output y).
+    Logits {
+        /// The input.
+        from: Input,
+        /// The head.
+        output: Linear,
+        /// Factor.
+        scale: f32,
+        /// They stay within +- this.
+        soft_cap: Option<f32>,
+    },
+}
+
+/// How a column of [`Register::Qkv`] is laid out: queries, then keys, then values, head by head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Elements of a query and of a key.
+    pub key_dim: usize,
+    /// Elements of a value.
+    pub value_dim: usize,
+}
+
+impl HeadShape {
+    /// Query heads that share one key head.
+    pub fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Elements of all queries: where keys begin.
+    pub fn q_len(&self) -> usize {
+        self.heads * self.key_dim
+    }
+
+    /// Elements of all keys.
+    pub fn k_len(&self) -> usize {
+        self.kv_heads * self.key_dim
+    }
+
+    /// Elements of all values.
+    pub fn v_len(&self) -> usize {
+        self.kv_heads * self.value_dim
+    }
+
+    /// Elements of a column.
+    pub fn qkv_len(&self) -> usize {
+        self.q_len() + self.k_len() + self.v_len()
+    }
+
+    /// Elements of all heads' outputs.
+    pub fn out_len(&self) -> usize {
+        self.heads * self.value_dim
+    }
+}
+
+/// Norm and rotation of queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadRope {
+    /// Where they are, and their shape.
+    pub heads: HeadShape,
+    /// Norm of queries.
+    pub q_norm: Option<Norm>,
+    /// Norm of keys.
+    pub k_norm: Option<Norm>,
+    /// What one norm goes over.
+    pub span: HeadNormSpan,
+    /// Rotation, behind the norm.
+    pub rope: Option<RopeId>,
+}
+
+/// Attention over the cache.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attend {
+    /// Where queries are, and the shape.
+    pub heads: HeadShape,
+    /// The layer of the cache.
+    pub cache: usize,
+    /// Factor on query-key products.
+    pub scale: f32,
+    /// Scores stay within +- this.
+    pub soft_cap: Option<f32>,
+    /// Which positions are seen.
+    pub visible: Visible,
+}
+
+impl Step {
+    /// What its time counts as; `None` for a step whose time counts as the next one's.
+    pub fn stage(&self) -> Option<Stage> {
+        Some(match self {
+            Step::Embed { .. } => Stage::Embed,
+            Step::JoinNorm { .. } => Stage::Norm,
+            Step::Project { stage, .. } => *stage,
+            Step::HeadRope(_) | Step::Quantize { .. } => return None,
+            Step::StoreKv { .. } => Stage::RopeStore,
+            Step::Attend(_) => Stage::Attention,
+            Step::GateUp { .. } => Stage::GateUp,
+            Step::Logits { .. } => Stage::Head,
+        })
+    }
+
+    /// The tensors that it reads, in the order of use.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorId> + '_ {
+        let of_norm = |norm: &Option<Norm>| norm.iter().flat_map(|n| [n.weight, n.bias]).flatten().collect::<Vec<_>>();
+        let of_linear = |linear: &Linear| [Some(linear.w), linear.bias].into_iter().flatten().collect::<Vec<_>>();
+        let tensors: Vec<TensorId> = match self {
+            Step::Embed { table, .. } => vec![*table],
+            Step::JoinNorm { join, norm, .. } => {
+                [join.map_or(Vec::new(), |join| of_norm(&join.norm)), of_norm(norm)].concat()
+            }
+            // Matrices first: biases are read last.
+            Step::Project { parts, .. } => {
+                let biases = parts.iter().filter_map(|part| part.bias);
+                parts.iter().map(|part| part.w).chain(biases).collect()
+            }
+            Step::HeadRope(step) => [of_norm(&step.q_norm), of_norm(&step.k_norm)].concat(),
+            Step::GateUp { gate, up, .. } => [of_linear(gate), of_linear(up)].concat(),
+            Step::Logits { output, .. } => of_linear(output),
+            Step::StoreKv { .. } | Step::Attend(_) | Step::Quantize { .. } => Vec::new(),
+        };
+        tensors.into_iter()
+    }
+}
