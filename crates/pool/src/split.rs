@@ -17,6 +17,7 @@ use sealed::Sealed;
 /// | [`Rows`] | row `i` of every column | [`RowsPart`] |
 /// | [`Tiles`](crate::Tiles) | tile `i` of a matrix | [`RowsPart`] of the tile's columns |
 /// | [`Groups`] | item `i / size` of another output | that output's part |
+/// | [`Runs`] | items `i * len..` of another output | that output's part |
 /// | tuples of up to four | the same item of each | a tuple of parts |
 ///
 /// # Safety
@@ -264,6 +265,41 @@ unsafe impl<S: Split> Split for Groups<S> {
         // SAFETY: `items` ends within `n_items`, so the groups end within the n_items / size, rounded up, that `out` was
         // checked for; no other part has one of them (see above); the borrow is the caller's promise, passed on.
         unsafe { S::part(&raw.out, items.start / size..items.end.div_ceil(size)) }
+    }
+}
+
+/// An output of `len` items for each item of the loop.
+#[derive(Debug)]
+pub struct Runs<S> {
+    /// Items of `out` that an item of the loop has.
+    pub len: usize,
+    /// `len` times as many items as the loop has.
+    pub out: S,
+}
+
+#[doc(hidden)]
+pub struct RawRuns<R> {
+    len: usize,
+    out: R,
+}
+
+impl<S: Split> Sealed for Runs<S> {}
+// SAFETY: runs of disjoint items are disjoint, and `into_raw` checks that the last one lies within `out`, which keeps the contract
+// for its items.
+unsafe impl<S: Split> Split for Runs<S> {
+    type Raw = RawRuns<S::Raw>;
+    type Part<'p> = S::Part<'p>;
+
+    fn into_raw(self, n_items: usize) -> Self::Raw {
+        let n = n_items.checked_mul(self.len);
+        let n = n.unwrap_or_else(|| panic!("{n_items} runs of {} items overflow", self.len));
+        RawRuns { len: self.len, out: self.out.into_raw(n) }
+    }
+
+    unsafe fn part<'p>(raw: &Self::Raw, items: Range<usize>) -> Self::Part<'p> {
+        // SAFETY: `items` ends within `n_items`, so the run ends within what `out` was checked for; the rest is the caller's
+        // promise, passed on.
+        unsafe { S::part(&raw.out, items.start * raw.len..items.end * raw.len) }
     }
 }
 

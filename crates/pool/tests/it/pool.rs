@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use modelembed_pool::{Blocks, Grid, Groups, PerWorker, Pool, Rows, Tiles};
+use modelembed_pool::{Blocks, Grid, Groups, PerWorker, Pool, Rows, Runs, Tiles};
 
 const THREADS: [usize; 4] = [1, 2, 3, 8];
 
@@ -102,6 +102,32 @@ fn a_group_of_items_has_one_place_in_the_output() {
 }
 
 #[test]
+fn an_item_has_a_run_of_the_output() {
+    for threads in THREADS {
+        let pool = Pool::new(threads);
+        // (items, grain, elements a run, columns, elements from column to column)
+        for (n, grain, len, n_cols, stride) in [(48usize, 4, 3usize, 2, 150), (5, 64, 16, 3, 80), (7, 2, 1, 1, 7), (0, 1, 4, 2, 9)] {
+            let (mut runs, mut columns) = (vec![0; n * len], vec![0; n_cols * stride]);
+            let out = (Runs { len, out: &mut runs[..] }, Runs { len, out: Rows::new(&mut columns, stride, n_cols) });
+            pool.run(n, grain, out, |items, (runs, mut rows), _| {
+                assert_eq!((runs.len(), rows.n_rows()), (items.len() * len, items.len() * len));
+                for (j, i) in items.enumerate() {
+                    runs[j * len..][..len].fill(i + 1);
+                    for c in 0..rows.n_cols() {
+                        rows.column(c)[j * len..][..len].fill(1000 * c + i + 1);
+                    }
+                }
+            });
+            assert!(runs.iter().enumerate().all(|(at, &x)| x == at / len + 1), "{threads} threads, {n} runs of {len}");
+            for (at, &x) in columns.iter().enumerate() {
+                let (c, i) = (at / stride, at % stride / len);
+                assert_eq!(x, if i < n { 1000 * c + i + 1 } else { 0 }, "{threads} threads, column {c}, run {i} of {len}");
+            }
+        }
+    }
+}
+
+#[test]
 fn tiles_of_a_matrix_fall_apart_without_gaps() {
     for threads in THREADS {
         let pool = Pool::new(threads);
@@ -155,6 +181,8 @@ fn outputs_of_the_wrong_size_are_refused() {
     try_out("no such column of a tile", &mut |d| {
         pool.run(6, 1, Tiles { data: d, grid }, |_, mut part, _| _ = part.column(2));
     });
+    try_out("too few runs", &mut |d| pool.run(31, 4, Runs { len: 4, out: d }, |_, _, _| {}));
+    try_out("runs overflow", &mut |d| pool.run(usize::MAX, 4, Runs { len: 2, out: d }, |_, _, _| {}));
     try_out("FINE: tiles", &mut |d| pool.run(6, 1, Tiles { data: d, grid }, |_, _, _| {}));
     try_out("FINE: groups", &mut |d| pool.run(118, 8, Groups { size: 4, out: d }, |_, _, _| {}));
     try_out("FINE: rows", &mut |d| pool.run(10, 1, Rows::new(d, 10, 3), |_, _, _| {}));

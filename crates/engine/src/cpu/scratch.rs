@@ -1,0 +1,150 @@
+//! Working memory of a session: reserved for the widest chunk, used as far as a chunk is wide.
+
+use modelembed_kernels::{ActKind, ActLayout};
+use modelembed_pool::{PerWorker, Pool};
+use modelembed_spec::{Input, Program, Register};
+use modelembed_storage::Reserved;
+
+use super::attend::{self, AttentionScratch};
+use super::grid::{grain_rows, tile_len};
+use super::peaks::Peaks;
+use crate::error::Result;
+
+/// Columns whose logits are computed at a time.
+pub(crate) const LOGIT_COLS: usize = 8;
+
+/// Activations of one input, in the kinds that the weights which read it want.
+pub(crate) struct InputBuffers {
+    q8: Reserved<u8>,  // (n_cols, col_bytes)
+    f32: Reserved<u8>, // (n_cols, col_bytes)
+}
+
+impl InputBuffers {
+    fn new(cols: usize, len: usize) -> Result<InputBuffers> {
+        let bytes = |kind, k| ActLayout::new(kind, k).col_bytes() * cols;
+        Ok(InputBuffers {
+            q8: Reserved::zeroed(bytes(ActKind::Q8, len.next_multiple_of(32)))?,
+            f32: Reserved::zeroed(bytes(ActKind::F32, len))?,
+        })
+    }
+
+    /// The bytes of one kind.
+    pub(super) fn bytes(&self, kind: ActKind) -> &[u8] {
+        match kind {
+            ActKind::Q8 => &self.q8,
+            ActKind::F32 => &self.f32,
+        }
+    }
+
+    /// Both kinds, for writing: (q8, f32).
+    pub(super) fn both_mut(&mut self) -> (&mut [u8], &mut [u8]) {
+        (&mut self.q8, &mut self.f32)
+    }
+}
+
+/// What one worker needs for itself.
+pub(crate) struct WorkerScratch {
+    /// One vector of any length that occurs in the model.
+    pub(super) vector: Box<[f32]>,
+    /// Products that meet others before they are stored: (n_cols, grain rows).
+    pub(super) tile: Reserved<f32>,
+    pub(super) attention: AttentionScratch,
+}
+
+/// Buffers of a program. Matrices are stored column by column, a column being one token's vector.
+pub(crate) struct Scratch {
+    /// Columns of the widest chunk.
+    pub(crate) max_cols: usize,
+    /// By the number of the register: (n_cols, elements of a column); logits are (columns, n_vocab).
+    pub(super) registers: [Reserved<f32>; Register::ALL.len()],
+    /// By the number of the input.
+    pub(super) inputs: [InputBuffers; 2],
+    /// Of each rotary embedding cosines, then sines: (n_cols, 2 * n_pairs).
+    pub(crate) angles: Vec<Box<[f32]>>,
+    /// Attention over parts of the context, before they are merged.
+    pub(super) partials: Reserved<f32>,
+    /// The greatest of each `head_grain` logits, where the output head is computed here: (columns, stretches).
+    pub(super) peaks: Box<[f32]>,
+    /// Rows of the output head that a worker takes at a time.
+    pub(super) head_grain: usize,
+    pub(super) workers: PerWorker<WorkerScratch>,
+}
+
+impl Scratch {
+    pub(crate) fn new(program: &Program, rotated: &[usize], capacity: usize, pool: &Pool) -> Result<Scratch> {
+        let cols = chunk_cols(program).min(capacity);
+        let tile = tile_len(cols);
+        let n_vocab = program.n_vocab();
+        let head_grain = grain_rows(n_vocab, LOGIT_COLS, pool.threads());
+        let longest = longest_vector(program);
+        let mut failed = None;
+        let workers = PerWorker::new(pool, |_| WorkerScratch {
+            vector: vec![0.0; longest].into(),
+            tile: Reserved::zeroed(tile).unwrap_or_else(|e| {
+                failed = Some(e);
+                Reserved::empty()
+            }),
+            attention: AttentionScratch::new(program),
+        });
+        if let Some(e) = failed {
+            return Err(e.into());
+        }
+        let mut registers = [const { None }; Register::ALL.len()];
+        for register in Register::ALL {
+            let cols = if register == Register::Logits { LOGIT_COLS } else { cols };
+            registers[register as usize] = Some(Reserved::zeroed(cols * program.register_len(register))?);
+        }
+        Ok(Scratch {
+            max_cols: cols,
+            registers: registers.map(|r| r.unwrap_or_else(|| unreachable!("each was made above"))),
+            inputs: [
+                // The output head takes two columns for each of its own.
+                InputBuffers::new(cols.max(2 * LOGIT_COLS), program.input_len(Input::Normed))?,
+                InputBuffers::new(cols, program.input_len(Input::Inner))?,
+            ],
+            angles: rotated.iter().map(|n_rot| vec![0.0; cols * n_rot].into()).collect(),
+            partials: Reserved::zeroed(attend::partials_len(program, capacity))?,
+            peaks: vec![0.0; LOGIT_COLS * n_vocab.div_ceil(head_grain)].into(),
+            head_grain,
+            workers,
+        })
+    }
+
+    /// A register.
+    pub(crate) fn register(&mut self, register: Register) -> &mut [f32] {
+        &mut self.registers[register as usize]
+    }
+
+    /// The logits of a column and their peaks.
+    pub(crate) fn logits_of(&mut self, column: usize) -> (&mut [f32], Peaks<'_>) {
+        let logits = &mut self.registers[Register::Logits as usize];
+        let (n_vocab, n_stretches) = (logits.len() / LOGIT_COLS, self.peaks.len() / LOGIT_COLS);
+        let values = &mut self.peaks[column * n_stretches..][..n_stretches];
+        (&mut logits[column * n_vocab..][..n_vocab], Peaks { stretch: self.head_grain, values })
+    }
+}
+
+/// Elements of the longest vector of a program, but for logits.
+fn longest_vector(program: &Program) -> usize {
+    let registers = Register::ALL.into_iter().filter(|r| *r != Register::Logits).map(|r| program.register_len(r));
+    registers.chain([Input::Normed, Input::Inner].map(|input| program.input_len(input))).max().unwrap_or(0)
+}
+
+/// Bytes of a session's working memory once a chunk of `cols` columns was processed.
+pub(crate) fn bytes(program: &Program, capacity: usize, exact: bool) -> u64 {
+    let cols = chunk_cols(program).min(capacity);
+    let registers = Register::ALL.into_iter().filter(|r| *r != Register::Logits);
+    let vectors: usize = registers.map(|r| program.register_len(r)).sum();
+    let kind = if exact { ActKind::F32 } else { ActKind::Q8 };
+    let acts = |input| ActLayout::new(kind, program.input_len(input).next_multiple_of(32)).col_bytes();
+    let acts = acts(Input::Normed) + acts(Input::Inner);
+    (cols * (4 * vectors + acts) + 4 * LOGIT_COLS * program.n_vocab()) as u64
+}
+
+/// Columns of a prompt that are processed together: as many as keep the hidden state within 32 MB.
+pub(crate) fn chunk_cols(program: &Program) -> usize {
+    const MAX_COLS: usize = 512;
+    const MIN_COLS: usize = 32;
+    const HIDDEN_BYTES: usize = 32 << 20;
+    (HIDDEN_BYTES / (4 * program.register_len(Register::Hidden).max(1))).clamp(MIN_COLS, MAX_COLS)
+}

@@ -1,0 +1,145 @@
+//! Rotary position embedding: the angles of a position, with the scalings that models were trained with.
+//!
+//! RoPE: Su et al. 2021 (arXiv 2104.09864). YaRN: Peng et al. 2023 (arXiv 2309.00071).
+
+use std::f64::consts::PI;
+
+/// How angles shrink for contexts longer than the one trained first.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// Positions as they are.
+    None,
+    /// Positions divided by the factor.
+    Linear {
+        /// How many times the context grew.
+        factor: f32,
+    },
+    /// Fast dimensions keep their angles, slow ones are interpolated, those between are mixed.
+    Yarn {
+        /// How many times the context grew.
+        factor: f32,
+        /// Context of the first training, in tokens.
+        original_ctx_tokens: u32,
+        /// Rotations in the original context above which a dimension is kept.
+        beta_fast: f32,
+        /// Rotations in the original context below which a dimension is interpolated.
+        beta_slow: f32,
+        /// Extra factor on the magnitude of queries and keys.
+        attn_factor: f32,
+    },
+}
+
+/// Angles per position of every rotated pair, and the magnitude that goes with them.
+#[derive(Clone, Debug)]
+pub struct RopeTable {
+    radians_per_position: Box<[f64]>, // (n_rot / 2)
+    magnitude: f32,
+}
+
+impl RopeTable {
+    /// For heads whose first `n_rot` elements are rotated, at `base`, with the scaling and the optional
+    /// per-pair divisors (`rope_freqs.weight` of Llama 3.1, `n_rot / 2` of them).
+    pub fn new(n_rot: usize, base: f32, scaling: RopeScaling, divisors: Option<&[f32]>) -> RopeTable {
+        let divisor = |i: usize| divisors.map_or(1.0, |d| f64::from(d[i]));
+        let plain = |i: usize| f64::from(base).powf(-2.0 * i as f64 / n_rot as f64) / divisor(i);
+        let pairs = 0..n_rot / 2;
+        match scaling {
+            RopeScaling::None => RopeTable { radians_per_position: pairs.map(plain).collect(), magnitude: 1.0 },
+            RopeScaling::Linear { factor } => RopeTable {
+                radians_per_position: pairs.map(|i| plain(i) / f64::from(factor)).collect(),
+                magnitude: 1.0,
+            },
+            RopeScaling::Yarn { factor, original_ctx_tokens, beta_fast, beta_slow, attn_factor } => {
+                let factor = f64::from(factor);
+                // The pair that turns `rotations` times within the original context.
+                let pair_of = |rotations: f32| {
+                    let wavelength = f64::from(original_ctx_tokens) / (f64::from(rotations) * 2.0 * PI);
+                    n_rot as f64 * wavelength.ln() / (2.0 * f64::from(base).ln())
+                };
+                let low = pair_of(beta_fast).floor().max(0.0);
+                let high = pair_of(beta_slow).ceil().min(n_rot as f64 - 1.0);
+                let angle = |i: usize| {
+                    let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+                    plain(i) * (ramp / factor + (1.0 - ramp))
+                };
+                let magnitude = attn_factor * (1.0 + 0.1 * factor.ln() as f32);
+                RopeTable { radians_per_position: pairs.map(angle).collect(), magnitude }
+            }
+        }
+    }
+
+    /// Pairs that are rotated: half of the rotated elements of a head.
+    pub fn n_pairs(&self) -> usize {
+        self.radians_per_position.len()
+    }
+
+    /// Writes cosines and sines, scaled by the magnitude, for one position; both slices hold [`n_pairs`](Self::n_pairs).
+    pub fn fill(&self, position: usize, cos: &mut [f32], sin: &mut [f32]) {
+        self.fill_angles(position as f64, f64::from(self.magnitude), cos, sin);
+    }
+
+    /// Cosines and sines that move an already rotated key by `delta` positions.
+    pub fn fill_shift(&self, delta: i64, cos: &mut [f32], sin: &mut [f32]) {
+        self.fill_angles(delta as f64, 1.0, cos, sin);
+    }
+
+    fn fill_angles(&self, positions: f64, magnitude: f64, cos: &mut [f32], sin: &mut [f32]) {
+        for ((rate, c), s) in self.radians_per_position.iter().zip(cos).zip(sin) {
+            let (sine, cosine) = (positions * rate).sin_cos();
+            *c = (cosine * magnitude) as f32;
+            *s = (sine * magnitude) as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn angles(table: &RopeTable, position: usize) -> Vec<(f32, f32)> {
+        let (mut cos, mut sin) = (vec![0.0; table.n_pairs()], vec![0.0; table.n_pairs()]);
+        table.fill(position, &mut cos, &mut sin);
+        cos.into_iter().zip(sin).collect()
+    }
+
+    #[test]
+    fn first_pair_turns_one_radian_a_position() {
+        let table = RopeTable::new(64, 10_000.0, RopeScaling::None, None);
+        let (cos, sin) = angles(&table, 3)[0];
+        assert!((cos - 3f32.cos()).abs() < 1e-6 && (sin - 3f32.sin()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn linear_scaling_divides_positions() {
+        let plain = RopeTable::new(64, 10_000.0, RopeScaling::None, None);
+        let scaled = RopeTable::new(64, 10_000.0, RopeScaling::Linear { factor: 4.0 }, None);
+        for (a, b) in angles(&plain, 5).into_iter().zip(angles(&scaled, 20)) {
+            assert!((a.0 - b.0).abs() < 1e-6 && (a.1 - b.1).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn yarn_keeps_fast_pairs_and_interpolates_slow_ones() {
+        let scaling = RopeScaling::Yarn {
+            factor: 4.0,
+            original_ctx_tokens: 4096,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attn_factor: 1.0,
+        };
+        let yarn = RopeTable::new(128, 10_000.0, scaling, None);
+        let plain = RopeTable::new(128, 10_000.0, RopeScaling::None, None);
+        assert_eq!(yarn.radians_per_position[0], plain.radians_per_position[0]);
+        assert!((yarn.radians_per_position[63] * 4.0 / plain.radians_per_position[63] - 1.0).abs() < 1e-12);
+        assert!((yarn.magnitude - (1.0 + 0.1 * 4f32.ln())).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_shift_undoes_positions() {
+        let table = RopeTable::new(2, 10_000.0, RopeScaling::None, None);
+        let (mut c, mut s) = ([0.0], [0.0]);
+        table.fill_shift(-7, &mut c, &mut s);
+        let (c7, s7) = angles(&table, 7)[0];
+        assert!((c7 * c[0] - s7 * s[0] - 1.0).abs() < 1e-6, "cos(7 - 7) is 1");
+    }
+}

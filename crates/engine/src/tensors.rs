@@ -1,0 +1,91 @@
+//! Where the tensors of a program lie in a model's files.
+
+use std::collections::HashMap;
+
+use modelembed_gguf::{TensorInfo, TensorType};
+use modelembed_kernels::Kernels;
+use modelembed_spec::{Directory, ModelSpec, Program, TensorId, Want};
+
+use crate::error::{Error, Result};
+
+/// Where a matrix lies and what it is. A vector is a matrix of one row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tensor {
+    /// Which file of a split model, from 0.
+    pub(crate) shard: usize,
+    /// First byte in that file.
+    pub(crate) offset: u64,
+    /// Length in bytes: `rows` rows of `k` elements.
+    pub(crate) n_bytes: u64,
+    /// How elements are stored.
+    pub(crate) ty: TensorType,
+    /// Rows.
+    pub(crate) rows: usize,
+    /// Elements of a row.
+    pub(crate) k: usize,
+}
+
+/// The tensors of a program, by their ids.
+pub(crate) struct Tensors(Vec<Tensor>);
+
+impl Tensors {
+    /// Compiles a model over the tensors of a directory, and finds where each of them lies.
+    ///
+    /// # Errors
+    /// A missing tensor, a wrong shape, a type that cannot be computed with, or a tensor left over.
+    pub(crate) fn compile<'a>(
+        spec: &ModelSpec,
+        directory: impl Iterator<Item = &'a TensorInfo> + Clone,
+    ) -> Result<(Program, Tensors)> {
+        let by_name: HashMap<&str, &TensorInfo> = directory.clone().map(|t| (t.name.as_str(), t)).collect();
+        let program = Program::new(spec, Directory::Of(&by_name))?;
+        let tensors = program.tensors().iter().map(|want| locate(want, by_name[want.name.as_str()]));
+        let tensors = Tensors(tensors.collect::<Result<Vec<_>>>()?);
+        program.check_leftovers(directory)?;
+        Ok((program, tensors))
+    }
+
+    /// A tensor's place.
+    pub(crate) fn get(&self, id: TensorId) -> &Tensor {
+        &self.0[id.index()]
+    }
+
+    /// The places of some tensors.
+    pub(crate) fn of(&self, ids: impl IntoIterator<Item = TensorId>) -> Vec<Tensor> {
+        ids.into_iter().map(|id| *self.get(id)).collect()
+    }
+
+    /// Every tensor in the order in which a token needs them.
+    pub(crate) fn in_use_order(&self, program: &Program) -> Vec<Tensor> {
+        self.of(program.in_use_order())
+    }
+
+    /// Bytes that one token reads: every matrix once, and of the embedding one row.
+    pub(crate) fn bytes_per_token(&self, program: &Program) -> u64 {
+        let table = self.get(program.embedding());
+        let row = table.n_bytes / table.rows.max(1) as u64;
+        let all: u64 = self.in_use_order(program).iter().map(|t| t.n_bytes).sum();
+        if program.has_tied_head() { all + row } else { all - table.n_bytes + row }
+    }
+}
+
+/// A wanted tensor's place, if it has a type that can be computed with.
+fn locate(want: &Want, info: &TensorInfo) -> Result<Tensor> {
+    let refuse = |wanted: String| Error::TensorType { name: want.name.clone(), seen: info.ty, wanted };
+    if want.role.is_matrix() {
+        if !Kernels::supports(info.ty) {
+            let known = TensorType::all().filter(|&t| Kernels::supports(t)).map(|t| t.name());
+            return Err(refuse(format!("computable types are {}", known.collect::<Vec<_>>().join(" "))));
+        }
+    } else if info.ty != TensorType::F32 {
+        return Err(refuse("vectors (norms, biases) must be F32".to_owned()));
+    }
+    Ok(Tensor {
+        shard: usize::from(info.shard),
+        offset: info.offset,
+        n_bytes: info.n_bytes,
+        ty: info.ty,
+        rows: want.rows(),
+        k: want.k(),
+    })
+}
