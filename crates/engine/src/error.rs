@@ -39,47 +39,9 @@ pub enum Error {
         found: String,
     },
 
-    /// A key of the metadata is missing, or its value cannot be used.
-    #[error("metadata {key}: {problem}")]
-    Metadata {
-        /// The GGUF key.
-        key: String,
-        /// What was seen and what was wanted.
-        problem: String,
-    },
-
-    /// The architecture is not among those that this library runs.
-    #[error("unknown architecture \"{name}\"; known are {known}")]
-    UnknownArchitecture {
-        /// The value of `general.architecture`.
-        name: String,
-        /// Names of all known architectures.
-        known: String,
-    },
-
-    /// The model asks for something that this library does not do.
-    #[error("unsupported: {0}")]
-    Unsupported(String),
-
-    /// A tensor that the architecture needs is not in the file.
-    #[error("tensor {name} is missing (architecture {arch})")]
-    MissingTensor {
-        /// Name in the GGUF directory.
-        name: String,
-        /// The architecture that needs it.
-        arch: &'static str,
-    },
-
-    /// A tensor has another shape than the metadata implies.
-    #[error("tensor {name} has shape {seen:?}, wanted {wanted:?} (row length first)")]
-    TensorShape {
-        /// Name in the GGUF directory.
-        name: String,
-        /// Dimensions in the file, innermost first.
-        seen: Vec<u64>,
-        /// Dimensions that the metadata implies, innermost first.
-        wanted: Vec<u64>,
-    },
+    /// The metadata or the tensors describe no model that this library runs.
+    #[error(transparent)]
+    Spec(#[from] modelembed_spec::Error),
 
     /// A tensor has a type that cannot be computed with in its place.
     #[error("tensor {name} has type {seen}; {wanted}")]
@@ -90,17 +52,6 @@ pub enum Error {
         seen: TensorType,
         /// What can be used.
         wanted: String,
-    },
-
-    /// The file holds a tensor of a layer that the architecture does not have.
-    #[error(
-        "tensor {name} is no part of architecture {arch} as this library knows it; running without it would give wrong text"
-    )]
-    UnusedTensor {
-        /// Name in the GGUF directory.
-        name: String,
-        /// The architecture.
-        arch: &'static str,
     },
 
     /// The tokenizer could not be built, or a text could not be encoded.

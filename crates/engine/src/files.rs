@@ -7,16 +7,17 @@ use std::path::Path;
 use modelembed_gguf::split;
 use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
 use modelembed_packed::{Packed, PackedError, Part};
+use modelembed_spec::ModelSpec;
 use modelembed_storage::{LoadMode, Progress, Storage};
 
-use crate::config::Config;
 use crate::devices::{self, DevicePlan};
 use crate::error::{Error, Result};
-use crate::gpu::{GpuModel, Here};
-use crate::model::LoadOptions;
+use crate::gpu::GpuModel;
+use crate::options::LoadOptions;
 use crate::plan::Plan;
 use crate::residency::{self, Sizes};
-use crate::weights::Weights;
+use crate::share::CpuShare;
+use crate::tensors::Compiled;
 
 /// One file of a model with its directory.
 pub(crate) struct Shard {
@@ -119,23 +120,44 @@ impl ModelFiles {
         Ok(self.plan_devices(options)?.plan)
     }
 
-    /// The same, and which device would compute what. Memory of a graphics processor is taken for the layers that are meant for
+    /// The same, and which device would compute what. Memory of a GPU is taken for the layers that are meant for
     /// it, and given back.
     ///
     /// # Errors
-    /// As [`plan`](Self::plan), and whatever keeps the layers from a graphics processor that must be there.
+    /// As [`plan`](Self::plan), and whatever keeps the layers from a GPU that must be there.
     pub fn plan_devices(&self, options: &LoadOptions) -> Result<DevicePlan> {
-        let config = Config::from_gguf(self.gguf(), (*self.header).as_ref())?;
-        let weights = Weights::find(self.tensors(), &config)?;
+        let compiled = self.compile()?;
         let mut warnings = Vec::new();
-        let gpu = GpuModel::plan(&config, &weights, options, &mut warnings)?;
-        let here = gpu.as_ref().map_or(Here::all(&config), |gpu| gpu.left(&config));
-        let sizes = Sizes::of(options, &config, here);
+        let gpu = GpuModel::plan(&compiled, options, &mut warnings)?;
+        let (n_layer, all) = (compiled.program.n_layer(), CpuShare::all(&compiled.program));
+        let sizes = Sizes::of(options, &compiled, gpu.as_ref().map_or(all, |gpu| gpu.cpu_share(n_layer)));
+        let kv_bytes = sizes.kv_bytes(&compiled.program);
         Ok(DevicePlan {
-            plan: residency::plan(&self.shards, &weights, &config, options.ram_budget, sizes),
-            devices: devices::shares(config.n_layer, weights.bytes_per_token(), sizes.kv_bytes(&config), gpu),
+            plan: residency::plan(&self.shards, &compiled, options.ram_budget, sizes),
+            devices: devices::shares(n_layer, compiled.bytes_per_token(), kv_bytes, gpu),
             warnings,
         })
+    }
+
+    /// What the metadata say that the model is. It need not be one that runs.
+    ///
+    /// # Errors
+    /// Metadata that describe no model that is known.
+    pub fn spec(&self) -> Result<ModelSpec> {
+        Ok(ModelSpec::from_gguf(self.gguf(), (*self.header).as_ref())?)
+    }
+
+    /// The steps that would compute the model, as text.
+    ///
+    /// # Errors
+    /// Whatever keeps the model from running.
+    pub fn describe_program(&self) -> Result<String> {
+        let compiled = self.compile()?;
+        Ok(compiled.program.describe(&compiled.spec))
+    }
+
+    fn compile(&self) -> Result<Compiled> {
+        Compiled::new(self.gguf(), (*self.header).as_ref(), self.tensors())
     }
 
     /// Length of all files, in bytes.

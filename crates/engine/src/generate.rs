@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::lookup::Lookup;
 use crate::sampler::Sampler;
 use crate::session::{MAX_GUESSES, Session};
-use crate::timing::Job;
+use crate::timing::Stage;
 
 /// When generation ends by itself.
 #[derive(Clone, Debug)]
@@ -152,7 +152,7 @@ pub(crate) fn generate_making_room(
         let stop = loop {
             let id = session.sample(n_kept, sampler);
             sampler.accept(id);
-            session.lap(Job::Sampling);
+            session.lap(Stage::Sampling);
             if tokenizer.is_eog(id) {
                 break Some(StopReason::EndOfGeneration);
             }

@@ -1,4 +1,4 @@
-//! A loaded model: its files, its configuration, where its tensors lie, and what computes with them.
+//! A loaded model: its files, its program, and what computes with them.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -6,75 +6,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
-use modelembed_kernels::{Isa, Kernels, MatRef};
+use modelembed_kernels::{Kernels, MatRef};
 use modelembed_pool::Pool;
-use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamReader, StreamStats, process};
-use modelembed_terms::CacheType;
+use modelembed_spec::{ModelSpec, Program, RopeSpec, RopeTensors, TensorId};
+use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamStats, process};
 use modelembed_text::Tokenizer;
 
-use crate::config::{Config, RopeConfig};
 use crate::error::{Error, Result};
 use crate::files::{self, ModelFiles, Shard};
-use crate::gpu::{GpuLayers, GpuLimits, GpuModel, GpuPlacement, Here};
+use crate::gpu::{GpuModel, GpuPlacement};
 use crate::locking::{self, Budget, Lock, LockStats};
+use crate::options::{LoadOptions, LoadStats};
 use crate::plan::{Plan, RamBudget, Verdict};
 use crate::prefetch::Prefetch;
 use crate::residency::{self, Residency, Sizes};
-use crate::rope::RopeTable;
-use crate::weights::{Tensor, Weights};
-
-/// How a model is loaded.
-#[derive(Clone, Debug, Default)]
-pub struct LoadOptions {
-    /// Where the model's bytes live.
-    pub mode: LoadMode,
-    /// Worker threads, the calling one included; `None` takes the physical cores that this process may use.
-    pub threads: Option<usize>,
-    /// Instruction set of the kernels; `None` takes the best that the CPU has.
-    pub isa: Option<Isa>,
-    /// Activations stay f32 and weights are dequantised on the fly: exact and slower.
-    pub exact: bool,
-    /// How much memory a mapped model may use; what is more streams from the disk.
-    pub ram_budget: RamBudget,
-    /// Tokens of the context that the plan leaves memory for; `None` takes the length that the model was trained for.
-    pub ctx_tokens: Option<usize>,
-    /// What keys and values of that context are stored in; `None` takes what a session takes that does not say.
-    pub cache_type: Option<CacheType>,
-    /// How much of the weights is locked in memory.
-    pub lock: Lock,
-    /// How many of the last layers a graphics processor computes.
-    pub gpu_layers: GpuLayers,
-    /// Which graphics processor: its index in [`gpu_adapters`](crate::gpu_adapters) or a part of its name; `None` takes the
-    /// best that is no software.
-    pub gpu_device: Option<String>,
-    /// Bounds for it below its own.
-    pub gpu_limits: GpuLimits,
-    /// Who reads what streams.
-    pub stream_reader: StreamReader,
-}
-
-/// What loading did.
-#[derive(Clone, Debug)]
-pub struct LoadStats {
-    /// From the call until the model was ready for a prompt.
-    pub load_time: Duration,
-    /// Whatever a user should know, one sentence each.
-    pub warnings: Vec<String>,
-    /// What was locked in memory, if that was asked for.
-    pub locked: Option<LockStats>,
-}
+use crate::share::CpuShare;
+use crate::state::rope::{Divisors, Rope};
+use crate::tensors::{Compiled, Tensor, Tensors};
 
 /// A model that is ready to run. It never changes, and any number of sessions can share it.
 pub struct Model {
     shards: Arc<[Shard]>,
     header: SharedBytes,
-    config: Config,
-    weights: Weights,
+    compiled: Compiled,
     tokenizer: Tokenizer,
     kernels: &'static Kernels,
     pool: Pool,
-    rope: RopeTable,
-    rope_windowed: Option<RopeTable>,
+    ropes: Vec<Rope>,
     gpu: Option<Arc<GpuModel>>,
     exact: bool,
     stats: LoadStats,
@@ -108,35 +66,28 @@ impl Model {
         }
         let ModelFiles { mut shards, header, packed: _ } = ModelFiles::open_with(path, options.mode, progress)?;
         let gguf = &shards[0].gguf;
-        let config = Config::from_gguf(gguf, (*header).as_ref())?;
-        let weights = Weights::find(files::tensors(&shards), &config)?;
+        let compiled = Compiled::new(gguf, (*header).as_ref(), files::tensors(&shards))?;
         let tokenizer = Tokenizer::from_gguf(gguf, Arc::clone(&header))?;
-        if tokenizer.n_vocab() != weights.token_embd.rows {
-            return Err(Error::Metadata {
-                key: "tokenizer.ggml.tokens".into(),
-                problem: format!(
-                    "has {} tokens, but tensor token_embd.weight has {} rows",
-                    tokenizer.n_vocab(),
-                    weights.token_embd.rows
-                ),
-            });
+        let n_vocab = compiled.program.n_vocab();
+        if tokenizer.n_vocab() != n_vocab {
+            let seen = tokenizer.n_vocab();
+            let problem = format!("has {seen} tokens, but tensor token_embd.weight has {n_vocab} rows");
+            return Err(modelembed_spec::Error::Metadata { key: "tokenizer.ggml.tokens".into(), problem }.into());
         }
-        load_tensors(&mut shards, &weights, progress)?;
+        load_tensors(&mut shards, &compiled, progress)?;
         let mut warnings = tokenizer.warnings().to_vec();
         // Before the plan, which may replace pages of the map: what is copied is what the file holds.
-        let gpu = GpuModel::load(&config, &weights, &shards, options, &mut warnings, progress)?;
+        let gpu = GpuModel::load(&compiled, &shards, options, &mut warnings, progress)?;
         let budget = if options.mode == LoadMode::Map { options.ram_budget } else { RamBudget::Off };
-        let here = gpu.as_deref().map_or(Here::all(&config), GpuModel::left);
-        let sizes = Sizes::of(options, &config, here);
-        let residency = Residency::new(&shards, &weights, &config, budget, sizes, options.stream_reader)?;
+        let share = gpu.as_deref().map_or(CpuShare::all(&compiled.program), GpuModel::cpu_share);
+        let sizes = Sizes::of(options, &compiled, share);
+        let residency = Residency::new(&shards, &compiled, budget, sizes, options.stream_reader)?;
         let mut model = Model {
             residency,
-            rope: RopeTable::new(config.rope.n_rot, config.rope.base, config.rope.scaling, None),
-            rope_windowed: config.window.map(|w| plain_table(&w.rope)),
+            ropes: Vec::new(),
             shards: shards.into(),
             header,
-            config,
-            weights,
+            compiled,
             kernels,
             pool: Pool::new(threads),
             gpu,
@@ -145,11 +96,7 @@ impl Model {
             tokenizer,
             prefetch: None,
         };
-        if let Some(divisors) = model.weights.rope_freqs.map(|t| model.floats(&t)) {
-            check_divisors(&divisors)?;
-            let c = &model.config.rope;
-            model.rope = RopeTable::new(c.n_rot, c.base, c.scaling, Some(&divisors));
-        }
+        model.ropes = model.read_ropes()?;
         // Before pages are read ahead, so that they are locked as they come.
         model.stats.locked = model.lock(options.lock, options.mode)?;
         // Reading ahead what cannot stay would push out what was read before.
@@ -171,7 +118,7 @@ impl Model {
     }
 
     /// Directory of all files.
-    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> + Clone {
+    pub fn directory(&self) -> impl Iterator<Item = &TensorInfo> + Clone {
         files::tensors(&self.shards)
     }
 
@@ -195,22 +142,27 @@ impl Model {
 
     /// Bytes of weights that each generated token reads.
     pub fn bytes_per_token(&self) -> u64 {
-        self.weights.bytes_per_token()
+        self.compiled.bytes_per_token()
     }
 
     /// Bytes of the token embedding, of which each token reads one row.
     pub fn embedding_bytes(&self) -> u64 {
-        self.weights.token_embd.n_bytes
+        self.compiled.embedding().n_bytes
     }
 
     /// Whether the output head is the token embedding.
     pub fn has_tied_head(&self) -> bool {
-        self.weights.has_tied_head()
+        self.compiled.program.has_tied_head()
     }
 
-    /// The hyper-parameters.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// What the metadata say that the model is.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.compiled.spec
+    }
+
+    /// The steps that compute it.
+    pub fn program(&self) -> &Program {
+        &self.compiled.program
     }
 
     /// The tokenizer.
@@ -220,7 +172,7 @@ impl Model {
 
     /// Tokens in the vocabulary: the length of logits.
     pub fn n_vocab(&self) -> usize {
-        self.weights.token_embd.rows
+        self.compiled.program.n_vocab()
     }
 
     /// The table of kernels in use.
@@ -238,12 +190,12 @@ impl Model {
         &self.stats
     }
 
-    /// What a graphics processor computes of it, if anything.
+    /// What a GPU computes of it, if anything.
     pub fn gpu_placement(&self) -> Option<&GpuPlacement> {
         self.gpu.as_deref().map(GpuModel::placement)
     }
 
-    /// Gives the graphics processor up: evaluations of layers on it are errors from now on, as when it is unplugged.
+    /// Gives the GPU up: evaluations of layers on it are errors from now on, as when it is unplugged.
     pub fn give_up_gpu(&self) {
         if let Some(gpu) = &self.gpu {
             gpu.give_up();
@@ -255,8 +207,8 @@ impl Model {
     }
 
     /// What is computed on the CPU.
-    pub(crate) fn here(&self) -> Here {
-        self.gpu.as_deref().map_or(Here::all(&self.config), GpuModel::left)
+    pub(crate) fn cpu_share(&self) -> CpuShare {
+        self.gpu.as_deref().map_or(CpuShare::all(self.program()), GpuModel::cpu_share)
     }
 
     /// How far the pages are that are read ahead of the first token; `None` where nothing is read ahead.
@@ -291,16 +243,13 @@ impl Model {
         self.exact
     }
 
-    pub(crate) fn weights(&self) -> &Weights {
-        &self.weights
+    pub(crate) fn tensors(&self) -> &Tensors {
+        &self.compiled.tensors
     }
 
-    pub(crate) fn rope(&self) -> &RopeTable {
-        &self.rope
-    }
-
-    pub(crate) fn rope_windowed(&self) -> Option<&RopeTable> {
-        self.rope_windowed.as_ref()
+    /// The rotary embeddings, in the order of [`ModelSpec::ropes`].
+    pub(crate) fn ropes(&self) -> &[Rope] {
+        &self.ropes
     }
 
     /// A tensor's bytes where they live.
@@ -309,27 +258,53 @@ impl Model {
         bytes.unwrap_or_else(|| unreachable!("loading checked that every tensor lies in its file"))
     }
 
-    pub(crate) fn matrix(&self, t: &Tensor) -> MatRef<'_> {
+    /// A tensor's bytes where they live, by its id.
+    pub(crate) fn tensor_bytes(&self, id: TensorId) -> &[u8] {
+        self.bytes(self.tensors().get(id))
+    }
+
+    pub(crate) fn matrix(&self, id: TensorId) -> MatRef<'_> {
+        let t = self.tensors().get(id);
         let mat = MatRef::new(t.ty, self.bytes(t), t.rows, t.k);
         mat.unwrap_or_else(|| unreachable!("loading checked every tensor's type and shape"))
     }
 
-    /// The embedding matrix, whose rows are looked up outside of any block.
+    /// The embedding matrix, whose rows are looked up outside of any segment.
     pub(crate) fn embedding(&self) -> MatRef<'_> {
-        let t = &self.weights.token_embd;
+        let t = self.compiled.embedding();
         let bytes = self.residency.embedding(t).unwrap_or_else(|| self.bytes(t));
         MatRef::new(t.ty, bytes, t.rows, t.k).unwrap_or_else(|| unreachable!("loading checked the type and shape"))
     }
 
-    fn floats(&self, t: &Tensor) -> Vec<f32> {
-        self.bytes(t).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    fn read_ropes(&self) -> Result<Vec<Rope>> {
+        let read = |id: &Option<TensorId>| id.map(|id| self.divisors(id)).transpose();
+        let program = self.program();
+        let rope = |(spec, tensors): (&RopeSpec, &RopeTensors)| {
+            let divisors =
+                Divisors { fixed: read(&tensors.fixed)?, long: read(&tensors.long)?, short: read(&tensors.short)? };
+            Ok(Rope::new(spec, &divisors))
+        };
+        self.spec().ropes.iter().zip(program.rope_factors()).map(rope).collect()
+    }
+
+    /// Divisors of angles.
+    fn divisors(&self, id: TensorId) -> Result<Vec<f32>> {
+        let bytes = self.tensor_bytes(id);
+        let divisors: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        match divisors.iter().find(|d| !(d.is_finite() && **d > 0.0)) {
+            None => Ok(divisors),
+            Some(d) => {
+                let (key, problem) = (self.program().tensor(id).name.clone(), format!("holds {d}, wanted numbers above 0"));
+                Err(modelembed_spec::Error::Metadata { key, problem }.into())
+            }
+        }
     }
 
     /// Locks the weights that stay, in the order in which a token needs them.
     fn lock(&self, wish: Lock, mode: LoadMode) -> Result<Option<LockStats>> {
         let asked = match wish {
             Lock::No => return Ok(None),
-            Lock::Bytes(bytes) => Some(Budget { bytes, name: "-mlock".into() }),
+            Lock::Bytes(bytes) => Some(Budget { bytes, name: "the bytes asked for".into() }),
             Lock::Allowed | Lock::Require => None,
         };
         let limit = storage::lockable_bytes().map(|bytes| Budget { bytes, name: "the limit (ulimit -l)".into() });
@@ -338,11 +313,10 @@ impl Model {
         let available = available.map(|n| Budget { bytes: n - n / 10, name: "the memory that is available".into() });
         let part = |t: &Tensor| (t.shard, t.offset..t.offset + t.n_bytes);
         // Layers, then the head: half a layer in memory helps no token.
-        let mut units: Vec<_> = residency::units(&self.weights, self.here()).chunks(2).map(<[_]>::concat).collect();
-        let (embd, head) = (&self.weights.token_embd, &self.weights.output);
+        let mut units: Vec<_> = residency::units(&self.compiled, self.cpu_share()).chunks(2).map(<[_]>::concat).collect();
         // Of a large vocabulary most rows are never looked up, so this comes last.
-        if (embd.shard, embd.offset) != (head.shard, head.offset) {
-            units.push(vec![*embd]);
+        if !self.program().has_tied_head() {
+            units.push(vec![*self.compiled.embedding()]);
         }
         let parts = |unit: &Vec<Tensor>| {
             let parts = unit.iter().map(part).collect();
@@ -365,14 +339,14 @@ impl Model {
 
     /// Asks for the model's pages in the order in which a token needs them, ahead of the first one.
     fn start_prefetch(&mut self) {
-        let (around, w) = (!self.residency.is_streaming(), &self.weights);
-        let is_embedding = |t: &Tensor| (t.shard, t.offset) == (w.token_embd.shard, w.token_embd.offset);
-        let is_head = |t: &Tensor| (t.shard, t.offset) == (w.output.shard, w.output.offset);
+        let around = !self.residency.is_streaming();
+        let (program, gpu) = (self.program(), self.gpu.as_deref());
         // Where memory is short, the embedding's rows come as they are looked up.
-        let wanted = w.in_use_order().filter(|t| around || is_head(t) || !is_embedding(t));
-        // Of what a graphics processor holds nothing is read here; of an embedding that is its head too, rows are looked up.
-        let is_elsewhere = |t: &Tensor| self.gpu.as_ref().is_some_and(|gpu| gpu.holds(t));
-        let wanted = wanted.filter(|t| !is_elsewhere(t));
+        let is_wanted = |id: &TensorId| around || program.has_tied_head() || *id != program.embedding();
+        // Of what a GPU holds nothing is read here; of an embedding that is its head too, rows are looked up.
+        let is_here = |id: &TensorId| gpu.is_none_or(|gpu| !gpu.holds(*id));
+        let wanted = program.in_use_order().into_iter().filter(|id| is_wanted(id) && is_here(id));
+        let wanted = wanted.map(|id| *self.tensors().get(id));
         // What streams comes by itself, and memory has no room for what lies around the rest.
         let ranges = wanted.flat_map(|t| self.residency.staying(vec![(t.shard, t.offset..t.offset + t.n_bytes)]));
         self.prefetch = Some(Prefetch::start(&self.shards, ranges, around));
@@ -382,34 +356,21 @@ impl Model {
 impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Model")
-            .field("arch", &self.config.arch.name)
+            .field("arch", &self.spec().arch.name)
             .field("n_bytes", &self.n_bytes())
             .finish_non_exhaustive()
-    }
-}
-
-fn plain_table(rope: &RopeConfig) -> RopeTable {
-    RopeTable::new(rope.n_rot, rope.base, rope.scaling, None)
-}
-
-fn check_divisors(divisors: &[f32]) -> Result<()> {
-    match divisors.iter().find(|d| !(d.is_finite() && **d > 0.0)) {
-        None => Ok(()),
-        Some(d) => Err(Error::Metadata {
-            key: "rope_freqs.weight".into(),
-            problem: format!("holds {d}, wanted numbers above 0"),
-        }),
     }
 }
 
 /// Reads the tensors, where the load mode reads each on its own: in the order in which they lie in the files.
 fn load_tensors(
     shards: &mut [Shard],
-    weights: &Weights,
+    compiled: &Compiled,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<()> {
+    let tensors = compiled.in_use_order();
     for (index, shard) in shards.iter_mut().enumerate() {
-        let of_shard = weights.in_use_order().filter(|t| t.shard == index);
+        let of_shard = tensors.iter().filter(|t| t.shard == index);
         let mut ranges: Vec<_> = of_shard.map(|t| t.offset..t.offset + t.n_bytes).collect();
         ranges.sort_by_key(|r| r.start);
         shard.storage.load(&ranges, progress)?;

@@ -1,42 +1,31 @@
 //! Carries a [`Plan`] out: takes the streamed part of each unit out of the map, and has it read before it is computed with.
 //!
-//! A unit is what must be in memory together: half a block, and last the output head. Smaller ones leave more memory to what
-//! stays, since windows hold whole units. Experts of a mixture would be more units, acquired as the router chooses them; nothing
-//! below this file knows what a unit is.
+//! A unit is what must be in memory together: a segment of the program, that is half a layer, and last the output head. Smaller ones
+//! leave more memory to what stays, since windows hold whole units. Units come in a circle, one after the other, as the segments of a
+//! dense model do.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
+use modelembed_spec::Program;
 use modelembed_storage::process::MemoryLeft;
 use modelembed_storage::{Storage, Stream, StreamOptions, StreamReader, StreamStats, StreamedRange};
 use modelembed_terms::CacheType;
 
-use crate::config::Config;
+use crate::cpu::scratch;
 use crate::error::{Error, Result};
 use crate::files::Shard;
-use crate::gpu::Here;
-use crate::kv;
-use crate::model::LoadOptions;
+use crate::options::LoadOptions;
 use crate::plan::{Plan, PlanInput, RamBudget, Verdict};
-use crate::scratch;
-use crate::weights::{Tensor, Weights};
+use crate::share::CpuShare;
+use crate::state::kv;
+use crate::tensors::{Compiled, Tensor};
 
 /// Units in memory at once: one that is computed with, one that is complete when that is done, one that is being read.
 const N_WINDOWS: usize = 3;
 
 /// Padding up to the usual alignments; smaller than any tensor that could lie there unseen.
 const GAP_BYTES: u64 = 64;
-
-/// What must be in memory together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unit {
-    /// The first half of a block.
-    Attention(usize),
-    /// The second half of a block.
-    FeedForward(usize),
-    /// The output head, and the norm before it.
-    Head,
-}
 
 /// What of a model stays in memory, and the stream of what does not.
 pub(crate) struct Residency {
@@ -63,16 +52,15 @@ impl Residency {
     /// An explicit budget that is too small for the model.
     pub(crate) fn new(
         shards: &[Shard],
-        weights: &Weights,
-        config: &Config,
+        compiled: &Compiled,
         budget: RamBudget,
         sizes: Sizes,
         reader: StreamReader,
     ) -> Result<Residency> {
-        let (input, runs) = plan_input(shards, weights, config, budget, sizes);
+        let (input, runs) = plan_input(shards, compiled, budget, sizes);
         let mut residency = Residency { plan: Plan::new(&input), stream: None, streamed: Vec::new(), note: None };
         match (residency.plan.verdict, budget) {
-            (Verdict::Streams, _) => residency.start(shards, weights, runs, reader)?,
+            (Verdict::Streams, _) => residency.start(shards, compiled, runs, reader)?,
             (Verdict::Impossible, RamBudget::Bytes(_)) => {
                 return Err(Error::InvalidOption(format!("the budget of memory is too small: {}", residency.plan)));
             }
@@ -84,13 +72,13 @@ impl Residency {
     fn start(
         &mut self,
         shards: &[Shard],
-        weights: &Weights,
+        compiled: &Compiled,
         runs: Vec<Vec<StreamedRange>>,
         reader: StreamReader,
     ) -> Result<()> {
         let storages: Vec<&Storage> = shards.iter().map(|s| &s.storage).collect();
         let shares: Vec<_> = runs.into_iter().zip(&self.plan.streamed_bytes).map(|(r, n)| share(r, *n)).collect();
-        let Some(embedding) = storages[weights.token_embd.shard].random_view() else {
+        let Some(embedding) = storages[compiled.embedding().shard].random_view() else {
             self.note = Some("not streaming: the file could not be mapped twice; the system pages instead".into());
             return Ok(());
         };
@@ -131,18 +119,12 @@ impl Residency {
         self.stream.as_ref().map(|s| s.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
-    /// Waits until a unit's tensors are in memory. They are until the next call.
+    /// Waits until the tensors of a unit, by its number in the order of use, are in memory. They are until the next call.
     ///
     /// # Errors
     /// A failed read, or cancellation.
-    pub(crate) fn enter(&self, unit: Unit, is_cancelled: &dyn Fn() -> bool) -> Result<()> {
+    pub(crate) fn enter(&self, unit: usize, is_cancelled: &dyn Fn() -> bool) -> Result<()> {
         let Some(s) = &self.stream else { return Ok(()) };
-        // As `units` counts.
-        let unit = match unit {
-            Unit::Attention(il) => 2 * il,
-            Unit::FeedForward(il) => 2 * il + 1,
-            Unit::Head => self.plan.streamed_bytes.len() - 1,
-        };
         s.stream.acquire(unit, is_cancelled).map_err(|e| match e {
             modelembed_storage::StorageError::Cancelled => Error::Cancelled,
             other => other.into(),
@@ -171,41 +153,41 @@ pub(crate) struct Sizes {
     ctx_tokens: usize,
     exact: bool,
     cache_type: CacheType,
-    pub(crate) here: Here,
+    pub(crate) share: CpuShare,
 }
 
 impl Sizes {
-    pub(crate) fn of(options: &LoadOptions, config: &Config, here: Here) -> Sizes {
+    pub(crate) fn of(options: &LoadOptions, compiled: &Compiled, share: CpuShare) -> Sizes {
+        let usual = || kv::usual_type(compiled.program.caches(), options.exact);
         Sizes {
-            ctx_tokens: options.ctx_tokens.unwrap_or(config.n_ctx_train),
+            ctx_tokens: options.ctx_tokens.unwrap_or(compiled.spec.ctx_train),
             exact: options.exact,
-            cache_type: options.cache_type.unwrap_or(kv::usual_type(config, options.exact)),
-            here,
+            cache_type: options.cache_type.unwrap_or_else(usual),
+            share,
         }
     }
 
     /// Keys and values of a full context.
-    pub(crate) fn kv_bytes(&self, config: &Config) -> u64 {
-        kv::bytes(config, self.here.n_layers, self.ctx_tokens, self.cache_type)
+    pub(crate) fn kv_bytes(&self, program: &Program) -> u64 {
+        kv::bytes(&program.caches()[..self.share.n_caches(program)], self.ctx_tokens, self.cache_type)
     }
 }
 
 /// What a plan for a model depends on here and now, and the parts of each unit that can stream.
 fn plan_input(
     shards: &[Shard],
-    weights: &Weights,
-    config: &Config,
+    compiled: &Compiled,
     budget: RamBudget,
     sizes: Sizes,
 ) -> (PlanInput, Vec<Vec<StreamedRange>>) {
-    let units = units(weights, sizes.here);
+    let units = units(compiled, sizes.share);
     let runs: Vec<Vec<StreamedRange>> = units.iter().map(|unit| runs(shards, unit)).collect();
     let total = |tensors: &[Tensor]| tensors.iter().map(|t| t.n_bytes).sum::<u64>();
     let input = PlanInput {
         unit_bytes: units.iter().map(|unit| total(unit)).collect(),
         streamable_bytes: runs.iter().map(|runs| runs.iter().map(|r| r.bytes.end - r.bytes.start).sum()).collect(),
-        kv_bytes: sizes.kv_bytes(config),
-        scratch_bytes: scratch::bytes(config, weights.output.rows, sizes.ctx_tokens, sizes.exact),
+        kv_bytes: sizes.kv_bytes(&compiled.program),
+        scratch_bytes: scratch::bytes(&compiled.program, sizes.ctx_tokens, sizes.exact),
         budget,
         left: match budget {
             RamBudget::Auto => modelembed_storage::process::memory_left(),
@@ -218,27 +200,15 @@ fn plan_input(
 }
 
 /// The plan that loading would make, without carrying it out.
-pub(crate) fn plan(shards: &[Shard], weights: &Weights, config: &Config, budget: RamBudget, sizes: Sizes) -> Plan {
-    Plan::new(&plan_input(shards, weights, config, budget, sizes).0)
+pub(crate) fn plan(shards: &[Shard], compiled: &Compiled, budget: RamBudget, sizes: Sizes) -> Plan {
+    Plan::new(&plan_input(shards, compiled, budget, sizes).0)
 }
 
-/// The tensors of both halves of each block that is computed here, then those of the head, if that is. The norm after a block's
-/// feed-forward network is the next unit's: that is where its output joins the residual stream.
-pub(crate) fn units(weights: &Weights, here: Here) -> Vec<Vec<Tensor>> {
-    let mut late = None;
-    let mut units: Vec<Vec<Tensor>> = Vec::with_capacity(2 * here.n_layers + 1);
-    for layer in &weights.layers[..here.n_layers] {
-        let norm = layer.post_ffn_norm.map(|t| (t.shard, t.offset));
-        units.push(late.into_iter().chain(layer.attention()).collect());
-        units.push(layer.feed_forward().filter(|t| Some((t.shard, t.offset)) != norm).collect());
-        late = layer.post_ffn_norm;
-    }
-    if here.has_head {
-        let late = weights.layers.last().and_then(|l| l.post_ffn_norm);
-        let head = [late, Some(weights.output_norm), Some(weights.output), weights.output_bias];
-        units.push(head.into_iter().flatten().collect());
-    }
-    units
+/// The tensors of each segment that is computed here. A norm behind a half of a layer is the next one's: that is where its output
+/// joins the residual stream.
+pub(crate) fn units(compiled: &Compiled, share: CpuShare) -> Vec<Vec<Tensor>> {
+    let segments = share.segments(&compiled.program);
+    segments.map(|segment| compiled.tensors.of(segment.tensors())).collect()
 }
 
 /// The parts of a unit that can stream: whole pages that hold nothing but its tensors, longest parts first.

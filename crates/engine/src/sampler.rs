@@ -12,7 +12,7 @@ use rand_chacha::{
 };
 
 use crate::TokenId;
-use crate::peaks::{Peaks, STRETCH};
+use crate::cpu::peaks::{Peaks, STRETCH};
 
 /// How the next token is chosen. The defaults are llama.cpp's, but for the seed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -475,7 +475,7 @@ mod tests {
     use modelembed_testkit::Rng;
 
     use super::*;
-    use crate::peaks::greatest;
+    use crate::cpu::peaks::greatest;
 
     #[test]
     fn exp_is_close() {

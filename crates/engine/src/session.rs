@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use modelembed_terms::CacheType;
+use modelembed_spec::Register;
 use modelembed_text::TokenId;
 
 use crate::error::{Error, Result};
-use crate::forward::{Pass, Wanted};
+use crate::cpu::scratch::{LOGIT_COLS, Scratch};
+use crate::cpu::{Pass, Wanted};
 use crate::gpu::{Best, GpuSession};
-use crate::kv::{self, KvCache};
 use crate::model::Model;
 use crate::sampler::Sampler;
-use crate::scratch::{LOGIT_COLS, Scratch};
-use crate::timing::{Clock, Job, Phase, Timing};
+use crate::state::kv::{self, KvCache};
+use crate::state::rope::Turn;
+use crate::timing::{Clock, Stage, Phase, Timing};
 
 /// Guesses that one evaluation checks at most: with the token before them as many columns as logits are computed for at once.
 pub(crate) const MAX_GUESSES: usize = LOGIT_COLS - 1;
@@ -56,17 +58,19 @@ impl Session {
     /// # Errors
     /// A context of 0 tokens or of more than memory can be addressed for, or the operating system's refusal.
     pub fn new(model: &Arc<Model>, options: SessionOptions) -> Result<Session> {
-        let capacity = options.ctx_tokens.unwrap_or(model.config().n_ctx_train);
+        let capacity = options.ctx_tokens.unwrap_or(model.spec().ctx_train);
         if capacity == 0 {
             return Err(Error::InvalidOption("a context of 0 tokens holds nothing; wanted at least 1".into()));
         }
-        let cache_type = options.cache_type.unwrap_or(kv::usual_type(model.config(), model.is_exact()));
+        let cache_type = options.cache_type.unwrap_or_else(|| kv::usual_type(model.program().caches(), model.is_exact()));
         if options.timing {
             model.pool().measure_waiting(true);
         }
         // A layer's keys and values live where the layer lives.
-        let kv = KvCache::new(model.config(), model.here().n_layers, capacity, cache_type)?;
-        let scratch = Scratch::new(model.config(), model.n_vocab(), capacity, model.pool())?;
+        let shapes = &model.program().caches()[..model.cpu_share().n_caches(model.program())];
+        let kv = KvCache::new(shapes, capacity, cache_type)?;
+        let rotated: Vec<usize> = model.spec().ropes.iter().map(|rope| rope.n_rot).collect();
+        let scratch = Scratch::new(model.program(), &rotated, capacity, model.pool())?;
         let gpu =
             model.gpu().map(|gpu| GpuSession::new(gpu, model, capacity, scratch.max_cols, cache_type)).transpose()?;
         if let Some(gpu) = gpu.as_ref().filter(|_| options.timing) {
@@ -120,10 +124,10 @@ impl Session {
         self.clock.timing()
     }
 
-    /// The time since the last job was this one's.
-    pub(crate) fn lap(&mut self, job: Job) {
+    /// Charges the time since the last lap to `stage`.
+    pub(crate) fn lap(&mut self, stage: Stage) {
         let pool = self.model.pool();
-        self.clock.lap(job, || pool.waited());
+        self.clock.lap(stage, || pool.waited());
     }
 
     /// What the caller does until the next evaluation is no part of it.
@@ -142,7 +146,7 @@ impl Session {
         let phase = if tokens.len() > 1 { Phase::Prompt } else { Phase::Decode };
         self.append(tokens, phase, |pass, is_last| if is_last { pass.logits(pass.n - 1..pass.n) } else { Ok(()) })?;
         let n_vocab = self.model.n_vocab();
-        Ok(&mut self.scratch.logits[..n_vocab])
+        Ok(&mut self.scratch.register(Register::Logits)[..n_vocab])
     }
 
     /// Appends a prompt, to [`sample`](Self::sample) what follows it as column 0.
@@ -208,7 +212,7 @@ impl Session {
             for first in (0..n).step_by(LOGIT_COLS) {
                 let cols = first..n.min(first + LOGIT_COLS);
                 pass.logits(cols.clone())?;
-                for logits in pass.s.logits.chunks_exact(n_vocab).take(cols.len()) {
+                for logits in pass.s.register(Register::Logits).chunks_exact(n_vocab).take(cols.len()) {
                     each(index, logits);
                     index += 1;
                 }
@@ -232,7 +236,7 @@ impl Session {
         let end = pos + tokens.len();
         for chunk in tokens.chunks(scratch.max_cols) {
             let mut pass = Pass { model, kv, s: scratch, gpu: gpu.as_mut(), clock, pos, n: chunk.len() };
-            pass.blocks(chunk, &is_cancelled)?;
+            pass.layers(chunk, &is_cancelled)?;
             pos += chunk.len();
             after_chunk(&mut pass, pos == end)?;
         }
@@ -264,21 +268,18 @@ impl Session {
     pub fn remove(&mut self, range: std::ops::Range<usize>) {
         assert!(range.start <= range.end && range.end <= self.len(), "tokens {range:?} of {}", self.len());
         let delta = -(range.len() as i64);
-        let config = self.model.config();
-        let pairs = config.rope.n_rot / 2;
-        let angles = |table: &crate::rope::RopeTable| {
-            let (mut cos, mut sin) = (vec![0.0; pairs], vec![0.0; pairs]);
-            table.fill_shift(delta, &mut cos, &mut sin);
-            (cos, sin)
-        };
+        let capacity = self.kv.capacity();
+        let turns: Vec<Turn> = self.model.ropes().iter().map(|rope| Turn::new(rope.table(capacity), delta)).collect();
         if let Some(gpu) = &mut self.gpu {
-            gpu.shift(&self.model, range.end..self.tokens.len(), range.start, &angles);
+            gpu.shift(&self.model, range.end..self.tokens.len(), range.start, &turns);
         }
-        let (global, windowed) = (angles(self.model.rope()), self.model.rope_windowed().map(angles));
-        let (kernels, style) = (self.model.kernels(), config.arch.rope_style);
-        self.kv.shift(range.end..self.tokens.len(), range.start, kernels, |il, key| {
-            let (cos, sin) = windowed.as_ref().filter(|_| config.is_windowed(il)).unwrap_or(&global);
-            kernels.rope(key, cos, sin, style);
+        let (kernels, ropes, caches) =
+            (self.model.kernels(), &self.model.spec().ropes, self.model.program().caches());
+        self.kv.shift(range.end..self.tokens.len(), range.start, kernels, |layer, key| {
+            if let Some(id) = caches[layer].rope {
+                let (turn, style) = (&turns[usize::from(id.0)], ropes[usize::from(id.0)].style);
+                kernels.rope(key, &turn.cos, &turn.sin, style);
+            }
         });
         self.tokens.drain(range);
     }

@@ -1,10 +1,10 @@
-//! Where the tensors of a program lie in a model's files.
+//! A model's program, and where its tensors lie in the files.
 
 use std::collections::HashMap;
 
-use modelembed_gguf::{TensorInfo, TensorType};
+use modelembed_gguf::{Gguf, TensorInfo, TensorType};
 use modelembed_kernels::Kernels;
-use modelembed_spec::{Directory, ModelSpec, Program, TensorId, Want};
+use modelembed_spec::{Directory, ModelSpec, Program, TensorId, Visible, Want};
 
 use crate::error::{Error, Result};
 
@@ -28,23 +28,54 @@ pub(crate) struct Tensor {
 /// The tensors of a program, by their ids.
 pub(crate) struct Tensors(Vec<Tensor>);
 
-impl Tensors {
-    /// Compiles a model over the tensors of a directory, and finds where each of them lies.
+/// A model as data, its steps, and where their tensors are.
+pub(crate) struct Compiled {
+    pub(crate) spec: ModelSpec,
+    pub(crate) program: Program,
+    pub(crate) tensors: Tensors,
+}
+
+impl Compiled {
+    /// Reads a model's metadata and compiles it over the tensors of a directory.
     ///
     /// # Errors
-    /// A missing tensor, a wrong shape, a type that cannot be computed with, or a tensor left over.
-    pub(crate) fn compile<'a>(
-        spec: &ModelSpec,
+    /// Metadata that describe no model that is known, a missing tensor, a wrong shape, a type that cannot be computed with, or a
+    /// tensor left over.
+    pub(crate) fn new<'a>(
+        gguf: &Gguf,
+        header: &[u8],
         directory: impl Iterator<Item = &'a TensorInfo> + Clone,
-    ) -> Result<(Program, Tensors)> {
+    ) -> Result<Compiled> {
+        let spec = ModelSpec::from_gguf(gguf, header)?;
         let by_name: HashMap<&str, &TensorInfo> = directory.clone().map(|t| (t.name.as_str(), t)).collect();
-        let program = Program::new(spec, Directory::Of(&by_name))?;
+        let program = Program::new(&spec, Directory::Of(&by_name))?;
+        check_steps(&spec, &program)?;
         let tensors = program.tensors().iter().map(|want| locate(want, by_name[want.name.as_str()]));
         let tensors = Tensors(tensors.collect::<Result<Vec<_>>>()?);
         program.check_leftovers(directory)?;
-        Ok((program, tensors))
+        Ok(Compiled { spec, program, tensors })
     }
 
+    /// Every tensor in the order in which a token needs them.
+    pub(crate) fn in_use_order(&self) -> Vec<Tensor> {
+        self.tensors.of(self.program.in_use_order())
+    }
+
+    /// The table that tokens are looked up in.
+    pub(crate) fn embedding(&self) -> &Tensor {
+        self.tensors.get(self.program.embedding())
+    }
+
+    /// Bytes that one token reads: every matrix once, and of the embedding one row.
+    pub(crate) fn bytes_per_token(&self) -> u64 {
+        let table = self.embedding();
+        let row = table.n_bytes / table.rows.max(1) as u64;
+        let all: u64 = self.in_use_order().iter().map(|t| t.n_bytes).sum();
+        if self.program.has_tied_head() { all + row } else { all - table.n_bytes + row }
+    }
+}
+
+impl Tensors {
     /// A tensor's place.
     pub(crate) fn get(&self, id: TensorId) -> &Tensor {
         &self.0[id.index()]
@@ -54,19 +85,20 @@ impl Tensors {
     pub(crate) fn of(&self, ids: impl IntoIterator<Item = TensorId>) -> Vec<Tensor> {
         ids.into_iter().map(|id| *self.get(id)).collect()
     }
+}
 
-    /// Every tensor in the order in which a token needs them.
-    pub(crate) fn in_use_order(&self, program: &Program) -> Vec<Tensor> {
-        self.of(program.in_use_order())
+/// Refuses steps that no executor has.
+fn check_steps(spec: &ModelSpec, program: &Program) -> Result<()> {
+    let not_run = |part| Err(modelembed_spec::Error::NotRun { arch: spec.arch.name, part }.into());
+    for cache in program.caches() {
+        if matches!(cache.visible, Visible::All | Visible::Around(_)) {
+            return not_run("attention to later positions");
+        }
+        if cache.key_dim != cache.value_dim {
+            return not_run("values of another length than keys");
+        }
     }
-
-    /// Bytes that one token reads: every matrix once, and of the embedding one row.
-    pub(crate) fn bytes_per_token(&self, program: &Program) -> u64 {
-        let table = self.get(program.embedding());
-        let row = table.n_bytes / table.rows.max(1) as u64;
-        let all: u64 = self.in_use_order(program).iter().map(|t| t.n_bytes).sum();
-        if program.has_tied_head() { all + row } else { all - table.n_bytes + row }
-    }
+    Ok(())
 }
 
 /// A wanted tensor's place, if it has a type that can be computed with.

@@ -1,12 +1,12 @@
-//! Where the time of a pass goes: one clock on the calling thread, read at the end of each job of the forward program.
+//! Where the time of a pass goes: one clock on the calling thread, read at the end of each stage.
 //!
-//! A clock that is off is never read: what it costs is a branch a job.
+//! A clock that is off is never read: what it costs is a branch a stage.
 
 use std::time::{Duration, Instant};
 
 /// A step of a token's way from its id to its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Job {
+pub enum Stage {
     /// Looking up embeddings, and the angles of the positions.
     Embed,
     /// Joining the residual stream, norm, and turning the result into 8-bit blocks.
@@ -23,7 +23,7 @@ pub enum Job {
     GateUp,
     /// Turning the hidden state into 8-bit blocks, and the down projection.
     Down,
-    /// Layers on a graphics processor, the way there and back included.
+    /// Layers on a GPU, the way there and back included.
     Gpu,
     /// The last norm and the output head.
     Head,
@@ -33,38 +33,38 @@ pub enum Job {
     Text,
 }
 
-impl Job {
-    /// All jobs in the order of the program.
-    pub const ALL: [Job; 12] = [
-        Job::Embed,
-        Job::Norm,
-        Job::Qkv,
-        Job::RopeStore,
-        Job::Attention,
-        Job::AttentionOutput,
-        Job::GateUp,
-        Job::Down,
-        Job::Gpu,
-        Job::Head,
-        Job::Sampling,
-        Job::Text,
+impl Stage {
+    /// All stages in the order of a token.
+    pub const ALL: [Stage; 12] = [
+        Stage::Embed,
+        Stage::Norm,
+        Stage::Qkv,
+        Stage::RopeStore,
+        Stage::Attention,
+        Stage::AttentionOutput,
+        Stage::GateUp,
+        Stage::Down,
+        Stage::Gpu,
+        Stage::Head,
+        Stage::Sampling,
+        Stage::Text,
     ];
 
-    /// The job's name in a table.
+    /// The stage's name in a table.
     pub fn name(self) -> &'static str {
         match self {
-            Job::Embed => "embed",
-            Job::Norm => "norm, quantise",
-            Job::Qkv => "qkv",
-            Job::RopeStore => "rope, store",
-            Job::Attention => "attention",
-            Job::AttentionOutput => "output projection",
-            Job::GateUp => "gate, up",
-            Job::Down => "down",
-            Job::Gpu => "gpu layers",
-            Job::Head => "head",
-            Job::Sampling => "sampling",
-            Job::Text => "text",
+            Stage::Embed => "embed",
+            Stage::Norm => "norm, quantise",
+            Stage::Qkv => "qkv",
+            Stage::RopeStore => "rope, store",
+            Stage::Attention => "attention",
+            Stage::AttentionOutput => "output projection",
+            Stage::GateUp => "gate, up",
+            Stage::Down => "down",
+            Stage::Gpu => "gpu layers",
+            Stage::Head => "head",
+            Stage::Sampling => "sampling",
+            Stage::Text => "text",
         }
     }
 }
@@ -75,42 +75,42 @@ pub enum Phase {
     /// Several tokens at once.
     #[default]
     Prompt,
-    /// One token after the other, or a few that were guessed.
+    /// One token after the other, or a few that are drafts.
     Decode,
 }
 
-/// Time of one job.
+/// Time of one stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JobTime {
+pub struct StageTime {
     /// On the clock of the calling thread.
     pub elapsed: Duration,
     /// How much of that the calling thread waited for other workers to end theirs.
     pub waited: Duration,
-    /// How long a graphics processor computed for it, by its own clock; 0 where it has none.
+    /// How long a GPU computed for it, by its own clock; 0 where it has none.
     pub on_gpu: Duration,
 }
 
-/// Times of all jobs in one phase.
+/// Times of all stages in one phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PhaseTiming {
     /// Tokens that went through the layers.
     pub tokens: usize,
-    /// In the order of [`Job::ALL`].
-    pub jobs: [JobTime; Job::ALL.len()],
+    /// In the order of [`Stage::ALL`].
+    pub stages: [StageTime; Stage::ALL.len()],
 }
 
 impl PhaseTiming {
-    /// The time of one job.
-    pub fn of(&self, job: Job) -> JobTime {
-        self.jobs[job as usize]
+    /// The time of one stage.
+    pub fn of(&self, stage: Stage) -> StageTime {
+        self.stages[stage as usize]
     }
 
-    /// The time of all jobs together.
-    pub fn total(&self) -> JobTime {
-        self.jobs.iter().fold(JobTime::default(), |sum, job| JobTime {
-            elapsed: sum.elapsed + job.elapsed,
-            waited: sum.waited + job.waited,
-            on_gpu: sum.on_gpu + job.on_gpu,
+    /// The time of all stages together.
+    pub fn total(&self) -> StageTime {
+        self.stages.iter().fold(StageTime::default(), |sum, stage| StageTime {
+            elapsed: sum.elapsed + stage.elapsed,
+            waited: sum.waited + stage.waited,
+            on_gpu: sum.on_gpu + stage.on_gpu,
         })
     }
 }
@@ -120,7 +120,7 @@ impl PhaseTiming {
 pub struct Timing {
     /// Evaluations of several tokens.
     pub prompt: PhaseTiming,
-    /// Evaluations of one token, or of one and some that were guessed.
+    /// Evaluations of one token, or of one and some that are drafts.
     pub decode: PhaseTiming,
 }
 
@@ -129,7 +129,7 @@ pub struct Timing {
 pub(crate) struct Clock {
     timing: Option<Box<Timing>>,
     phase: Phase,
-    /// When the last job ended, and what the pool had waited until then; `None` while nothing is timed.
+    /// When the last stage ended, and what the pool had waited until then; `None` while nothing is timed.
     last: Option<(Instant, Duration)>,
     /// What a graphics processor had computed until then.
     busy: Duration,
@@ -141,7 +141,7 @@ impl Clock {
         Clock { timing: is_on.then(Box::default), ..Clock::default() }
     }
 
-    /// The time until the next start belongs to no job.
+    /// The time until the next start belongs to no stage.
     pub(crate) fn pause(&mut self) {
         self.last = None;
     }
@@ -151,13 +151,13 @@ impl Clock {
         self.timing.as_deref()
     }
 
-    /// An evaluation of `tokens` tokens begins. What was not timed since the last job, in decoding, was the caller's.
+    /// An evaluation of `tokens` tokens begins. What was not timed since the last stage, in decoding, was the caller's.
     pub(crate) fn start(&mut self, phase: Phase, tokens: usize, waited: impl FnOnce() -> Duration) {
         if self.timing.is_none() {
             return;
         }
         if self.last.is_some() && (self.phase, phase) == (Phase::Decode, Phase::Decode) {
-            self.lap(Job::Text, waited);
+            self.lap(Stage::Text, waited);
         } else {
             self.last = Some((Instant::now(), waited()));
         }
@@ -167,23 +167,23 @@ impl Clock {
         }
     }
 
-    /// A job has ended: the time since the last one was its.
-    pub(crate) fn lap(&mut self, job: Job, waited: impl FnOnce() -> Duration) {
+    /// A stage has ended: the time since the last one was its.
+    pub(crate) fn lap(&mut self, stage: Stage, waited: impl FnOnce() -> Duration) {
         let (Some(timing), Some((then, waited_then))) = (&mut self.timing, self.last) else { return };
         let (now, waited) = (Instant::now(), waited());
-        let sum = &mut timing.phase_mut(self.phase).jobs[job as usize];
+        let sum = &mut timing.phase_mut(self.phase).stages[stage as usize];
         sum.elapsed += now - then;
         sum.waited += waited - waited_then;
         self.last = Some((now, waited));
     }
 
-    /// The same for a job of a graphics processor, which has computed for `busy` in all.
-    pub(crate) fn lap_on_gpu(&mut self, job: Job, waited: impl FnOnce() -> Duration, busy: Duration) {
+    /// The same for a stage on the GPU, which has computed for `busy` in all.
+    pub(crate) fn lap_on_gpu(&mut self, stage: Stage, waited: impl FnOnce() -> Duration, busy: Duration) {
         let since = busy.saturating_sub(self.busy);
         self.busy = busy;
-        self.lap(job, waited);
+        self.lap(stage, waited);
         if let Some(timing) = &mut self.timing {
-            timing.phase_mut(self.phase).jobs[job as usize].on_gpu += since;
+            timing.phase_mut(self.phase).stages[stage as usize].on_gpu += since;
         }
     }
 
@@ -198,6 +198,22 @@ impl Timing {
         match phase {
             Phase::Prompt => &mut self.prompt,
             Phase::Decode => &mut self.decode,
+        }
+    }
+}
+
+impl From<modelembed_spec::Stage> for Stage {
+    fn from(stage: modelembed_spec::Stage) -> Stage {
+        match stage {
+            modelembed_spec::Stage::Embed => Stage::Embed,
+            modelembed_spec::Stage::Norm => Stage::Norm,
+            modelembed_spec::Stage::Qkv => Stage::Qkv,
+            modelembed_spec::Stage::RopeStore => Stage::RopeStore,
+            modelembed_spec::Stage::Attention => Stage::Attention,
+            modelembed_spec::Stage::AttentionOutput => Stage::AttentionOutput,
+            modelembed_spec::Stage::GateUp => Stage::GateUp,
+            modelembed_spec::Stage::Down => Stage::Down,
+            modelembed_spec::Stage::Head => Stage::Head,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Layers on a graphics processor: how many, what was placed where, and (with the feature `gpu`) their weights and forward pass.
+//! Layers on a GPU: how many, what was placed where, and (with the feature `gpu`) their weights and forward pass.
 
 #[cfg(feature = "gpu")]
 mod forward;
@@ -24,19 +24,16 @@ use std::fmt;
 
 use modelembed_text::TokenId;
 
-use crate::config::Config;
+use crate::share::CpuShare;
 
-/// Cosines and sines of a turn, one for each pair, by a table of RoPE.
-pub(crate) type AnglesOf<'a> = dyn Fn(&crate::rope::RopeTable) -> (Vec<f32>, Vec<f32>) + 'a;
-
-/// How many of a model's layers a graphics processor computes: the last ones.
+/// How many of a model's layers a GPU computes: the last ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GpuLayers {
     /// This many; more than the model has takes the output head too.
     Count(usize),
     /// Every layer and the output head.
     All,
-    /// As many as the memory of the graphics processor takes, none where there is no usable one.
+    /// As many as the memory of the GPU takes, none where there is no usable one.
     Auto,
 }
 
@@ -46,7 +43,7 @@ impl Default for GpuLayers {
     }
 }
 
-/// Bounds for a graphics processor below its own: room for others, and for tests what weak ones impose. `None` leaves it to the
+/// Limits below those that the GPU reports: room for others, and for tests what weak GPUs impose. `None` leaves it to the
 /// device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GpuLimits {
@@ -74,20 +71,6 @@ pub struct GpuLimits {
     pub matrix: Option<bool>,
 }
 
-/// What of a model the CPU computes: the first layers, and the output head unless that is elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Here {
-    pub(crate) n_layers: usize,
-    pub(crate) has_head: bool,
-}
-
-impl Here {
-    /// Everything.
-    pub(crate) fn all(config: &Config) -> Here {
-        Here { n_layers: config.n_layer, has_head: true }
-    }
-}
-
 /// The logits of some tokens: the most likely ones, and those that were asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Best {
@@ -96,7 +79,7 @@ pub(crate) struct Best {
     pub(crate) logits: Vec<f32>,
 }
 
-/// A graphics processor of this machine, or software that acts like one.
+/// A GPU of this machine, or software that acts like one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuAdapter {
     /// Place in the list of [`gpu_adapters`], by which it can be chosen.
@@ -115,7 +98,7 @@ impl fmt::Display for GpuAdapter {
     }
 }
 
-/// Which graphics processor computes what.
+/// Which GPU computes what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuPlacement {
     /// The driver's name for the device.
@@ -133,9 +116,9 @@ pub struct GpuPlacement {
 }
 
 impl GpuPlacement {
-    /// What is left to the CPU.
-    pub(crate) fn left(&self, config: &Config) -> Here {
-        Here { n_layers: config.n_layer - self.n_layers, has_head: !self.has_head }
+    /// What is left to the CPU of a model of `n_layer` layers.
+    pub(crate) fn cpu_share(&self, n_layer: usize) -> CpuShare {
+        CpuShare { n_layers: n_layer - self.n_layers, has_head: !self.has_head }
     }
 }
 

@@ -1,20 +1,23 @@
-//! What stands in for a graphics processor in a build without one: types that have no values.
+//! What stands in for a GPU in a build without one: types that have no values.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
+use modelembed_spec::TensorId;
 use modelembed_storage::Progress;
 use modelembed_terms::CacheType;
 use modelembed_text::TokenId;
 
-use super::{AnglesOf, Best, GpuAdapter, GpuLayers, GpuPlacement, Here};
-use crate::config::Config;
+use super::{Best, GpuAdapter, GpuLayers, GpuPlacement};
+use crate::cpu::scratch::Scratch;
 use crate::error::{Error, Result};
 use crate::files::Shard;
-use crate::model::{LoadOptions, Model};
-use crate::scratch::Scratch;
-use crate::weights::{Tensor, Weights};
+use crate::model::Model;
+use crate::options::LoadOptions;
+use crate::share::CpuShare;
+use crate::state::rope::Turn;
+use crate::tensors::Compiled;
 
 /// The adapters that this machine has: none in a build without GPU support.
 pub fn gpu_adapters() -> Vec<GpuAdapter> {
@@ -25,8 +28,7 @@ pub(crate) enum GpuModel {}
 
 impl GpuModel {
     pub(crate) fn load(
-        _: &Config,
-        _: &Weights,
+        _: &Compiled,
         _: &[Shard],
         options: &LoadOptions,
         _: &mut Vec<String>,
@@ -36,8 +38,7 @@ impl GpuModel {
     }
 
     pub(crate) fn plan(
-        _: &Config,
-        _: &Weights,
+        _: &Compiled,
         options: &LoadOptions,
         _: &mut Vec<String>,
     ) -> Result<Option<GpuPlacement>> {
@@ -52,11 +53,11 @@ impl GpuModel {
         match *self {}
     }
 
-    pub(crate) fn left(&self) -> Here {
+    pub(crate) fn cpu_share(&self) -> CpuShare {
         match *self {}
     }
 
-    pub(crate) fn holds(&self, _: &Tensor) -> bool {
+    pub(crate) fn holds(&self, _: TensorId) -> bool {
         match *self {}
     }
 }
@@ -75,10 +76,6 @@ impl GpuSession {
         match **gpu {}
     }
 
-    pub(crate) fn first_layer(&self) -> usize {
-        match *self {}
-    }
-
     pub(crate) fn has_head(&self) -> bool {
         match *self {}
     }
@@ -95,7 +92,7 @@ impl GpuSession {
         match *self {}
     }
 
-    pub(crate) fn blocks(
+    pub(crate) fn layers(
         &mut self,
         _: &Model,
         _: &mut Scratch,
@@ -114,7 +111,7 @@ impl GpuSession {
         match *self {}
     }
 
-    pub(crate) fn shift(&mut self, _: &Model, _: Range<usize>, _: usize, _: &AnglesOf<'_>) {
+    pub(crate) fn shift(&mut self, _: &Model, _: Range<usize>, _: usize, _: &[Turn]) {
         match *self {}
     }
 }

@@ -159,6 +159,18 @@ impl KvCache {
         self.capacity
     }
 
+    /// Bytes that one token takes.
+    pub(crate) fn bytes_per_token(&self) -> u64 {
+        let (item, scale) = match &self.data {
+            Data::I16 { .. } => (size_of::<i16>(), size_of::<f32>()),
+            Data::F16 { .. } => (size_of::<u16>(), 0),
+            Data::Q8 { .. } => (size_of::<u8>(), 0),
+            Data::F32 { .. } => (size_of::<f32>(), 0),
+        };
+        let of_layer = |l: &Layer| l.n_heads * ((l.k.len + l.v.len) * item + 2 * scale);
+        self.layers.iter().map(of_layer).sum::<usize>() as u64
+    }
+
     /// Keys and values of some positions of one head.
     pub(crate) fn head(&self, layer: usize, head: usize, positions: Range<usize>) -> KeysValues<'_> {
         let l = &self.layers[layer];

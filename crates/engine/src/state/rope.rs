@@ -4,34 +4,49 @@
 
 use std::f64::consts::PI;
 
-/// How angles shrink for contexts longer than the one trained first.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RopeScaling {
-    /// Positions as they are.
-    None,
-    /// Positions divided by the factor.
-    Linear {
-        /// How many times the context grew.
-        factor: f32,
-    },
-    /// Fast dimensions keep their angles, slow ones are interpolated, those between are mixed.
-    Yarn {
-        /// How many times the context grew.
-        factor: f32,
-        /// Context of the first training, in tokens.
-        original_ctx_tokens: u32,
-        /// Rotations in the original context above which a dimension is kept.
-        beta_fast: f32,
-        /// Rotations in the original context below which a dimension is interpolated.
-        beta_slow: f32,
-        /// Extra factor on the magnitude of queries and keys.
-        attn_factor: f32,
-    },
+use modelembed_spec::{RopeFactors, RopeScaling, RopeSpec};
+
+/// A rotary embedding of a model: the angles, which may depend on how long the context is.
+pub(crate) struct Rope {
+    /// For contexts of any length, or up to the one that was trained first.
+    table: RopeTable,
+    /// Above that length in tokens.
+    long: Option<(usize, RopeTable)>,
+}
+
+/// Divisors of a rotary embedding's angles, one a pair, out of the file.
+#[derive(Default)]
+pub(crate) struct Divisors {
+    pub(crate) fixed: Option<Vec<f32>>,
+    pub(crate) long: Option<Vec<f32>>,
+    pub(crate) short: Option<Vec<f32>>,
+}
+
+impl Rope {
+    pub(crate) fn new(spec: &RopeSpec, divisors: &Divisors) -> Rope {
+        let table = |divisors: &Option<Vec<f32>>| RopeTable::new(spec.n_rot, spec.base, spec.scaling, divisors.as_deref());
+        match spec.factors {
+            RopeFactors::None | RopeFactors::Fixed => Rope { table: table(&divisors.fixed), long: None },
+            RopeFactors::LongOrShort { original_ctx_tokens, magnitude } => {
+                let of = |divisors| RopeTable { magnitude, ..table(divisors) };
+                let long = divisors.long.is_some().then(|| (original_ctx_tokens, of(&divisors.long)));
+                Rope { table: of(&divisors.short), long }
+            }
+        }
+    }
+
+    /// The angles of a session that holds `ctx_tokens`.
+    pub(crate) fn table(&self, ctx_tokens: usize) -> &RopeTable {
+        match &self.long {
+            Some((original, long)) if ctx_tokens > *original => long,
+            _ => &self.table,
+        }
+    }
 }
 
 /// Angles per position of every rotated pair, and the magnitude that goes with them.
 #[derive(Clone, Debug)]
-pub struct RopeTable {
+pub(crate) struct RopeTable {
     radians_per_position: Box<[f64]>, // (n_rot / 2)
     magnitude: f32,
 }
@@ -39,7 +54,7 @@ pub struct RopeTable {
 impl RopeTable {
     /// For heads whose first `n_rot` elements are rotated, at `base`, with the scaling and the optional
     /// per-pair divisors (`rope_freqs.weight` of Llama 3.1, `n_rot / 2` of them).
-    pub fn new(n_rot: usize, base: f32, scaling: RopeScaling, divisors: Option<&[f32]>) -> RopeTable {
+    pub(crate) fn new(n_rot: usize, base: f32, scaling: RopeScaling, divisors: Option<&[f32]>) -> RopeTable {
         let divisor = |i: usize| divisors.map_or(1.0, |d| f64::from(d[i]));
         let plain = |i: usize| f64::from(base).powf(-2.0 * i as f64 / n_rot as f64) / divisor(i);
         let pairs = 0..n_rot / 2;
@@ -69,17 +84,17 @@ impl RopeTable {
     }
 
     /// Pairs that are rotated: half of the rotated elements of a head.
-    pub fn n_pairs(&self) -> usize {
+    pub(crate) fn n_pairs(&self) -> usize {
         self.radians_per_position.len()
     }
 
     /// Writes cosines and sines, scaled by the magnitude, for one position; both slices hold [`n_pairs`](Self::n_pairs).
-    pub fn fill(&self, position: usize, cos: &mut [f32], sin: &mut [f32]) {
+    pub(crate) fn fill(&self, position: usize, cos: &mut [f32], sin: &mut [f32]) {
         self.fill_angles(position as f64, f64::from(self.magnitude), cos, sin);
     }
 
     /// Cosines and sines that move an already rotated key by `delta` positions.
-    pub fn fill_shift(&self, delta: i64, cos: &mut [f32], sin: &mut [f32]) {
+    pub(crate) fn fill_shift(&self, delta: i64, cos: &mut [f32], sin: &mut [f32]) {
         self.fill_angles(delta as f64, 1.0, cos, sin);
     }
 
@@ -89,6 +104,22 @@ impl RopeTable {
             *c = (cosine * magnitude) as f32;
             *s = (sine * magnitude) as f32;
         }
+    }
+}
+
+/// Cosines and sines that move rotated keys by some positions, one a pair.
+pub(crate) struct Turn {
+    pub(crate) cos: Box<[f32]>,
+    pub(crate) sin: Box<[f32]>,
+}
+
+impl Turn {
+    /// By `delta` positions.
+    pub(crate) fn new(table: &RopeTable, delta: i64) -> Turn {
+        let n = table.n_pairs();
+        let mut turn = Turn { cos: vec![0.0; n].into(), sin: vec![0.0; n].into() };
+        table.fill_shift(delta, &mut turn.cos, &mut turn.sin);
+        turn
     }
 }
 

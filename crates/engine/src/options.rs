@@ -1,0 +1,52 @@
+//! How a model is loaded, and what loading did.
+
+use std::time::Duration;
+
+use modelembed_kernels::Isa;
+use modelembed_storage::{LoadMode, StreamReader};
+use modelembed_terms::CacheType;
+
+use crate::gpu::{GpuLayers, GpuLimits};
+use crate::locking::{Lock, LockStats};
+use crate::plan::RamBudget;
+
+/// How a model is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Where the model's bytes live.
+    pub mode: LoadMode,
+    /// Worker threads, the calling one included; `None` takes the physical cores that this process may use.
+    pub threads: Option<usize>,
+    /// Instruction set of the kernels; `None` takes the best that the CPU has.
+    pub isa: Option<Isa>,
+    /// Activations stay f32 and weights are dequantised on the fly: exact and slower.
+    pub exact: bool,
+    /// How much memory a mapped model may use; what is more streams from the disk.
+    pub ram_budget: RamBudget,
+    /// Tokens of the context that the plan leaves memory for; `None` takes the length that the model was trained for.
+    pub ctx_tokens: Option<usize>,
+    /// What keys and values of that context are stored in; `None` takes what a session takes that does not say.
+    pub cache_type: Option<CacheType>,
+    /// How much of the weights is locked in memory.
+    pub lock: Lock,
+    /// How many of the last layers a GPU computes.
+    pub gpu_layers: GpuLayers,
+    /// Which GPU: its index in [`gpu_adapters`](crate::gpu_adapters) or a part of its name; `None` takes the
+    /// best that is no software.
+    pub gpu_device: Option<String>,
+    /// Limits below those that the GPU reports.
+    pub gpu_limits: GpuLimits,
+    /// Who reads what streams.
+    pub stream_reader: StreamReader,
+}
+
+/// What loading did.
+#[derive(Clone, Debug)]
+pub struct LoadStats {
+    /// From the call until the model was ready for a prompt.
+    pub load_time: Duration,
+    /// Whatever a user should know, one sentence each.
+    pub warnings: Vec<String>,
+    /// What was locked in memory, if that was asked for.
+    pub locked: Option<LockStats>,
+}
