@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use modelembed_gguf::TensorType;
 use modelembed_storage::StorageError;
+use modelembed_terms::CacheType;
 use modelembed_text::TextError;
 
 /// Why a model could not be loaded or run.
@@ -90,7 +91,16 @@ pub enum Error {
     #[error(transparent)]
     Sampler(#[from] crate::sampler::InvalidSamplerOption),
 
-    /// No usable graphics processor, or one that could not do what was asked.
+    /// A GPU has no room of this kind for a cache.
+    #[error("a GPU cannot keep {} keys and values of heads of {head_dim} elements", cache_type.name())]
+    GpuCache {
+        /// What keys and values were to be stored in.
+        cache_type: CacheType,
+        /// Elements of a head.
+        head_dim: usize,
+    },
+
+    /// No usable GPU, or one that could not do what was asked.
     #[error("{0}")]
     Gpu(String),
 

@@ -243,6 +243,10 @@ impl Model {
         self.exact
     }
 
+    pub(crate) fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
     pub(crate) fn tensors(&self) -> &Tensors {
         &self.compiled.tensors
     }
@@ -294,7 +298,8 @@ impl Model {
         match divisors.iter().find(|d| !(d.is_finite() && **d > 0.0)) {
             None => Ok(divisors),
             Some(d) => {
-                let (key, problem) = (self.program().tensor(id).name.clone(), format!("holds {d}, wanted numbers above 0"));
+                let (key, problem) =
+                    (self.program().tensor(id).name.clone(), format!("holds {d}, wanted numbers above 0"));
                 Err(modelembed_spec::Error::Metadata { key, problem }.into())
             }
         }
@@ -313,7 +318,8 @@ impl Model {
         let available = available.map(|n| Budget { bytes: n - n / 10, name: "the memory that is available".into() });
         let part = |t: &Tensor| (t.shard, t.offset..t.offset + t.n_bytes);
         // Layers, then the head: half a layer in memory helps no token.
-        let mut units: Vec<_> = residency::units(&self.compiled, self.cpu_share()).chunks(2).map(<[_]>::concat).collect();
+        let mut units: Vec<_> =
+            residency::units(&self.compiled, self.cpu_share()).chunks(2).map(<[_]>::concat).collect();
         // Of a large vocabulary most rows are never looked up, so this comes last.
         if !self.program().has_tied_head() {
             units.push(vec![*self.compiled.embedding()]);

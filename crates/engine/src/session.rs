@@ -4,19 +4,19 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use modelembed_terms::CacheType;
 use modelembed_spec::Register;
+use modelembed_terms::CacheType;
 use modelembed_text::TokenId;
 
-use crate::error::{Error, Result};
 use crate::cpu::scratch::{LOGIT_COLS, Scratch};
 use crate::cpu::{Pass, Wanted};
+use crate::error::{Error, Result};
 use crate::gpu::{Best, GpuSession};
 use crate::model::Model;
 use crate::sampler::Sampler;
 use crate::state::kv::{self, KvCache};
 use crate::state::rope::Turn;
-use crate::timing::{Clock, Stage, Phase, Timing};
+use crate::timing::{Clock, Phase, Stage, Timing};
 
 /// Guesses that one evaluation checks at most: with the token before them as many columns as logits are computed for at once.
 pub(crate) const MAX_GUESSES: usize = LOGIT_COLS - 1;
@@ -62,7 +62,8 @@ impl Session {
         if capacity == 0 {
             return Err(Error::InvalidOption("a context of 0 tokens holds nothing; wanted at least 1".into()));
         }
-        let cache_type = options.cache_type.unwrap_or_else(|| kv::usual_type(model.program().caches(), model.is_exact()));
+        let cache_type =
+            options.cache_type.unwrap_or_else(|| kv::usual_type(model.program().caches(), model.is_exact()));
         if options.timing {
             model.pool().measure_waiting(true);
         }
@@ -271,10 +272,9 @@ impl Session {
         let capacity = self.kv.capacity();
         let turns: Vec<Turn> = self.model.ropes().iter().map(|rope| Turn::new(rope.table(capacity), delta)).collect();
         if let Some(gpu) = &mut self.gpu {
-            gpu.shift(&self.model, range.end..self.tokens.len(), range.start, &turns);
+            gpu.shift(range.end..self.tokens.len(), range.start, &turns);
         }
-        let (kernels, ropes, caches) =
-            (self.model.kernels(), &self.model.spec().ropes, self.model.program().caches());
+        let (kernels, ropes, caches) = (self.model.kernels(), &self.model.spec().ropes, self.model.program().caches());
         self.kv.shift(range.end..self.tokens.len(), range.start, kernels, |layer, key| {
             if let Some(id) = caches[layer].rope {
                 let (turn, style) = (&turns[usize::from(id.0)], ropes[usize::from(id.0)].style);

@@ -81,7 +81,12 @@ impl AttentionScratch {
             state = state.max(State::len(n, step.heads.value_dim));
         }
         let floats = |n| vec![0.0; n].into();
-        AttentionScratch { q: floats(q), running: floats(state), span: floats(state), visible: Vec::with_capacity(rows) }
+        AttentionScratch {
+            q: floats(q),
+            running: floats(state),
+            span: floats(state),
+            visible: Vec::with_capacity(rows),
+        }
     }
 }
 

@@ -1,9 +1,7 @@
 //! A program's steps as steps of a device. Activations are f32 there; what a half of a layer made joins the residual stream at the
 //! next norm, as on the CPU, which lets the split lie anywhere.
 
-use modelembed_gpu::{
-    Backend, Buffer, Columns, Limits, Op, Operand, Vectors, WIDE_COLS, half_words, int8_words,
-};
+use modelembed_gpu::{Buffer, Columns, Limits, Op, Operand, Vectors, WIDE_COLS, half_words, int8_words};
 use modelembed_spec::{Attend, HeadNormSpan, HeadRope, Input, Linear, Norm, Pending, Register, RopeId, Step, Visible};
 use modelembed_terms::{NormKind, RopeStyle};
 
@@ -35,7 +33,7 @@ pub(super) fn can_lower(step: &Step) -> bool {
 pub(super) struct Lowering<'a> {
     model: &'a GpuModel,
     buffers: &'a Buffers,
-    limits: Limits,
+    limits: &'a Limits,
     /// Style of each rotary embedding, and pairs that it turns.
     ropes: &'a [(RopeStyle, usize)],
     /// The first layer of the cache that is here.
@@ -107,7 +105,13 @@ impl<'a> Lowering<'a> {
                 // Of the head's input nothing is rounded: logits are what a token is chosen by.
                 let Some(logits) = &self.buffers.logits else { unreachable!("placed with the head") };
                 let linear = self.model.linear(output);
-                multiply(&mut self.ops, &Operand::Floats(self.normed.clone()), linear, (&logits.all, 0, output.n_rows()), self.n);
+                multiply(
+                    &mut self.ops,
+                    &Operand::Floats(self.normed.clone()),
+                    linear,
+                    (&logits.all, 0, output.n_rows()),
+                    self.n,
+                );
             }
             Step::Embed { .. } => unreachable!("no step of a layer"),
         }
@@ -159,9 +163,7 @@ impl<'a> Lowering<'a> {
     fn head_rope(&mut self, step: &HeadRope) {
         let heads = &step.heads;
         let stride = heads.qkv_len();
-        for (norm, first, n_heads) in
-            [(&step.q_norm, 0, heads.heads), (&step.k_norm, heads.q_len(), heads.kv_heads)]
-        {
+        for (norm, first, n_heads) in [(&step.q_norm, 0, heads.heads), (&step.k_norm, heads.q_len(), heads.kv_heads)] {
             if let Some(norm) = norm {
                 let columns = columns(&self.buffers.qkv, first, stride);
                 let (per_col, len) = match step.span {
@@ -226,9 +228,11 @@ impl<'a> Lowering<'a> {
             Input::Inner => self.inner.clone(),
         };
         let (n, k) = (self.n, targets.first().map_or(0, |(w, ..)| w.k));
-        let linears: Vec<_> = targets.iter().map(|(w, to, first, stride)| (self.model.linear(w), *to, *first, *stride)).collect();
-        let (int8, half) = (self.buffers.int8.as_ref(), self.buffers.half.as_ref());
-        let takes_half = |w: &DeviceLinear| half.is_some() && n >= WIDE_COLS && self.limits.prefers_half(w.ty, k);
+        let linears: Vec<_> =
+            targets.iter().map(|(w, to, first, stride)| (self.model.linear(w), *to, *first, *stride)).collect();
+        let (int8, half, limits) = (self.buffers.int8.as_ref(), self.buffers.half.as_ref(), self.limits);
+        let has_half = half.is_some();
+        let takes_half = |w: &DeviceLinear| has_half && n >= WIDE_COLS && limits.prefers_half(w.ty, k);
         let takes_int8 = |w: &DeviceLinear| !takes_half(w) && modelembed_gpu::supports_int8(w.ty);
         // One rounding serves all of them.
         let half = half.filter(|_| linears.iter().any(|(w, ..)| takes_half(w))).map(|buffer| {
@@ -243,9 +247,7 @@ impl<'a> Lowering<'a> {
         });
         let floats = Operand::Floats(from);
         for (w, to, first, stride) in linears {
-            let takes_half = self.buffers.half.is_some() && n >= WIDE_COLS && self.limits.prefers_half(w.ty, k);
-            let takes_int8 = !takes_half && modelembed_gpu::supports_int8(w.ty);
-            let rounded = if takes_half { half.as_ref() } else { int8.as_ref().filter(|_| takes_int8) };
+            let rounded = if takes_half(w) { half.as_ref() } else { int8.as_ref().filter(|_| takes_int8(w)) };
             multiply(&mut self.ops, rounded.unwrap_or(&floats), w, (to, first, stride), n);
         }
     }

@@ -1,24 +1,26 @@
 //! Layers on a GPU: how many, what was placed where, and (with the feature `gpu`) their weights and forward pass.
 
 #[cfg(feature = "gpu")]
-mod forward;
+mod lower;
+#[cfg(feature = "gpu")]
+mod model;
 #[cfg(not(feature = "gpu"))]
 mod none;
 #[cfg(feature = "gpu")]
 mod place;
 #[cfg(feature = "gpu")]
-mod weights;
+mod session;
 
 #[cfg(feature = "gpu")]
-pub(crate) use forward::GpuSession;
+pub(crate) use model::GpuModel;
+#[cfg(feature = "gpu")]
+pub use model::gpu_adapters;
 #[cfg(not(feature = "gpu"))]
 pub use none::gpu_adapters;
 #[cfg(not(feature = "gpu"))]
 pub(crate) use none::{GpuModel, GpuSession};
 #[cfg(feature = "gpu")]
-pub(crate) use weights::GpuModel;
-#[cfg(feature = "gpu")]
-pub use weights::gpu_adapters;
+pub(crate) use session::GpuSession;
 
 use std::fmt;
 

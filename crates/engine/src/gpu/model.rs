@@ -1,23 +1,24 @@
-//! The weights of the last layers in the memory of a graphics processor: placed, then copied straight from where the file's
+//! The weights of the last layers in the memory of a GPU: placed, then copied straight from where the file's
 //! bytes live.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use modelembed_gguf::TensorType;
 use modelembed_gpu::{Backend, Buffer, Gpu, Weight};
+use modelembed_spec::{Linear, TensorId};
 use modelembed_storage::{Advice, Progress};
 
-use super::forward::GpuSession;
-use super::place::{CacheSize, Failure, Placed, Upload, open, place};
-use super::{GpuAdapter, GpuLayers, GpuPlacement, Here};
-use crate::config::Config;
+use super::place::{CacheSize, Failure, GpuShare, Placed, Upload, lowerable, open, place};
+use super::session::GpuSession;
+use super::{GpuAdapter, GpuLayers, GpuPlacement};
+use crate::cpu::scratch;
 use crate::error::{Error, Result};
 use crate::files::Shard;
-use crate::model::LoadOptions;
-use crate::scratch;
-use crate::weights::{Layer, Tensor, Weights};
+use crate::options::LoadOptions;
+use crate::share::CpuShare;
+use crate::tensors::Compiled;
 
 /// Bytes that are copied between two reports of progress.
 const STEP_BYTES: u64 = 4 << 20;
@@ -33,8 +34,28 @@ pub fn gpu_adapters() -> Vec<GpuAdapter> {
     modelembed_gpu::adapters().into_iter().map(adapter).collect()
 }
 
-/// A projection and its bias.
-pub(super) struct Linear {
+/// The tensors of a share, in buffers.
+#[derive(Default)]
+pub(super) struct DeviceWeights {
+    pub(super) vectors: HashMap<TensorId, Buffer>,
+    /// By matrix and first row.
+    pub(super) linears: HashMap<(TensorId, usize), DeviceLinear>,
+}
+
+impl DeviceWeights {
+    /// Takes another's tensors too.
+    pub(super) fn extend(&mut self, other: DeviceWeights) {
+        self.vectors.extend(other.vectors);
+        self.linears.extend(other.linears);
+    }
+
+    pub(super) fn key(linear: &Linear) -> (TensorId, usize) {
+        (linear.w, linear.rows.start)
+    }
+}
+
+/// Rows of a matrix and their bias.
+pub(super) struct DeviceLinear {
     pub(super) ty: TensorType,
     /// All rows in order; more than one part where a buffer does not hold them.
     pub(super) parts: Vec<Part>,
@@ -47,44 +68,19 @@ pub(super) struct Part {
     pub(super) bias: Option<Buffer>,
 }
 
-/// Tensors of one block; see [`Layer`].
-pub(super) struct GpuLayer {
-    pub(super) attn_norm: Buffer,
-    pub(super) q: Linear,
-    pub(super) k: Linear,
-    pub(super) v: Linear,
-    pub(super) o: Linear,
-    pub(super) q_norm: Option<Buffer>,
-    pub(super) k_norm: Option<Buffer>,
-    pub(super) post_attn_norm: Option<Buffer>,
-    pub(super) ffn_norm: Buffer,
-    pub(super) gate: Linear,
-    pub(super) up: Linear,
-    pub(super) down: Linear,
-    pub(super) post_ffn_norm: Option<Buffer>,
-}
-
-/// Tensors after the last block.
-pub(super) struct Head {
-    pub(super) norm: Buffer,
-    pub(super) output: Linear,
-}
-
-/// The part of a model that a graphics processor computes.
+/// The part of a model that a GPU computes.
 pub(crate) struct GpuModel {
     pub(super) gpu: Gpu,
-    /// Layers from `first_layer` on.
-    pub(super) layers: Vec<GpuLayer>,
-    pub(super) head: Option<Head>,
-    /// Norm of the output of the last layer on the CPU, where the architecture has one: it is joined on this side.
-    pub(super) entry_norm: Option<Buffer>,
+    weights: DeviceWeights,
+    pub(super) share: GpuShare,
+    /// The first layer of the cache of keys and values that is here.
+    pub(super) first_cache: usize,
     /// Products are with 8-bit integers, where weights are such.
     pub(super) int8: bool,
     /// Products of many columns are with halves, where those are best.
     pub(super) half: bool,
     first_layer: usize,
     placement: GpuPlacement,
-    held: HashSet<(usize, u64)>,
 }
 
 impl GpuModel {
@@ -94,8 +90,7 @@ impl GpuModel {
     /// # Errors
     /// No usable adapter, too little memory, or whatever the device refuses, unless `auto` can do without.
     pub(crate) fn load(
-        config: &Config,
-        weights: &Weights,
+        compiled: &Compiled,
         shards: &[Shard],
         options: &LoadOptions,
         warnings: &mut Vec<String>,
@@ -108,9 +103,11 @@ impl GpuModel {
         let mut auto = Auto::default();
         loop {
             let mut n_placed = 0;
-            match GpuModel::attempt(config, weights, shards, options, auto.most, &mut n_placed, progress) {
+            match GpuModel::attempt(compiled, shards, options, auto.most, &mut n_placed, progress) {
                 Ok(found) => {
-                    warnings.extend(auto.outcome(found.as_deref()));
+                    let missing =
+                        missing_steps(compiled, options, found.as_deref().map_or(0, |model| model.share.count()));
+                    warnings.extend(missing.or_else(|| auto.outcome(found.as_deref()).filter(|_| is_auto)));
                     return Ok(found);
                 }
                 Err(failure) if !is_auto => return Err(failure.into()),
@@ -125,8 +122,7 @@ impl GpuModel {
 
     /// Loads at most `most` layers and head; `n_placed` tells how many of them found room.
     fn attempt(
-        config: &Config,
-        weights: &Weights,
+        compiled: &Compiled,
         shards: &[Shard],
         options: &LoadOptions,
         most: usize,
@@ -134,26 +130,26 @@ impl GpuModel {
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Option<Arc<GpuModel>>, Failure> {
         let gpu = open(options)?;
-        let Some(placed) = place(&gpu, config, weights, options, most)? else { return Ok(None) };
-        *n_placed = placed.layers.len() + usize::from(placed.head.is_some());
+        let Some(placed) = place(&gpu, compiled, options, most)? else { return Ok(None) };
+        *n_placed = placed.share.count();
         if copy(&gpu, &placed.uploads, shards, progress)?.is_break() {
             return Err(Error::Cancelled.into());
         }
         let placement = placed.placement(&gpu);
-        let Placed { layers, head, entry_norm, .. } = placed;
-        let first_layer = config.n_layer - layers.len();
-        let here = weights.layers[first_layer..].iter().flat_map(Layer::in_use_order);
-        let head_here = [weights.output_norm, weights.output].into_iter().chain(weights.output_bias);
-        let held = here.chain(head_here.filter(|_| head.is_some())).map(|t| (t.shard, t.offset)).collect();
+        let Placed { weights, share, .. } = placed;
+        let program = &compiled.program;
+        let first_layer = program.n_layer() - share.n_layers;
+        let first_cache = program.caches().partition_point(|cache| cache.layer < first_layer);
         // Exact runs round nothing.
         let limits = gpu.limits();
         let int8 = limits.int8 && !options.exact;
         let half = (limits.f16 || limits.matrix.is_some()) && !options.exact;
-        let model = Arc::new(GpuModel { gpu, layers, head, entry_norm, int8, half, first_layer, placement, held });
+        let model = Arc::new(GpuModel { gpu, weights, share, first_cache, int8, half, first_layer, placement });
         if options.gpu_layers == GpuLayers::Auto {
-            let cache = CacheSize::wanted(config, options)?;
-            let (n_vocab, max_cols) = (weights.token_embd.rows, scratch::chunk_cols(config).min(cache.capacity));
-            GpuSession::with_cache(&model, config, n_vocab, max_cols, cache)?.try_out(config, n_vocab, max_cols)?;
+            let caches = CacheSize::wanted(compiled, options)?;
+            let capacity = caches.iter().map(|cache| cache.capacity).max().unwrap_or(0);
+            let max_cols = scratch::chunk_cols(program).min(capacity);
+            GpuSession::with_caches(&model, compiled, max_cols, &caches)?.try_out(program, max_cols)?;
         }
         Ok(Some(model))
     }
@@ -164,8 +160,7 @@ impl GpuModel {
     /// # Errors
     /// As [`load`](Self::load).
     pub(crate) fn plan(
-        config: &Config,
-        weights: &Weights,
+        compiled: &Compiled,
         options: &LoadOptions,
         warnings: &mut Vec<String>,
     ) -> Result<Option<GpuPlacement>> {
@@ -175,7 +170,7 @@ impl GpuModel {
         };
         let plan = || {
             let gpu = open(options)?;
-            Ok(place(&gpu, config, weights, options, usize::MAX)?.map(|placed| placed.placement(&gpu)))
+            Ok(place(&gpu, compiled, options, usize::MAX)?.map(|placed| placed.placement(&gpu)))
         };
         let mut auto = Auto { most: 0, ..Auto::default() };
         let found = match plan() {
@@ -200,19 +195,39 @@ impl GpuModel {
     }
 
     /// What is left to the CPU.
-    pub(crate) fn left(&self) -> Here {
-        Here { n_layers: self.first_layer, has_head: self.head.is_none() }
-    }
-
-    /// The first layer that is computed here.
-    pub(crate) fn first_layer(&self) -> usize {
-        self.first_layer
+    pub(crate) fn cpu_share(&self) -> CpuShare {
+        CpuShare { n_layers: self.first_layer, has_head: !self.share.has_head }
     }
 
     /// Whether a tensor is in the device's memory, so that no layer of the CPU reads it.
-    pub(crate) fn holds(&self, t: &Tensor) -> bool {
-        self.held.contains(&(t.shard, t.offset))
+    pub(crate) fn holds(&self, id: TensorId) -> bool {
+        self.weights.vectors.contains_key(&id) || self.weights.linears.keys().any(|(w, _)| *w == id)
     }
+
+    pub(super) fn vector(&self, id: TensorId) -> &Buffer {
+        self.weights.vectors.get(&id).unwrap_or_else(|| unreachable!("placed with its layer"))
+    }
+
+    pub(super) fn linear(&self, linear: &Linear) -> &DeviceLinear {
+        let placed = self.weights.linears.get(&DeviceWeights::key(linear));
+        placed.unwrap_or_else(|| unreachable!("placed with its layer"))
+    }
+}
+
+/// What a user is told where layers stay on the CPU for want of steps.
+fn missing_steps(compiled: &Compiled, options: &LoadOptions, n_placed: usize) -> Option<String> {
+    let n_all = compiled.program.n_layer() + 1;
+    let n_wanted = match options.gpu_layers {
+        GpuLayers::Count(n) => n.min(n_all),
+        GpuLayers::All | GpuLayers::Auto => n_all,
+    };
+    let n_can = lowerable(&compiled.program).count();
+    (n_can < n_wanted && n_placed <= n_can).then(|| {
+        format!(
+            "{n_placed} of {n_wanted} layers, the head counted as one, are on the GPU: architecture {} has steps there that GPUs lack",
+            compiled.spec.arch.name
+        )
+    })
 }
 
 /// What `auto` has learned from what went wrong.
@@ -255,7 +270,7 @@ impl Auto {
                 e.to_string()
             }
             // Of a head that no cache on a device can hold.
-            Failure::Other(e @ Error::InvalidOption(_)) => {
+            Failure::Other(e @ Error::GpuCache { .. }) => {
                 self.most = 0;
                 e.to_string()
             }
@@ -270,7 +285,7 @@ impl Auto {
         match (found, &self.why) {
             (Some(_), None) => None,
             (Some(model), Some((why, n_before))) => {
-                let n = model.layers.len() + usize::from(model.head.is_some());
+                let n = model.share.count();
                 Some(format!(
                     "{n} of {n_before} layers, the head counted as one, are on the GPU that were meant for it: {why}"
                 ))

@@ -37,11 +37,7 @@ impl GpuModel {
         refuse(options).map(|()| None)
     }
 
-    pub(crate) fn plan(
-        _: &Compiled,
-        options: &LoadOptions,
-        _: &mut Vec<String>,
-    ) -> Result<Option<GpuPlacement>> {
+    pub(crate) fn plan(_: &Compiled, options: &LoadOptions, _: &mut Vec<String>) -> Result<Option<GpuPlacement>> {
         refuse(options).map(|()| None)
     }
 
@@ -111,7 +107,7 @@ impl GpuSession {
         match *self {}
     }
 
-    pub(crate) fn shift(&mut self, _: &Model, _: Range<usize>, _: usize, _: &[Turn]) {
+    pub(crate) fn shift(&mut self, _: Range<usize>, _: usize, _: &[Turn]) {
         match *self {}
     }
 }

@@ -1,17 +1,18 @@
-//! Which layers a graphics processor takes: memory is taken for all of them before anything is copied.
+//! Which layers a GPU takes: memory is taken for all of them before anything is copied.
 
 use std::ops::Range;
 
 use modelembed_gpu::{Backend, Buffer, Choice, Gpu, GpuOptions, Weight, cache_row_bytes};
+use modelembed_spec::{CacheShape, Linear, Norm, Program, Segment, Step, TensorId};
 use modelembed_terms::CacheType;
 
-use super::weights::{GpuLayer, Head, Linear, Part};
+use super::lower::can_lower;
+use super::model::{DeviceLinear, DeviceWeights, Part};
 use super::{GpuLayers, GpuPlacement};
-use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kv;
-use crate::model::LoadOptions;
-use crate::weights::{Layer, Tensor, Weights};
+use crate::options::LoadOptions;
+use crate::state::kv;
+use crate::tensors::{Compiled, Tensor};
 
 /// Bytes of the largest buffer for weights, where the device does not allow less: not all devices that allow more like it.
 const PART_BYTES: u64 = 1 << 30;
@@ -20,13 +21,32 @@ const MARGIN_BYTES: u64 = 256 << 20;
 
 /// Layers, their tensors in buffers that hold nothing yet.
 pub(super) struct Placed {
-    pub(super) layers: Vec<GpuLayer>,
-    pub(super) head: Option<Head>,
-    /// See `GpuModel`.
-    pub(super) entry_norm: Option<Buffer>,
+    pub(super) weights: DeviceWeights,
+    pub(super) share: GpuShare,
     pub(super) uploads: Vec<Upload>,
     /// Bytes of keys and values of the planned context.
     kv_bytes: u64,
+}
+
+/// What of a program a device computes: the last layers, and the head if all steps behind them are there too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GpuShare {
+    pub(super) n_layers: usize,
+    pub(super) has_head: bool,
+}
+
+impl GpuShare {
+    /// Layers, the head counted as one.
+    pub(super) fn count(self) -> usize {
+        self.n_layers + usize::from(self.has_head)
+    }
+
+    /// Its segments of layers, a slice a layer.
+    pub(super) fn layers(self, program: &Program) -> impl DoubleEndedIterator<Item = &[Segment]> {
+        let (segments, first) = (program.layer_segments(), program.n_layer() - self.n_layers);
+        let before = segments.partition_point(|segment| segment.part.layer().is_some_and(|il| il < first));
+        segments[before..].chunk_by(|a, b| a.part.layer() == b.part.layer())
+    }
 }
 
 /// Bytes of a file that go to a buffer.
@@ -42,8 +62,8 @@ impl Placed {
         GpuPlacement {
             adapter: gpu.adapter().name.clone(),
             backend: gpu.adapter().backend.clone(),
-            n_layers: self.layers.len(),
-            has_head: self.head.is_some(),
+            n_layers: self.share.n_layers,
+            has_head: self.share.has_head,
             weight_bytes: self.uploads.iter().map(|u| u.bytes.end - u.bytes.start).sum(),
             kv_bytes: self.kv_bytes,
         }
@@ -54,6 +74,8 @@ impl Placed {
 #[derive(Clone, Copy)]
 pub(super) struct CacheSize {
     pub(super) ty: CacheType,
+    pub(super) heads: usize,
+    pub(super) head_dim: usize,
     /// Positions: a multiple of 64 rows is as many aligned bytes, so that heads can be bound in parts where a binding does not
     /// hold all.
     pub(super) capacity: usize,
@@ -61,27 +83,28 @@ pub(super) struct CacheSize {
 }
 
 impl CacheSize {
-    /// For the context that a model is loaded for.
-    ///
-    /// # Errors
-    /// As [`of`](Self::of).
-    pub(super) fn wanted(config: &Config, options: &LoadOptions) -> Result<CacheSize> {
-        let ctx_tokens = options.ctx_tokens.unwrap_or(config.n_ctx_train);
-        CacheSize::of(config, ctx_tokens, options.cache_type.unwrap_or(kv::usual_type(config, options.exact)))
-    }
-
-    /// For a context of `ctx_tokens`.
+    /// For a layer of a context of `ctx_tokens`.
     ///
     /// # Errors
     /// Heads that cannot be stored so.
-    pub(super) fn of(config: &Config, ctx_tokens: usize, ty: CacheType) -> Result<CacheSize> {
-        let row_bytes = cache_row_bytes(ty, config.head_dim).ok_or_else(|| {
-            let (name, head_dim) = (ty.name(), config.head_dim);
-            Error::InvalidOption(format!("a GPU cannot keep {name} keys and values of heads of {head_dim} elements"))
-        })?;
+    pub(super) fn of(shape: &CacheShape, ctx_tokens: usize, ty: CacheType) -> Result<CacheSize> {
+        let head_dim = shape.key_dim;
+        let row_bytes = cache_row_bytes(ty, head_dim).ok_or(Error::GpuCache { cache_type: ty, head_dim })?;
         let capacity = ctx_tokens.saturating_add(63) / 64 * 64;
-        let sizes = [config.n_head_kv as u64, capacity as u64, row_bytes];
-        Ok(CacheSize { ty, capacity, len_bytes: sizes.into_iter().fold(1, u64::saturating_mul) })
+        let sizes = [shape.kv_heads as u64, capacity as u64, row_bytes];
+        let len_bytes = sizes.into_iter().fold(1, u64::saturating_mul);
+        Ok(CacheSize { ty, heads: shape.kv_heads, head_dim, capacity, len_bytes })
+    }
+
+    /// For each layer of the cache, of the context that a model is loaded for.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub(super) fn wanted(compiled: &Compiled, options: &LoadOptions) -> Result<Vec<CacheSize>> {
+        let caches = compiled.program.caches();
+        let ctx_tokens = options.ctx_tokens.unwrap_or(compiled.spec.ctx_train);
+        let ty = options.cache_type.unwrap_or_else(|| kv::usual_type(caches, options.exact));
+        caches.iter().map(|shape| CacheSize::of(shape, ctx_tokens, ty)).collect()
     }
 }
 
@@ -138,50 +161,52 @@ pub(super) fn open(options: &LoadOptions) -> modelembed_gpu::Result<Gpu> {
 }
 
 /// Takes memory for the layers that the options ask for, and for no more than `most` layers and head under `auto`; `None` where
-/// that takes none.
+/// that takes none. Layers with a step that devices lack stay on the CPU, and so do those before them.
 ///
 /// # Errors
 /// Too little memory, or whatever the device refuses.
 pub(super) fn place(
     gpu: &Gpu,
-    config: &Config,
-    weights: &Weights,
+    compiled: &Compiled,
     options: &LoadOptions,
     most: usize,
 ) -> Result<Option<Placed>, Failure> {
-    let mut plan = Plan { gpu, uploads: Vec::new() };
-    let cache = CacheSize::wanted(config, options)?;
-    let (layers, head) = match options.gpu_layers {
-        GpuLayers::Auto => plan.as_many_as_fit(config, weights, most, cache)?,
-        GpuLayers::Count(n) => plan.these(config, weights, n, options.ctx_tokens.map(|_| cache))?,
-        GpuLayers::All => plan.these(config, weights, usize::MAX, options.ctx_tokens.map(|_| cache))?,
+    let caches = CacheSize::wanted(compiled, options)?;
+    let mut plan = Plan { gpu, compiled, uploads: Vec::new(), weights: DeviceWeights::default() };
+    let reserved = |caches: &[CacheSize]| if options.ctx_tokens.is_some() { caches.to_vec() } else { Vec::new() };
+    let share = match options.gpu_layers {
+        GpuLayers::Auto => plan.as_many_as_fit(most, &caches)?,
+        GpuLayers::Count(n) => plan.these(n, &reserved(&caches))?,
+        GpuLayers::All => plan.these(usize::MAX, &reserved(&caches))?,
     };
-    if layers.is_empty() {
+    if share.n_layers == 0 {
         return Ok(None);
     }
-    let before = config.n_layer.checked_sub(layers.len() + 1).and_then(|il| weights.layers[il].post_ffn_norm);
-    let entry_norm = before.map(|t| plan.vector(&t)).transpose()?;
-    let kv_bytes = (2 * layers.len() as u64).saturating_mul(cache.len_bytes);
-    Ok(Some(Placed { layers, head, entry_norm, uploads: plan.uploads, kv_bytes }))
+    let first_layer = compiled.program.n_layer() - share.n_layers;
+    let own = compiled.program.caches().iter().zip(&caches).filter(|(shape, _)| shape.layer >= first_layer);
+    let kv_bytes = own.map(|(_, size)| size.len_bytes.saturating_mul(2)).fold(0, u64::saturating_add);
+    Ok(Some(Placed { weights: plan.weights, share, uploads: plan.uploads, kv_bytes }))
+}
+
+/// The most of a program that devices have steps for.
+pub(super) fn lowerable(program: &Program) -> GpuShare {
+    let can = |segment: &Segment| segment.steps.iter().all(can_lower);
+    let all = GpuShare { n_layers: program.n_layer(), has_head: true };
+    let n_layers = all.layers(program).rev().take_while(|layer| layer.iter().all(can)).count();
+    GpuShare { n_layers, has_head: n_layers == program.n_layer() && can(program.head()) }
 }
 
 /// Buffers, as they are taken.
 struct Plan<'a> {
     gpu: &'a Gpu,
+    compiled: &'a Compiled,
     uploads: Vec<Upload>,
+    weights: DeviceWeights,
 }
 
 type Taken<T> = modelembed_gpu::Result<T>;
 
 impl Plan<'_> {
-    fn vector(&mut self, t: &Tensor) -> Taken<Buffer> {
-        self.piece(t, 0..t.n_bytes)
-    }
-
-    fn maybe(&mut self, t: Option<&Tensor>) -> Taken<Option<Buffer>> {
-        t.map(|t| self.vector(t)).transpose()
-    }
-
     /// A buffer for some bytes of a tensor.
     fn piece(&mut self, t: &Tensor, bytes: Range<u64>) -> Taken<Buffer> {
         let buffer = self.gpu.alloc("weights", Weight::<Buffer>::buffer_bytes(bytes.end - bytes.start))?;
@@ -190,43 +215,64 @@ impl Plan<'_> {
         Ok(buffer)
     }
 
-    fn linear(&mut self, w: &Tensor, bias: Option<&Tensor>) -> Taken<Linear> {
+    fn vector(&mut self, id: TensorId) -> Taken<()> {
+        if !self.weights.vectors.contains_key(&id) {
+            let t = *self.compiled.tensors.get(id);
+            let buffer = self.piece(&t, 0..t.n_bytes)?;
+            self.weights.vectors.insert(id, buffer);
+        }
+        Ok(())
+    }
+
+    fn norm(&mut self, norm: Option<&Norm>) -> Taken<()> {
+        norm.and_then(|norm| norm.weight).map_or(Ok(()), |id| self.vector(id))
+    }
+
+    fn linear(&mut self, linear: &Linear) -> Taken<()> {
+        let w = *self.compiled.tensors.get(linear.w);
+        let bias = linear.bias.map(|id| *self.compiled.tensors.get(id));
         if !modelembed_gpu::supports(w.ty) {
             return Err(modelembed_gpu::Error::Unsupported(format!("{} weights", w.ty)));
         }
         let row_bytes = w.n_bytes / w.rows.max(1) as u64;
         let room = PART_BYTES.min(self.gpu.limits().max_buffer_bytes.saturating_sub(8));
         let part_rows = (room / row_bytes.max(1)).max(1) as usize;
-        let parts = (0..w.rows).step_by(part_rows).map(|first_row| {
-            let rows = part_rows.min(w.rows - first_row);
-            let (first, end) = (first_row as u64, (first_row + rows) as u64);
-            let buffer = self.piece(w, first * row_bytes..end * row_bytes)?;
-            let bias = bias.map(|b| self.piece(b, first * 4..end * 4)).transpose()?;
+        let n_rows = linear.n_rows();
+        let parts = (0..n_rows).step_by(part_rows).map(|first_row| {
+            let rows = part_rows.min(n_rows - first_row);
+            let of_matrix = (linear.rows.start + first_row) as u64;
+            let buffer = self.piece(&w, of_matrix * row_bytes..(of_matrix + rows as u64) * row_bytes)?;
+            let bytes = first_row as u64 * 4..(first_row + rows) as u64 * 4;
+            let bias = bias.map(|b| self.piece(&b, bytes)).transpose()?;
             Ok(Part { first_row, w: Weight { buffer, ty: w.ty, rows, k: w.k }, bias })
         });
-        Ok(Linear { ty: w.ty, parts: parts.collect::<Taken<_>>()? })
+        let parts = parts.collect::<Taken<_>>()?;
+        self.weights.linears.insert(DeviceWeights::key(linear), DeviceLinear { ty: w.ty, parts });
+        Ok(())
     }
 
-    fn layer(&mut self, l: &Layer) -> Taken<GpuLayer> {
-        Ok(GpuLayer {
-            attn_norm: self.vector(&l.attn_norm)?,
-            q: self.linear(&l.wq, l.bq.as_ref())?,
-            k: self.linear(&l.wk, l.bk.as_ref())?,
-            v: self.linear(&l.wv, l.bv.as_ref())?,
-            q_norm: self.maybe(l.q_norm.as_ref())?,
-            k_norm: self.maybe(l.k_norm.as_ref())?,
-            o: self.linear(&l.wo, l.bo.as_ref())?,
-            post_attn_norm: self.maybe(l.post_attn_norm.as_ref())?,
-            ffn_norm: self.vector(&l.ffn_norm)?,
-            gate: self.linear(&l.gate, l.gate_bias.as_ref())?,
-            up: self.linear(&l.up, l.up_bias.as_ref())?,
-            down: self.linear(&l.down, l.down_bias.as_ref())?,
-            post_ffn_norm: self.maybe(l.post_ffn_norm.as_ref())?,
-        })
-    }
-
-    fn head(&mut self, w: &Weights) -> Taken<Head> {
-        Ok(Head { norm: self.vector(&w.output_norm)?, output: self.linear(&w.output, w.output_bias.as_ref())? })
+    /// The tensors of a segment.
+    fn segment(&mut self, segment: &Segment) -> Taken<()> {
+        for step in &segment.steps {
+            match step {
+                Step::JoinNorm { join, norm, .. } => {
+                    self.norm(join.as_ref().and_then(|join| join.norm.as_ref()))?;
+                    self.norm(norm.as_ref())?;
+                }
+                Step::Project { parts, .. } => parts.iter().try_for_each(|part| self.linear(part))?,
+                Step::HeadRope(step) => {
+                    self.norm(step.q_norm.as_ref())?;
+                    self.norm(step.k_norm.as_ref())?;
+                }
+                Step::GateUp { gate, up, .. } => {
+                    self.linear(gate)?;
+                    self.linear(up)?;
+                }
+                Step::Logits { output, .. } => self.linear(output)?,
+                Step::Embed { .. } | Step::StoreKv { .. } | Step::Attend(_) | Step::Quantize { .. } => {}
+            }
+        }
+        Ok(())
     }
 
     /// Keys and values of a layer.
@@ -235,70 +281,74 @@ impl Plan<'_> {
         Ok([half()?, half()?])
     }
 
-    /// The last `n` layers and, where that is more than there are, the head. Room for their keys and values is taken too, where
-    /// somebody says how much, and given back for the sessions.
-    fn these(
-        &mut self,
-        config: &Config,
-        weights: &Weights,
-        n: usize,
-        cache: Option<CacheSize>,
-    ) -> Taken<(Vec<GpuLayer>, Option<Head>)> {
-        let first = config.n_layer - n.min(config.n_layer);
-        let layers = weights.layers[first..].iter().map(|l| self.layer(l)).collect::<Taken<Vec<_>>>()?;
-        let head = (n > config.n_layer).then(|| self.head(weights)).transpose()?;
-        let caches = layers.iter().filter_map(|_| cache).map(|size| self.cache(size));
-        caches.collect::<Taken<Vec<_>>>()?;
-        Ok((layers, head))
+    /// The last `n` layers and, where that is more than there are, the head. Room for keys and values is taken too, where
+    /// `caches` says how much for each layer, and given back for the sessions.
+    fn these(&mut self, n: usize, caches: &[CacheSize]) -> Taken<GpuShare> {
+        let program = &self.compiled.program;
+        let can = lowerable(program);
+        let n_layers = n.min(can.n_layers);
+        let share = GpuShare { n_layers, has_head: can.has_head && n > program.n_layer() };
+        for layer in share.layers(program) {
+            layer.iter().try_for_each(|segment| self.segment(segment))?;
+        }
+        if share.has_head {
+            self.segment(program.head())?;
+        }
+        let first = program.caches().partition_point(|shape| shape.layer < program.n_layer() - n_layers);
+        let reserved = caches.get(first..).unwrap_or_default().iter().map(|size| self.cache(*size));
+        reserved.collect::<Taken<Vec<_>>>()?;
+        Ok(share)
     }
 
     /// Layers from the last one down while memory lasts, and at most so many of them and the head; the head only where all fit.
     /// A layer that no kernel is for, or that is too large for the device, ends it too.
-    fn as_many_as_fit(
-        &mut self,
-        config: &Config,
-        weights: &Weights,
-        most: usize,
-        cache: CacheSize,
-    ) -> Taken<(Vec<GpuLayer>, Option<Head>)> {
+    fn as_many_as_fit(&mut self, most: usize, caches: &[CacheSize]) -> Taken<GpuShare> {
         use modelembed_gpu::Error::{Limit, OutOfMemory, Unsupported};
-        let gpu = self.gpu;
-        let if_it_fits = |placed| match placed {
-            Ok(placed) => Ok(Some(placed)),
-            Err(OutOfMemory { .. } | Limit { .. } | Unsupported(_)) => Ok(None),
-            Err(e) => Err(e),
-        };
+        fn if_it_fits<T>(placed: Taken<T>) -> Taken<Option<T>> {
+            match placed {
+                Ok(placed) => Ok(Some(placed)),
+                Err(OutOfMemory { .. } | Limit { .. } | Unsupported(_)) => Ok(None),
+                Err(e) => Err(e),
+            }
+        }
+        let program = &self.compiled.program;
+        let can = lowerable(program);
+        let mut share = GpuShare { n_layers: 0, has_head: false };
         // Held while weights are placed, a piece for each layer, then given back for the sessions.
         let mut reserved = Vec::new();
-        let mut layers = Vec::new();
-        match gpu.alloc("a margin", MARGIN_BYTES.min(gpu.limits().max_buffer_bytes)) {
+        match self.gpu.alloc("a margin", MARGIN_BYTES.min(self.gpu.limits().max_buffer_bytes)) {
             Ok(buffer) => reserved.push(buffer),
-            Err(OutOfMemory { .. }) => return Ok((layers, None)),
+            Err(OutOfMemory { .. }) => return Ok(share),
             Err(e) => return Err(e),
         }
-        for l in weights.layers.iter().rev().take(most) {
-            let before = self.uploads.len();
-            match if_it_fits(self.cache(cache).and_then(|room| Ok((room, self.layer(l)?))))? {
-                Some((room, layer)) => {
-                    reserved.extend(room);
-                    layers.push(layer);
-                }
-                None => {
-                    self.uploads.truncate(before);
-                    break;
-                }
-            }
+        for layer in can.layers(program).rev().take(most) {
+            let own =
+                program.caches().iter().zip(caches).filter(|(shape, _)| Some(shape.layer) == layer[0].part.layer());
+            let own: Vec<CacheSize> = own.map(|(_, size)| *size).collect();
+            let placed = self.whole(|plan| {
+                let room = own.iter().map(|size| plan.cache(*size)).collect::<Taken<Vec<_>>>()?;
+                layer.iter().try_for_each(|segment| plan.segment(segment))?;
+                Ok(room)
+            });
+            let Some(room) = if_it_fits(placed)? else { break };
+            reserved.extend(room.into_iter().flatten());
+            share.n_layers += 1;
         }
-        layers.reverse();
-        let mut head = None;
-        if layers.len() == config.n_layer && most > config.n_layer {
-            let before = self.uploads.len();
-            match self.head(weights) {
-                Ok(placed) => head = Some(placed),
-                Err(OutOfMemory { .. } | Limit { .. } | Unsupported(_)) => self.uploads.truncate(before),
-                Err(e) => return Err(e),
-            }
+        if can.has_head && share.n_layers == program.n_layer() && most > program.n_layer() {
+            share.has_head = if_it_fits(self.whole(|plan| plan.segment(program.head())))?.is_some();
         }
-        Ok((layers, head))
+        Ok(share)
+    }
+
+    /// Places something, or gives back all that it took so far.
+    fn whole<T>(&mut self, place: impl FnOnce(&mut Self) -> Taken<T>) -> Taken<T> {
+        let (n_uploads, before) = (self.uploads.len(), std::mem::take(&mut self.weights));
+        let placed = place(self);
+        let own = std::mem::replace(&mut self.weights, before);
+        match placed {
+            Ok(_) => self.weights.extend(own),
+            Err(_) => self.uploads.truncate(n_uploads),
+        }
+        placed
     }
 }

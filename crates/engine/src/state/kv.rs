@@ -119,7 +119,8 @@ impl KvCache {
                 let bytes = ty.row_bytes(dim).ok_or_else(|| {
                     let needs = if ty == CacheType::I16 { "at most 512" } else { "a multiple of 32" };
                     let name = ty.name();
-                    let problem = format!("{name} in the cache need heads of {needs} elements; this model's have {dim}");
+                    let problem =
+                        format!("{name} in the cache need heads of {needs} elements; this model's have {dim}");
                     Error::InvalidOption(problem)
                 })?;
                 Ok::<usize, Error>(if ty == CacheType::Q8 { bytes } else { dim })

@@ -24,7 +24,8 @@ pub(crate) struct Divisors {
 
 impl Rope {
     pub(crate) fn new(spec: &RopeSpec, divisors: &Divisors) -> Rope {
-        let table = |divisors: &Option<Vec<f32>>| RopeTable::new(spec.n_rot, spec.base, spec.scaling, divisors.as_deref());
+        let table =
+            |divisors: &Option<Vec<f32>>| RopeTable::new(spec.n_rot, spec.base, spec.scaling, divisors.as_deref());
         match spec.factors {
             RopeFactors::None | RopeFactors::Fixed => Rope { table: table(&divisors.fixed), long: None },
             RopeFactors::LongOrShort { original_ctx_tokens, magnitude } => {

@@ -106,7 +106,9 @@ fn an_item_has_a_run_of_the_output() {
     for threads in THREADS {
         let pool = Pool::new(threads);
         // (items, grain, elements a run, columns, elements from column to column)
-        for (n, grain, len, n_cols, stride) in [(48usize, 4, 3usize, 2, 150), (5, 64, 16, 3, 80), (7, 2, 1, 1, 7), (0, 1, 4, 2, 9)] {
+        for (n, grain, len, n_cols, stride) in
+            [(48usize, 4, 3usize, 2, 150), (5, 64, 16, 3, 80), (7, 2, 1, 1, 7), (0, 1, 4, 2, 9)]
+        {
             let (mut runs, mut columns) = (vec![0; n * len], vec![0; n_cols * stride]);
             let out = (Runs { len, out: &mut runs[..] }, Runs { len, out: Rows::new(&mut columns, stride, n_cols) });
             pool.run(n, grain, out, |items, (runs, mut rows), _| {
@@ -121,7 +123,11 @@ fn an_item_has_a_run_of_the_output() {
             assert!(runs.iter().enumerate().all(|(at, &x)| x == at / len + 1), "{threads} threads, {n} runs of {len}");
             for (at, &x) in columns.iter().enumerate() {
                 let (c, i) = (at / stride, at % stride / len);
-                assert_eq!(x, if i < n { 1000 * c + i + 1 } else { 0 }, "{threads} threads, column {c}, run {i} of {len}");
+                assert_eq!(
+                    x,
+                    if i < n { 1000 * c + i + 1 } else { 0 },
+                    "{threads} threads, column {c}, run {i} of {len}"
+                );
             }
         }
     }

@@ -7,7 +7,8 @@ use super::{Architecture, dense};
 use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{
-    HeadNorm, HeadNormSpan, InputSpec, ModelSpec, NormSpec, Position, RopeFactors, RopeId, RopeScaling, RopeSpec, Visible,
+    HeadNorm, HeadNormSpan, InputSpec, ModelSpec, NormSpec, Position, RopeFactors, RopeId, RopeScaling, RopeSpec,
+    Visible,
 };
 
 pub(super) const ARCH: Architecture = Architecture { name: "gemma3", runs: true, read };
@@ -36,7 +37,12 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     }
     if let Some(window) = keys.u32("attention.sliding_window")? {
         let base = keys.positive_f32("rope.freq_base_swa")?.unwrap_or(10_000.0);
-        spec.ropes.push(RopeSpec { base, scaling: RopeScaling::None, factors: RopeFactors::None, ..spec.ropes[0].clone() });
+        spec.ropes.push(RopeSpec {
+            base,
+            scaling: RopeScaling::None,
+            factors: RopeFactors::None,
+            ..spec.ropes[0].clone()
+        });
         let is_windowed = keys.windowed_layers(6, false)?;
         spec.each_attention(|il, attention| {
             if is_windowed[il] {
