@@ -77,7 +77,7 @@ pub fn placed(gpu: &GpuPlacement, model: &Model) -> String {
     format!(
         "✓ GPU layers: {} of {}{head} on {} ({}), {}; on the CPU {}{embedding}",
         gpu.n_layers,
-        model.config().n_layer,
+        model.spec().n_layer(),
         gpu.adapter,
         gpu.backend,
         megabytes(gpu.weight_bytes),

@@ -140,7 +140,7 @@ impl Watch {
 
 /// A context of `ctx_tokens`; Ctrl-C ends an evaluation in it.
 pub fn session(model: &Arc<Model>, setting: &Setting, ctx_tokens: usize, interrupt: &Interrupt) -> Result<Session> {
-    let trained = model.config().n_ctx_train;
+    let trained = model.spec().ctx_train;
     if ctx_tokens > trained {
         let text = format!("the model was trained on {trained} tokens at most: answers get worse beyond them");
         if setting.ctx_is_explicit { setting.notes().warning(&text) } else { setting.notes().detail(&text) }

@@ -22,7 +22,7 @@ use crate::prefetch::Prefetch;
 use crate::residency::{self, Residency, Sizes};
 use crate::share::CpuShare;
 use crate::state::rope::{Divisors, Rope};
-use crate::tensors::{Compiled, Tensor, Tensors};
+use crate::tensors::{Compiled, Tensor};
 
 /// A model that is ready to run. It never changes, and any number of sessions can share it.
 pub struct Model {
@@ -118,7 +118,7 @@ impl Model {
     }
 
     /// Directory of all files.
-    pub fn directory(&self) -> impl Iterator<Item = &TensorInfo> + Clone {
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> + Clone {
         files::tensors(&self.shards)
     }
 
@@ -247,8 +247,9 @@ impl Model {
         &self.compiled
     }
 
-    pub(crate) fn tensors(&self) -> &Tensors {
-        &self.compiled.tensors
+    /// Where a tensor lies.
+    pub(crate) fn tensor(&self, id: TensorId) -> &Tensor {
+        self.compiled.tensors.get(id)
     }
 
     /// The rotary embeddings, in the order of [`ModelSpec::ropes`].
@@ -264,11 +265,11 @@ impl Model {
 
     /// A tensor's bytes where they live, by its id.
     pub(crate) fn tensor_bytes(&self, id: TensorId) -> &[u8] {
-        self.bytes(self.tensors().get(id))
+        self.bytes(self.tensor(id))
     }
 
     pub(crate) fn matrix(&self, id: TensorId) -> MatRef<'_> {
-        let t = self.tensors().get(id);
+        let t = self.tensor(id);
         let mat = MatRef::new(t.ty, self.bytes(t), t.rows, t.k);
         mat.unwrap_or_else(|| unreachable!("loading checked every tensor's type and shape"))
     }
@@ -352,7 +353,7 @@ impl Model {
         // Of what a GPU holds nothing is read here; of an embedding that is its head too, rows are looked up.
         let is_here = |id: &TensorId| gpu.is_none_or(|gpu| !gpu.holds(*id));
         let wanted = program.in_use_order().into_iter().filter(|id| is_wanted(id) && is_here(id));
-        let wanted = wanted.map(|id| *self.tensors().get(id));
+        let wanted = wanted.map(|id| *self.tensor(id));
         // What streams comes by itself, and memory has no room for what lies around the rest.
         let ranges = wanted.flat_map(|t| self.residency.staying(vec![(t.shard, t.offset..t.offset + t.n_bytes)]));
         self.prefetch = Some(Prefetch::start(&self.shards, ranges, around));

@@ -43,7 +43,7 @@ impl Pass<'_> {
     pub(super) fn kinds(&self, readers: &[TensorId]) -> Kinds {
         let mut kinds = Kinds::default();
         for id in readers {
-            match Kernels::act_kind(self.model.tensors().get(*id).ty, self.model.is_exact()) {
+            match Kernels::act_kind(self.model.tensor(*id).ty, self.model.is_exact()) {
                 ActKind::Q8 => kinds.q8 = true,
                 ActKind::F32 => kinds.f32 = true,
             }

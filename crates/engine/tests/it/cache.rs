@@ -57,7 +57,7 @@ fn it_takes_half_the_memory_and_refuses_heads_that_are_no_blocks() {
     assert_eq!(used(CacheType::Q8) * 32, used(CacheType::F16) * 17);
     assert_eq!(used(CacheType::F16) * 2, used(CacheType::F32));
     // A scale to a row.
-    let head_dim = model.config().head_dim as u64;
+    let head_dim = model.program().caches()[0].key_dim as u64;
     assert_eq!(used(CacheType::I16) * 2 * head_dim, used(CacheType::F16) * (2 * head_dim + 4));
     let odd = load(&dir.write("llama", &tiny(&tiny_spec("llama"))), &LoadOptions::default());
     let options = SessionOptions { cache_type: Some(CacheType::Q8), ..SessionOptions::default() };

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use modelembed::{
-    CacheType, GenerateOptions, GpuLayers, GpuLimits, Job, LoadOptions, Model, ModelFiles, Sampler, SamplerOptions,
-    Session, SessionOptions, TokenId, generate,
+    CacheType, GenerateOptions, GpuLayers, GpuLimits, LoadOptions, Model, ModelFiles, Sampler, SamplerOptions, Session,
+    SessionOptions, Stage, TokenId, generate,
 };
 use modelembed_testkit::{GEMMA3, SMOLLM2, diff, log_prob, real_model, tiny, tiny_prompt, tiny_spec};
 
@@ -175,10 +175,10 @@ fn the_device_tells_how_long_it_computed() {
     session.eval(&ids[..1]).expect("evaluates");
     let timing = session.timing().expect("times");
     for (phase, name) in [(&timing.prompt, "prompt"), (&timing.decode, "decode")] {
-        for job in [Job::Gpu, Job::Head] {
-            let time = phase.of(job);
+        for stage in [Stage::Gpu, Stage::Head] {
+            let time = phase.of(stage);
             // Every device that these tests are meant for has a clock, software included.
-            assert!(time.on_gpu <= time.elapsed, "{name} {job:?}: {time:?}");
+            assert!(time.on_gpu <= time.elapsed, "{name} {stage:?}: {time:?}");
         }
         assert!(phase.total().on_gpu > std::time::Duration::ZERO, "{name}: {phase:?}");
     }
@@ -455,7 +455,7 @@ fn faithfulness(file: &str, golden: &str, n: usize) {
                 .expect("evaluates");
             rest = after;
             if rest.is_empty() {
-                return (out, model.config().n_layer);
+                return (out, model.spec().n_layer());
             }
         }
         unreachable!("a cycle does not end")

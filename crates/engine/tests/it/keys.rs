@@ -173,7 +173,7 @@ fn a_base_of_0_is_the_usual_one_and_an_empty_name_is_none() {
     assert_eq!(outcome(&dir, &parts).expect("loads"), usual);
     parts.set("general.name", "");
     let model = load(&dir.write("nameless", &parts.build()), &LoadOptions::default());
-    assert_eq!(model.config().name, None);
+    assert_eq!(model.spec().name, None);
     parts.set("general.architecture", "");
     assert!(parts.outcome(&dir).contains("general.architecture: is missing"), "{}", parts.outcome(&dir));
 }

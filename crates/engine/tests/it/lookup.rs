@@ -49,7 +49,7 @@ fn compare(model: &Arc<Model>, what: &str, prompt: &[TokenId], max_tokens: &[usi
     let mut accepted = 0;
     let mut failures = Vec::new();
     // Blocks of 32 do not fit the heads of every tiny model.
-    let q8 = model.config().head_dim.is_multiple_of(32).then_some(Some(CacheType::Q8));
+    let q8 = model.program().caches()[0].key_dim.is_multiple_of(32).then_some(Some(CacheType::Q8));
     for cache_type in [None].into_iter().chain(q8) {
         for (temp, penalty) in [(0.0, 1.0), (0.8, 1.0), (0.2, 1.1)] {
             let sampling = SamplerOptions { temp, repeat_penalty: penalty, ..SamplerOptions::default() };
