@@ -283,7 +283,7 @@ impl<'a> Keys<'a> {
         let seen = match (value, numbers_of(value, self.header)) {
             (Value::Bool(b), _) => b.to_string(),
             (Value::Array(_), Some(numbers)) => format!("{:?}", &numbers[..numbers.len().min(8)]),
-            (_, Some(numbers)) => numbers.iter().map(f64::to_string).collect(),
+            (_, Some(numbers)) => numbers.iter().map(|x| short(*x)).collect(),
             (Value::String(text), None) => format!("\"{}\"", clean(text)),
             (other, None) => format!("of type {}", other.ty().name()),
         };
@@ -299,6 +299,11 @@ pub(crate) fn string(gguf: &Gguf, key: &str) -> Result<Option<String>> {
 /// Text out of a file, fit for a terminal: control characters become spaces, at most 80 characters.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A number as text that stays short.
+fn short(x: f64) -> String {
+    if x.abs() < 1e15 { x.to_string() } else { format!("{x:e}") }
 }
 
 /// What reading a value says, as an error of this crate that names the key once.

@@ -76,8 +76,6 @@ fn arrays_with_the_same_number_for_each_layer_are_that_number() {
 #[test]
 fn arrays_that_are_no_number_are_named_for_what_they_are() {
     let n_layer = tiny_spec("llama").n_layer as u32;
-    let mut differs = vec![2u32; n_layer as usize];
-    *differs.last_mut().unwrap() = 1;
     for key in ["attention.head_count", "attention.head_count_kv", "feed_forward_length"] {
         let wanted_length = format!("array of {n_layer}");
         is_refused(
@@ -85,7 +83,6 @@ fn arrays_that_are_no_number_are_named_for_what_they_are() {
             vec![
                 (key, Vec::<u32>::new().into(), &["an empty array", &wanted_length]),
                 (key, vec![2u32; n_layer as usize + 1].into(), &["is an array of 4", &wanted_length]),
-                (key, differs.clone().into(), &["differs from layer to layer"]),
                 (key, vec!["2"; n_layer as usize].into(), &["3 string", "integer"]),
                 (key, vec![-2i32; n_layer as usize].into(), &["4294967294"]),
             ],
@@ -114,15 +111,13 @@ fn a_pattern_of_windows_is_a_period_or_a_flag_for_each_layer() {
     }
     assert_eq!(with(0u32.into()), with(flags(never_whole).into()), "no layer sees everything");
     assert_ne!(with(0u32.into()), with(1u32.into()), "the prompt is longer than the window");
+    // Windows are a layer's own: any pattern will do.
     let mut odd = vec![true; spec.n_layer];
     odd[..2].fill(false);
+    assert_ne!(with(odd.into()), with(0u32.into()), "two layers see everything");
     is_refused(
         "gemma3",
-        vec![
-            (key, odd.into(), &["differs from layer to layer"]),
-            (key, Vec::<bool>::new().into(), &["an empty array"]),
-            (key, vec![true].into(), &["is an array of 1"]),
-        ],
+        vec![(key, Vec::<bool>::new().into(), &["an empty array"]), (key, vec![true].into(), &["is an array of 1"])],
     );
 }
 
@@ -267,7 +262,9 @@ fn keys_that_are_not_read_may_have_their_usual_values() {
 fn other_mathematics_is_refused_with_key_value_and_what_is_wanted() {
     for model in ["llama", "qwen2", "qwen3", "gemma3"] {
         let not_usual: std::collections::BTreeSet<&str> = usual_values().into_iter().map(|(key, _)| key).collect();
-        let rows = not_usual.into_iter().map(|key| -> (&str, GgufValue, &[&str]) {
+        // Which architecture reads which of them is its own business.
+        let unread = not_usual.into_iter().filter(|key| !(model == "gemma3" && *key == "final_logit_softcapping"));
+        let rows = unread.map(|key| -> (&str, GgufValue, &[&str]) {
             match key {
                 "attention.causal" => (key, false.into(), &["is false", "wanted true"]),
                 "use_parallel_residual" | "swin_norm" => (key, true.into(), &["is true", "wanted false"]),
@@ -287,5 +284,4 @@ fn other_mathematics_is_refused_with_key_value_and_what_is_wanted() {
             ("attention.causal", 1u32.into(), &["is 1", "wanted true"]),
         ],
     );
-    is_refused("gemma3", vec![("final_logit_softcapping", 30f32.into(), &["is 30", "wanted 0"])]);
 }

@@ -18,3 +18,4 @@ mod split;
 #[cfg(target_os = "linux")]
 mod stream;
 mod tiny;
+mod widths;

@@ -55,7 +55,7 @@ fn metadata_that_cannot_be_used_is_named() {
             ("uneven groups", |p| p.set("llama.attention.head_count_kv", 3u32), &["head_count_kv", "3"]),
             ("uneven heads", |p| p.set("llama.attention.head_count", 5u32), &["head_count"]),
             ("odd heads", |p| p.set("llama.attention.key_length", 15u32), &["llama.attention.key_length", "15"]),
-            ("other values", |p| p.set("llama.attention.value_length", 32u32), &["llama.attention.value_length", "32"]),
+            ("other values", |p| p.set("llama.attention.value_length", 32u32), &["blk.0.attn_v.weight", "[64, 64]"]),
             ("no epsilon", |p| p.unset("llama.attention.layer_norm_rms_epsilon"), &["layer_norm_rms_epsilon"]),
             ("NaN epsilon", |p| p.set("llama.attention.layer_norm_rms_epsilon", f32::NAN), &["rms_epsilon", "NaN"]),
             ("negative epsilon", |p| p.set("llama.attention.layer_norm_rms_epsilon", -1f32), &["rms_epsilon", "-1"]),

@@ -211,6 +211,8 @@ fn outputs_of_the_wrong_size_are_refused() {
         "too few tiles",
         "two tiles a chunk",
         "no such column of a tile",
+        "too few runs",
+        "runs overflow",
     ];
     assert_eq!(refused, want);
 }
