@@ -10,7 +10,7 @@ use modelembed_gguf::{Array, Gguf, Number, Value};
 use modelembed_terms::RopeStyle;
 
 use crate::error::{Error, Result};
-use crate::model::{RopeFactors, RopeScaling, RopeSpec};
+use crate::model::{RopeFactors, RopeScaling, RopeSections, RopeSpec, Temperature};
 use crate::unread;
 
 /// Bounds that no real model reaches; they keep products of sizes far from overflow.
@@ -125,13 +125,49 @@ impl<'a> Keys<'a> {
             return Ok(self.stored_u32(key)?.map(|n| vec![n; self.n_layer]));
         };
         self.one_a_layer(key, array)?;
-        match array_numbers(array, self.header) {
-            // -1 stands for "absent" in arrays of signed numbers too.
-            Some(numbers) if numbers.iter().all(|x| x.fract() == 0.0 && (-1.0..=f64::from(u32::MAX)).contains(x)) => {
-                Ok(Some(numbers.iter().map(|x| if *x < 0.0 { u32::MAX } else { *x as u32 }).collect()))
-            }
+        match whole_numbers(array, self.header) {
+            Some(numbers) => Ok(Some(numbers)),
             // The accessor that wants a number names the type of the elements.
-            _ => Ok(self.stored_u32(key)?.map(|n| vec![n; self.n_layer])),
+            None => Ok(self.stored_u32(key)?.map(|n| vec![n; self.n_layer])),
+        }
+    }
+
+    /// The same for fractions, which need not be finite.
+    pub(crate) fn fractions_of_layers(&self, key: &'static str) -> Result<Option<Vec<f32>>> {
+        self.note(key);
+        let Some(Value::Array(array)) = self.gguf.get(&self.full(key)) else {
+            return Ok(self.stored_f32(key)?.map(|x| vec![x; self.n_layer]));
+        };
+        self.one_a_layer(key, array)?;
+        match array_numbers(array, self.header) {
+            Some(numbers) => Ok(Some(numbers.into_iter().map(|x| x as f32).collect())),
+            None => Ok(self.stored_f32(key)?.map(|x| vec![x; self.n_layer])),
+        }
+    }
+
+    /// One number a layer from an array that must be there and may go on behind the layers.
+    pub(crate) fn first_of_array(&self, key: &'static str) -> Result<Vec<u32>> {
+        self.note(key);
+        let wanted = format!("wanted an array of at least {} numbers, one a layer", self.n_layer);
+        match self.gguf.get(&self.full(key)) {
+            Some(Value::Array(array)) if array.len() < self.n_layer => {
+                Err(self.bad(key, format!("is an array of {}, {wanted}", array.len())))
+            }
+            Some(Value::Array(array)) => match whole_numbers(array, self.header) {
+                Some(numbers) => Ok(numbers.into_iter().take(self.n_layer).collect()),
+                None => Err(self.bad(key, format!("has elements that are no whole numbers, {wanted}"))),
+            },
+            Some(other) => Err(self.bad(key, format!("is of type {}, {wanted}", other.ty().name()))),
+            None => Err(self.bad(key, "is missing")),
+        }
+    }
+
+    /// How many of the blocks are layers, and how many behind them predict further tokens.
+    pub(crate) fn layers_and_nextn(&self) -> Result<(usize, usize)> {
+        let key = "nextn_predict_layers";
+        match self.u32(key)?.map_or(0, |n| n as usize) {
+            n if n < self.n_layer => Ok((self.n_layer - n, n)),
+            n => Err(self.bad(key, format!("is {n}, wanted less than the {} blocks", self.n_layer))),
         }
     }
 
@@ -174,6 +210,35 @@ impl<'a> Keys<'a> {
         Ok(RopeSpec { style, n_rot, base, scaling, factors, first: 0, sections: None })
     }
 
+    /// The pairs that turn with each of a position's numbers; the key must be there.
+    pub(crate) fn rope_sections(&self, is_interleaved: bool) -> Result<RopeSections> {
+        let key = "rope.dimension_sections";
+        self.note(key);
+        let numbers = match self.gguf.get(&self.full(key)) {
+            Some(Value::Array(array)) => whole_numbers(array, self.header),
+            Some(_) => None,
+            None => return Err(self.bad(key, "is missing")),
+        };
+        match numbers.as_deref() {
+            Some(&[time, height, width, other]) if [time, height, width, other].iter().all(|n| *n <= MAX_LENGTH) => {
+                let pairs = [time, height, width, other].map(|n| n as usize);
+                Ok(RopeSections { pairs, is_interleaved })
+            }
+            _ => Err(self.bad(key, format!("wanted an array of 4 numbers of pairs, each at most {MAX_LENGTH}"))),
+        }
+    }
+
+    /// Factor on queries that grows with the position.
+    pub(crate) fn temperature(&self) -> Result<Option<Temperature>> {
+        let length_key = "attention.temperature_length";
+        let length = self.optional_size(length_key, u32::MAX)?;
+        match (self.f32("attention.temperature_scale")?, length) {
+            (None, _) => Ok(None),
+            (Some(_), None) => Err(self.bad(length_key, "is missing beside attention.temperature_scale")),
+            (Some(scale), Some(length_tokens)) => Ok(Some(Temperature { scale, length_tokens, offset: 0 })),
+        }
+    }
+
     fn rope_scaling(&self) -> Result<RopeScaling> {
         let kind = self.text("rope.scaling.type")?;
         let factor = match self.positive_f32("rope.scaling.factor")? {
@@ -195,13 +260,18 @@ impl<'a> Keys<'a> {
                         as u32,
                     beta_fast: self.positive_f32("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
                     beta_slow: self.positive_f32("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
-                    attn_factor: self.positive_f32("rope.scaling.attn_factor")?.unwrap_or(1.0),
+                    magnitude: self.yarn_attn_factor()? * (1.0 + 0.1 * f64::from(factor).ln() as f32),
                 })
             }
             (Some(other), Some(_)) => {
                 Err(self.unsupported("rope.scaling.type", format!("\"{}\"", clean(other)), "none, linear or yarn"))
             }
         }
+    }
+
+    /// Factor on YaRN's magnitude.
+    pub(crate) fn yarn_attn_factor(&self) -> Result<f32> {
+        Ok(self.positive_f32("rope.scaling.attn_factor")?.unwrap_or(1.0))
     }
 
     /// For each layer whether it sees a window only. A number is the period of the layers that see everything, the last of
@@ -335,6 +405,14 @@ fn numbers_of(value: &Value, header: &[u8]) -> Option<Vec<f64>> {
         Value::F64(x) => Some(vec![*x]),
         other => Some(vec![other.as_int()? as f64]),
     }
+}
+
+/// Those of an array, if all are whole; -1 stands for "absent" in arrays of signed numbers, as the greatest number elsewhere.
+fn whole_numbers(array: &Array, header: &[u8]) -> Option<Vec<u32>> {
+    let numbers = array_numbers(array, header)?;
+    let is_whole = |x: &f64| x.fract() == 0.0 && (-1.0..=f64::from(u32::MAX)).contains(x);
+    let whole = |x: &f64| if *x < 0.0 { u32::MAX } else { *x as u32 };
+    numbers.iter().all(is_whole).then(|| numbers.iter().map(whole).collect())
 }
 
 /// The numbers of an array of the types that files have: floats, 32-bit integers, bytes, bools.

@@ -65,7 +65,7 @@ impl RopeTable {
                 radians_per_position: pairs.map(|i| plain(i) / f64::from(factor)).collect(),
                 magnitude: 1.0,
             },
-            RopeScaling::Yarn { factor, original_ctx_tokens, beta_fast, beta_slow, attn_factor } => {
+            RopeScaling::Yarn { factor, original_ctx_tokens, beta_fast, beta_slow, magnitude } => {
                 let factor = f64::from(factor);
                 // The pair that turns `rotations` times within the original context.
                 let pair_of = |rotations: f32| {
@@ -78,7 +78,6 @@ impl RopeTable {
                     let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                     plain(i) * (ramp / factor + (1.0 - ramp))
                 };
-                let magnitude = attn_factor * (1.0 + 0.1 * factor.ln() as f32);
                 RopeTable { radians_per_position: pairs.map(angle).collect(), magnitude }
             }
         }
@@ -157,13 +156,13 @@ mod tests {
             original_ctx_tokens: 4096,
             beta_fast: 32.0,
             beta_slow: 1.0,
-            attn_factor: 1.0,
+            magnitude: 1.25,
         };
         let yarn = RopeTable::new(128, 10_000.0, scaling, None);
         let plain = RopeTable::new(128, 10_000.0, RopeScaling::None, None);
         assert_eq!(yarn.radians_per_position[0], plain.radians_per_position[0]);
         assert!((yarn.radians_per_position[63] * 4.0 / plain.radians_per_position[63] - 1.0).abs() < 1e-12);
-        assert!((yarn.magnitude - (1.0 + 0.1 * 4f32.ln())).abs() < 1e-6);
+        assert_eq!((yarn.magnitude, plain.magnitude), (1.25, 1.0));
     }
 
     #[test]

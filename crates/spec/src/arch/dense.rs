@@ -1,13 +1,14 @@
-//! What dense decoders have in common: the sizes of heads and layers, and a model of layers that are alike.
+//! What dense decoders have in common: the sizes of heads and layers, and a model of layers that
+//! are alike.
 
-use modelembed_terms::{Activation, RopeStyle};
+use modelembed_terms::{NormKind, RopeStyle};
 
 use super::Architecture;
 use crate::error::Result;
 use crate::keys::{Keys, MAX_HEADS, MAX_LENGTH};
 use crate::model::{
-    AttentionSpec, FeedForward, GatedSpec, InputSpec, LayerNorms, LayerSpec, Mixer, ModelSpec, Need, NormSpec,
-    OutputSpec, RopeId,
+    AttentionSpec, FeedForward, GatedSpec, HeadNorm, HeadNormSpan, HiddenActivation, InputSpec, LayerNorms, LayerSpec,
+    Mixer, ModelSpec, NormSpec, OutputSpec, RopeId,
 };
 
 /// Sizes of one layer's heads.
@@ -56,29 +57,33 @@ pub(super) fn heads(keys: &Keys<'_>, n_embd: usize) -> Result<Vec<Heads>> {
     Ok(heads.into_iter().zip(kv_heads).map(layer).collect())
 }
 
-/// A decoder whose layers are attention and a gated network with SiLU behind RMS norms: what llama is, and what others change.
+/// A decoder whose layers are attention and a gated network with SiLU behind RMS norms: what llama
+/// is, and what others change.
 pub(super) fn decoder(arch: &'static Architecture, keys: &Keys<'_>, style: RopeStyle) -> Result<ModelSpec> {
+    let mut spec = attention(arch, keys, style)?;
+    let widths = keys.sizes_of_layers("feed_forward_length", MAX_LENGTH)?;
+    let gated = |il: usize| FeedForward::Gated(GatedSpec::plain(widths[il], HiddenActivation::Silu));
+    spec.fill_ffn(NormSpec::rms("ffn_norm", keys.rms_eps()?), |il| Ok(gated(il)))?;
+    Ok(spec)
+}
+
+/// A decoder whose layers are attention behind an RMS norm, still without feed-forward networks.
+pub(super) fn attention(arch: &'static Architecture, keys: &Keys<'_>, style: RopeStyle) -> Result<ModelSpec> {
     let n_embd = keys.size("embedding_length", MAX_LENGTH)?;
     let heads = heads(keys, n_embd)?;
-    let widths = keys.sizes_of_layers("feed_forward_length", MAX_LENGTH)?;
     let ctx_train = keys.size("context_length", u32::MAX)?;
     let rope = keys.rope(style, heads[0].key_dim)?;
     keys.refuse_unless("embedding_length_out", &[n_embd as f64], "an output of another length")?;
     let swa = "a rotation of another length in layers with a window";
     keys.refuse_unless("rope.dimension_count_swa", &[rope.n_rot as f64], swa)?;
     let eps = keys.rms_eps()?;
-    let layer = |(heads, width): (&Heads, &usize)| {
+    let layer = |heads: &Heads| {
         let attention = AttentionSpec {
             value_dim: heads.value_dim,
             ..AttentionSpec::plain(heads.heads, heads.kv_heads, heads.key_dim, RopeId(0))
         };
-        let gated = GatedSpec { width: *width, activation: Activation::Silu, is_fused: false, bias: Need::Maybe };
-        let norms = LayerNorms {
-            before_mixer: Some(NormSpec::rms("attn_norm", eps)),
-            before_ffn: Some(NormSpec::rms("ffn_norm", eps)),
-            ..LayerNorms::default()
-        };
-        LayerSpec::sequential(Mixer::Attention(attention), FeedForward::Gated(gated), norms)
+        let norms = LayerNorms { before_mixer: Some(NormSpec::rms("attn_norm", eps)), ..LayerNorms::default() };
+        LayerSpec::sequential(Mixer::Attention(attention), FeedForward::None, norms)
     };
     let mut spec = ModelSpec {
         arch,
@@ -87,14 +92,20 @@ pub(super) fn decoder(arch: &'static Architecture, keys: &Keys<'_>, style: RopeS
         ctx_train,
         input: InputSpec::scaled(1.0),
         ropes: vec![rope],
-        layers: heads.iter().zip(&widths).map(layer).collect(),
-        encoder: Vec::new(),
+        layers: heads.iter().map(layer).collect(),
+        n_nextn: 0,
+        encoder: None,
         output: OutputSpec::head(NormSpec::rms("output_norm", eps)),
     };
     if let Some(scale) = keys.f32("attention.scale")? {
         spec.each_attention(|_, attention| attention.scale = scale);
     }
     Ok(spec)
+}
+
+/// A norm of each query and each key with the same weights for all heads.
+pub(super) fn norm_of_heads(eps: f32) -> HeadNorm {
+    HeadNorm { kind: NormKind::Rms, eps, span: HeadNormSpan::Head, after_rope: false }
 }
 
 /// Refuses a window where an architecture has none; one that holds the whole context hides nothing.
@@ -111,6 +122,23 @@ pub(super) fn refuse_window(keys: &Keys<'_>, ctx_train: usize) -> Result<()> {
 }
 
 impl ModelSpec {
+    /// Gives each layer a feed-forward network behind a norm.
+    pub(super) fn fill_ffn(&mut self, norm: NormSpec, ffn: impl Fn(usize) -> Result<FeedForward>) -> Result<()> {
+        for (il, layer) in self.layers.iter_mut().enumerate() {
+            layer.ffn = ffn(il)?;
+            layer.norms.before_ffn = Some(norm);
+        }
+        Ok(())
+    }
+
+    /// Takes away the blocks that predict further tokens, which are no layers.
+    pub(super) fn drop_nextn(&mut self, keys: &Keys<'_>) -> Result<()> {
+        let (n_layer, n_nextn) = keys.layers_and_nextn()?;
+        self.layers.truncate(n_layer);
+        self.n_nextn = n_nextn;
+        Ok(())
+    }
+
     /// Changes the attention of every layer that has one.
     pub(super) fn each_attention(&mut self, mut change: impl FnMut(usize, &mut AttentionSpec)) {
         for (il, layer) in self.layers.iter_mut().enumerate() {

@@ -1,19 +1,19 @@
-//! gemma3: the text model of Gemma 3 (arXiv 2503.19786): norms before and behind each half, GELU, and of each six layers five
-//! that see a window.
+//! gemma3: the text model of Gemma 3 (arXiv 2503.19786): norms before and behind each half, GELU,
+//! and of each six layers five that see a window.
 
-use modelembed_terms::{Activation, NormKind, RopeStyle};
+use modelembed_terms::RopeStyle;
 
 use super::{Architecture, dense};
 use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{
-    HeadNorm, HeadNormSpan, InputSpec, ModelSpec, NormSpec, Position, RopeFactors, RopeId, RopeScaling, RopeSpec,
-    Visible,
+    HiddenActivation, InputSpec, ModelSpec, NormSpec, Position, RopeFactors, RopeId, RopeScaling, RopeSpec, Visible,
 };
 
 pub(super) const ARCH: Architecture = Architecture { name: "gemma3", runs: true, read };
 
-/// Layers of the 27B, which was trained with the embedding's share of a head in place of a head's length.
+/// Layers of the 27B, which was trained with the embedding's share of a head in place of a head's
+/// length.
 const LAYERS_OF_27B: usize = 62;
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
@@ -22,9 +22,9 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     spec.input = InputSpec::scaled((n_embd as f32).sqrt());
     keys.refuse_unless("embedding_scale", &[f64::from((n_embd as f32).sqrt())], "another scale of the embedding")?;
     spec.output.soft_cap = keys.positive_f32("final_logit_softcapping")?;
-    spec.each_gated(|gated| gated.activation = Activation::Gelu);
+    spec.each_gated(|gated| gated.activation = HiddenActivation::Gelu);
     let has_scale = keys.f32("attention.scale")?.is_some();
-    let norm = HeadNorm { kind: NormKind::Rms, eps, span: HeadNormSpan::Head, after_rope: false };
+    let norm = dense::norm_of_heads(eps);
     spec.each_attention(|_, attention| {
         attention.head_norm = Some(norm);
         if n_layer == LAYERS_OF_27B && !has_scale {

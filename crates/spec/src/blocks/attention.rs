@@ -1,7 +1,7 @@
 //! Softmax attention.
 
 use crate::error::Result;
-use crate::model::{AttentionSpec, HeadNorm, HeadNormSpan, KvSource, Need, NormSpec, OutputGate, Position};
+use crate::model::{AttentionSpec, HeadNorm, HeadNormSpan, KvSource, Need, NormSpec, OutputGate, Position, RopeSpec};
 use crate::program::{Attend, Builder, CacheShape, HeadRope, HeadShape, Input, Linear, Norm, Register, Stage, Step};
 use crate::want::{Role, TensorId};
 
@@ -17,7 +17,16 @@ pub(super) struct Attention {
 pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> Result<Attention> {
     let rope = match spec.position {
         Position::None => None,
-        Position::Rope(rope) => Some(rope),
+        Position::Rope(rope) => {
+            let RopeSpec { first, sections, .. } = b.spec.ropes[usize::from(rope.0)];
+            if first != 0 {
+                return Err(b.not_run("a rotation of other elements than the first"));
+            }
+            if sections.is_some() {
+                return Err(b.not_run("a rotation in sections"));
+            }
+            Some(rope)
+        }
         Position::RelativeBias { .. } | Position::Alibi { .. } => return Err(b.not_run("a bias for distances")),
     };
     if spec.has_sinks {
@@ -26,7 +35,10 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
     if spec.output_gate != OutputGate::None {
         return Err(b.not_run("attention with an output gate"));
     }
-    if spec.kv != KvSource::Own || spec.norms_values {
+    if spec.temperature.is_some() || spec.value_scale != 1.0 {
+        return Err(b.not_run("attention with a temperature or a scale of values"));
+    }
+    if spec.kv != KvSource::Own || spec.value_norm_eps.is_some() {
         return Err(b.not_run("attention over other keys and values than projections of its own"));
     }
     let n_embd = b.spec.n_embd;
@@ -76,7 +88,7 @@ fn head_norms(b: &mut Builder<'_>, il: usize, norm: &HeadNorm, heads: &HeadShape
         HeadNormSpan::OwnHead => return Err(b.not_run("a norm for each head")),
         HeadNormSpan::Plain => return Err(b.not_run("a norm of heads without weights")),
     };
-    let of = |name| NormSpec { kind: norm.kind, eps: norm.eps, name: Some(name), bias: Need::Never };
+    let of = |name| NormSpec { kind: norm.kind, eps: norm.eps, name: Some(name), bias: Need::Never, is_bare: false };
     Ok((b.norm(&of("attn_q_norm"), Some(il), q_len)?, b.norm(&of("attn_k_norm"), Some(il), k_len)?))
 }
 

@@ -3,7 +3,7 @@
 use modelembed_terms::Activation;
 
 use crate::error::Result;
-use crate::model::{GatedSpec, Need};
+use crate::model::{GatedSpec, HiddenActivation, Need};
 use crate::program::{Builder, Input, Linear, Register, Stage, Step};
 use crate::want::{Role, TensorId};
 
@@ -18,6 +18,15 @@ pub(super) struct Gated {
 /// Asks for the tensors.
 pub(super) fn gated(b: &mut Builder<'_>, il: usize, spec: &GatedSpec) -> Result<Gated> {
     let (width, n_embd) = (spec.width, b.spec.n_embd);
+    if spec.clamp.is_some() || spec.sparsity.is_some() {
+        return Err(b.not_run("limits in the feed-forward network"));
+    }
+    let activation = match spec.activation {
+        HiddenActivation::Silu => Activation::Silu,
+        HiddenActivation::Gelu => Activation::Gelu,
+        HiddenActivation::Relu | HiddenActivation::ReluSquared => return Err(b.not_run("a gate with ReLU")),
+        HiddenActivation::ClampedSwiglu { .. } => return Err(b.not_run("a clamped gate")),
+    };
     let (gate, up) = if spec.is_fused {
         if spec.bias == Need::Always {
             return Err(b.not_run("a bias of gate and up projection as one"));
@@ -29,7 +38,7 @@ pub(super) fn gated(b: &mut Builder<'_>, il: usize, spec: &GatedSpec) -> Result<
         (gate, b.linear(il, "ffn_up", (width, n_embd), Role::Up, spec.bias)?)
     };
     let down = b.linear(il, "ffn_down", (n_embd, width), Role::Down, spec.bias)?;
-    Ok(Gated { gate, up, down, activation: spec.activation })
+    Ok(Gated { gate, up, down, activation })
 }
 
 impl Gated {

@@ -4,7 +4,7 @@ mod attention;
 mod feed_forward;
 
 use crate::error::Result;
-use crate::model::{FeedForward, LayerSpec, Mixer, NormSpec, Residual};
+use crate::model::{FeedForward, LayerSpec, Mixer, Need, NormSpec, Residual};
 use crate::program::{Builder, Input, Linear, Part, Pending, Register, Step};
 use crate::want::{Role, TensorId};
 
@@ -14,7 +14,7 @@ pub(crate) fn embed(b: &mut Builder<'_>, table: TensorId) -> Result<()> {
     if input.norm.is_some() {
         return Err(b.not_run("a norm of the embedding"));
     }
-    if input.has_positions || input.has_token_types {
+    if input.has_positions || input.token_types != Need::Never {
         return Err(b.not_run("learned embeddings of positions or segments"));
     }
     if input.per_layer.is_some() {
@@ -30,6 +30,12 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
     if layer.has_own_embedding || layer.has_output_scale {
         return Err(b.not_run("a branch or a factor at the end of a layer"));
     }
+    if layer.cross.is_some() {
+        return Err(b.not_run("attention to an encoder's result"));
+    }
+    if layer.low_rank.is_some() {
+        return Err(b.not_run("a branch beside the mixer"));
+    }
     let is_parallel = match layer.residual {
         Residual::Sequential => false,
         Residual::Parallel => true,
@@ -41,6 +47,7 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
     let mixer = match &layer.mixer {
         Mixer::Attention(spec) => attention::prepare(b, il, spec)?,
         Mixer::Latent(_) => return Err(b.not_run("latent attention")),
+        Mixer::SharedRow(_) => return Err(b.not_run("attention over rows that are key and value at once")),
         Mixer::Scan(_) => return Err(b.not_run("a recurrence")),
         Mixer::ShortConv { .. } => return Err(b.not_run("a convolution over positions")),
         Mixer::Two(..) => return Err(b.not_run("two mixers in a layer")),
@@ -51,7 +58,9 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
     // Tensors are declared half by half; those of the second are needed here where it reads the first one's input.
     let ffn = |b: &mut Builder<'_>| match &layer.ffn {
         FeedForward::Gated(spec) => feed_forward::gated(b, il, spec),
-        FeedForward::Plain(_) => Err(b.not_run("a feed-forward network without a gate")),
+        FeedForward::Plain(_) | FeedForward::GatedOrPlain(..) => {
+            Err(b.not_run("a feed-forward network without a gate"))
+        }
         FeedForward::Moe(_) | FeedForward::Both(..) => Err(b.not_run("a mixture of experts")),
         FeedForward::None => Err(b.not_run("a layer without a feed-forward network")),
     };

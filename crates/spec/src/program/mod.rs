@@ -120,6 +120,9 @@ impl Program {
     /// A tensor that is missing or misshapen, or a part of the architecture that has no steps yet.
     pub fn new(spec: &ModelSpec, directory: Directory<'_>) -> Result<Program> {
         let mut b = Builder::new(spec, directory);
+        if spec.encoder.is_some() {
+            return Err(b.not_run("an encoder"));
+        }
         let table = b.token_embedding()?;
         let rope_factors = spec.ropes.iter().map(|rope| rope_tensors(&mut b, rope)).collect::<Result<Vec<_>>>()?;
         crate::blocks::embed(&mut b, table)?;
