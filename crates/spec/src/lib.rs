@@ -10,6 +10,7 @@ mod blocks;
 mod error;
 mod keys;
 mod model;
+mod print;
 mod program;
 mod unread;
 mod want;

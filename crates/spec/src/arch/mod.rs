@@ -1,10 +1,22 @@
 //! The list of architectures: one file each, which reads metadata into a [`ModelSpec`].
 
+mod bert;
+mod deepseek2;
+mod deepseek4;
 mod dense;
+mod experts;
+mod falcon_h1;
 mod gemma3;
+mod gemma3n;
+mod gpt_oss;
 mod llama;
+mod nemotron_h;
 mod qwen2;
 mod qwen3;
+mod qwen35;
+mod qwen3moe;
+mod scan;
+mod t5;
 
 use modelembed_gguf::Gguf;
 
@@ -22,7 +34,24 @@ pub struct Architecture {
 }
 
 /// Every architecture that is known.
-pub static ARCHITECTURES: &[Architecture] = &[llama::ARCH, qwen2::ARCH, qwen3::ARCH, gemma3::ARCH];
+pub static ARCHITECTURES: &[Architecture] = &[
+    llama::ARCH,
+    qwen2::ARCH,
+    qwen3::ARCH,
+    gemma3::ARCH,
+    qwen3moe::ARCH,
+    qwen35::DENSE,
+    qwen35::MOE,
+    gpt_oss::ARCH,
+    falcon_h1::ARCH,
+    gemma3n::ARCH,
+    deepseek2::ARCH,
+    deepseek4::ARCH,
+    nemotron_h::DENSE,
+    nemotron_h::MOE,
+    bert::ARCH,
+    t5::ARCH,
+];
 
 impl std::fmt::Debug for Architecture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

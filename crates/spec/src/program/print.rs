@@ -3,7 +3,8 @@
 use std::fmt::{self, Write};
 
 use super::{Input, Linear, Norm, Part, Pending, Program, Register, Step};
-use crate::model::{ModelSpec, RopeScaling, RopeSpec, Visible};
+use crate::model::ModelSpec;
+use crate::print;
 use crate::want::TensorId;
 use modelembed_terms::{Activation, NormKind};
 
@@ -12,17 +13,14 @@ impl Program {
     pub fn describe(&self, spec: &ModelSpec) -> String {
         let mut out = String::new();
         for (i, rope) in spec.ropes.iter().enumerate() {
-            let _ = writeln!(out, "rope {i}: {}", describe_rope(rope));
+            let _ = writeln!(out, "rope {i}: {}", print::rope(rope));
         }
         let _ = writeln!(out, "input");
         for step in &self.embed {
             let _ = writeln!(out, "  {}", self.line(step, None));
         }
         let layers: Vec<String> = (0..self.n_layer).map(|il| self.layer(il)).collect();
-        for (layers, text) in alike(&layers) {
-            let _ = writeln!(out, "{} {layers}", if layers.contains([',', '-']) { "layers" } else { "layer" });
-            out.push_str(text);
-        }
+        print::layers(&mut out, "layer", &layers);
         let _ = writeln!(out, "head");
         for step in &self.head().steps {
             let _ = writeln!(out, "  {}", self.line(step, None));
@@ -94,13 +92,7 @@ impl Program {
                 format!("store-kv   {} heads of {} and {}", heads.kv_heads, heads.key_dim, heads.value_dim)
             }
             Step::Attend(step) => {
-                let seen = match step.visible {
-                    Visible::Causal => "all before".to_owned(),
-                    Visible::Window(n) => format!("the last {n}"),
-                    Visible::Chunk(n) => format!("its chunk of {n}"),
-                    Visible::All => "all".to_owned(),
-                    Visible::Around(n) => format!("{n} around"),
-                };
+                let seen = print::visible(step.visible);
                 let cap = step.soft_cap.map_or(String::new(), |cap| format!(", cap {cap}"));
                 let (heads, group) = (step.heads.heads, step.heads.group());
                 format!("attend     heads = {heads} in groups of {group}, {seen}, scale {}{cap}", step.scale)
@@ -144,42 +136,6 @@ fn activation_name(activation: Activation) -> &'static str {
         Activation::Silu => "silu",
         Activation::Gelu => "gelu",
     }
-}
-
-/// Texts that are equal, once each with the numbers where they stand, in the order of the first.
-fn alike(texts: &[String]) -> Vec<(String, &str)> {
-    let mut groups: Vec<(Vec<usize>, &str)> = Vec::new();
-    for (i, text) in texts.iter().enumerate() {
-        match groups.iter_mut().find(|(_, seen)| seen == text) {
-            Some((numbers, _)) => numbers.push(i),
-            None => groups.push((vec![i], text)),
-        }
-    }
-    groups.into_iter().map(|(numbers, text)| (ranges(&numbers), text)).collect()
-}
-
-/// Ascending numbers as "0-3, 5".
-fn ranges(numbers: &[usize]) -> String {
-    let mut parts: Vec<(usize, usize)> = Vec::new();
-    for &n in numbers {
-        match parts.last_mut() {
-            Some((_, last)) if *last + 1 == n => *last = n,
-            _ => parts.push((n, n)),
-        }
-    }
-    let text = |(a, b): &(usize, usize)| if a == b { a.to_string() } else { format!("{a}-{b}") };
-    parts.iter().map(text).collect::<Vec<_>>().join(", ")
-}
-
-fn describe_rope(rope: &RopeSpec) -> String {
-    let scaling = match rope.scaling {
-        RopeScaling::None => String::new(),
-        RopeScaling::Linear { factor } => format!(", positions / {factor}"),
-        RopeScaling::Yarn { factor, original_ctx_tokens, .. } => {
-            format!(", YaRN {factor} times {original_ctx_tokens}")
-        }
-    };
-    format!("{:?} pairs of {} elements, base {}{scaling}", rope.style, rope.n_rot, rope.base).to_lowercase()
 }
 
 impl fmt::Display for Input {

@@ -1,0 +1,153 @@
+//! What is printed of each model, against goldens; and what goldens do not show.
+
+use modelembed_spec::{ARCHITECTURES, Choice, FeedForward, Gating, KvSource, LatentExpansion, Mixer, Need};
+
+use crate::models::{self, Model};
+
+#[test]
+fn models_are_described_as_they_are_known() {
+    for (name, model) in models::all() {
+        let spec = model.read().unwrap_or_else(|e| panic!("{name}: {e}"));
+        crate::assert_golden(name, &spec.to_string());
+    }
+}
+
+#[test]
+fn every_architecture_has_a_model() {
+    let seen: Vec<&str> = models::all().iter().map(|(_, model)| model.arch).collect();
+    let missing: Vec<&str> = ARCHITECTURES.iter().map(|arch| arch.name).filter(|name| !seen.contains(name)).collect();
+    assert!(missing.is_empty(), "no model of {missing:?}");
+}
+
+/// The mixture of a model's last layer.
+fn experts(model: &Model) -> modelembed_spec::MoeSpec {
+    match model.read().unwrap().layers.pop().unwrap().ffn {
+        FeedForward::Moe(moe) => moe,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn experts_without_a_width_share_the_dense_one() {
+    let model = models::qwen3moe().without("expert_feed_forward_length");
+    assert_eq!(experts(&model).expert.width, 6144 / 8);
+}
+
+#[test]
+fn experts_may_differ_from_layer_to_layer() {
+    let used: Vec<u32> = (0..48).map(|il| 1 + il % 8).collect();
+    let widths: Vec<u32> = (0..48).map(|il| 256 + 16 * il).collect();
+    let model = models::qwen3moe().with("expert_used_count", used).with("expert_feed_forward_length", widths);
+    let layers = model.read().unwrap().layers;
+    let of = |il: usize| match &layers[il].ffn {
+        FeedForward::Moe(moe) => (moe.n_used, moe.expert.width),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([of(0), of(1), of(47)], [(1, 256), (2, 272), (8, 256 + 16 * 47)]);
+}
+
+#[test]
+fn gating_ids_are_known_and_none_means_the_usual_one() {
+    let gating = |model: Model| experts(&model).gating;
+    let cases = [
+        (1, Gating::Softmax),
+        (2, Gating::Sigmoid),
+        (3, Gating::SoftmaxOfChosen),
+        (4, Gating::SqrtSoftplus),
+        (0, Gating::Softmax),
+    ];
+    for (id, wanted) in cases {
+        assert_eq!(gating(models::qwen3moe().with("expert_gating_func", id)), wanted, "id {id}");
+    }
+    assert_eq!(gating(models::deepseek2().without("expert_gating_func")), Gating::Softmax);
+    // Only its sizes tell GLM 4.7 Flash.
+    let glm = models::deepseek2_lite().with("block_count", 47u32).with("vocab_size", 154_880u32);
+    assert_eq!(gating(glm), Gating::Sigmoid);
+}
+
+#[test]
+fn a_latent_model_without_experts_has_dense_layers_only() {
+    let mut model = models::deepseek2_lite().with("leading_dense_block_count", 27u32);
+    for key in ["expert_count", "expert_used_count", "expert_group_count", "expert_group_used_count"] {
+        model = model.without(key);
+    }
+    let layers = model.with("expert_shared_count", 0u32).read().unwrap().layers;
+    assert!(layers.iter().all(|layer| matches!(layer.ffn, FeedForward::Gated(_))));
+}
+
+#[test]
+fn a_latent_model_scales_and_heats_its_scores() {
+    let latent = |model: Model| match model.read().unwrap().layers.remove(0).mixer {
+        Mixer::Latent(latent) => latent,
+        other => panic!("{other:?}"),
+    };
+    // Without YaRN nothing but the length of a head counts.
+    let plain = models::deepseek2().with("rope.scaling.type", "none");
+    assert!((latent(plain).scale - 1.0 / 192f32.sqrt()).abs() < 1e-8);
+    // Without a multiplier the magnitude of the rotated part, which is squared in a product, holds
+    // for the whole.
+    let magnitude = 1.0 + 0.1 * 40f32.ln();
+    let seen = latent(models::deepseek2().without("rope.scaling.yarn_log_multiplier")).scale;
+    assert!((seen - magnitude * magnitude / 192f32.sqrt()).abs() < 1e-6, "{seen}");
+    let hot =
+        models::deepseek2().with("attention.temperature_scale", 0.1f32).with("attention.temperature_length", 8192u32);
+    let temperature = latent(hot).temperature.unwrap();
+    assert_eq!((temperature.scale, temperature.length_tokens, temperature.offset), (0.1, 8192, 0));
+    assert_eq!(latent(models::deepseek2_lite()).expansion, LatentExpansion::Joined);
+}
+
+#[test]
+fn gemma3n_without_its_newer_keys_is_as_llama_cpp_has_it() {
+    let mut model = models::gemma3n();
+    for key in ["activation_sparsity_scale", "attention.shared_kv_layers", "attention.sliding_window_pattern"] {
+        model = model.without(key);
+    }
+    crate::assert_golden("gemma3n", &model.read().unwrap().to_string());
+}
+
+#[test]
+fn layers_that_share_keys_and_values_read_the_last_of_their_kind() {
+    // The 35 layers of the E4B.
+    let model = models::gemma3n()
+        .with("block_count", 35u32)
+        .with("feed_forward_length", 16_384u32)
+        .with("attention.shared_kv_layers", 15u32)
+        .with("attention.sliding_window_pattern", 5u32)
+        .without("activation_sparsity_scale");
+    let layers = model.read().unwrap().layers;
+    let kv = |il: usize| match &layers[il].mixer {
+        Mixer::Attention(attention) => attention.kv,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        [kv(19), kv(20), kv(24), kv(33)],
+        [KvSource::Own, KvSource::Layer(18), KvSource::Layer(19), KvSource::Layer(18)]
+    );
+}
+
+#[test]
+fn a_norm_of_falcon_h1_has_a_bare_name() {
+    let norms = models::falcon_h1().read().unwrap().layers[0].norms;
+    assert!(norms.before_ffn.unwrap().is_bare && !norms.before_mixer.unwrap().is_bare);
+}
+
+#[test]
+fn shared_limits_follow_those_of_experts() {
+    let limits = |model: Model| {
+        let moe = experts(&model);
+        (moe.expert.clamp.is_some(), moe.shared.unwrap().clamp == moe.expert.clamp, moe.choice)
+    };
+    assert_eq!(limits(models::deepseek4().without("swiglu_clamp_shexp")), (true, true, Choice::Biased(Need::Always)));
+    assert!(!limits(models::deepseek4().with("swiglu_clamp_exp", vec![0f32; 43])).0);
+}
+
+#[test]
+fn a_latent_mixture_reads_a_compressed_input() {
+    assert_eq!(experts(&models::nemotron_h_moe().with("moe_latent_size", 1024u32)).latent, Some(1024));
+}
+
+#[test]
+fn an_encoder_may_have_more_layers_than_its_decoder() {
+    let spec = models::t5().with("decoder_block_count", 3u32).read().unwrap();
+    assert_eq!((spec.layers.len(), spec.encoder.unwrap().layers.len()), (3, 8));
+}

@@ -1,0 +1,171 @@
+//! Programs of the architectures that run, and which part of the others does not.
+
+use std::collections::HashMap;
+
+use modelembed_gguf::{Gguf, TensorInfo};
+use modelembed_spec::{ARCHITECTURES, Directory, Error, Planned, Program, Step};
+
+use crate::models::{self, Model, shapes};
+
+fn planned(model: &Model, n_vocab: usize, has: &dyn Fn(&str) -> bool) -> Result<Program, Error> {
+    Program::new(&model.read().unwrap(), Directory::Planned(Planned { n_vocab, has }))
+}
+
+fn of_file(model: &Model, gguf: &Gguf) -> Result<Program, Error> {
+    let by_name: HashMap<&str, &TensorInfo> = gguf.tensors().iter().map(|t| (t.name.as_str(), t)).collect();
+    Program::new(&model.read().unwrap(), Directory::Of(&by_name))
+}
+
+/// Names of the tensors of layer 1, without the layer.
+fn of_layer_1(program: &Program) -> Vec<&str> {
+    program.tensors().iter().filter(|want| want.layer == Some(1)).map(|want| want.part()).collect()
+}
+
+#[test]
+fn programs_are_as_the_models_compute() {
+    let cases = [
+        ("program-llama", models::llama(), 128_256),
+        ("program-qwen2", models::qwen2(), 151_936),
+        ("program-qwen3", models::qwen3(), 151_936),
+        ("program-gemma3", models::gemma3(), 262_144),
+    ];
+    for (name, model, n_vocab) in cases {
+        let program = planned(&model, n_vocab, &|_| false).unwrap();
+        assert!(program.has_tied_head(), "{name}");
+        crate::assert_golden(name, &program.describe(&model.read().unwrap()));
+    }
+}
+
+#[test]
+fn every_architecture_that_runs_compiles_and_every_other_names_its_part() {
+    for (name, model) in models::all() {
+        let arch = ARCHITECTURES.iter().find(|arch| arch.name == model.arch).unwrap();
+        match planned(&model, 1000, &|_| false) {
+            Ok(program) => assert!(arch.runs && program.n_layer() > 0, "{name}"),
+            Err(Error::NotRun { arch: of, .. }) => assert!(!arch.runs && of == arch.name, "{name}"),
+            Err(other) => panic!("{name}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn the_part_that_does_not_run_is_named() {
+    let cases = [
+        (models::qwen3moe(), "a mixture of experts"),
+        (models::qwen35(), "a recurrence"),
+        (models::qwen35moe(), "a recurrence"),
+        (models::gpt_oss(), "attention with sinks"),
+        (models::falcon_h1(), "two mixers in a layer"),
+        (models::gemma3n(), "an embedding for each layer"),
+        (models::deepseek2(), "latent attention"),
+        (models::deepseek4(), "several residual streams"),
+        (models::nemotron_h(), "a recurrence"),
+        (models::nemotron_h_moe(), "a recurrence"),
+        (models::bert(), "a norm of the embedding"),
+        (models::t5(), "an encoder"),
+    ];
+    for (model, part) in cases {
+        let error = planned(&model, 1000, &|_| false).unwrap_err();
+        assert_eq!(error.to_string(), format!("unsupported: {part} (architecture {})", model.arch));
+    }
+}
+
+#[test]
+fn a_planned_file_has_what_it_must_and_what_it_is_to_have() {
+    let bare = planned(&models::llama(), 1000, &|_| false).unwrap();
+    assert_eq!(
+        of_layer_1(&bare),
+        [
+            "attn_q.weight",
+            "attn_k.weight",
+            "attn_v.weight",
+            "attn_output.weight",
+            "attn_norm.weight",
+            "ffn_gate.weight",
+            "ffn_up.weight",
+            "ffn_down.weight",
+            "ffn_norm.weight"
+        ]
+    );
+    let with = planned(&models::llama(), 1000, &|name| {
+        name.ends_with(".bias") || matches!(name, "output.weight" | "rope_freqs.weight")
+    })
+    .unwrap();
+    assert!(!with.has_tied_head() && bare.has_tied_head());
+    let shape = |program: &Program, name: &str| {
+        program.tensors().iter().find(|want| want.name == name).map(|want| want.dims.clone())
+    };
+    assert_eq!(shape(&with, "output.weight"), Some(vec![2048, 1000]));
+    assert_eq!(shape(&with, "rope_freqs.weight"), Some(vec![32]));
+    assert_eq!(shape(&with, "blk.0.attn_k.bias"), Some(vec![512]));
+    assert_eq!(shape(&bare, "blk.0.attn_k.bias"), None);
+    // Qwen 2 must have these.
+    let qwen2 = planned(&models::qwen2(), 1000, &|_| false).unwrap();
+    assert_eq!(shape(&qwen2, "blk.0.attn_k.bias"), Some(vec![128]));
+}
+
+#[test]
+fn queries_keys_and_values_may_be_one_matrix() {
+    let program = planned(&models::llama(), 1000, &|name| name.ends_with("attn_qkv.weight")).unwrap();
+    let names = of_layer_1(&program);
+    assert!(names.contains(&"attn_qkv.weight") && !names.contains(&"attn_q.weight"), "{names:?}");
+    let qkv = program.tensors().iter().find(|want| want.name == "blk.1.attn_qkv.weight").unwrap();
+    assert_eq!(qkv.dims, [2048, 2048 + 512 + 512]);
+    let parts = program.segments()[0].steps.iter().find_map(|step| match step {
+        Step::Project { parts, .. } => Some(parts.len()),
+        _ => None,
+    });
+    assert_eq!(parts, Some(1));
+}
+
+#[test]
+fn a_file_of_the_wanted_tensors_gives_the_planned_program() {
+    for model in [models::llama(), models::qwen2(), models::qwen3(), models::gemma3()] {
+        let program = planned(&model, 1000, &|name| name == "rope_freqs.weight").unwrap();
+        let gguf = model.gguf(&shapes(program.tensors()));
+        assert_eq!(of_file(&model, &gguf).unwrap(), program, "{}", model.arch);
+        program.check_leftovers(gguf.tensors().iter()).unwrap();
+    }
+}
+
+#[test]
+fn leftovers_are_refused_unless_they_follow_from_the_metadata() {
+    let model = models::llama();
+    let program = planned(&model, 1000, &|_| false).unwrap();
+    let with = |name: &str| {
+        let mut tensors = shapes(program.tensors());
+        tensors.push((name.to_owned(), vec![4]));
+        program.check_leftovers(model.gguf(&tensors).tensors().iter())
+    };
+    for name in ["blk.3.ffn_gate_exps.weight", "blk.16.attn_q.weight", "blk.0.attn_q.biases"] {
+        assert_eq!(with(name), Err(Error::UnusedTensor { name: name.to_owned(), arch: "llama" }));
+    }
+    assert_eq!(with("blk.0.attn_rot_embd.weight"), Ok(()));
+}
+
+#[test]
+fn missing_and_misshapen_tensors_are_named() {
+    let model = models::llama();
+    let tensors = shapes(planned(&model, 1000, &|_| false).unwrap().tensors());
+    for name in ["token_embd.weight", "blk.1.ffn_up.weight", "blk.15.attn_norm.weight", "output_norm.weight"] {
+        let others: Vec<_> = tensors.iter().filter(|(other, _)| other != name).cloned().collect();
+        let error = of_file(&model, &model.gguf(&others)).unwrap_err();
+        assert_eq!(error, Error::MissingTensor { name: name.to_owned(), arch: "llama" });
+    }
+    let reshaped = |name: &str, dims: &[u64]| {
+        let mut tensors = tensors.clone();
+        tensors.iter_mut().find(|(other, _)| other == name).unwrap().1 = dims.to_vec();
+        of_file(&model, &model.gguf(&tensors)).map(|_| ())
+    };
+    let cases: &[(&str, &[u64], &[u64])] = &[
+        ("blk.1.ffn_up.weight", &[8192, 2048], &[2048, 8192]),
+        ("blk.0.attn_k.weight", &[2048, 256], &[2048, 512]),
+        ("blk.0.attn_norm.weight", &[2048, 2], &[2048]),
+        ("token_embd.weight", &[1024, 1000], &[2048, 1000]),
+    ];
+    for (name, seen, wanted) in cases {
+        let (seen_dims, wanted) = (seen.to_vec(), wanted.to_vec());
+        assert_eq!(reshaped(name, seen), Err(Error::TensorShape { name: name.to_string(), seen: seen_dims, wanted }));
+    }
+    assert_eq!(reshaped("blk.0.attn_norm.weight", &[2048, 1]), Ok(()));
+}
