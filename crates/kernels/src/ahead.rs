@@ -2,14 +2,11 @@
 //!
 //! Memory is requested in the order in which it lies, whatever the order in which a few rows are
 //! read side by side: so each request finds the DRAM page of the one before it open, and follows a
-//! stream that hardware prefetchers know. (Requested in the order of reading, as eight streams, the
-//! same bytes came at 5 to 7 GB/s instead of 8.5 to 11, of 12 that a plain loop reads: AVX2, one
-//! thread of a Zen 3 server, 4 KiB pages.)
+//! stream that hardware prefetchers know.
 //!
 //! Lines are asked for in the second-level cache: the first is too small for what lies between a
-//! request and its use, and what was requested too early would be thrown out again. (Decoding with
-//! two threads of a Zen 4 server and AVX2, requests to the second level instead of the first: 1.0
-//! to 1.2 times the speed.)
+//! request and its use, and what was requested too early would be thrown out again. What both are
+//! worth: docs/benchmarks.md.
 
 /// How far ahead of the first row's first unread byte to request, for rows that are `tile_bytes`
 /// long together.

@@ -2,10 +2,9 @@
 //! registers, four rows and four runs at a time.
 //!
 //! A row's sum has four parts, one for each run of a step, which stay in their lanes to the end of
-//! the row, or of what a panel holds of it; a panel adds up in the same order. Nothing is turned
-//! over on the way, and four rows are few enough for hardware prefetchers to follow (a Zen 4
-//! server, one core: 22 to 48 GB/s from the second-level cache, where sixteen rows transposed gave
-//! 16 to 38).
+//! the row, or of what a panel holds of it; a panel adds up in the same order. Nothing is
+//! transposed on the way, and four rows are few enough for hardware prefetchers to follow (measured
+//! beside sixteen transposed rows: docs/benchmarks.md).
 
 use std::arch::x86_64::*;
 
