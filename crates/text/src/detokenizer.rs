@@ -14,12 +14,15 @@ pub struct Detokenizer<'t> {
     strip_space: bool,
 }
 
-impl<'t> Detokenizer<'t> {
-    pub(crate) fn new(tokenizer: &'t Tokenizer) -> Detokenizer<'t> {
-        let strip_space = tokenizer.adds_space_prefix();
-        Detokenizer { tokenizer, bytes: Vec::new(), text: String::new(), strip_space }
+impl Tokenizer {
+    /// A converter of a stream of tokens to text.
+    pub fn detokenizer(&self) -> Detokenizer<'_> {
+        let strip_space = self.adds_space_prefix();
+        Detokenizer { tokenizer: self, bytes: Vec::new(), text: String::new(), strip_space }
     }
+}
 
+impl<'t> Detokenizer<'t> {
     /// For tokens that continue a text, as those that a model generates: a leading space is part of the text then.
     /// Without this the tokens are taken to be a text from its beginning, and the space that the tokenizer put there goes.
     #[must_use]

@@ -6,7 +6,6 @@ use modelembed_gguf::{Gguf, SharedBytes};
 
 use crate::bpe::{Bpe, unescape_spaces_to};
 use crate::bytemap;
-use crate::detokenizer::Detokenizer;
 use crate::error::TextError;
 use crate::partition::{Fragment, Partition};
 use crate::special::{Facts, Specials};
@@ -292,11 +291,6 @@ impl Tokenizer {
                 Model::Spm => unescape_spaces_to(token, out),
             }
         }
-    }
-
-    /// A converter of a stream of tokens to text.
-    pub fn detokenizer(&self) -> Detokenizer<'_> {
-        Detokenizer::new(self)
     }
 
     fn attr(&self, id: TokenId) -> u8 {

@@ -12,10 +12,11 @@
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Macro, Stmt, UnaryOpKind};
 use minijinja::machinery::{Token, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, ObjectRepr};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::value::Kwargs;
+use minijinja::{Error, State, Value};
 
 use super::python::{ITERATED, ITERATING, OPERATORS, PRINTING, SLICED};
+use super::weigh::{bounded, refuse};
 
 /// The filter's name.
 pub(super) const BOUNDED: &str = "bounded";
@@ -28,12 +29,6 @@ const PERCENT: &str = "|percent(";
 const MAX_TAG_TOKENS: usize = 1500;
 /// Most `elif` of a template: each is a level.
 const MAX_ELIFS: usize = 500;
-/// Deepest nesting of values, as for JSON.
-const MAX_DEPTH: usize = 128;
-
-fn refuse(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message.into())
-}
 
 /// Refuses what would need too much stack to be compiled.
 ///
@@ -407,52 +402,6 @@ fn start_of(expr: &Expr) -> Option<usize> {
 /// Whether a value is no list for sure. (A text times a number is charged by length.)
 fn is_simple(expr: &Expr) -> bool {
     matches!(expr, Expr::Const(constant) if constant.value.as_object().is_none())
-}
-
-/// The filter: the value itself.
-///
-/// # Errors
-/// A list, dictionary or tuple that is nested too deeply, holds a namespace, or would be very long if it were printed (as a
-/// share of the render's budget, which grows with the messages).
-pub(super) fn bounded(state: &State, value: &Value) -> Result<Value, Error> {
-    if value.as_object().is_some() {
-        let (used, left) = state.fuel_levels().unwrap_or((0, u64::MAX));
-        let most = used.saturating_add(left) / 16;
-        let mut left = most;
-        weigh(value, 0, &mut left)?;
-        state.consume_fuel((most - left) / 4)?;
-    }
-    Ok(value.clone())
-}
-
-/// Takes what a value holds, counted as often as it would be printed, from `left`.
-fn weigh(value: &Value, depth: usize, left: &mut u64) -> Result<(), Error> {
-    let too_large = || refuse("a list is too large, counting what it holds as often as it holds it");
-    let text_cost = value.as_str().map_or(0, |text| text.len() as u64 / 256);
-    *left = left.checked_sub(1 + text_cost).ok_or_else(too_large)?;
-    let Some(object) = value.as_object() else { return Ok(()) };
-    if object.type_name().ends_with("::Namespace") {
-        return Err(refuse("a namespace cannot be held by a list or by another namespace"));
-    }
-    if depth > MAX_DEPTH {
-        return Err(refuse(format!("lists are nested more than {MAX_DEPTH} deep")));
-    }
-    match object.repr() {
-        ObjectRepr::Map => {
-            for (key, item) in object.try_iter_pairs().into_iter().flatten() {
-                weigh(&key, depth + 1, left)?;
-                weigh(&item, depth + 1, left)?;
-            }
-        }
-        // One without a length is printed by name, and may not be gone through twice.
-        ObjectRepr::Seq | ObjectRepr::Iterable if object.enumerator_len().is_some() => {
-            for item in object.try_iter().into_iter().flatten() {
-                weigh(&item, depth + 1, left)?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
 }
 
 /// `dict`, bounded.

@@ -4,7 +4,7 @@
 //! whatever is ours (`tojson`, `format`, ...) is charged as it goes.
 
 use super::error::{RaisedByTemplate, TemplateError};
-use super::{bounded, filters, format, generation, json, methods, printed, python};
+use super::{bounded, filters, format, generation, json, methods, printed, python, weigh};
 use jiff::{Timestamp, ZonedDateTime, tz::TimeZone};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
@@ -59,7 +59,7 @@ pub(super) fn new(clock: Clock) -> Environment<'static> {
     environment.add_filter("string", printed::string);
     environment.add_filter("join", printed::join);
     environment.add_filter(printed::PRINTED, printed::printed);
-    environment.add_filter(bounded::BOUNDED, bounded::bounded);
+    environment.add_filter(bounded::BOUNDED, weigh::bounded);
     environment.add_function("dict", bounded::dict);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", move |format: &str| strftime_now(clock, format));

@@ -4,7 +4,7 @@ use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, State, Value, filters};
 
 use super::printed;
-use super::python::{self, kind_of, refuse};
+use super::python::{self, key_of, kind_of, refuse};
 
 /// Adds the filters of this file.
 pub(super) fn add_to(environment: &mut Environment<'static>) {
@@ -231,15 +231,6 @@ fn forceescape(state: &State, value: &Value) -> Result<Value, Error> {
         }
     }
     Ok(Value::from_safe_string(out))
-}
-
-/// What an item is sorted by.
-pub(super) fn key_of(item: &Value, attribute: Option<&str>) -> Result<Value, Error> {
-    let parts = attribute.into_iter().flat_map(|path| path.split('.'));
-    parts.into_iter().try_fold(item.clone(), |value, part| match part.parse::<usize>() {
-        Ok(index) => value.get_item_by_index(index),
-        Err(_) => value.get_attr(part),
-    })
 }
 
 /// Refuses what Python cannot sort. `equals_pass` where it sorts by lists of keys, which compare equal keys first.

@@ -20,6 +20,7 @@ mod methods;
 mod printed;
 mod python;
 mod select;
+mod weigh;
 
 pub use builtin::{BUILTINS, Builtin, builtin};
 pub use error::TemplateError;

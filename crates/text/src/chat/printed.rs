@@ -11,12 +11,12 @@ use std::sync::Arc;
 use minijinja::value::{Kwargs, Object, ObjectRepr, StringInput, Tuple, ValueKind};
 use minijinja::{Error, Output, State, Value};
 
-use super::filters;
+use super::python::key_of;
 
 /// The filter's name; see [`printed`].
 pub(super) const PRINTED: &str = "printed";
 
-/// No value is deeper; see `bounded.rs`.
+/// No value is deeper; see `weigh.rs`.
 const MAX_DEPTH: usize = 128;
 
 /// A float as Python's `repr` writes it: the shortest digits, with an exponent outside 1e-4 ..= 1e16.
@@ -148,7 +148,7 @@ pub(super) fn join(
     // Its items, or what they have by the attribute's name, are printed by themselves.
     let named = if attribute.is_some() || kwargs.has("attribute") { 3 } else { 2 };
     if let Some(path) = attribute.or(kwargs.peek("attribute").ok()) {
-        value.try_iter()?.try_for_each(|item| filters::key_of(&item, Some(path)).map(drop))?;
+        value.try_iter()?.try_for_each(|item| key_of(&item, Some(path)).map(drop))?;
     }
     let copy = replaced(state, value, named)?;
     minijinja::filters::join(state, copy.as_ref().unwrap_or(value), joiner, attribute, kwargs)

@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use minijinja::value::{ObjectRepr, Rest, Tuple, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value, tests};
 
-use super::bounded::bounded;
+use super::weigh::bounded;
 
 /// The filters that stand in the places of operators, in the form in which they are inserted: alone, first in a chain such as
 /// `0 < x < 3`, and later in a chain. Signs stand before those that they contain.
@@ -228,4 +228,13 @@ fn is_in(state: &State, value: &Value, container: &Value) -> Result<bool, Error>
         }
         _ => refuse(format!("in: {} holds nothing", kind_of(container))),
     }
+}
+
+/// What an item is sorted by.
+pub(super) fn key_of(item: &Value, attribute: Option<&str>) -> Result<Value, Error> {
+    let parts = attribute.into_iter().flat_map(|path| path.split('.'));
+    parts.into_iter().try_fold(item.clone(), |value, part| match part.parse::<usize>() {
+        Ok(index) => value.get_item_by_index(index),
+        Err(_) => value.get_attr(part),
+    })
 }

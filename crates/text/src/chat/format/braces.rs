@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, from_args};
 use minijinja::{Error, State, Value};
 
-use super::{
+use super::field::{
     Number, Spec, character, cut, float_of, in_base, integer_of, number, of_digits, of_float, pad, pad_number, prefix,
     push, refuse, sign, text_of, until,
 };

@@ -6,7 +6,7 @@ use std::str::Chars;
 use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Error, State, Value};
 
-use super::{
+use super::field::{
     Spec, character, cut, float_of, in_base, integer_of, number, of_digits, of_float, pad, pad_number, prefix, push,
     refuse, text_of, until,
 };
