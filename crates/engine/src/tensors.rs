@@ -94,9 +94,6 @@ fn check_steps(spec: &ModelSpec, program: &Program) -> Result<()> {
         if matches!(cache.visible, Visible::All | Visible::Around(_)) {
             return not_run("attention to later positions");
         }
-        if cache.key_dim != cache.value_dim {
-            return not_run("values of another length than keys");
-        }
     }
     Ok(())
 }

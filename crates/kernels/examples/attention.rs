@@ -62,10 +62,14 @@ fn measure(
                 let [(k, k_scales), (v, v_scales)] = &integers;
                 let (k, v, soft_cap) = (&k[rows.clone()], &v[rows], None);
                 let scales = [&k_scales[positions.clone()], &v_scales[positions]];
-                kernels.attend_i16(AttnInput { q: &q, head_dim, k, v, visible, soft_cap }, scales, state);
+                kernels.attend_i16(
+                    AttnInput { q: &q, head_dim, value_dim: head_dim, k, v, visible, soft_cap },
+                    scales,
+                    state,
+                );
             } else {
                 let (k, v, soft_cap) = (&halves[0][rows.clone()], &halves[1][rows], None);
-                kernels.attend(AttnInput { q: &q, head_dim, k, v, visible, soft_cap }, state);
+                kernels.attend(AttnInput { q: &q, head_dim, value_dim: head_dim, k, v, visible, soft_cap }, state);
             }
             std::hint::black_box(&acc);
         }

@@ -74,12 +74,28 @@ fn attend(kernels: &Kernels, head_dim: usize, n_q: usize) {
     state.clear();
     case(&format!("attend, head of {head_dim}, {n_q} queries"), n_q * n_pos, || {
         let state = AttnState { max: &mut *state.max, sum: &mut *state.sum, acc: &mut *state.acc };
-        let input = AttnInput { q: &q, head_dim, k: &halves, v: &halves, visible: &visible, soft_cap: None };
+        let input = AttnInput {
+            q: &q,
+            head_dim,
+            value_dim: head_dim,
+            k: &halves,
+            v: &halves,
+            visible: &visible,
+            soft_cap: None,
+        };
         kernels.attend(input, state);
     });
     case(&format!("attend to integers, head of {head_dim}, {n_q} queries"), n_q * n_pos, || {
         let state = AttnState { max: &mut *state.max, sum: &mut *state.sum, acc: &mut *state.acc };
-        let input = AttnInput { q: &q, head_dim, k: &integers, v: &integers, visible: &visible, soft_cap: None };
+        let input = AttnInput {
+            q: &q,
+            head_dim,
+            value_dim: head_dim,
+            k: &integers,
+            v: &integers,
+            visible: &visible,
+            soft_cap: None,
+        };
         kernels.attend_i16(input, [&scales, &scales], state);
     });
 }

@@ -157,14 +157,24 @@ impl Layer<'_> {
             visible.extend(std::iter::repeat_n(range, heads.group()));
         }
         state.borrow().clear();
-        let (kernels, head_dim) = (self.kernels, heads.key_dim);
+        let (kernels, head_dim, value_dim) = (self.kernels, heads.key_dim, heads.value_dim);
         match self.keys.head(cache, head, first..end) {
             KeysValues::I16([k, v], scales) => {
-                kernels.attend_i16(AttnInput { q, head_dim, k, v, visible, soft_cap }, scales, state.borrow());
+                kernels.attend_i16(
+                    AttnInput { q, head_dim, value_dim, k, v, visible, soft_cap },
+                    scales,
+                    state.borrow(),
+                );
             }
-            KeysValues::F16(k, v) => kernels.attend(AttnInput { q, head_dim, k, v, visible, soft_cap }, state.borrow()),
-            KeysValues::Q8(k, v) => kernels.attend(AttnInput { q, head_dim, k, v, visible, soft_cap }, state.borrow()),
-            KeysValues::F32(k, v) => kernels.attend(AttnInput { q, head_dim, k, v, visible, soft_cap }, state.borrow()),
+            KeysValues::F16(k, v) => {
+                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, visible, soft_cap }, state.borrow())
+            }
+            KeysValues::Q8(k, v) => {
+                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, visible, soft_cap }, state.borrow())
+            }
+            KeysValues::F32(k, v) => {
+                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, visible, soft_cap }, state.borrow())
+            }
         }
     }
 }

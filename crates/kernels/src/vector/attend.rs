@@ -53,7 +53,7 @@ pub struct AttnState<'a> {
     pub max: &'a mut [f32],
     /// The sum of exp(score - max), one a query.
     pub sum: &'a mut [f32],
-    /// `(n_q, head_dim)`: the sum of exp(score - max) * v.
+    /// `(n_q, value_dim)`: the sum of exp(score - max) * v.
     pub acc: &'a mut [f32],
 }
 
@@ -73,7 +73,7 @@ pub struct AttnPart<'a> {
     pub max: &'a [f32],
     /// The sum of exp(score - max), one a query.
     pub sum: &'a [f32],
-    /// `(n_q, head_dim)`.
+    /// `(n_q, value_dim)`.
     pub acc: &'a [f32],
 }
 
@@ -82,11 +82,13 @@ pub struct AttnPart<'a> {
 pub struct AttnInput<'a, T = u16> {
     /// `(n_q, head_dim)`, already scaled.
     pub q: &'a [f32],
-    /// Elements of a head.
+    /// Elements of a query and of a key.
     pub head_dim: usize,
+    /// Elements of a value, and so of what a query becomes.
+    pub value_dim: usize,
     /// `(n_pos, head_dim)`, in half precision (bits in a `u16`), 16-bit integers, Q8_0 blocks (bytes) or f32.
     pub k: &'a [T],
-    /// `(n_pos, head_dim)`.
+    /// `(n_pos, value_dim)`.
     pub v: &'a [T],
     /// For each query the positions that it sees, within `0..n_pos`.
     pub visible: &'a [Range<usize>],
@@ -96,15 +98,21 @@ pub struct AttnInput<'a, T = u16> {
 
 #[allow(private_bounds, reason = "nothing here is public")]
 impl<T: Element> AttnInput<'_, T> {
-    /// Elements of `k` and `v` a position.
+    /// Elements of `k` a position.
     #[inline(always)]
-    pub(super) fn row_len(&self) -> usize {
+    fn key_len(&self) -> usize {
         T::row_len(self.head_dim).unwrap_or(0)
+    }
+
+    /// Elements of `v` a position.
+    #[inline(always)]
+    fn value_len(&self) -> usize {
+        T::row_len(self.value_dim).unwrap_or(0)
     }
 
     #[inline(always)]
     fn n_pos(&self) -> usize {
-        self.k.len() / self.row_len()
+        self.k.len() / self.key_len()
     }
 }
 
@@ -166,11 +174,11 @@ macro_rules! for_queries {
 pub(super) use for_queries;
 
 /// # Safety
-/// As [`Lanes`]; all slices have the documented lengths, `head_dim` is positive, ranges end within `n_pos`.
+/// As [`Lanes`]; all slices have the documented lengths, `head_dim` and `value_dim` are positive, ranges end within `n_pos`.
 #[inline(always)]
 unsafe fn attend<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mut AttnState<'_>) {
     let n_q = input.visible.len();
-    if n_q >= MANY_FROM && input.head_dim * POSITIONS <= WIDE_LEN {
+    if n_q >= MANY_FROM && input.head_dim.max(input.value_dim) * POSITIONS <= WIDE_LEN {
         // SAFETY: the caller's promise.
         return unsafe { attend_many::<V, T>(input, state) };
     }
@@ -196,7 +204,8 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
     query: usize,
     first: usize,
 ) {
-    let (head_dim, row_len) = (input.head_dim, input.row_len());
+    let (head_dim, value_dim) = (input.head_dim, input.value_dim);
+    let (key_len, value_len) = (input.key_len(), input.value_len());
     let seen: [Range<usize>; Q] = std::array::from_fn(|j| within(&input.visible[query + j], first..first + BLOCK));
     let Some(all) = union(&seen) else { return };
 
@@ -205,25 +214,25 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
     unsafe {
         let q = input.q.as_ptr().add(query * head_dim);
         let last = input.n_pos() - 1;
-        let v = input.v.as_ptr().add(first * row_len);
+        let v = input.v.as_ptr().add(first * value_len);
         // The first tile of a block requests what is read next: values while it reads keys, the next block's keys while it reads values.
-        let ahead = (query == 0).then(|| input.k.as_ptr().wrapping_add((first + BLOCK) * row_len));
+        let ahead = (query == 0).then(|| input.k.as_ptr().wrapping_add((first + BLOCK) * key_len));
         for position in (all.start / POSITIONS * POSITIONS..all.end).step_by(POSITIONS) {
             if ahead.is_some() {
-                request::<V, T>(v, position * row_len, POSITIONS * row_len);
+                request::<V, T>(v, position * value_len, POSITIONS * value_len);
             }
             let mut rows = [input.k.as_ptr(); POSITIONS];
             for (p, row) in rows.iter_mut().enumerate() {
-                *row = row.add((first + position + p).min(last) * row_len);
+                *row = row.add((first + position + p).min(last) * key_len);
             }
             let tile = score_tile::<V, T, Q>(q, head_dim, rows);
             for (row, tile) in scores.iter_mut().zip(tile) {
                 row[position..position + POSITIONS].copy_from_slice(&tile);
             }
         }
-        weigh_seen::<V>(&mut scores, &seen, input.soft_cap, state, query, head_dim);
-        let acc = state.acc.as_mut_ptr().add(query * head_dim);
-        add_seen::<V, T, Q>(scores.as_ptr().cast(), v, head_dim, &seen, acc, ahead);
+        weigh_seen::<V>(&mut scores, &seen, input.soft_cap, state, query, value_dim);
+        let acc = state.acc.as_mut_ptr().add(query * value_dim);
+        add_seen::<V, T, Q>(scores.as_ptr().cast(), v, value_dim, &seen, acc, ahead);
     }
 }
 
@@ -262,11 +271,13 @@ struct Wide([f32; WIDE_LEN]);
 /// One query's operations are the same, in the same order, as in [`attend_tile`].
 ///
 /// # Safety
-/// As [`attend`]; `WIDE_LEN` holds [`POSITIONS`] rows.
+/// As [`attend`]; `WIDE_LEN` holds [`POSITIONS`] rows of K, and of V.
 #[inline(always)]
 unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mut AttnState<'_>) {
-    let (head_dim, row_len, n_q) = (input.head_dim, input.row_len(), input.visible.len());
-    let at_once = (WIDE_LEN / head_dim / POSITIONS * POSITIONS).min(BLOCK);
+    let (head_dim, value_dim, n_q) = (input.head_dim, input.value_dim, input.visible.len());
+    let (key_len, value_len) = (input.key_len(), input.value_len());
+    let at_once = |len: usize| (WIDE_LEN / len / POSITIONS * POSITIONS).min(BLOCK);
+    let (keys_at_once, values_at_once) = (at_once(head_dim), at_once(value_dim));
     // Keys that are turned over at a time; none where that is not possible.
     let columns_at_once = if V::COLUMN_QUERIES > 0 && head_dim.is_multiple_of(V::N) {
         (WIDE_LEN / head_dim / V::N * V::N).min(BLOCK)
@@ -286,7 +297,7 @@ unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mu
             }
             let seen = &seen[..queries.len()];
             let Some(all) = union(seen) else { continue };
-            // SAFETY: rows are clamped to the last position; queries are those of `input`; `at_once` rows fit `wide`.
+            // SAFETY: rows are clamped to the last position; queries are those of `input`; so many rows at once fit `wide`.
             unsafe {
                 if V::COLUMN_QUERIES > 0 && columns_at_once > 0 {
                     for sub in (all.start / V::N * V::N..all.end).step_by(columns_at_once) {
@@ -294,7 +305,7 @@ unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mu
                         for r in (0..n_rows).step_by(POSITIONS) {
                             let mut rows = [input.k.as_ptr(); POSITIONS];
                             for (p, row) in rows.iter_mut().enumerate() {
-                                *row = row.add((first + sub + r + p).min(last) * row_len);
+                                *row = row.add((first + sub + r + p).min(last) * key_len);
                             }
                             turn_over::<V, T>(rows, head_dim, wide.add(r), columns_at_once);
                         }
@@ -310,10 +321,10 @@ unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mu
                         }
                     }
                 } else {
-                    for sub in (all.start / POSITIONS * POSITIONS..all.end).step_by(at_once) {
-                        let n_rows = at_once.min(all.end - sub).next_multiple_of(POSITIONS);
+                    for sub in (all.start / POSITIONS * POSITIONS..all.end).step_by(keys_at_once) {
+                        let n_rows = keys_at_once.min(all.end - sub).next_multiple_of(POSITIONS);
                         for r in 0..n_rows {
-                            let row = input.k.as_ptr().add((first + sub + r).min(last) * row_len);
+                            let row = input.k.as_ptr().add((first + sub + r).min(last) * key_len);
                             widen::<V, T>(row, head_dim, wide.add(r * head_dim));
                         }
                         for j in (0..queries.len()).step_by(V::MANY_QUERIES) {
@@ -326,20 +337,20 @@ unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mu
                         }
                     }
                 }
-                weigh_seen::<V>(&mut scores, seen, input.soft_cap, state, query, head_dim);
-                for sub in (all.start..all.end).step_by(at_once) {
-                    let n_rows = at_once.min(all.end - sub);
+                weigh_seen::<V>(&mut scores, seen, input.soft_cap, state, query, value_dim);
+                for sub in (all.start..all.end).step_by(values_at_once) {
+                    let n_rows = values_at_once.min(all.end - sub);
                     for r in 0..n_rows {
-                        let row = input.v.as_ptr().add((first + sub + r) * row_len);
-                        widen::<V, T>(row, head_dim, wide.add(r * head_dim));
+                        let row = input.v.as_ptr().add((first + sub + r) * value_len);
+                        widen::<V, T>(row, value_dim, wide.add(r * value_dim));
                     }
                     for j in (0..queries.len()).step_by(V::MANY_QUERIES) {
                         let n = V::MANY_QUERIES.min(queries.len() - j);
-                        let acc = state.acc.as_mut_ptr().add((query + j) * head_dim);
+                        let acc = state.acc.as_mut_ptr().add((query + j) * value_dim);
                         let weights = scores[j..j + n].as_ptr().cast::<f32>().add(sub);
                         for_queries!(V::MANY_QUERIES, n, Q => {
                             let seen: [_; Q] = std::array::from_fn(|i| within(&seen[j + i], sub..sub + n_rows));
-                            add_seen::<V, f32, Q>(weights, wide, head_dim, &seen, acc, None);
+                            add_seen::<V, f32, Q>(weights, wide, value_dim, &seen, acc, None);
                         });
                     }
                 }
@@ -351,13 +362,13 @@ unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mu
 /// Writes a row's elements as f32.
 ///
 /// # Safety
-/// As [`Lanes`]; the row and `out` have `head_dim` elements.
+/// As [`Lanes`]; the row and `out` have `len` elements.
 #[inline(always)]
-unsafe fn widen<V: Lanes, T: Element>(row: *const T, head_dim: usize, out: *mut f32) {
-    // SAFETY: offsets stay below head_dim.
+unsafe fn widen<V: Lanes, T: Element>(row: *const T, len: usize, out: *mut f32) {
+    // SAFETY: offsets stay below len.
     unsafe {
-        for d in (0..head_dim).step_by(V::N) {
-            let n = V::N.min(head_dim - d);
+        for d in (0..len).step_by(V::N) {
+            let n = V::N.min(len - d);
             store_n(T::load::<V>(row, d, n), out.add(d), n);
         }
     }
@@ -395,12 +406,12 @@ unsafe fn score_rows<V: Lanes, const Q: usize>(
 /// row `p` of `v`.
 ///
 /// # Safety
-/// As [`Lanes`]; the ranges are within the rows of `v` and a block, `acc` is `(Q, head_dim)`.
+/// As [`Lanes`]; the ranges are within the rows of `v` and a block, `acc` is `(Q, value_dim)`.
 #[inline(always)]
 unsafe fn add_seen<V: Lanes, T: Element, const Q: usize>(
     weights: *const f32,
     v: *const T,
-    head_dim: usize,
+    value_dim: usize,
     seen: &[Range<usize>; Q],
     acc: *mut f32,
     ahead: Option<*const T>,
@@ -412,12 +423,12 @@ unsafe fn add_seen<V: Lanes, T: Element, const Q: usize>(
     unsafe {
         for (j, seen) in seen.iter().enumerate() {
             let before = seen.start..seen.end.min(shared.start);
-            add_values::<V, T, 1>(weights.add(j * BLOCK), v, head_dim, before, acc.add(j * head_dim), None);
+            add_values::<V, T, 1>(weights.add(j * BLOCK), v, value_dim, before, acc.add(j * value_dim), None);
         }
-        add_values::<V, T, Q>(weights, v, head_dim, shared.clone(), acc, ahead);
+        add_values::<V, T, Q>(weights, v, value_dim, shared.clone(), acc, ahead);
         for (j, seen) in seen.iter().enumerate() {
             let after = seen.start.max(shared.end)..seen.end;
-            add_values::<V, T, 1>(weights.add(j * BLOCK), v, head_dim, after, acc.add(j * head_dim), None);
+            add_values::<V, T, 1>(weights.add(j * BLOCK), v, value_dim, after, acc.add(j * value_dim), None);
         }
     }
 }
@@ -528,7 +539,7 @@ pub(super) unsafe fn weigh_seen<V: Lanes>(
     soft_cap: Option<f32>,
     state: &mut AttnState<'_>,
     first: usize,
-    head_dim: usize,
+    value_dim: usize,
 ) {
     let mut maximums = [f32::NEG_INFINITY; MANY];
     // SAFETY: the caller's promise.
@@ -539,7 +550,7 @@ pub(super) unsafe fn weigh_seen<V: Lanes>(
             }
         }
         for (j, &max) in maximums[..seen.len()].iter().enumerate() {
-            let acc = &mut state.acc[(first + j) * head_dim..][..head_dim];
+            let acc = &mut state.acc[(first + j) * value_dim..][..value_dim];
             raise::<V>(max, &mut state.max[first + j], &mut state.sum[first + j], acc);
         }
         for (j, (scores, seen)) in scores.iter_mut().zip(seen).enumerate() {
@@ -618,12 +629,12 @@ unsafe fn weigh<V: Lanes>(scores: &mut [f32; BLOCK], max: f32, sum: &mut f32) {
 /// Adds weight * value of the positions `range` to the accumulators of `Q` neighbouring queries.
 ///
 /// # Safety
-/// As [`Lanes`]; `v` and `weights` (see [`add_seen`]) have the positions of `range`, `acc` is `(Q, head_dim)`.
+/// As [`Lanes`]; `v` and `weights` (see [`add_seen`]) have the positions of `range`, `acc` is `(Q, value_dim)`.
 #[inline(always)]
 unsafe fn add_values<V: Lanes, T: Element, const Q: usize>(
     weights: *const f32,
     v: *const T,
-    head_dim: usize,
+    value_dim: usize,
     range: Range<usize>,
     acc: *mut f32,
     ahead: Option<*const T>,
@@ -632,25 +643,25 @@ unsafe fn add_values<V: Lanes, T: Element, const Q: usize>(
         return;
     }
     let mut d = 0;
-    // SAFETY: offsets stay below head_dim.
+    // SAFETY: offsets stay below value_dim.
     unsafe {
-        while d + 4 * V::N <= head_dim && Q * 4 <= sums::<V, T>() {
-            add_value_columns::<V, T, Q, 4>(weights, v, head_dim, (d, V::N), range.clone(), acc, ahead);
+        while d + 4 * V::N <= value_dim && Q * 4 <= sums::<V, T>() {
+            add_value_columns::<V, T, Q, 4>(weights, v, value_dim, (d, V::N), range.clone(), acc, ahead);
             d += 4 * V::N;
         }
-        while d + 2 * V::N <= head_dim && Q * 4 > sums::<V, T>() {
-            add_value_columns::<V, T, Q, 2>(weights, v, head_dim, (d, V::N), range.clone(), acc, ahead);
+        while d + 2 * V::N <= value_dim && Q * 4 > sums::<V, T>() {
+            add_value_columns::<V, T, Q, 2>(weights, v, value_dim, (d, V::N), range.clone(), acc, ahead);
             d += 2 * V::N;
         }
-        while d < head_dim {
-            let n = V::N.min(head_dim - d);
-            add_value_columns::<V, T, Q, 1>(weights, v, head_dim, (d, n), range.clone(), acc, None);
+        while d < value_dim {
+            let n = V::N.min(value_dim - d);
+            add_value_columns::<V, T, Q, 1>(weights, v, value_dim, (d, n), range.clone(), acc, None);
             d += n;
         }
     }
 }
 
-/// [`add_values`] for `C` registers of a head's elements from `first` on, of which the last holds `n` lanes. (A pair and no range, from which
+/// [`add_values`] for `C` registers of a value's elements from `first` on, of which the last holds `n` lanes. (A pair and no range, from which
 /// the compiler does not see that a register is full.)
 ///
 /// # Safety
@@ -659,7 +670,7 @@ unsafe fn add_values<V: Lanes, T: Element, const Q: usize>(
 unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize>(
     weights: *const f32,
     v: *const T,
-    head_dim: usize,
+    value_dim: usize,
     (first, n): (usize, usize),
     range: Range<usize>,
     acc: *mut f32,
@@ -667,16 +678,17 @@ unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize
 ) {
     // SAFETY: only the last register of a row may be partial, and `lanes` says so.
     unsafe {
-        let row_len = T::row_len(head_dim).unwrap_or(0);
+        let row_len = T::row_len(value_dim).unwrap_or(0);
         let acc = acc.add(first);
         let lanes = |c: usize| if c + 1 == C { n } else { V::N };
         let mut sums = [[V::splat(0.0); C]; Q];
         for j in 0..Q {
             for c in 0..C {
-                sums[j][c] = load_n(acc.add(j * head_dim + c * V::N), lanes(c));
+                sums[j][c] = load_n(acc.add(j * value_dim + c * V::N), lanes(c));
             }
         }
-        // Each run of columns requests as much as it reads itself, in the order in which it lies.
+        // Each run of columns requests as much as it reads itself, in the order in which it lies: of keys that are longer than values the
+        // beginning.
         let len = T::row_len(C * V::N).unwrap_or(0);
         let before = first / (C * V::N) * BLOCK * len;
         for position in range {
@@ -697,7 +709,7 @@ unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize
         }
         for j in 0..Q {
             for c in 0..C {
-                store_n(sums[j][c], acc.add(j * head_dim + c * V::N), lanes(c));
+                store_n(sums[j][c], acc.add(j * value_dim + c * V::N), lanes(c));
             }
         }
     }
@@ -706,22 +718,22 @@ unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize
 /// # Safety
 /// As [`Lanes`]; both have the same lengths, those of [`AttnState`].
 #[inline(always)]
-pub(super) unsafe fn merge<V: Lanes>(head_dim: usize, into: &mut AttnState<'_>, part: &AttnPart<'_>) {
+pub(super) unsafe fn merge<V: Lanes>(value_dim: usize, into: &mut AttnState<'_>, part: &AttnPart<'_>) {
     for query in 0..part.max.len() {
         let (a, b) = (into.max[query], part.max[query]);
         if part.sum[query] == 0.0 {
             continue; // that part saw nothing
         }
         let max = if b > a { b } else { a };
-        // SAFETY: offsets stay below head_dim in each row.
+        // SAFETY: offsets stay below value_dim in each row.
         unsafe {
             let (fa, fb) = (exp(V::splat(a).sub(V::splat(max))), exp(V::splat(b).sub(V::splat(max))));
             let mut sum = [0.0];
             V::splat(into.sum[query]).mul(fa).add(V::splat(part.sum[query]).mul(fb)).store_part(sum.as_mut_ptr(), 1);
             (into.max[query], into.sum[query]) = (max, sum[0]);
-            let to = into.acc[query * head_dim..][..head_dim].as_mut_ptr();
-            let from = &part.acc[query * head_dim..][..head_dim];
-            for_lanes!(V, from.as_ptr(), head_dim, |v, i, n| {
+            let to = into.acc[query * value_dim..][..value_dim].as_mut_ptr();
+            let from = &part.acc[query * value_dim..][..value_dim];
+            for_lanes!(V, from.as_ptr(), value_dim, |v, i, n| {
                 store_n(load_n::<V>(to.add(i), n).mul(fa).add(v.mul(fb)), to.add(i), n);
             });
         }
@@ -729,10 +741,10 @@ pub(super) unsafe fn merge<V: Lanes>(head_dim: usize, into: &mut AttnState<'_>, 
 }
 
 /// # Safety
-/// As [`Lanes`]; `acc` is `(sum.len(), head_dim)`.
+/// As [`Lanes`]; `acc` is `(sum.len(), value_dim)`.
 #[inline(always)]
-pub(super) unsafe fn finish<V: Lanes>(head_dim: usize, sum: &[f32], acc: &mut [f32]) {
-    for (&sum, acc) in sum.iter().zip(acc.chunks_exact_mut(head_dim)) {
+pub(super) unsafe fn finish<V: Lanes>(value_dim: usize, sum: &[f32], acc: &mut [f32]) {
+    for (&sum, acc) in sum.iter().zip(acc.chunks_exact_mut(value_dim)) {
         let (to, len) = (acc.as_mut_ptr(), acc.len());
         // A query that saw nothing has a zero accumulator, and keeps it.
         let sum = if sum == 0.0 { 1.0 } else { sum };

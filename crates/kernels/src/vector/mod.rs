@@ -113,8 +113,8 @@ macro_rules! functions {
             kv::to_q8_0(x: &[f32], out: &mut [u8]);
             kv::from_q8_0(x: &[u8], out: &mut [f32]);
             attend::attend_f32(input: &$crate::vector::AttnInput<'_, f32>, state: &mut $crate::vector::AttnState<'_>);
-            attend::merge(head_dim: usize, into: &mut $crate::vector::AttnState<'_>, part: &$crate::vector::AttnPart<'_>);
-            attend::finish(head_dim: usize, sum: &[f32], acc: &mut [f32]);
+            attend::merge(value_dim: usize, into: &mut $crate::vector::AttnState<'_>, part: &$crate::vector::AttnPart<'_>);
+            attend::finish(value_dim: usize, sum: &[f32], acc: &mut [f32]);
         }
     };
     (@ $lanes:ty, #[$attribute:meta], $($module:ident::$name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)?;)*) => {
@@ -309,9 +309,9 @@ impl Kernels {
     /// Errors are of the order of f32 rounding: the exponentials are accurate to 1.5 units in the last place; below
     /// 1.2e-38 they are 0.
     pub fn attend<T: KvElement>(&self, input: AttnInput<'_, T>, mut state: AttnState<'_>) {
-        let row_len = T::row_len(input.head_dim)
-            .unwrap_or_else(|| panic!("a head of {} is no whole number of blocks", input.head_dim));
-        check_input(&input, row_len, &state);
+        let row_lens = [input.head_dim, input.value_dim]
+            .map(|n| T::row_len(n).unwrap_or_else(|| panic!("a row of {n} elements is no whole number of blocks")));
+        check_input(&input, row_lens, &state);
         // SAFETY: see above.
         unsafe { T::attend(self.vector)(&input, &mut state) }
     }
@@ -321,8 +321,9 @@ impl Kernels {
     /// Queries are rounded likewise, to 12 bits in heads of up to 128 elements and 11 in longer ones, and weights to 13 bits of the
     /// greatest in 64 positions. A query that sees a row whose scale is no finite number becomes NaN.
     pub fn attend_i16(&self, input: AttnInput<'_, i16>, scales: [&[f32]; 2], mut state: AttnState<'_>) {
-        assert!(input.head_dim <= MAX_I16_HEAD, "a head of {} elements", input.head_dim);
-        let n_pos = check_input(&input, input.head_dim, &state);
+        let row_lens = [input.head_dim, input.value_dim];
+        assert!(row_lens.iter().all(|&n| n <= MAX_I16_HEAD), "keys and values of {row_lens:?} elements");
+        let n_pos = check_input(&input, row_lens, &state);
         assert_eq!(scales.map(<[f32]>::len), [n_pos; 2], "scales of K and V");
         // SAFETY: see above.
         unsafe { (self.vector.attend_i16)(&input, scales, &mut state) }
@@ -330,18 +331,18 @@ impl Kernels {
 
     /// Merges the partial result `part` into `into`, as if `into` had seen `part`'s positions too. Results depend on the order of
     /// merges only by rounding; callers that want the same bits merge in the same order.
-    pub fn merge_attn(&self, head_dim: usize, mut into: AttnState<'_>, part: AttnPart<'_>) {
-        check_state(part.max.len(), head_dim, into.max, into.sum, into.acc);
-        check_state(part.max.len(), head_dim, part.max, part.sum, part.acc);
+    pub fn merge_attn(&self, value_dim: usize, mut into: AttnState<'_>, part: AttnPart<'_>) {
+        check_state(part.max.len(), value_dim, into.max, into.sum, into.acc);
+        check_state(part.max.len(), value_dim, part.max, part.sum, part.acc);
         // SAFETY: see above.
-        unsafe { (self.vector.merge)(head_dim, &mut into, &part) }
+        unsafe { (self.vector.merge)(value_dim, &mut into, &part) }
     }
 
-    /// `acc /= sum` for each query: the attention's output, `(n_q, head_dim)`. A query that saw nothing gets zeros.
-    pub fn finish_attn(&self, head_dim: usize, sum: &[f32], acc: &mut [f32]) {
-        check_state(sum.len(), head_dim, sum, sum, acc);
+    /// `acc /= sum` for each query: the attention's output, `(n_q, value_dim)`. A query that saw nothing gets zeros.
+    pub fn finish_attn(&self, value_dim: usize, sum: &[f32], acc: &mut [f32]) {
+        check_state(sum.len(), value_dim, sum, sum, acc);
         // SAFETY: see above.
-        unsafe { (self.vector.finish)(head_dim, sum, acc) }
+        unsafe { (self.vector.finish)(value_dim, sum, acc) }
     }
 }
 
@@ -352,23 +353,24 @@ fn check_norm(n: usize, bytes: Option<&[u8]>, what: &str) {
     }
 }
 
-/// Returns the number of positions.
-fn check_input<T>(input: &AttnInput<'_, T>, row_len: usize, state: &AttnState<'_>) -> usize {
-    let (n_q, head_dim) = (input.visible.len(), input.head_dim);
-    check_state(n_q, head_dim, state.max, state.sum, state.acc);
-    assert_eq!(input.q.len(), n_q * head_dim, "elements of the queries");
-    assert_eq!(input.k.len(), input.v.len(), "elements of K and V");
-    let n_pos = input.k.len() / row_len;
-    assert_eq!(input.k.len(), n_pos * row_len, "elements of K");
+/// Checks all lengths, where a key and a value are so many elements of the cache; returns the number of positions.
+fn check_input<T>(input: &AttnInput<'_, T>, [key_len, value_len]: [usize; 2], state: &AttnState<'_>) -> usize {
+    let n_q = input.visible.len();
+    assert!(input.head_dim > 0, "a head of no elements");
+    check_state(n_q, input.value_dim, state.max, state.sum, state.acc);
+    assert_eq!(input.q.len(), n_q * input.head_dim, "elements of the queries");
+    let n_pos = input.k.len() / key_len;
+    assert_eq!(input.k.len(), n_pos * key_len, "elements of K");
+    assert_eq!(input.v.len(), n_pos * value_len, "elements of V");
     for range in input.visible {
         assert!(range.end <= n_pos, "visible positions {range:?} of {n_pos}");
     }
     n_pos
 }
 
-fn check_state(n_q: usize, head_dim: usize, max: &[f32], sum: &[f32], acc: &[f32]) {
-    assert!(head_dim > 0, "a head of no elements");
+fn check_state(n_q: usize, value_dim: usize, max: &[f32], sum: &[f32], acc: &[f32]) {
+    assert!(value_dim > 0, "a value of no elements");
     assert_eq!(max.len(), n_q, "maxima");
     assert_eq!(sum.len(), n_q, "sums");
-    assert_eq!(acc.len(), n_q * head_dim, "elements of the accumulators");
+    assert_eq!(acc.len(), n_q * value_dim, "elements of the accumulators");
 }

@@ -138,7 +138,8 @@ impl Rounded {
 struct Rows<'a> {
     integers: *const i16,
     scales: &'a [f32],
-    head_dim: usize,
+    /// Integers of a row.
+    len: usize,
 }
 
 impl Rows<'_> {
@@ -149,7 +150,7 @@ impl Rows<'_> {
     #[inline(always)]
     unsafe fn row(self, position: usize) -> *const i16 {
         // SAFETY: the caller's promise; there is one at least.
-        unsafe { self.integers.add(position.min(self.scales.len() - 1) * self.head_dim) }
+        unsafe { self.integers.add(position.min(self.scales.len() - 1) * self.len) }
     }
 
     /// The rows of a position and of the next one; where that does not exist, the first again.
@@ -160,8 +161,8 @@ impl Rows<'_> {
     unsafe fn pair(self, position: usize) -> [*const i16; 2] {
         // SAFETY: the caller's promise.
         unsafe {
-            let first = self.integers.add(position * self.head_dim);
-            [first, if position + 1 < self.scales.len() { first.add(self.head_dim) } else { first }]
+            let first = self.integers.add(position * self.len);
+            [first, if position + 1 < self.scales.len() { first.add(self.len) } else { first }]
         }
     }
 
@@ -171,7 +172,7 @@ impl Rows<'_> {
     /// As [`Lanes`].
     #[inline(always)]
     unsafe fn request<V: Lanes>(self, position: usize, n: usize) {
-        let len = self.head_dim * size_of::<i16>();
+        let len = self.len * size_of::<i16>();
         // SAFETY: the caller's promise; requests may lie anywhere.
         unsafe { V::request(self.integers.cast::<u8>().wrapping_add(position * len), n * len) };
     }
@@ -189,7 +190,7 @@ impl Rows<'_> {
 /// Attention over a cache in 16-bit integers.
 ///
 /// # Safety
-/// As [`attend`](super::attend::attend_f16); `head_dim` is at most [`MAX_I16_HEAD`].
+/// As [`attend`](super::attend::attend_f16); `head_dim` and `value_dim` are at most [`MAX_I16_HEAD`].
 #[inline(always)]
 pub(super) unsafe fn attend_i16<V: Words>(
     input: &AttnInput<'_, i16>,
@@ -198,8 +199,8 @@ pub(super) unsafe fn attend_i16<V: Words>(
 ) {
     let (head_dim, n_q) = (input.head_dim, input.visible.len());
     let stride = head_dim.next_multiple_of(2 * V::N);
-    let k = Rows { integers: input.k.as_ptr(), scales: k_scales, head_dim };
-    let v = Rows { integers: input.v.as_ptr(), scales: v_scales, head_dim };
+    let k = Rows { integers: input.k.as_ptr(), scales: k_scales, len: head_dim };
+    let v = Rows { integers: input.v.as_ptr(), scales: v_scales, len: input.value_dim };
     // Positions whose keys are turned over at a time.
     let columns = (KEYS_LEN / stride / V::N * V::N).min(BLOCK);
     let is_many = n_q >= MANY_FROM;
@@ -269,7 +270,7 @@ unsafe fn few<V: Words, const Q: usize>(
     block: usize,
     ahead: bool,
 ) {
-    let head_dim = input.head_dim;
+    let (head_dim, value_dim) = (input.head_dim, input.value_dim);
     let seen: [Range<usize>; Q] = std::array::from_fn(|j| within(&input.visible[first + j], block..block + BLOCK));
     let Some(all) = union(&seen) else { return };
     let mut scores = [[0.0f32; BLOCK]; Q];
@@ -296,22 +297,22 @@ unsafe fn few<V: Words, const Q: usize>(
                 V::load(scores.add(p)).mul(V::load(k_scales.as_ptr().add(p))).mul(scale).store(scores.add(p));
             }
         }
-        weigh_seen::<V>(&mut scores, &seen, input.soft_cap, state, first, head_dim);
+        weigh_seen::<V>(&mut scores, &seen, input.soft_cap, state, first, value_dim);
         let values = ValueScales::new(v.block_scales(block));
         let mut weights = [[0i16; BLOCK]; Q];
         let mut weight_scales = [0.0; Q];
         for j in 0..Q {
             weight_scales[j] = round_weights::<V>(&scores[j], &seen[j], &values.scales, &mut weights[j]);
         }
-        let acc = state.acc.as_mut_ptr().add(first * head_dim);
+        let acc = state.acc.as_mut_ptr().add(first * value_dim);
         let next = ahead.then_some(k.integers.wrapping_add((block + BLOCK) * head_dim));
         for run in (all.start / RUN * RUN..all.end).step_by(RUN) {
             let pairs = all.start.max(run) / 2..all.end.min(run + RUN).div_ceil(2);
             let values = Stored { rows: v, block, next };
-            add_values::<V, Stored<'_>, Q>(values, weights.as_ptr().cast(), &weight_scales, pairs, head_dim, acc);
+            add_values::<V, Stored<'_>, Q>(values, weights.as_ptr().cast(), &weight_scales, pairs, value_dim, acc);
         }
         for j in 0..Q {
-            values.mark(&seen[j], &mut state.acc[(first + j) * head_dim..][..head_dim]);
+            values.mark(&seen[j], &mut state.acc[(first + j) * value_dim..][..value_dim]);
         }
     }
 }
@@ -330,7 +331,7 @@ unsafe fn many<V: Words>(
     block: usize,
     (wide, columns): (*mut i16, usize),
 ) {
-    let (head_dim, n) = (input.head_dim, queries.len());
+    let (head_dim, value_dim, n) = (input.head_dim, input.value_dim, queries.len());
     let mut seen = [const { 0..0 }; MANY];
     for (seen, range) in seen.iter_mut().zip(&input.visible[queries.clone()]) {
         *seen = within(range, block..block + BLOCK);
@@ -364,15 +365,15 @@ unsafe fn many<V: Words>(
                 });
             }
         }
-        weigh_seen::<V>(&mut scores, seen, input.soft_cap, state, queries.start, head_dim);
+        weigh_seen::<V>(&mut scores, seen, input.soft_cap, state, queries.start, value_dim);
         let values = ValueScales::new(v.block_scales(block));
         for j in 0..n {
             weight_scales[j] = round_weights::<V>(&scores[j], &seen[j], &values.scales, &mut weights[j]);
         }
         for run in (all.start / RUN * RUN..all.end).step_by(RUN) {
-            let len = head_dim.next_multiple_of(V::N);
+            let len = value_dim.next_multiple_of(V::N);
             for pair in all.start.max(run) / 2..all.end.min(run + RUN).div_ceil(2) {
-                pair_up::<V>(v.pair(block + 2 * pair), head_dim, wide.add((pair - run / 2) * 2 * len));
+                pair_up::<V>(v.pair(block + 2 * pair), value_dim, wide.add((pair - run / 2) * 2 * len));
             }
             let values = Paired { first: wide, first_pair: run / 2, len: 2 * len };
             for j in (0..n).step_by(TILE) {
@@ -381,17 +382,17 @@ unsafe fn many<V: Words>(
                 if !part.is_empty() {
                     let pairs = (run + part.start) / 2..(run + part.end).div_ceil(2);
                     let weights = weights[j..j + tile].as_ptr().cast::<i16>();
-                    let acc = state.acc.as_mut_ptr().add((queries.start + j) * head_dim);
+                    let acc = state.acc.as_mut_ptr().add((queries.start + j) * value_dim);
                     for_queries!(TILE, tile, Q => {
                         let mut scales = [0.0; Q];
                         scales.copy_from_slice(&weight_scales[j..j + Q]);
-                        add_values::<V, Paired, Q>(values, weights, &scales, pairs, head_dim, acc)
+                        add_values::<V, Paired, Q>(values, weights, &scales, pairs, value_dim, acc)
                     });
                 }
             }
         }
         for j in 0..n {
-            values.mark(&seen[j], &mut state.acc[(queries.start + j) * head_dim..][..head_dim]);
+            values.mark(&seen[j], &mut state.acc[(queries.start + j) * value_dim..][..value_dim]);
         }
     }
 }
@@ -620,7 +621,8 @@ impl Values for Stored<'_> {
     unsafe fn pair<V: Words>(self, pair: usize, first: usize, n: usize) -> [*const i16; 2] {
         // SAFETY: the caller's promise; requests may lie anywhere.
         unsafe {
-            // Each run of columns requests as much as it reads itself, in the order in which it lies.
+            // Each run of columns requests as much as it reads itself, in the order in which it lies: of keys that are longer
+            // than values the beginning.
             if let Some(keys) = self.next {
                 let keys = keys.wrapping_add(first * BLOCK + 2 * pair * n);
                 V::request(keys.cast(), 2 * n * size_of::<i16>());
@@ -664,48 +666,48 @@ impl Values for Paired {
 /// Writes the words of two rows, zeros behind them up to a whole register.
 ///
 /// # Safety
-/// As [`Lanes`]; the rows have `head_dim` integers.
+/// As [`Lanes`]; the rows have `value_dim` integers.
 #[inline(always)]
-unsafe fn pair_up<V: Words>(rows: [*const i16; 2], head_dim: usize, out: *mut i16) {
-    for d in (0..head_dim).step_by(V::N) {
+unsafe fn pair_up<V: Words>(rows: [*const i16; 2], value_dim: usize, out: *mut i16) {
+    for d in (0..value_dim).step_by(V::N) {
         // SAFETY: the caller's promise.
-        unsafe { V::store_words(Stored::load::<V>(rows, d, V::N.min(head_dim - d)), out.add(2 * d)) };
+        unsafe { V::store_words(Stored::load::<V>(rows, d, V::N.min(value_dim - d)), out.add(2 * d)) };
     }
 }
 
 /// Adds weight * value of some pairs of positions, within a run, to the accumulators of `Q` neighbouring queries.
 ///
 /// # Safety
-/// As [`Lanes`]; `weights` is `(Q, BLOCK)`, `acc` `(Q, head_dim)`, the pairs' values are there.
+/// As [`Lanes`]; `weights` is `(Q, BLOCK)`, `acc` `(Q, value_dim)`, the pairs' values are there.
 #[inline(always)]
 unsafe fn add_values<V: Words, S: Values, const Q: usize>(
     values: S,
     weights: *const i16,
     scales: &[f32; Q],
     pairs: Range<usize>,
-    head_dim: usize,
+    value_dim: usize,
     acc: *mut f32,
 ) {
     let mut d = 0;
-    // SAFETY: offsets stay below head_dim.
+    // SAFETY: offsets stay below value_dim.
     unsafe {
-        while 4 * Q <= V::VALUE_SUMS && d + 4 * V::N <= head_dim {
-            add_columns::<V, S, Q, 4>(values, weights, scales, pairs.clone(), head_dim, (d, V::N), acc);
+        while 4 * Q <= V::VALUE_SUMS && d + 4 * V::N <= value_dim {
+            add_columns::<V, S, Q, 4>(values, weights, scales, pairs.clone(), value_dim, (d, V::N), acc);
             d += 4 * V::N;
         }
-        while 4 * Q > V::VALUE_SUMS && d + 2 * V::N <= head_dim {
-            add_columns::<V, S, Q, 2>(values, weights, scales, pairs.clone(), head_dim, (d, V::N), acc);
+        while 4 * Q > V::VALUE_SUMS && d + 2 * V::N <= value_dim {
+            add_columns::<V, S, Q, 2>(values, weights, scales, pairs.clone(), value_dim, (d, V::N), acc);
             d += 2 * V::N;
         }
-        while d < head_dim {
-            let n = V::N.min(head_dim - d);
-            add_columns::<V, S, Q, 1>(values, weights, scales, pairs.clone(), head_dim, (d, n), acc);
+        while d < value_dim {
+            let n = V::N.min(value_dim - d);
+            add_columns::<V, S, Q, 1>(values, weights, scales, pairs.clone(), value_dim, (d, n), acc);
             d += n;
         }
     }
 }
 
-/// [`add_values`] for `C` registers of a head's elements from `first` on, of which the last holds `n` lanes.
+/// [`add_values`] for `C` registers of a value's elements from `first` on, of which the last holds `n` lanes.
 ///
 /// # Safety
 /// As there; rows have `first + (C - 1) * N + n` elements.
@@ -715,7 +717,7 @@ unsafe fn add_columns<V: Words, S: Values, const Q: usize, const C: usize>(
     weights: *const i16,
     scales: &[f32; Q],
     pairs: Range<usize>,
-    head_dim: usize,
+    value_dim: usize,
     (first, n): (usize, usize),
     acc: *mut f32,
 ) {
@@ -738,7 +740,7 @@ unsafe fn add_columns<V: Words, S: Values, const Q: usize, const C: usize>(
         for j in 0..Q {
             let scale = V::splat(scales[j]);
             for c in 0..C {
-                let (at, n) = (acc.add(j * head_dim + first + c * V::N), if c + 1 == C { n } else { V::N });
+                let (at, n) = (acc.add(j * value_dim + first + c * V::N), if c + 1 == C { n } else { V::N });
                 store_n(V::widen(sums[j][c]).fma(scale, load_n(at, n)), at, n);
             }
         }

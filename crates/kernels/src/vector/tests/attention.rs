@@ -7,7 +7,7 @@ use modelembed_terms::CacheType;
 use super::{Failures, Random, wide};
 use crate::table::Kernels;
 use crate::vector::half;
-use crate::vector::{AttnInput, AttnPart, AttnState};
+use crate::vector::{AttnInput, AttnPart, AttnState, KvElement};
 
 /// Owned buffers of a state.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,8 +18,8 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(n_q: usize, head_dim: usize) -> State {
-        let mut state = State { max: vec![9.0; n_q], sum: vec![9.0; n_q], acc: vec![9.0; n_q * head_dim] };
+    pub(super) fn new(n_q: usize, value_dim: usize) -> State {
+        let mut state = State { max: vec![9.0; n_q], sum: vec![9.0; n_q], acc: vec![9.0; n_q * value_dim] };
         state.view().clear();
         state
     }
@@ -32,14 +32,15 @@ impl State {
         AttnPart { max: &self.max, sum: &self.sum, acc: &self.acc }
     }
 
-    pub(super) fn bits(&self, query: usize, head_dim: usize) -> Vec<u32> {
-        let acc = &self.acc[query * head_dim..][..head_dim];
+    pub(super) fn bits(&self, query: usize, value_dim: usize) -> Vec<u32> {
+        let acc = &self.acc[query * value_dim..][..value_dim];
         [self.max[query], self.sum[query]].iter().chain(acc).map(|x| x.to_bits()).collect()
     }
 }
 
 pub(super) struct Case {
     pub(super) head_dim: usize,
+    pub(super) value_dim: usize,
     pub(super) q: Vec<f32>,
     pub(super) k: Vec<u16>,
     pub(super) v: Vec<u16>,
@@ -56,20 +57,31 @@ impl Case {
     }
 
     pub(super) fn new(head_dim: usize, n_pos: usize, visible: Vec<Range<usize>>, soft_cap: Option<f32>) -> Case {
+        Case::unequal([head_dim, head_dim], n_pos, visible, soft_cap)
+    }
+
+    /// Keys and values of these lengths.
+    pub(super) fn unequal(
+        [head_dim, value_dim]: [usize; 2],
+        n_pos: usize,
+        visible: Vec<Range<usize>>,
+        soft_cap: Option<f32>,
+    ) -> Case {
         let mut random = Random((head_dim * 1000 + n_pos + visible.len()) as u32 | 1);
         let q = random.vector(visible.len() * head_dim, 3.0 / (head_dim as f32).sqrt());
-        let (k, v) = (random.halves(n_pos * head_dim, 3.0), random.halves(n_pos * head_dim, 2.0));
-        Case { head_dim, q, k, v, visible, soft_cap }
+        let (k, v) = (random.halves(n_pos * head_dim, 3.0), random.halves(n_pos * value_dim, 2.0));
+        Case { head_dim, value_dim, q, k, v, visible, soft_cap }
     }
 
     /// Queries `queries` over the first `n_pos` positions.
     pub(super) fn run(&self, kernels: &Kernels, queries: Range<usize>, n_pos: usize) -> State {
-        let mut state = State::new(queries.len(), self.head_dim);
+        let mut state = State::new(queries.len(), self.value_dim);
         let input = AttnInput {
             q: &self.q[queries.start * self.head_dim..queries.end * self.head_dim],
             head_dim: self.head_dim,
+            value_dim: self.value_dim,
             k: &self.k[..n_pos * self.head_dim],
-            v: &self.v[..n_pos * self.head_dim],
+            v: &self.v[..n_pos * self.value_dim],
             visible: &self.visible[queries],
             soft_cap: self.soft_cap,
         };
@@ -86,40 +98,39 @@ impl Case {
     }
 
     pub(super) fn naive(&self) -> Vec<f64> {
-        naive(self.head_dim, &self.q, &widened(&self.k), &widened(&self.v), &self.visible, self.soft_cap)
+        self.naive_of(&self.q, &widened(&self.k), &widened(&self.v))
     }
-}
 
-/// Scores, softmax and weighted sum, in f64 and in that order.
-pub(super) fn naive(
-    head_dim: usize,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    visible: &[Range<usize>],
-    soft_cap: Option<f32>,
-) -> Vec<f64> {
-    let row = |m: &[f32], i: usize| wide(&m[i * head_dim..][..head_dim]);
-    let mut out = Vec::new();
-    for (q, visible) in q.chunks_exact(head_dim).zip(visible) {
-        let scores: Vec<f64> = visible
-            .clone()
-            .map(|p| {
-                let s: f64 = wide(q).iter().zip(row(k, p)).map(|(q, k)| q * k).sum();
-                soft_cap.map_or(s, |cap| f64::from(cap) * (s / f64::from(cap)).tanh())
-            })
-            .collect();
-        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
-        let mut acc = vec![0.0; head_dim];
-        for (s, p) in scores.iter().zip(visible.clone()) {
-            for (acc, v) in acc.iter_mut().zip(row(v, p)) {
-                *acc += (s - max).exp() / sum * v;
+    /// Scores, softmax and weighted sum of this case's ranges over such queries, keys and values, in f64 and in that order.
+    pub(super) fn naive_of(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
+        let row = |m: &[f32], i: usize, len: usize| wide(&m[i * len..][..len]);
+        let mut out = Vec::new();
+        for (q, visible) in q.chunks_exact(self.head_dim).zip(&self.visible) {
+            let scores: Vec<f64> = visible
+                .clone()
+                .map(|p| {
+                    let s: f64 = wide(q).iter().zip(row(k, p, self.head_dim)).map(|(q, k)| q * k).sum();
+                    self.soft_cap.map_or(s, |cap| f64::from(cap) * (s / f64::from(cap)).tanh())
+                })
+                .collect();
+            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+            let mut acc = vec![0.0; self.value_dim];
+            for (s, p) in scores.iter().zip(visible.clone()) {
+                for (acc, v) in acc.iter_mut().zip(row(v, p, self.value_dim)) {
+                    *acc += (s - max).exp() / sum * v;
+                }
             }
+            out.extend(acc);
         }
-        out.extend(acc);
+        out
     }
-    out
+
+    /// What a failing row says of the case.
+    pub(super) fn name(&self, kernels: &Kernels) -> String {
+        let (isa, dims) = (kernels.isa(), [self.head_dim, self.value_dim]);
+        format!("{isa} {dims:?} x {}, {} queries, {:?}", self.n_pos(), self.visible.len(), self.visible.first())
+    }
 }
 
 pub(super) fn widened(halves: &[u16]) -> Vec<f32> {
@@ -146,6 +157,15 @@ pub(super) fn cases() -> Vec<Case> {
     for (head_dim, soft_cap) in [(64, Some(5.0)), (96, None), (256, Some(30.0)), (512, None), (1024, None)] {
         cases.push(Case::new(head_dim, 130, windows.clone(), soft_cap));
     }
+    // Values of another length than keys.
+    for dims in
+        [[192, 128], [64, 128], [32, 160], [256, 64], [64, 512], [20, 33], [33, 20], [3, 1], [64, 1040], [1040, 64]]
+    {
+        cases.push(Case::unequal(dims, 130, vec![0..130; 3], None));
+        cases.push(Case::unequal(dims, 65, vec![0..65, 3..64, 64..65, 10..10, 0..1, 63..65, 20..41], Some(5.0)));
+        cases.push(Case::unequal(dims, 130, windows.clone(), if dims[0] < 64 { None } else { Some(5.0) }));
+    }
+    cases.push(Case::unequal([192, 128], 300, sliding(300, 100), None));
     cases.push(Case::new(64, 1, vec![0..1; 9], None));
     cases.push(Case::new(64, 700, vec![0..700; 8], Some(50.0)));
     cases
@@ -157,10 +177,8 @@ fn attention_matches_f64() {
     for kernels in Kernels::all() {
         for case in cases() {
             let mut state = case.all(kernels);
-            kernels.finish_attn(case.head_dim, &state.sum, &mut state.acc);
-            let what =
-                format!("{} head {} x {}, {:?}", kernels.isa(), case.head_dim, case.n_pos(), case.visible.first());
-            fail.close(&what, &state.acc, &case.naive(), case.bound(), 1.0);
+            kernels.finish_attn(case.value_dim, &state.sum, &mut state.acc);
+            fail.close(&case.name(kernels), &state.acc, &case.naive(), case.bound(), 1.0);
         }
     }
 }
@@ -175,21 +193,32 @@ fn queries_over_no_positions_keep_their_state() {
     }
 }
 
+/// A case's queries over keys and values of any kind.
+pub(super) fn over<T: KvElement>(kernels: &Kernels, case: &Case, k: &[T], v: &[T]) -> State {
+    let mut state = State::new(case.visible.len(), case.value_dim);
+    let (q, visible, soft_cap) = (&case.q, &case.visible, case.soft_cap);
+    let (head_dim, value_dim) = (case.head_dim, case.value_dim);
+    kernels.attend(AttnInput { q, head_dim, value_dim, k, v, visible, soft_cap }, state.view());
+    state
+}
+
+/// Q8_0 blocks of some rows, and what they stand for.
+pub(super) fn q8_0(kernels: &Kernels, rows: &[u16]) -> (Vec<u8>, Vec<f32>) {
+    let wide = widened(rows);
+    let mut blocks = vec![0; CacheType::Q8.row_bytes(wide.len()).expect("whole blocks")];
+    kernels.to_q8_0(&wide, &mut blocks);
+    let mut back = vec![0.0; wide.len()];
+    kernels.from_q8_0(&blocks, &mut back);
+    (blocks, back)
+}
+
 #[test]
 fn a_cache_in_f32_gives_what_the_same_values_in_f16_give() {
     let mut fail = Failures::default();
     for kernels in Kernels::all() {
         for case in cases() {
-            let (k, v) = (widened(&case.k), widened(&case.v));
-            let mut state = State::new(case.visible.len(), case.head_dim);
-            let (q, visible) = (&case.q, &case.visible);
-            kernels.attend(
-                AttnInput { q, head_dim: case.head_dim, k: &k, v: &v, visible, soft_cap: case.soft_cap },
-                state.view(),
-            );
-            fail.check(state == case.all(kernels), || {
-                format!("{} head {} x {}", kernels.isa(), case.head_dim, case.n_pos())
-            });
+            let state = over(kernels, &case, &widened(&case.k), &widened(&case.v));
+            fail.check(state == case.all(kernels), || case.name(kernels));
         }
     }
 }
@@ -197,24 +226,13 @@ fn a_cache_in_f32_gives_what_the_same_values_in_f16_give() {
 #[test]
 fn a_cache_in_q8_0_gives_what_the_same_values_in_f32_give() {
     let mut fail = Failures::default();
+    let in_blocks = |case: &Case| case.head_dim.is_multiple_of(32) && case.value_dim.is_multiple_of(32);
     for kernels in Kernels::all() {
-        for case in cases().into_iter().filter(|case| case.head_dim.is_multiple_of(32)) {
+        for case in cases().into_iter().filter(in_blocks) {
             // A product of an i8 and a half is exact in f32, so the bits must be equal.
-            let blocks = |m: &[u16]| {
-                let wide = widened(m);
-                let mut blocks = vec![0; CacheType::Q8.row_bytes(wide.len()).expect("whole blocks")];
-                kernels.to_q8_0(&wide, &mut blocks);
-                let mut back = vec![0.0; wide.len()];
-                kernels.from_q8_0(&blocks, &mut back);
-                (blocks, back)
-            };
-            let ((k, wide_k), (v, wide_v)) = (blocks(&case.k), blocks(&case.v));
-            let (q, visible, head_dim, soft_cap) = (&case.q, &case.visible, case.head_dim, case.soft_cap);
-            let mut state = State::new(visible.len(), head_dim);
-            kernels.attend(AttnInput { q, head_dim, k: &k, v: &v, visible, soft_cap }, state.view());
-            let mut want = State::new(visible.len(), head_dim);
-            kernels.attend(AttnInput { q, head_dim, k: &wide_k, v: &wide_v, visible, soft_cap }, want.view());
-            fail.check(state == want, || format!("{} head {head_dim} x {}", kernels.isa(), case.n_pos()));
+            let ((k, wide_k), (v, wide_v)) = (q8_0(kernels, &case.k), q8_0(kernels, &case.v));
+            let want = over(kernels, &case, &wide_k, &wide_v);
+            fail.check(over(kernels, &case, &k, &v) == want, || case.name(kernels));
         }
     }
 }
@@ -264,17 +282,17 @@ fn a_query_does_not_feel_its_neighbours_nor_hidden_positions() {
             let together = case.all(kernels);
             for (i, visible) in case.visible.clone().into_iter().enumerate() {
                 let alone = case.run(kernels, i..i + 1, visible.end);
-                let what = || format!("{} head {} query {i} of {visible:?}", kernels.isa(), case.head_dim);
-                fail.check(alone.bits(0, case.head_dim) == together.bits(i, case.head_dim), what);
+                let what = || format!("{}, query {i} of {visible:?}", case.name(kernels));
+                fail.check(alone.bits(0, case.value_dim) == together.bits(i, case.value_dim), what);
             }
             // What nobody sees may be anything.
             for p in 0..case.n_pos() {
                 if !case.visible.iter().any(|r| r.contains(&p)) {
                     case.k[p * case.head_dim..][..case.head_dim].fill(0x7e00);
-                    case.v[p * case.head_dim..][..case.head_dim].fill(0x7c00);
+                    case.v[p * case.value_dim..][..case.value_dim].fill(0x7c00);
                 }
             }
-            fail.check(case.all(kernels) == together, || format!("{} head {}: NaN seen", kernels.isa(), case.head_dim));
+            fail.check(case.all(kernels) == together, || format!("{}: NaN seen", case.name(kernels)));
         }
         // One query sees a NaN at the end of a block, its neighbours of the same tile must not.
         let mut case = Case::new(64, 80, vec![0..62, 0..63, 0..64, 0..60], None);
@@ -307,21 +325,20 @@ fn parts_merge_to_the_whole() {
                 range.start.clamp(at.start, at.end) - at.start..range.end.clamp(at.start, at.end) - at.start
             };
             let n_q = case.visible.len();
-            let mut whole = State::new(n_q, case.head_dim);
+            let (head_dim, value_dim) = (case.head_dim, case.value_dim);
+            let mut whole = State::new(n_q, value_dim);
             for start in (0..case.n_pos()).step_by(48) {
                 let span = start..case.n_pos().min(start + 48);
-                let elements = span.start * case.head_dim..span.end * case.head_dim;
                 let visible: Vec<_> = case.visible.iter().map(|r| cut(r, span.clone())).collect();
-                let mut part = State::new(n_q, case.head_dim);
-                let (k, v) = (&case.k[elements.clone()], &case.v[elements]);
-                let input =
-                    AttnInput { q: &case.q, head_dim: case.head_dim, k, v, visible: &visible, soft_cap: case.soft_cap };
-                kernels.attend(input, part.view());
-                kernels.merge_attn(case.head_dim, whole.view(), part.part());
+                let mut part = State::new(n_q, value_dim);
+                let k = &case.k[span.start * head_dim..span.end * head_dim];
+                let v = &case.v[span.start * value_dim..span.end * value_dim];
+                let (q, visible, soft_cap) = (&case.q, &visible, case.soft_cap);
+                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, visible, soft_cap }, part.view());
+                kernels.merge_attn(value_dim, whole.view(), part.part());
             }
-            kernels.finish_attn(case.head_dim, &whole.sum, &mut whole.acc);
-            let what = format!("{} head {} x {}", kernels.isa(), case.head_dim, case.n_pos());
-            fail.close(&what, &whole.acc, &case.naive(), case.bound(), 1.0);
+            kernels.finish_attn(value_dim, &whole.sum, &mut whole.acc);
+            fail.close(&case.name(kernels), &whole.acc, &case.naive(), case.bound(), 1.0);
         }
     }
 }

@@ -4,35 +4,39 @@ use std::ops::Range;
 
 use modelembed_terms::MAX_I16_HEAD;
 
-use super::attention::{Case, State, cases, naive, widened};
+use super::attention::{Case, State, cases, widened};
 use super::{Failures, Random, wide};
 use crate::table::Kernels;
 use crate::vector::{AttnInput, half};
 
 /// A case's keys and values as rows of 16-bit integers.
-struct Integers {
+pub(super) struct Integers {
     rows: [Vec<i16>; 2],
     scales: [Vec<f32>; 2],
+    /// Integers of a row of each.
+    dims: [usize; 2],
 }
 
 impl Integers {
-    fn new(kernels: &Kernels, case: &Case) -> Integers {
-        let [(k, k_scales), (v, v_scales)] = [&case.k, &case.v].map(|halves| {
+    pub(super) fn new(kernels: &Kernels, case: &Case) -> Integers {
+        let dims = [case.head_dim, case.value_dim];
+        let [(k, k_scales), (v, v_scales)] = [(&case.k, dims[0]), (&case.v, dims[1])].map(|(halves, dim)| {
             let mut rows = vec![0; halves.len()];
-            let rounded = halves.chunks_exact(case.head_dim).zip(rows.chunks_exact_mut(case.head_dim));
+            let rounded = halves.chunks_exact(dim).zip(rows.chunks_exact_mut(dim));
             let scales = rounded.map(|(halves, row)| kernels.to_i16(&widened(halves), row)).collect();
             (rows, scales)
         });
-        Integers { rows: [k, v], scales: [k_scales, v_scales] }
+        Integers { rows: [k, v], scales: [k_scales, v_scales], dims }
     }
 
     /// Queries `queries` over the first `n_pos` positions.
     fn run(&self, kernels: &Kernels, case: &Case, queries: Range<usize>, n_pos: usize) -> State {
-        let mut state = State::new(queries.len(), case.head_dim);
-        let [k, v] = self.rows.each_ref().map(|rows| &rows[..n_pos * case.head_dim]);
+        let mut state = State::new(queries.len(), case.value_dim);
+        let [k, v] = [0, 1].map(|i| &self.rows[i][..n_pos * self.dims[i]]);
         let input = AttnInput {
             q: &case.q[queries.start * case.head_dim..queries.end * case.head_dim],
             head_dim: case.head_dim,
+            value_dim: case.value_dim,
             k,
             v,
             visible: &case.visible[queries],
@@ -42,27 +46,27 @@ impl Integers {
         state
     }
 
-    fn all(&self, kernels: &Kernels, case: &Case) -> State {
+    pub(super) fn all(&self, kernels: &Kernels, case: &Case) -> State {
         self.run(kernels, case, 0..case.visible.len(), case.n_pos())
     }
 
     /// The same numbers in f32, queries as they are rounded, for a reference in f64.
-    fn exact(&self, kernels: &Kernels, case: &Case) -> Vec<f64> {
-        let d = case.head_dim;
+    pub(super) fn exact(&self, kernels: &Kernels, case: &Case) -> Vec<f64> {
         let [k, v] = [0, 1].map(|i| {
+            let d = self.dims[i];
             let mut wide = vec![0.0; self.rows[i].len()];
             let rows = self.rows[i].chunks_exact(d).zip(&self.scales[i]).zip(wide.chunks_exact_mut(d));
             rows.for_each(|((row, &scale), wide)| kernels.from_i16(row, scale, wide));
             wide
         });
-        let q: Vec<f32> = case.q.chunks_exact(d).flat_map(crate::vector::words::rounded_query).collect();
-        naive(d, &q, &k, &v, &case.visible, case.soft_cap)
+        let q: Vec<f32> = case.q.chunks_exact(case.head_dim).flat_map(crate::vector::words::rounded_query).collect();
+        case.naive_of(&q, &k, &v)
     }
 }
 
-/// Those whose heads a row of integers can hold.
+/// Those whose keys and values a row of integers can hold.
 fn short_cases() -> impl Iterator<Item = Case> {
-    cases().into_iter().filter(|case| case.head_dim <= MAX_I16_HEAD)
+    cases().into_iter().filter(|case| case.head_dim.max(case.value_dim) <= MAX_I16_HEAD)
 }
 
 #[test]
@@ -72,9 +76,8 @@ fn attention_over_integers_matches_f64() {
         for case in short_cases() {
             let integers = Integers::new(kernels, &case);
             let mut state = integers.all(kernels, &case);
-            kernels.finish_attn(case.head_dim, &state.sum, &mut state.acc);
-            let what =
-                format!("{} head {} x {}, {:?}", kernels.isa(), case.head_dim, case.n_pos(), case.visible.first());
+            kernels.finish_attn(case.value_dim, &state.sum, &mut state.acc);
+            let what = case.name(kernels);
             // Of the same numbers only weights are rounded: by a 2^-14 of the greatest each, times values below 2, and the root of
             // some hundred positions (2^-14 * 2 * 10 = 1.2e-3) where one weight outweighs all others.
             fail.close(&what, &state.acc, &integers.exact(kernels, &case), 1e-3, 1.0);
@@ -93,17 +96,18 @@ fn a_query_over_integers_does_not_feel_its_neighbours_nor_hidden_positions() {
             let together = integers.all(kernels, &case);
             for (i, visible) in case.visible.iter().enumerate() {
                 let alone = integers.run(kernels, &case, i..i + 1, visible.end);
-                let what = || format!("{} head {} query {i} of {visible:?}", kernels.isa(), case.head_dim);
-                fail.check(alone.bits(0, case.head_dim) == together.bits(i, case.head_dim), what);
+                let what = || format!("{}, query {i} of {visible:?}", case.name(kernels));
+                fail.check(alone.bits(0, case.value_dim) == together.bits(i, case.value_dim), what);
             }
             // What nobody sees may be anything.
             for p in (0..case.n_pos()).filter(|p| !case.visible.iter().any(|r| r.contains(p))) {
                 for (i, anything) in [i16::MIN, i16::MAX].into_iter().enumerate() {
-                    integers.rows[i][p * case.head_dim..][..case.head_dim].fill(anything);
+                    let dim = integers.dims[i];
+                    integers.rows[i][p * dim..][..dim].fill(anything);
                     integers.scales[i][p] = f32::NAN;
                 }
             }
-            let what = || format!("{} head {}: hidden positions", kernels.isa(), case.head_dim);
+            let what = || format!("{}: hidden positions", case.name(kernels));
             fail.check(integers.all(kernels, &case) == together, what);
         }
         // One of many queries and of few sees a bad row at the end of a block.
@@ -139,7 +143,7 @@ fn parts_over_integers_merge_to_the_whole() {
             let cut = |x: usize| x.clamp(span.start, span.end) - span.start;
             let visible: Vec<_> = case.visible.iter().map(|r| cut(r.start)..cut(r.end)).collect();
             let [k, v] = integers.rows.each_ref().map(|rows| &rows[span.start * 64..span.end * 64]);
-            let input = AttnInput { q: &case.q, head_dim: 64, k, v, visible: &visible, soft_cap: None };
+            let input = AttnInput { q: &case.q, head_dim: 64, value_dim: 64, k, v, visible: &visible, soft_cap: None };
             let scales = integers.scales.each_ref().map(|scales| &scales[span.clone()]);
             kernels.attend_i16(input, scales, part.view());
             kernels.merge_attn(64, merged.view(), part.part());
@@ -168,20 +172,21 @@ fn queries_over_no_integers_keep_their_state() {
 fn sums_of_the_greatest_integers_do_not_overflow() {
     let mut fail = Failures::default();
     for kernels in Kernels::all() {
-        for head_dim in [1, 64, 65, 128, 129, 256, 257, MAX_I16_HEAD] {
+        let equal = [1, 64, 65, 128, 129, 256, 257, MAX_I16_HEAD].map(|dim| [dim, dim]);
+        for [head_dim, value_dim] in equal.into_iter().chain([[64, MAX_I16_HEAD], [MAX_I16_HEAD, 64]]) {
             for n_q in [2, 33] {
-                let mut case = Case::new(head_dim, 128, vec![0..128; n_q], None);
+                let mut case = Case::unequal([head_dim, value_dim], 128, vec![0..128; n_q], None);
                 case.q.fill(1.0 / head_dim as f32);
                 case.q[..head_dim].fill(-1.0 / head_dim as f32);
                 case.k.fill(half::from_f32(-2.0));
                 case.v.fill(half::from_f32(-3.0));
                 let mut state = Integers::new(kernels, &case).all(kernels, &case);
-                kernels.finish_attn(head_dim, &state.sum, &mut state.acc);
-                let what = format!("{} head {head_dim}, {n_q} queries", kernels.isa());
+                kernels.finish_attn(value_dim, &state.sum, &mut state.acc);
+                let what = case.name(kernels);
                 for (max, want) in state.max.iter().zip([2.0, -2.0]) {
                     fail.check((max - want).abs() < 1e-5, || format!("{what}: score {max}"));
                 }
-                fail.close(&what, &state.acc, &vec![-3.0; n_q * head_dim], 1e-6, 1.0);
+                fail.close(&what, &state.acc, &vec![-3.0; n_q * value_dim], 1e-6, 1.0);
             }
         }
     }
