@@ -2,6 +2,7 @@
 
 mod attention;
 mod norms;
+mod soft_caps;
 mod words;
 
 use modelembed_terms::RopeStyle;
