@@ -1,6 +1,6 @@
 //! Widths that differ from layer to layer: what is left out of a layer is what weights of zero would add.
 
-use modelembed::{LoadOptions, TokenId};
+use modelembed::{CacheType, LoadOptions, Session, SessionOptions, TokenId};
 use modelembed_testkit::{GgufValue, TinyTensor, diff, first_bit_difference, tiny_prompt, tiny_spec};
 
 use crate::common::{Parts, TinyModels, all_logits, load};
@@ -65,5 +65,55 @@ fn layers_have_widths_of_their_own() {
         let model = load(&narrow, &options);
         let difference = first_bit_difference(&all_logits(&model, &ids, 1), &all_logits(&model, &ids, ids.len()));
         assert_eq!(difference, None, "{options:?}");
+    }
+}
+
+/// Rows `0..keep` of each `dim`.
+fn rows_of_heads(t: &mut TinyTensor, dim: usize, keep: usize) {
+    let row = t.dims[0] as usize * 4;
+    t.data = t.data.chunks_exact(dim * row).flat_map(|head| &head[..keep * row]).copied().collect();
+    t.dims[1] = t.dims[1] / dim as u64 * keep as u64;
+}
+
+/// Elements `0..keep` of each `dim` of a row; `others` says what becomes of the rest.
+fn columns_of_heads(t: &mut TinyTensor, dim: usize, keep: usize, others: impl Fn(&[u8]) -> Vec<u8>) {
+    let heads = t.data.chunks_exact(dim * 4);
+    let data: Vec<u8> =
+        heads.flat_map(|head| [head[..keep * 4].to_vec(), others(&head[keep * 4..])].concat()).collect();
+    t.dims[0] = data.len() as u64 / 4 / t.dims[1];
+    t.data = data;
+}
+
+#[test]
+fn values_may_be_shorter_than_keys() {
+    let spec = tiny_spec("llama");
+    let (dim, keep) = (spec.head_dim, spec.head_dim / 2);
+    let (mut full, mut narrow) = (Parts::of(&spec), Parts::of(&spec));
+    for il in 0..spec.n_layer {
+        let output = format!("blk.{il}.attn_output.weight");
+        columns_of_heads(full.tensor(&output), dim, keep, |rest| vec![0; rest.len()]);
+        columns_of_heads(narrow.tensor(&output), dim, keep, |_| Vec::new());
+        rows_of_heads(narrow.tensor(&format!("blk.{il}.attn_v.weight")), dim, keep);
+    }
+    narrow.set("llama.attention.key_length", dim as u32);
+    narrow.set("llama.attention.value_length", keep as u32);
+    let dir = TinyModels::new();
+    let (full, narrow) = (dir.write("full", &full.build()), dir.write("narrow", &narrow.build()));
+    let ids: Vec<TokenId> = tiny_prompt(600).into_iter().map(TokenId).collect();
+    let exact = LoadOptions { exact: true, threads: Some(2), ..LoadOptions::default() };
+    let d = diff(&all_logits(&load(&narrow, &exact), &ids, 600), &all_logits(&load(&full, &exact), &ids, 600));
+    assert!(d.max_abs < 1e-4, "{d}");
+    let model = load(&narrow, &LoadOptions { threads: Some(2), ..LoadOptions::default() });
+    for cache_type in [CacheType::I16, CacheType::F16, CacheType::F32] {
+        let options = SessionOptions { ctx_tokens: Some(600), cache_type: Some(cache_type), ..Default::default() };
+        let logits = |chunk: usize| {
+            let mut session = Session::new(&model, options.clone()).expect("a session");
+            let mut out = Vec::new();
+            for part in ids.chunks(chunk) {
+                session.eval_each(part, |_, logits| out.extend_from_slice(logits)).expect("evaluates");
+            }
+            out
+        };
+        assert_eq!(first_bit_difference(&logits(7), &logits(600)), None, "{cache_type:?}");
     }
 }
