@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Puts llama.cpp's test vocabularies (ggml-vocab-*.gguf) under models/vocabularies. They come with the sources of
-# llama-cpp-python; nothing is compiled, but pip runs the package's CMake set-up before it hands the sources out.
+# Puts llama.cpp's test vocabularies (ggml-vocab-*.gguf) under models/vocabularies. They come with
+# the sources of llama-cpp-python; nothing is compiled, but pip runs the package's CMake set-up
+# before it hands the sources out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)

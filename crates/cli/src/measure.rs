@@ -71,7 +71,8 @@ pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
     }
 }
 
-/// The process's figures, and its resident set without the pages of the map: those are the page cache's, not ours.
+/// The process's figures, and its resident set without the pages of the map: those are the page
+/// cache's, not ours.
 fn process_figures(model: &Model) -> (process::Snapshot, Option<u64>) {
     let mapped = || -> u64 { model.storages().filter_map(|storage| storage.mapped_resident_bytes()).sum() };
     let (mut before, mut figures) = (mapped(), process::snapshot());

@@ -17,7 +17,8 @@ impl Own {
         let Some(path) = executable() else { return Ok(None) };
         match Packed::find(&path) {
             Ok(packed) => Ok(packed.map(|packed| Own { path, packed })),
-            // Whoever may run a program need not be allowed to read it: then it is one without a model.
+            // Whoever may run a program need not be allowed to read it: then it is one without a
+            // model.
             Err(PackedError::Read { .. }) => Ok(None),
             Err(source) => Err(modelembed::Error::Packed { path, source }),
         }

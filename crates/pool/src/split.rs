@@ -21,8 +21,8 @@ use sealed::Sealed;
 /// | tuples of up to four | the same item of each | a tuple of parts |
 ///
 /// # Safety
-/// Parts of disjoint ranges must not overlap, and a part must stay inside of what was borrowed. Only this crate
-/// implements the trait.
+/// Parts of disjoint ranges must not overlap, and a part must stay inside of what was borrowed.
+/// Only this crate implements the trait.
 pub unsafe trait Split: Sealed {
     /// What is left of the borrow while parts of it are out: pointers and lengths.
     #[doc(hidden)]
@@ -36,8 +36,8 @@ pub unsafe trait Split: Sealed {
     fn into_raw(self, n_items: usize) -> Self::Raw;
 
     /// # Safety
-    /// `items` lies within the `n_items` given to `into_raw`; no other part that is alive shares an item with it;
-    /// what `into_raw` consumed stays borrowed during `'p`.
+    /// `items` lies within the `n_items` given to `into_raw`; no other part that is alive shares an
+    /// item with it; what `into_raw` consumed stays borrowed during `'p`.
     #[doc(hidden)]
     unsafe fn part<'p>(raw: &Self::Raw, items: Range<usize>) -> Self::Part<'p>;
 }
@@ -50,7 +50,8 @@ pub struct RawSlice<T> {
     block: usize,
 }
 
-// SAFETY: it is dereferenced only in `Split::part`, which hands each element to one thread; that needs `T: Send`.
+// SAFETY: it is dereferenced only in `Split::part`, which hands each element to one thread; that
+// needs `T: Send`.
 unsafe impl<T: Send> Send for RawSlice<T> {}
 // SAFETY: as above; sharing the pointer itself gives access to nothing.
 unsafe impl<T: Send> Sync for RawSlice<T> {}
@@ -59,8 +60,8 @@ impl<T> RawSlice<T> {
     /// # Safety
     /// As for [`Split::part`].
     unsafe fn part<'p>(&self, items: Range<usize>) -> &'p mut [T] {
-        // SAFETY: `into_raw` proved that n_items * block elements stand at `start`, and `items` is within n_items.
-        // The caller keeps them borrowed and hands out no overlapping part.
+        // SAFETY: `into_raw` proved that n_items * block elements stand at `start`, and `items` is
+        // within n_items. The caller keeps them borrowed and hands out no overlapping part.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(items.start * self.block), items.len() * self.block) }
     }
 }
@@ -102,7 +103,8 @@ pub struct Blocks<'a, T> {
 }
 
 impl<T> Sealed for Blocks<'_, T> {}
-// SAFETY: a part is exactly the blocks of its items, and `into_raw` checks that all blocks lie within `data`.
+// SAFETY: a part is exactly the blocks of its items, and `into_raw` checks that all blocks lie
+// within `data`.
 unsafe impl<T: Send + 'static> Split for Blocks<'_, T> {
     type Raw = RawSlice<T>;
     type Part<'p> = &'p mut [T];
@@ -122,8 +124,8 @@ unsafe impl<T: Send + 'static> Split for Blocks<'_, T> {
 
 /// The rows of a column-major matrix: item `r` is `data[c * stride + r]` for every column `c`.
 ///
-/// The product of a weight matrix with a batch of activations is written like this: a worker computes some rows for
-/// all columns.
+/// The product of a weight matrix with a batch of activations is written like this: a worker
+/// computes some rows for all columns.
 #[derive(Debug)]
 pub struct Rows<'a, T = f32> {
     data: &'a mut [T],
@@ -132,9 +134,9 @@ pub struct Rows<'a, T = f32> {
 }
 
 impl<'a, T> Rows<'a, T> {
-    /// `stride` is the distance between the starts of two columns, usually the number of rows. A loop may run over
-    /// fewer rows than that: to write the rows from `r0` on, pass `&mut data[r0..]`. The last column may end early,
-    /// after the loop's rows.
+    /// `stride` is the distance between the starts of two columns, usually the number of rows. A
+    /// loop may run over fewer rows than that: to write the rows from `r0` on, pass
+    /// `&mut data[r0..]`. The last column may end early, after the loop's rows.
     pub fn new(data: &'a mut [T], stride: usize, n_cols: usize) -> Rows<'a, T> {
         Rows { data, stride, n_cols }
     }
@@ -171,8 +173,9 @@ impl<T> RowsPart<'_, T> {
     /// If there is no such column.
     pub fn column(&mut self, c: usize) -> &mut [T] {
         assert!(c < self.n_cols, "column {c} of {}", self.n_cols);
-        // SAFETY: `Rows::into_raw` proved that every row of every column lies within the matrix; the part owns its
-        // rows alone, and `&mut self` keeps a second column from being out at the same time.
+        // SAFETY: `Rows::into_raw` proved that every row of every column lies within the matrix;
+        // the part owns its rows alone, and `&mut self` keeps a second column from being out at the
+        // same time.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(c * self.stride), self.n_rows) }
     }
 }
@@ -204,8 +207,9 @@ impl<T> RawRows<T> {
 }
 
 impl<T> Sealed for Rows<'_, T> {}
-// SAFETY: rows r..s of column c are elements c*stride+r..c*stride+s. With all rows below `stride` these are disjoint
-// for disjoint row ranges and different columns; `into_raw` checks that and that the last one lies within `data`.
+// SAFETY: rows r..s of column c are elements c*stride+r..c*stride+s. With all rows below `stride`
+// these are disjoint for disjoint row ranges and different columns; `into_raw` checks that and that
+// the last one lies within `data`.
 unsafe impl<T: Send + 'static> Split for Rows<'_, T> {
     type Raw = RawRows<T>;
     type Part<'p> = RowsPart<'p, T>;
@@ -220,13 +224,14 @@ unsafe impl<T: Send + 'static> Split for Rows<'_, T> {
     }
 
     unsafe fn part<'p>(raw: &RawRows<T>, items: Range<usize>) -> RowsPart<'p, T> {
-        // SAFETY: `items` lies within the rows that `into_raw` checked; the rest is the caller's promise.
+        // SAFETY: `items` lies within the rows that `into_raw` checked; the rest is the caller's
+        // promise.
         unsafe { raw.tile(items, 0..raw.n_cols) }
     }
 }
 
-/// An output of one item for each `size` items of the loop, the last for those that are left: a sum or a maximum of what a
-/// chunk computed, say.
+/// An output of one item for each `size` items of the loop, the last for those that are left: a sum
+/// or a maximum of what a chunk computed, say.
 ///
 /// No group may be shared by two chunks, so a loop's `grain` has to be a multiple of `size`.
 ///
@@ -247,9 +252,10 @@ pub struct RawGroups<R> {
 }
 
 impl<S: Split> Sealed for Groups<S> {}
-// SAFETY: a part has the groups from items.start / size up to items.end / size, rounded up. `part` sees to it that chunks
-// start where a group does. Of two disjoint chunks the later one then starts with a group whose items all lie at or after the
-// earlier one's end, so they share no group, and `out` keeps the contract for its items.
+// SAFETY: a part has the groups from items.start / size up to items.end / size, rounded up. `part`
+// sees to it that chunks start where a group does. Of two disjoint chunks the later one then starts
+// with a group whose items all lie at or after the earlier one's end, so they share no group, and
+// `out` keeps the contract for its items.
 unsafe impl<S: Split> Split for Groups<S> {
     type Raw = RawGroups<S::Raw>;
     type Part<'p> = S::Part<'p>;
@@ -262,8 +268,9 @@ unsafe impl<S: Split> Split for Groups<S> {
     unsafe fn part<'p>(raw: &Self::Raw, items: Range<usize>) -> Self::Part<'p> {
         let size = raw.size;
         assert!(items.start.is_multiple_of(size), "a chunk starts at item {}, within a group of {size}", items.start);
-        // SAFETY: `items` ends within `n_items`, so the groups end within the n_items / size, rounded up, that `out` was
-        // checked for; no other part has one of them (see above); the borrow is the caller's promise, passed on.
+        // SAFETY: `items` ends within `n_items`, so the groups end within the n_items / size,
+        // rounded up, that `out` was checked for; no other part has one of them (see above); the
+        // borrow is the caller's promise, passed on.
         unsafe { S::part(&raw.out, items.start / size..items.end.div_ceil(size)) }
     }
 }
@@ -284,8 +291,8 @@ pub struct RawRuns<R> {
 }
 
 impl<S: Split> Sealed for Runs<S> {}
-// SAFETY: runs of disjoint items are disjoint, and `into_raw` checks that the last one lies within `out`, which keeps the contract
-// for its items.
+// SAFETY: runs of disjoint items are disjoint, and `into_raw` checks that the last one lies within
+// `out`, which keeps the contract for its items.
 unsafe impl<S: Split> Split for Runs<S> {
     type Raw = RawRuns<S::Raw>;
     type Part<'p> = S::Part<'p>;
@@ -297,8 +304,8 @@ unsafe impl<S: Split> Split for Runs<S> {
     }
 
     unsafe fn part<'p>(raw: &Self::Raw, items: Range<usize>) -> Self::Part<'p> {
-        // SAFETY: `items` ends within `n_items`, so the run ends within what `out` was checked for; the rest is the caller's
-        // promise, passed on.
+        // SAFETY: `items` ends within `n_items`, so the run ends within what `out` was checked for;
+        // the rest is the caller's promise, passed on.
         unsafe { S::part(&raw.out, items.start * raw.len..items.end * raw.len) }
     }
 }
@@ -306,7 +313,8 @@ unsafe impl<S: Split> Split for Runs<S> {
 macro_rules! split_tuple {
     ($($name:ident $index:tt),+) => {
         impl<$($name: Split),+> Sealed for ($($name,)+) {}
-        // SAFETY: each member keeps the contract for its own output, and the members are different borrows.
+        // SAFETY: each member keeps the contract for its own output, and the members are different
+        // borrows.
         unsafe impl<$($name: Split),+> Split for ($($name,)+) {
             type Raw = ($($name::Raw,)+);
             type Part<'p> = ($($name::Part<'p>,)+);

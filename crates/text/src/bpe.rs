@@ -1,4 +1,5 @@
-//! Byte-level byte-pair encoding (GPT-2 and nearly all models since), over the merges as the file stores them.
+//! Byte-level byte-pair encoding (GPT-2 and nearly all models since), over the merges as the file
+//! stores them.
 
 use std::sync::OnceLock;
 
@@ -99,7 +100,8 @@ impl Bpe {
         }
     }
 
-    /// Appends the token of a symbol; without one, the tokens of its bytes as far as there are any (as llama.cpp does).
+    /// Appends the token of a symbol; without one, the tokens of its bytes as far as there are any
+    /// (as llama.cpp does).
     fn push_symbol(&self, vocab: &Vocab, symbol: &[u8], out: &mut Vec<u32>) {
         if let Some(id) = vocab.find(symbol) {
             return out.push(id);

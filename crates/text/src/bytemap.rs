@@ -1,7 +1,8 @@
-//! GPT-2's printable alphabet of bytes: every byte has a character, so that tokens can be written in a text file.
+//! GPT-2's printable alphabet of bytes: every byte has a character, so that tokens can be written
+//! in a text file.
 //!
-//! Bytes that are visible in Latin-1 stand for themselves, the other 68 get the characters from U+0100 on, in order
-//! (`encoder.py` of openai/gpt-2): a space is Ġ, a line feed is Ċ.
+//! Bytes that are visible in Latin-1 stand for themselves, the other 68 get the characters from
+//! U+0100 on, in order (`encoder.py` of openai/gpt-2): a space is Ġ, a line feed is Ċ.
 
 const fn stands_for_itself(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff)
@@ -48,7 +49,8 @@ pub(crate) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the bytes that the characters of `token` stand for; characters outside of the alphabet stay as they are.
+/// Appends the bytes that the characters of `token` stand for; characters outside of the alphabet
+/// stay as they are.
 pub(crate) fn decode(token: &[u8], out: &mut Vec<u8>) {
     for chunk in token.utf8_chunks() {
         for char in chunk.valid().chars() {

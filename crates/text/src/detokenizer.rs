@@ -5,8 +5,8 @@ use crate::tokenizer::Tokenizer;
 
 /// Turns a stream of tokens into text: what it returns is always complete UTF-8.
 ///
-/// A character may be spread over several tokens; its bytes are held back until it is complete. Bytes that can be part of
-/// no character become U+FFFD.
+/// A character may be spread over several tokens; its bytes are held back until it is complete.
+/// Bytes that can be part of no character become U+FFFD.
 pub struct Detokenizer<'t> {
     tokenizer: &'t Tokenizer,
     bytes: Vec<u8>, // not yet returned
@@ -23,16 +23,17 @@ impl Tokenizer {
 }
 
 impl<'t> Detokenizer<'t> {
-    /// For tokens that continue a text, as those that a model generates: a leading space is part of the text then.
-    /// Without this the tokens are taken to be a text from its beginning, and the space that the tokenizer put there goes.
+    /// For tokens that continue a text, as those that a model generates: a leading space is part of
+    /// the text then. Without this the tokens are taken to be a text from its beginning, and the
+    /// space that the tokenizer put there goes.
     #[must_use]
     pub fn continuing(mut self) -> Detokenizer<'t> {
         self.strip_space = false;
         self
     }
 
-    /// Takes a token; returns the text that is complete with it, which may be empty. Control tokens have text only with
-    /// `render_special`.
+    /// Takes a token; returns the text that is complete with it, which may be empty. Control tokens
+    /// have text only with `render_special`.
     pub fn push(&mut self, id: TokenId, render_special: bool) -> &str {
         let start = self.bytes.len();
         self.tokenizer.piece(id, render_special, &mut self.bytes);

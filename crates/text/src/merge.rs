@@ -48,8 +48,8 @@ impl Merger {
         self.symbols.push(Symbol { start, len: len as u32, prev: index.wrapping_sub(1), next: NONE });
     }
 
-    /// Merges until no pair is left that `priority` (of the bytes of two neighbours) accepts. A heap makes it
-    /// O(n log n) in the number of symbols.
+    /// Merges until no pair is left that `priority` (of the bytes of two neighbours) accepts. A
+    /// heap makes it O(n log n) in the number of symbols.
     pub(crate) fn run(&mut self, mut priority: impl FnMut(Range<usize>, Range<usize>) -> Option<u32>) {
         for right in 1..self.symbols.len() as u32 {
             self.offer(right - 1, right, &mut priority);

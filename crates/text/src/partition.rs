@@ -1,8 +1,9 @@
 //! Finding special tokens in a text before the rest of it is tokenized.
 //!
-//! The rule is llama.cpp's: tokens are tried from the longest to the shortest, each takes its occurrences from left to right
-//! in what the longer ones left over. Trying thousands of tokens on every text would cost more than tokenizing it, so one
-//! pass over the text first notes which of them occur at all.
+//! The rule is llama.cpp's: tokens are tried from the longest to the shortest, each takes its
+//! occurrences from left to right in what the longer ones left over. Trying thousands of tokens on
+//! every text would cost more than tokenizing it, so one pass over the text first notes which of
+//! them occur at all.
 
 use std::ops::Range;
 
@@ -19,7 +20,8 @@ pub(crate) enum Fragment {
     Token(u32),
 }
 
-/// Bytes of a token that are looked at before it is searched for; a bound, since texts and tokens may repeat themselves.
+/// Bytes of a token that are looked at before it is searched for; a bound, since texts and tokens
+/// may repeat themselves.
 const PROBE_BYTES: usize = 64;
 
 /// An index over the texts of special tokens.
@@ -41,7 +43,8 @@ impl Partition {
         Partition { sorted, by_first }
     }
 
-    /// Which tokens occur in `text`, by their position in the list; with some that may only begin like a part of it.
+    /// Which tokens occur in `text`, by their position in the list; with some that may only begin
+    /// like a part of it.
     fn occurring<'v>(&self, text: &[u8], token: &impl Fn(usize) -> &'v [u8]) -> Vec<u32> {
         let mut seen = vec![false; self.sorted.len()];
         let mut unseen: Vec<u32> = self.by_first.iter().map(|range| range.end - range.start).collect();
@@ -53,7 +56,8 @@ impl Partition {
             }
             let range = &self.by_first[first];
             let mut candidates = &self.sorted[range.start as usize..range.end as usize];
-            // Among tokens that share the first `depth` bytes with the text, those that end there come first.
+            // Among tokens that share the first `depth` bytes with the text, those that end there
+            // come first.
             let mut depth = 1;
             while let [i, rest @ ..] = candidates {
                 if depth >= PROBE_BYTES || token(*i as usize).len() == depth {
@@ -74,8 +78,8 @@ impl Partition {
         found
     }
 
-    /// Cuts `text` at special tokens. `list` is what the index was made from: id, strip rule and text of each; only those
-    /// that `wanted` accepts are looked for.
+    /// Cuts `text` at special tokens. `list` is what the index was made from: id, strip rule and
+    /// text of each; only those that `wanted` accepts are looked for.
     pub(crate) fn split<'v>(
         &self,
         text: &[u8],
@@ -139,7 +143,8 @@ impl Taken {
         let mut from = 0;
         while let Some(found) = text.get(from..).and_then(|rest| finder.find(rest)) {
             let mut range = from + found..from + found + needle.len();
-            // Whatever is taken is at least as long as the needle, so it cannot hide between the needle's ends.
+            // Whatever is taken is at least as long as the needle, so it cannot hide between the
+            // needle's ends.
             if self.has(range.start) || self.has(range.end - 1) {
                 from = self.next_free(range.start).max(range.start + 1);
                 continue;

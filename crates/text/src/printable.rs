@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
-/// Leaves out control characters: a model file's strings (names, templates, metadata, generated text) must not be able to
-/// move the cursor, set the window title or reverse the direction of what follows.
+/// Leaves out control characters: a model file's strings (names, templates, metadata, generated
+/// text) must not be able to move the cursor, set the window title or reverse the direction of what
+/// follows.
 ///
-/// Line feeds and tabs stay. Removed are the C0 and C1 controls, DEL, and the bidirectional embeddings, overrides and
-/// isolates (U+202A to U+202E, U+2066 to U+2069). Ordinary right-to-left text needs none of them.
+/// Line feeds and tabs stay. Removed are the C0 and C1 controls, DEL, and the bidirectional
+/// embeddings, overrides and isolates (U+202A to U+202E, U+2066 to U+2069). Ordinary right-to-left
+/// text needs none of them.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().any(is_unsafe) {
         Cow::Owned(text.chars().filter(|&c| !is_unsafe(c)).collect())

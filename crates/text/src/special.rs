@@ -1,7 +1,8 @@
-//! Tokens that are more than text: control tokens, user-defined tokens, and those that end a generation.
+//! Tokens that are more than text: control tokens, user-defined tokens, and those that end a
+//! generation.
 //!
-//! GGUF files mark them only in part. llama.cpp recognises the rest by their text, and files are written for that, so the
-//! same names are recognised here.
+//! GGUF files mark them only in part. llama.cpp recognises the rest by their text, and files are
+//! written for that, so the same names are recognised here.
 
 use modelembed_gguf::Gguf;
 
@@ -37,7 +38,8 @@ const END_OF_GENERATION: &[&str] = &[
     "[e~[",
 ];
 
-/// Markers of fill-in-the-middle: metadata keys and texts. Models that have them for code also end a generation with some.
+/// Markers of fill-in-the-middle: metadata keys and texts. Models that have them for code also end
+/// a generation with some.
 struct Marker {
     keys: &'static [&'static str],
     texts: &'static [&'static str],
@@ -119,7 +121,8 @@ pub(crate) struct Facts {
     strips: StripRule,
 }
 
-/// Models whose special tokens take neighbouring whitespace; files do not say it, so it goes by name.
+/// Models whose special tokens take neighbouring whitespace; files do not say it, so it goes by
+/// name.
 #[derive(Clone, Copy, PartialEq)]
 enum StripRule {
     None,

@@ -1,4 +1,5 @@
-//! SentencePiece's byte-pair encoding (Llama 1 and 2, Gemma): merges whatever neighbours are a token, best score first.
+//! SentencePiece's byte-pair encoding (Llama 1 and 2, Gemma): merges whatever neighbours are a
+//! token, best score first.
 
 use crate::bpe::escape_spaces_to;
 use crate::merge::Merger;
@@ -38,7 +39,8 @@ pub(crate) fn encode(vocab: &Vocab, unk: u32, text: &[u8], prefix: bool, out: &m
     }
 }
 
-/// Bytes of the character that `lead` begins, by its upper bits alone: text need not be valid UTF-8.
+/// Bytes of the character that `lead` begins, by its upper bits alone: text need not be valid
+/// UTF-8.
 fn symbol_len(lead: u8) -> usize {
     match lead >> 4 {
         0xc | 0xd => 2,
@@ -48,7 +50,8 @@ fn symbol_len(lead: u8) -> usize {
     }
 }
 
-/// A number that is lower for a higher score. Equal scores give equal numbers, and what is no number comes last.
+/// A number that is lower for a higher score. Equal scores give equal numbers, and what is no
+/// number comes last.
 fn priority(score: f32) -> u32 {
     if score.is_nan() {
         return u32::MAX;

@@ -1,13 +1,16 @@
 //! A hash table from byte strings to numbers that owns none of the strings.
 //!
-//! Slots hold a number and a few bits of its hash; the strings stay where they are (in the model file) and are asked for
-//! through a closure only when those bits agree. A vocabulary of 262,144 tokens costs 2 MiB and a few milliseconds.
+//! Slots hold a number and a few bits of its hash; the strings stay where they are (in the model
+//! file) and are asked for through a closure only when those bits agree. A vocabulary of 262,144
+//! tokens costs 2 MiB and a few milliseconds.
 
 use std::hash::BuildHasher;
 
-/// A keyed hash of short byte strings: multiply 64 by 64 bits and fold the halves, eight bytes at a time.
+/// A keyed hash of short byte strings: multiply 64 by 64 bits and fold the halves, eight bytes at a
+/// time.
 ///
-/// The key is drawn for each table, so that a file cannot be made whose strings all fall into one slot.
+/// The key is drawn for each table, so that a file cannot be made whose strings all fall into one
+/// slot.
 #[derive(Clone, Copy)]
 pub(crate) struct Hash {
     seed: u64,
@@ -24,7 +27,8 @@ impl Hash {
     /// Hash of one string.
     pub(crate) fn of(&self, bytes: &[u8]) -> u64 {
         let start = self.seed ^ (bytes.len() as u64).wrapping_mul(self.factor);
-        // Nearly all tokens are short: two reads that may overlap cover them, and the length says how they do.
+        // Nearly all tokens are short: two reads that may overlap cover them, and the length says
+        // how they do.
         let (low, high) = match bytes {
             [] => (0, 0),
             [a] => (u64::from(*a), 0),
@@ -70,7 +74,8 @@ pub(crate) enum Keep {
     Last,
 }
 
-/// Open addressing with linear probing. A slot is 0 (empty), or the upper bits of the hash above the number plus 1.
+/// Open addressing with linear probing. A slot is 0 (empty), or the upper bits of the hash above
+/// the number plus 1.
 pub(crate) struct IdTable {
     slots: Vec<u32>,
     id_bits: u32,
@@ -117,7 +122,8 @@ impl IdTable {
         self.probe(hash, same).1
     }
 
-    /// Reads the slots of hashes that will be entered next, so that the memory is asked for all of them at once.
+    /// Reads the slots of hashes that will be entered next, so that the memory is asked for all of
+    /// them at once.
     pub(crate) fn touch(&self, hashes: &[u64]) {
         let mask = self.slots.len() - 1;
         std::hint::black_box(hashes.iter().fold(0, |all, &hash| all | self.slots[hash as usize & mask]));

@@ -80,7 +80,8 @@ pub fn parts<'a>(tensors: impl Iterator<Item = &'a TensorInfo>) -> Vec<Part> {
     parts.into_iter().map(|(name, ranges)| Part { name, ranges: sorted(ranges) }).collect()
 }
 
-/// The parts that `-layers` names: `3`, `0..8` (without the last), `embedding`, `head`, several with commas; all of them without it.
+/// The parts that `-layers` names: `3`, `0..8` (without the last), `embedding`, `head`, several
+/// with commas; all of them without it.
 pub fn chosen(all: Vec<Part>, layers: Option<&str>) -> Result<Vec<Part>> {
     let Some(words) = layers else { return Ok(all) };
     let n_layers = all.iter().filter(|part| matches!(part.name, PartName::Layer(_))).count();
@@ -95,7 +96,8 @@ pub fn chosen(all: Vec<Part>, layers: Option<&str>) -> Result<Vec<Part>> {
                 Some((from, to)) => {
                     let from = if from.is_empty() { Some(0) } else { number(from) };
                     let to = if to.is_empty() { Some(n_layers) } else { number(to) };
-                    // A range that ends far beyond the last layer must not cost memory before it is refused.
+                    // A range that ends far beyond the last layer must not cost memory before it is
+                    // refused.
                     from.zip(to).map(|(from, to)| (from..to.min(n_layers + 1)).map(PartName::Layer).collect())
                 }
             },

@@ -27,8 +27,8 @@ pub fn can_scan(ty: TensorType) -> bool {
     search(ty).is_some()
 }
 
-/// The blocks of a tensor that begin within a range of its file's bytes, as bytes of the file: whole blocks, so the last may reach
-/// beyond the range. Empty where none begins there.
+/// The blocks of a tensor that begin within a range of its file's bytes, as bytes of the file:
+/// whole blocks, so the last may reach beyond the range. Empty where none begins there.
 pub fn blocks_within(tensor: &TensorInfo, range: &Range<u64>) -> Range<u64> {
     let block = tensor.ty.block_bytes() as u64;
     let end = tensor.offset + tensor.n_bytes;
@@ -57,7 +57,8 @@ mod tests {
     use super::*;
     use modelembed_kernels::{Kernels, MatRef};
 
-    /// The bytes of a block that make what it stands for infinite or NaN are those that are searched: found out by asking the kernels.
+    /// The bytes of a block that make what it stands for infinite or NaN are those that are
+    /// searched: found out by asking the kernels.
     #[test]
     fn the_fields_are_those_that_spoil_a_block() {
         let kernels = Kernels::best();

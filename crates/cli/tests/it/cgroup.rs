@@ -1,4 +1,5 @@
-//! The binary in a memory control group that is smaller than the model: it streams, and answers the same.
+//! The binary in a memory control group that is smaller than the model: it streams, and answers the
+//! same.
 
 use crate::util::*;
 use modelembed::gguf::TensorType;
@@ -28,7 +29,8 @@ impl Group {
                 _ => continue,
             };
             for root in mounted {
-                // Inside a container the path may not exist: its root is the container's own group then.
+                // Inside a container the path may not exist: its root is the container's own group
+                // then.
                 for parent in [Path::new(root).join(path.trim_start_matches('/')), PathBuf::from(root)] {
                     match Group::below(&parent, limit, limit_bytes) {
                         Ok(group) => return Ok(group),

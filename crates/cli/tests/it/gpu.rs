@@ -2,7 +2,8 @@
 
 use crate::util::{run, tiny_model};
 
-/// The first GPU, software or not. `None` where there is none, unless `MODELEMBED_REQUIRE_GPU` is set.
+/// The first GPU, software or not. `None` where there is none, unless `MODELEMBED_REQUIRE_GPU` is
+/// set.
 fn has_gpu() -> bool {
     let found = run(&["-device", "list"]).ok().stdout.starts_with("0: ");
     assert!(found || std::env::var_os("MODELEMBED_REQUIRE_GPU").is_none(), "no GPU, and MODELEMBED_REQUIRE_GPU is set");

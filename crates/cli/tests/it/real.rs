@@ -2,8 +2,8 @@
 
 use crate::util::*;
 
-// Without a system message, greedily and with quantised activations, this small model (in llama.cpp too) answers in a sort
-// of French.
+// Without a system message, greedily and with quantised activations, this small model (in llama.cpp
+// too) answers in a sort of French.
 const QUESTION: &[&str] = &[
     "-system",
     "You are a helpful AI assistant.",

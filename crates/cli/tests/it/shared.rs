@@ -14,7 +14,8 @@ fn sum(pid: u32, key: &str) -> u64 {
     line.trim().trim_end_matches("kB").trim().parse::<u64>().expect(key) * 1024
 }
 
-/// A chat that has answered once and waits for the next turn, with the length of its context in bytes of keys and values.
+/// A chat that has answered once and waits for the next turn, with the length of its context in
+/// bytes of keys and values.
 fn chat(model: &str, home: &std::path::Path) -> Child {
     let mut command = binary(home);
     command.args(["-model", model, "-i", "-quiet", "-temp", "0", "-n", "8", "-threads", "1", "-format", "json"]);

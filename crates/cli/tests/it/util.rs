@@ -49,8 +49,8 @@ pub fn run_in(folder: &Path, args: &[&str], input: Option<&[u8]>) -> Run {
     run_program(Path::new(env!("CARGO_BIN_EXE_modelembed")), folder, args, input)
 }
 
-/// Starts a program that may have been written just now: a process that another test starts meanwhile holds the file open for
-/// writing until it has become that program.
+/// Starts a program that may have been written just now: a process that another test starts
+/// meanwhile holds the file open for writing until it has become that program.
 fn started(command: &mut Command) -> std::process::Child {
     let since = std::time::Instant::now();
     loop {
@@ -65,8 +65,8 @@ fn started(command: &mut Command) -> std::process::Child {
 
 /// As `run_in`, another program: one with a model in it.
 pub fn run_program(program: &Path, folder: &Path, args: &[&str], input: Option<&[u8]>) -> Run {
-    // Under qemu nobody is told that a program could not be started, since it has no processes that share memory: a busy file
-    // looks like a program that ends with 127.
+    // Under qemu nobody is told that a program could not be started, since it has no processes that
+    // share memory: a busy file looks like a program that ends with 127.
     let since = std::time::Instant::now();
     loop {
         let run = run_once(program, folder, args, input);
@@ -96,7 +96,8 @@ fn run_once(program: &Path, folder: &Path, args: &[&str], input: Option<&[u8]>) 
         stderr: String::from_utf8(output.stderr).unwrap(),
     };
     for text in [&run.stdout, &run.stderr] {
-        // Neither end is a terminal. (A random model may well say U+001B itself: see `answers_are_untouched`.)
+        // Neither end is a terminal. (A random model may well say U+001B itself: see
+        // `answers_are_untouched`.)
         assert!(!text.contains("\u{1b}["), "escape codes: {text:?}");
     }
     assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
@@ -120,8 +121,8 @@ pub fn tiny_model() -> Tiny {
 pub const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 pub const GEMMA3: &str = "gemma-3-270m-q4_k_m.gguf";
 
-/// A real model, from $MODELEMBED_MODELS or models/. Where it is absent the test ends early and says so, unless
-/// $MODELEMBED_REQUIRE_MODELS is set.
+/// A real model, from $MODELEMBED_MODELS or models/. Where it is absent the test ends early and
+/// says so, unless $MODELEMBED_REQUIRE_MODELS is set.
 pub fn real_model(name: &str) -> Option<String> {
     let folder = std::env::var_os("MODELEMBED_MODELS").map(PathBuf::from);
     let path = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models")).join(name);

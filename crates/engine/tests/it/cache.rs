@@ -1,4 +1,5 @@
-//! A KV cache in Q8_0 blocks: the same bits however it is computed, half the memory, and how much it costs.
+//! A KV cache in Q8_0 blocks: the same bits however it is computed, half the memory, and how much
+//! it costs.
 
 use std::sync::Arc;
 
@@ -67,7 +68,8 @@ fn it_takes_half_the_memory_and_refuses_heads_that_are_no_blocks() {
 
 #[test]
 fn moved_keys_are_turned() {
-    // As the test of the same kind in tiny.rs; a second rounding to 8 bits is larger than one to f16.
+    // As the test of the same kind in tiny.rs; a second rounding to 8 bits is larger than one to
+    // f16.
     let dir = TinyModels::new();
     for arch in [TinyArch::Qwen3, TinyArch::Gemma3] {
         let spec = TinySpec { n_layer: 1, ..TinySpec::new("one-layer", arch) };

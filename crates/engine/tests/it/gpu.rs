@@ -1,4 +1,5 @@
-//! Layers on a GPU give what the CPU gives, for any split: tiny models of every architecture and type, and both real models.
+//! Layers on a GPU give what the CPU gives, for any split: tiny models of every architecture and
+//! type, and both real models.
 
 use std::sync::Arc;
 
@@ -18,12 +19,14 @@ fn every_split_of_every_tiny_model_equals_the_goldens() {
     let Some(device) = gpu_device() else { return };
     let dir = TinyModels::new();
     let mut failures = Vec::new();
-    // Of long prompts these two have all there is: attention over more than a block, in and without a window.
+    // Of long prompts these two have all there is: attention over more than a block, in and without
+    // a window.
     let is_tested = |g: &TinyGolden| g.ids.len() <= 64 || ["llama-long", "gemma3-long"].contains(&g.name.as_str());
     for golden in tiny_goldens().into_iter().filter(is_tested) {
         let path = dir.of(&golden);
         let n_layer = tiny_spec(&golden.model).n_layer;
-        // Kernels are compiled anew for each model: where models differ in their products or angles only, one split is enough.
+        // Kernels are compiled anew for each model: where models differ in their products or angles
+        // only, one split is enough.
         let splits = [GpuLayers::All, GpuLayers::Count(n_layer / 2 + 1), GpuLayers::Count(1)];
         let n_splits = if ["llama", "gemma3", "qwen2", "qwen3"].contains(&golden.name.as_str()) { 3 } else { 1 };
         for gpu_layers in splits.into_iter().take(n_splits) {
@@ -61,7 +64,8 @@ fn half_precision_is_as_close_as_on_the_cpu() {
         };
         let (floats, integers) = (run(false, false, false), run(true, false, false));
         let (halves, units) = (run(false, true, false), run(true, false, true));
-        // Not all software has matrix units. Weights of the other models are F32, which no halves are for.
+        // Not all software has matrix units. Weights of the other models are F32, which no halves
+        // are for.
         let has_units = std::env::var_os("MODELEMBED_REQUIRE_MATRIX").is_some();
         if golden.name == "q4_k" {
             assert!(halves != floats && (units != integers || !has_units), "{}: halves were switched off", golden.name);
@@ -194,7 +198,8 @@ fn auto_takes_what_the_memory_holds() {
         load(&path, &LoadOptions { gpu_limits, ctx_tokens: Some(64), ..gpu_options(&device, GpuLayers::Auto) })
     };
     assert!(auto(None).gpu_placement().is_some_and(|p| p.n_layers == 7 && p.has_head));
-    // The margin and some of the layers, of which each takes about 0.2 MB with its part of the cache.
+    // The margin and some of the layers, of which each takes about 0.2 MB with its part of the
+    // cache.
     let some = auto(Some((256 << 20) + 600_000));
     let n_layers = some.gpu_placement().expect("some layers").n_layers;
     assert!((1..7).contains(&n_layers), "{n_layers} layers");
@@ -267,7 +272,8 @@ fn auto_goes_on_with_less_where_the_device_is_lost_and_without_where_it_cannot_b
     let weight_bytes = whole.gpu_placement().expect("all layers").weight_bytes;
     let ids: Vec<TokenId> = tiny_prompt(10).into_iter().map(TokenId).collect();
     let want = all_logits(&whole, &ids, 10);
-    // Half of the weights fit into what the second device takes, if the first was lost in the middle of the copy.
+    // Half of the weights fit into what the second device takes, if the first was lost in the
+    // middle of the copy.
     let rows = [
         ("lost while weights are copied", GpuLimits { lost_after_bytes: Some(weight_bytes - 1), ..none }, 4, "lost"),
         ("lost at once", GpuLimits { lost_after_bytes: Some(1), ..none }, 0, "lost"),
@@ -403,8 +409,8 @@ fn a_cache_in_q8_0_is_as_on_the_cpu() {
             let (got, bytes) = run(gpu_layers, CacheType::Q8);
             let d = diff(&got, &want);
             println!("{name} {gpu_layers:?}: {d}; what rounding costs: {rounding}");
-            // A quotient halfway between two integers may go to either. Layers behind feel that, but far less than the rounding; one
-            // layer has none behind it.
+            // A quotient halfway between two integers may go to either. Layers behind feel that,
+            // but far less than the rounding; one layer has none behind it.
             let is_close = match gpu_layers {
                 GpuLayers::All => d.rms * 10.0 <= rounding.rms && d.max_abs * 5.0 <= rounding.max_abs,
                 _ => d.max_abs <= 5e-4,
@@ -436,8 +442,8 @@ fn heads_that_no_cache_in_q8_0_holds_are_refused() {
     assert!(auto.load_stats().warnings.iter().any(|w| w.contains("q8_0")), "{:?}", auto.load_stats().warnings);
 }
 
-/// Mean difference in log-probability from the CPU's exact run, over a short text: with layers on the GPU, and of packed 8-bit
-/// products there against those of the CPU.
+/// Mean difference in log-probability from the CPU's exact run, over a short text: with layers on
+/// the GPU, and of packed 8-bit products there against those of the CPU.
 fn faithfulness(file: &str, golden: &str, n: usize) {
     let (Some(device), Some(path)) = (gpu_device(), real_model(file)) else { return };
     let text = ids(&golden_json(golden)["ids"]);

@@ -1,4 +1,5 @@
-//! Values of metadata that mean the same in several ways, and those that would change what is computed and are not read.
+//! Values of metadata that mean the same in several ways, and those that would change what is
+//! computed and are not read.
 
 use modelembed::{LoadOptions, TokenId};
 use modelembed_testkit::{GgufValue, tiny_prompt, tiny_spec};

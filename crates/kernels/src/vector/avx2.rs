@@ -25,7 +25,8 @@ unsafe fn first_lanes(n: usize) -> __m256i {
 /// Round to nearest even, no exception.
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
-// SAFETY (all unsafe blocks below): the caller vouches for AVX2, FMA and F16C and for the pointers, see `Lanes`.
+// SAFETY (all unsafe blocks below): the caller vouches for AVX2, FMA and F16C and for the pointers,
+// see `Lanes`.
 impl Lanes for Ymm {
     const N: usize = N;
     const QUERIES: usize = 3;
@@ -258,7 +259,8 @@ impl Lanes for Ymm {
     unsafe fn sum4(tile: [Self; 4]) -> [f32; 4] {
         // SAFETY: see above.
         unsafe {
-            // In each 128-bit half: sums of lanes 0+2 and 1+3 of two registers, then of all four lanes of four.
+            // In each 128-bit half: sums of lanes 0+2 and 1+3 of two registers, then of all four
+            // lanes of four.
             let [a, b, c, d] = tile;
             let ab = _mm256_add_ps(_mm256_unpacklo_ps(a.0, b.0), _mm256_unpackhi_ps(a.0, b.0));
             let cd = _mm256_add_ps(_mm256_unpacklo_ps(c.0, d.0), _mm256_unpackhi_ps(c.0, d.0));

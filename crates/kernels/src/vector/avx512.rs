@@ -19,7 +19,8 @@ fn first_lanes(n: usize) -> u16 {
 /// Round to nearest even, no exception.
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
-// SAFETY (all unsafe blocks below): the caller vouches for AVX-512 F, BW, DQ and VL and for the pointers, see `Lanes`.
+// SAFETY (all unsafe blocks below): the caller vouches for AVX-512 F, BW, DQ and VL and for the
+// pointers, see `Lanes`.
 impl Lanes for Zmm {
     const N: usize = N;
     const QUERIES: usize = 4;
@@ -231,7 +232,8 @@ impl Lanes for Zmm {
     unsafe fn sum4(tile: [Self; 4]) -> [f32; 4] {
         // SAFETY: see above.
         unsafe {
-            // In each 128-bit quarter: sums of lanes 0+2 and 1+3 of two registers, then of all four lanes of four.
+            // In each 128-bit quarter: sums of lanes 0+2 and 1+3 of two registers, then of all four
+            // lanes of four.
             let [a, b, c, d] = tile;
             let ab = _mm512_add_ps(_mm512_unpacklo_ps(a.0, b.0), _mm512_unpackhi_ps(a.0, b.0));
             let cd = _mm512_add_ps(_mm512_unpacklo_ps(c.0, d.0), _mm512_unpackhi_ps(c.0, d.0));

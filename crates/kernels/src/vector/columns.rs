@@ -1,7 +1,8 @@
-//! Scores of many queries with keys that are turned over: positions in lanes, so that no sum crosses them.
+//! Scores of many queries with keys that are turned over: positions in lanes, so that no sum
+//! crosses them.
 //!
-//! A score's bits are those of a row of keys: the same partial sums, one for each lane that a row would have, added up in the order of
-//! [`Lanes::sum4`].
+//! A score's bits are those of a row of keys: the same partial sums, one for each lane that a row
+//! would have, added up in the order of [`Lanes::sum4`].
 
 #![allow(
     clippy::needless_range_loop,
@@ -41,12 +42,12 @@ pub(super) unsafe fn turn_over<V: Lanes, T: Element>(
     }
 }
 
-/// The scores of `Q` neighbouring queries with some keys that are turned over: query `j` and position `p` to `scores[j * BLOCK + p]`, for
-/// whole registers that cover the positions.
+/// The scores of `Q` neighbouring queries with some keys that are turned over: query `j` and
+/// position `p` to `scores[j * BLOCK + p]`, for whole registers that cover the positions.
 ///
 /// # Safety
-/// As [`Lanes`]; `q` holds `(Q, head_dim)`, `keys` `(head_dim, stride)`, of which `n_keys` columns are used;
-/// all three are whole registers.
+/// As [`Lanes`]; `q` holds `(Q, head_dim)`, `keys` `(head_dim, stride)`, of which `n_keys` columns
+/// are used; all three are whole registers.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "one caller; a struct would only name the same things again")]
 pub(super) unsafe fn score_columns<V: Lanes, const Q: usize>(

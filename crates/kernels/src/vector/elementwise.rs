@@ -1,4 +1,5 @@
-//! Norm, residual, gated activations, rotary embedding, conversions: everything that walks one vector.
+//! Norm, residual, gated activations, rotary embedding, conversions: everything that walks one
+//! vector.
 
 use super::Parameters;
 use super::exp::{exp, tanh};
@@ -75,7 +76,8 @@ pub(super) unsafe fn rms_norm<V: Lanes>(x: &[f32], weight: Parameters<'_>, eps: 
     }
 }
 
-/// `x` minus its mean, and that minus its own mean, since rounding leaves some of a mean that is large beside the deviations from it.
+/// `x` minus its mean, and that minus its own mean, since rounding leaves some of a mean that is
+/// large beside the deviations from it.
 ///
 /// # Safety
 /// As [`Lanes`]; `out` is as long as `x`.
@@ -96,7 +98,8 @@ unsafe fn deviations<V: Lanes>(x: &[f32], out: &mut [f32]) {
 /// As [`Lanes`]; `weight` and `bias` hold 4 bytes an element of `x`, `out` is as long as `x`.
 #[inline(always)]
 pub(super) unsafe fn layer_norm<V: Lanes>(x: &[f32], [weight, bias]: [Parameters<'_>; 2], eps: f32, out: &mut [f32]) {
-    // SAFETY: offsets stay below x.len(), which is the length of the others; a run is read before it is written.
+    // SAFETY: offsets stay below x.len(), which is the length of the others; a run is read before
+    // it is written.
     unsafe {
         deviations::<V>(x, out);
         let variance = sum_of_squares::<V>(out) / x.len() as f32;
@@ -158,7 +161,8 @@ unsafe fn times_logistic<V: Lanes>(v: V, t: V) -> V {
     unsafe { v.div(exp(V::splat(0.0).sub(t)).add(V::splat(1.0))) }
 }
 
-/// sqrt(8 / pi): twice the factor inside the tanh form, since 0.5 * (1 + tanh(u)) is the logistic function of 2u.
+/// sqrt(8 / pi): twice the factor inside the tanh form, since 0.5 * (1 + tanh(u)) is the logistic
+/// function of 2u.
 const GELU_OUTER: f32 = 1.595_769;
 const GELU_CUBIC: f32 = 0.044_715;
 

@@ -6,7 +6,8 @@ use super::lanes::Lanes;
 
 /// 1 / ln 2.
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
-/// ln 2 in two parts: the first has 9 significant bits, so that its product with any exponent is exact.
+/// ln 2 in two parts: the first has 9 significant bits, so that its product with any exponent is
+/// exact.
 const LN_2_HIGH: f32 = 0.693_359_4;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 /// exp(r) = 1 + r + r^2 * (these), for |r| <= ln 2 / 2: relative error of the fit 4.3e-9 (2^-27.8).
@@ -16,9 +17,10 @@ const EXP_RANGE: (f32, f32) = (-104.0, 89.0);
 
 /// e^x in every lane.
 ///
-/// Error below 1.5 units in the last place where the result is normal; below the least normal number the result underflows
-/// gradually to 0. exp(-inf) = 0, exp(inf) = inf, NaN stays NaN. (Method: Cody and Waite's reduction to |r| <= ln 2 / 2, a
-/// polynomial, and a multiplication by a power of two.)
+/// Error below 1.5 units in the last place where the result is normal; below the least normal
+/// number the result underflows gradually to 0. exp(-inf) = 0, exp(inf) = inf, NaN stays NaN.
+/// (Method: Cody and Waite's reduction to |r| <= ln 2 / 2, a polynomial, and a multiplication by a
+/// power of two.)
 ///
 /// # Safety
 /// As [`Lanes`].
@@ -45,10 +47,11 @@ pub(crate) unsafe fn exp<V: Lanes>(x: V) -> V {
 /// Just above ln(2^-126) = -87.3365: from here on no result is subnormal.
 const NORMAL_FROM: f32 = -87.336;
 
-/// e^x in every lane for softmax weights: as [`exp`], but 0 where the result would be less than the least normal number.
+/// e^x in every lane for softmax weights: as [`exp`], but 0 where the result would be less than the
+/// least normal number.
 ///
-/// Many processors stop for a hundred cycles and more to make a result that is not, and most of the weights that are so small are those
-/// of hidden positions, whose score is minus infinity.
+/// Many processors stop for a hundred cycles and more to make a result that is not, and most of the
+/// weights that are so small are those of hidden positions, whose score is minus infinity.
 ///
 /// # Safety
 /// As [`Lanes`].
@@ -68,7 +71,8 @@ const TANH_SMALL: f32 = 0.625;
 /// tanh(y) = y + y^3 * (these in y^2), for |y| <= 0.625: relative error of the fit 4.4e-9.
 const TANH: [f32; 5] = [-0.333_332_8, 0.133_314_42, -0.053_739_715, 0.020_639_088, -0.005_704_987_3];
 
-/// tanh in every lane: relative error below 2^-22 (4 units in the last place), also for small arguments.
+/// tanh in every lane: relative error below 2^-22 (4 units in the last place), also for small
+/// arguments.
 ///
 /// # Safety
 /// As [`Lanes`].

@@ -1,11 +1,12 @@
-//! Half precision (IEEE 754 binary16) without intrinsics and without branches, so that loops over it become vector code (the
-//! `half` crate asks the CPU for F16C at each number).
+//! Half precision (IEEE 754 binary16) without intrinsics and without branches, so that loops over
+//! it become vector code (the `half` crate asks the CPU for F16C at each number).
 
 /// Widens; exact for every input, NaN stays NaN.
 #[inline(always)]
 pub(crate) fn to_f32(h: u16) -> f32 {
-    // Exponent and fraction moved to f32's place give the value times 2^-112; the product is exact, subnormals
-    // included. Infinity and NaN come out as 2^16 and above, and get the largest exponent.
+    // Exponent and fraction moved to f32's place give the value times 2^-112; the product is exact,
+    // subnormals included. Infinity and NaN come out as 2^16 and above, and get the largest
+    // exponent.
     let magnitude = u32::from(h & 0x7fff) << 13;
     let scaled = f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23);
     let bits = if magnitude >= 0x7c00 << 13 { magnitude | 0x7f80_0000 } else { scaled.to_bits() };
@@ -21,10 +22,12 @@ pub(crate) fn from_f32(x: f32) -> u16 {
         // 65536 and above, infinity, NaN (with its leading fraction bits, and quiet).
         if magnitude > 0x7f80_0000 { 0x7e00 | (magnitude >> 13 & 0x1ff) as u16 } else { 0x7c00 }
     } else if magnitude < 0x3880_0000 {
-        // Below 2^-14 the result is a multiple of 2^-24: 0.5 has exactly that spacing, so an addition rounds.
+        // Below 2^-14 the result is a multiple of 2^-24: 0.5 has exactly that spacing, so an
+        // addition rounds.
         ((f32::from_bits(magnitude) + 0.5).to_bits() - 0.5f32.to_bits()) as u16
     } else {
-        // Rebias by -112; add just below half of the last place, plus one if the last kept bit is odd.
+        // Rebias by -112; add just below half of the last place, plus one if the last kept bit is
+        // odd.
         let odd = magnitude >> 13 & 1;
         ((magnitude - (112 << 23) + 0xfff + odd) >> 13) as u16
     };

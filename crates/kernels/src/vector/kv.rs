@@ -8,8 +8,8 @@ use super::{AttnInput, AttnState, VectorFns, half};
 /// The attention function of a table for one kind of element.
 pub(crate) type AttendFn<T> = unsafe fn(&AttnInput<'_, T>, &mut AttnState<'_>);
 
-/// An element of cached keys and values: `u16` holding the bits of half precision, `u8` holding bytes of Q8_0 blocks, or `f32`
-/// where nothing may be rounded.
+/// An element of cached keys and values: `u16` holding the bits of half precision, `u8` holding
+/// bytes of Q8_0 blocks, or `f32` where nothing may be rounded.
 #[allow(private_bounds, reason = "sealed: the kernels know these three")]
 pub trait KvElement: Element {}
 
@@ -24,7 +24,8 @@ pub(crate) trait Element: Copy {
     /// How many of these make up a row of `head_dim` elements; `None` if none do.
     fn row_len(head_dim: usize) -> Option<usize>;
 
-    /// Elements `at..at + n` of a row, `n <= N` and `at` a multiple of `N`, widened; zero in the other lanes.
+    /// Elements `at..at + n` of a row, `n <= N` and `at` a multiple of `N`, widened; zero in the
+    /// other lanes.
     ///
     /// # Safety
     /// As [`Lanes`]; `row` is valid for a row that has these elements.
@@ -59,7 +60,8 @@ impl Element for u8 {
 
     #[inline(always)]
     unsafe fn load<V: Lanes>(row: *const u8, at: usize, _n: usize) -> V {
-        // SAFETY: registers divide a block, and blocks a row: all N elements lie in the block of the first.
+        // SAFETY: registers divide a block, and blocks a row: all N elements lie in the block of
+        // the first.
         unsafe {
             let block = row.add(at / Q8_BLOCK_LEN * Q8_BLOCK_BYTES);
             V::load_i8(block.add(2 + at % Q8_BLOCK_LEN).cast()).mul(V::splat_f16(block.cast()))
@@ -90,7 +92,8 @@ impl Element for f32 {
     }
 }
 
-/// Turns whole runs of 32 into Q8_0 blocks. The scale is rounded to half precision first, so that the integers fit what is stored.
+/// Turns whole runs of 32 into Q8_0 blocks. The scale is rounded to half precision first, so that
+/// the integers fit what is stored.
 ///
 /// Plain operations that every instruction set rounds alike: all give the same bytes.
 ///
@@ -101,7 +104,8 @@ pub(super) unsafe fn to_q8_0<V: Lanes>(x: &[f32], out: &mut [u8]) {
     // 1.5 * 2^23: adding it rounds to an integer, ties to even.
     const ROUNDER: f32 = 12_582_912.0;
     for (x, block) in x.as_chunks::<Q8_BLOCK_LEN>().0.iter().zip(out.as_chunks_mut::<Q8_BLOCK_BYTES>().0) {
-        // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on top.
+        // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on
+        // top.
         let amax = f32::from_bits(x.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff)));
         let scale = half::from_f32(amax / 127.0);
         let wide = half::to_f32(scale);

@@ -1,26 +1,31 @@
 //! What the vector maths needs of an instruction set: one register of f32 lanes.
 //!
-//! The algorithms of this folder are written once over [`Lanes`]; `scalar`, `avx2`, `avx512` and `neon` implement it and
-//! compile every algorithm inside a function that has the features switched on.
+//! The algorithms of this folder are written once over [`Lanes`]; `scalar`, `avx2`, `avx512` and
+//! `neon` implement it and compile every algorithm inside a function that has the features switched
+//! on.
 
 /// One register of `N` f32 lanes.
 ///
 /// # Safety
 /// Every method is `unsafe` for two reasons, and callers have these duties:
-/// - the CPU has the features that the implementing module names (holding its function table proves it);
-/// - pointers are valid for the `N` elements (or the `n` of a `_part` method) that are read or written; no alignment is needed.
+/// - the CPU has the features that the implementing module names (holding its function table proves
+///   it);
+/// - pointers are valid for the `N` elements (or the `n` of a `_part` method) that are read or
+///   written; no alignment is needed.
 pub(crate) trait Lanes: Copy {
     /// Lanes in a register.
     const N: usize;
-    /// Queries that the attention kernels hold in registers at once (their tile is `QUERIES` x 4 accumulators).
+    /// Queries that the attention kernels hold in registers at once (their tile is `QUERIES` x 4
+    /// accumulators).
     const QUERIES: usize;
     /// The same where rows are f32 already and need no register to be widened in.
     const MANY_QUERIES: usize;
-    /// Queries whose scores with two registers of positions are computed at once, where keys can be turned over, else 0: twice as many
-    /// accumulators stand in registers.
+    /// Queries whose scores with two registers of positions are computed at once, where keys can be
+    /// turned over, else 0: twice as many accumulators stand in registers.
     const COLUMN_QUERIES: usize;
-    /// How [`Lanes::sum4`] adds up each four neighbouring lanes: the first two of these, the last two, and both sums. Then come, of the
-    /// sums of four fours, the first and the third, the second and the fourth, and both sums; or just the sums of two fours.
+    /// How [`Lanes::sum4`] adds up each four neighbouring lanes: the first two of these, the last
+    /// two, and both sums. Then come, of the sums of four fours, the first and the third, the
+    /// second and the fourth, and both sums; or just the sums of two fours.
     const FOUR: [usize; 4] = [0, 2, 1, 3];
     /// Sums that fit into registers beside what they are made of, where rows are widened.
     const SUMS: usize;
@@ -82,7 +87,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn sum4(tile: [Self; 4]) -> [f32; 4];
 }
 
-/// What attention over 16-bit integers needs besides: one register of `2 * N` of them, or of `N` sums of products.
+/// What attention over 16-bit integers needs besides: one register of `2 * N` of them, or of `N`
+/// sums of products.
 ///
 /// # Safety
 /// As [`Lanes`].
@@ -146,14 +152,16 @@ pub(crate) trait Words: Lanes {
 /// Integers of the widest register.
 const MAX_INTEGERS: usize = 32;
 
-/// Runs `body` for every run of lanes of `0..len` of the f32 at `from`, with the register, its offset and its number of lanes; the last
-/// run may be partial.
+/// Runs `body` for every run of lanes of `0..len` of the f32 at `from`, with the register, its
+/// offset and its number of lanes; the last run may be partial.
 ///
-/// A macro, because a closure (like any function without the instruction set's features) is inlined only if the optimiser likes it,
-/// and one that is not calls every intrinsic as a function: a hundred times slower. For the same reason the algorithms here and in
-/// `avx512` have no closures, `map` or `from_fn` around intrinsics.
+/// A macro, because a closure (like any function without the instruction set's features) is inlined
+/// only if the optimiser likes it, and one that is not calls every intrinsic as a function: a
+/// hundred times slower. For the same reason the algorithms here and in `avx512` have no closures,
+/// `map` or `from_fn` around intrinsics.
 ///
-/// To be used in an `unsafe` block: the duties are those of [`Lanes`], `from` must be valid for `len` elements.
+/// To be used in an `unsafe` block: the duties are those of [`Lanes`], `from` must be valid for
+/// `len` elements.
 macro_rules! for_lanes {
     ($V:ty, $from:expr, $len:expr, |$v:ident, $i:ident, $n:ident| $body:expr) => {{
         let (from, len): (*const f32, usize) = ($from, $len);

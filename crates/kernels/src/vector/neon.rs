@@ -1,6 +1,7 @@
 //! Four f32 lanes in a NEON register.
 //!
-//! Every 64-bit Arm CPU has these instructions, and code for it is compiled with them: no feature has to be asked for.
+//! Every 64-bit Arm CPU has these instructions, and code for it is compiled with them: no feature
+//! has to be asked for.
 
 use std::arch::aarch64::*;
 
@@ -12,7 +13,8 @@ const N: usize = 4;
 #[derive(Clone, Copy)]
 pub(crate) struct Quad(float32x4_t);
 
-/// Widens half precision. (The intrinsics are younger than the Rust version that this project promises.)
+/// Widens half precision. (The intrinsics are younger than the Rust version that this project
+/// promises.)
 #[inline(always)]
 pub(crate) fn f16x4_to_f32(halves: uint16x4_t) -> float32x4_t {
     let wide: float32x4_t;
@@ -28,7 +30,8 @@ pub(crate) fn f16x4_to_f32(halves: uint16x4_t) -> float32x4_t {
     wide
 }
 
-/// Rounds to half precision, to nearest even (which is how every thread starts and Rust code leaves it).
+/// Rounds to half precision, to nearest even (which is how every thread starts and Rust code leaves
+/// it).
 #[inline(always)]
 fn f32x4_to_f16(wide: float32x4_t) -> uint16x4_t {
     let halves: uint16x4_t;
@@ -44,7 +47,8 @@ fn f32x4_to_f16(wide: float32x4_t) -> uint16x4_t {
     halves
 }
 
-// SAFETY (all unsafe blocks below): the caller vouches for the pointers, see `Lanes`; every CPU that runs this has NEON.
+// SAFETY (all unsafe blocks below): the caller vouches for the pointers, see `Lanes`; every CPU
+// that runs this has NEON.
 impl Lanes for Quad {
     const N: usize = N;
     // 16 accumulators, four keys and a query in 32 registers.

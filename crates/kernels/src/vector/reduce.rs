@@ -3,8 +3,8 @@
 use super::exp::exp;
 use super::lanes::{Lanes, for_lanes, store_n};
 
-/// Elements whose exponentials are summed in f32 before they join the f64 total, and among which the arg-max is looked for in
-/// a second step: 4 KiB, which stays in the first-level cache.
+/// Elements whose exponentials are summed in f32 before they join the f64 total, and among which
+/// the arg-max is looked for in a second step: 4 KiB, which stays in the first-level cache.
 const BLOCK: usize = 1024;
 
 /// The greatest element that is not NaN; minus infinity if there is none.

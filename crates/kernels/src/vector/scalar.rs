@@ -1,6 +1,8 @@
-//! Eight f32 lanes in plain Rust: the definition, and the fallback of every CPU without a table of its own.
+//! Eight f32 lanes in plain Rust: the definition, and the fallback of every CPU without a table of
+//! its own.
 //!
-//! Loops over arrays of fixed length, which the compiler turns into the baseline's vector instructions (SSE2, NEON).
+//! Loops over arrays of fixed length, which the compiler turns into the baseline's vector
+//! instructions (SSE2, NEON).
 
 use super::half;
 use super::lanes::{Lanes, Words};
@@ -32,7 +34,8 @@ fn power_of_two(n: i32) -> f32 {
     f32::from_bits(((n + 127) as u32) << 23)
 }
 
-// SAFETY (all unsafe blocks below): the caller vouches for the pointers, see `Lanes`; no CPU feature is needed.
+// SAFETY (all unsafe blocks below): the caller vouches for the pointers, see `Lanes`; no CPU
+// feature is needed.
 impl Lanes for Portable {
     const N: usize = N;
     const QUERIES: usize = 2;
@@ -272,7 +275,8 @@ impl Words for Portable {
 
     #[inline(always)]
     unsafe fn store_i16(self, to: *mut i16) {
-        // SAFETY: valid for N integers. The low bits of the sum are the integer in two's complement.
+        // SAFETY: valid for N integers. The low bits of the sum are the integer in two's
+        // complement.
         unsafe { to.cast::<[i16; N]>().write_unaligned(self.0.map(|x| (x + ROUNDER).to_bits() as i16)) }
     }
 

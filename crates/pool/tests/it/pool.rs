@@ -219,13 +219,15 @@ fn outputs_of_the_wrong_size_are_refused() {
 
 #[test]
 fn many_tiny_loops() {
-    // 8 threads: more than most test machines have CPUs, so workers come late, park, and miss whole loops.
+    // 8 threads: more than most test machines have CPUs, so workers come late, park, and miss whole
+    // loops.
     for (threads, loops) in [(2, 100_000), (3, 20_000), (8, 10_000)] {
         let pool = Pool::new(threads);
         let scratch = PerWorker::new(&pool, |_| 0usize);
         let mut data = [0u32; 37];
         for i in 0..loops {
-            // Lives on this frame: a worker that touches it after the loop would read a later value.
+            // Lives on this frame: a worker that touches it after the loop would read a later
+            // value.
             let number = i as u32;
             pool.run(37, 1 + i % 5, &mut data[..], |items, part, worker| {
                 *scratch.get(worker) += items.len();
@@ -256,7 +258,8 @@ fn a_stuck_worker_loses_its_share_to_others() {
     let pool = Pool::new(2);
     let owner = AtomicUsize::new(usize::MAX);
     let others = AtomicUsize::new(0);
-    // Whoever runs chunk 0 stays in it until all other chunks are done: only stealing can end this loop.
+    // Whoever runs chunk 0 stays in it until all other chunks are done: only stealing can end this
+    // loop.
     pool.run(100, 1, (), |items, (), worker| {
         if items.start == 0 {
             owner.store(worker.index(), Relaxed);

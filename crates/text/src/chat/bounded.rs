@@ -1,11 +1,13 @@
 //! Bounds for what costs little to write in a template and much to use.
 //!
-//! A list that holds one list twice, which holds another twice, and so on, takes as many steps to make as it has levels and
-//! doubles with each when it is printed, compared or turned into text by `~`. One that is nested without end, or a namespace
-//! that holds itself, overflows the stack. minijinja charges for the result, which is too late. So wherever a template can
-//! make a list, a dictionary or a tuple, the source gets a filter that looks at the new value as a whole: [`bounded`]. Then
-//! no value is larger or deeper than it allows, whatever is done with it afterwards. What `~` joins gets another filter, since
-//! that is the one place where values print that cannot be replaced otherwise: [`printed`](super::printed).
+//! A list that holds one list twice, which holds another twice, and so on, takes as many steps to
+//! make as it has levels and doubles with each when it is printed, compared or turned into text by
+//! `~`. One that is nested without end, or a namespace that holds itself, overflows the stack.
+//! minijinja charges for the result, which is too late. So wherever a template can make a list, a
+//! dictionary or a tuple, the source gets a filter that looks at the new value as a whole:
+//! [`bounded`]. Then no value is larger or deeper than it allows, whatever is done with it
+//! afterwards. What `~` joins gets another filter, since that is the one place where values print
+//! that cannot be replaced otherwise: [`printed`](super::printed).
 //!
 //! Compiling is recursive too: see [`check_shape`].
 
@@ -24,8 +26,9 @@ pub(super) const BOUNDED: &str = "bounded";
 /// In the place of a `%`; [`percent`](super::format::percent).
 const PERCENT: &str = "|percent(";
 
-/// Most tokens between the delimiters of a tag, each of which may be a level of an expression; 4,000 levels were compiled on a
-/// stack of 2 MB. Real templates have some tens, and some hundreds where they spell out a JSON object.
+/// Most tokens between the delimiters of a tag, each of which may be a level of an expression;
+/// 4,000 levels were compiled on a stack of 2 MB. Real templates have some tens, and some hundreds
+/// where they spell out a JSON object.
 const MAX_TAG_TOKENS: usize = 1500;
 /// Most `elif` of a template: each is a level.
 const MAX_ELIFS: usize = 500;
@@ -33,7 +36,8 @@ const MAX_ELIFS: usize = 500;
 /// Refuses what would need too much stack to be compiled.
 ///
 /// # Errors
-/// A tag of too many tokens, and too many `elif`. What is no template at all is left to the compiler, which knows lines.
+/// A tag of too many tokens, and too many `elif`. What is no template at all is left to the
+/// compiler, which knows lines.
 pub(super) fn check_shape(source: &str, syntax: &SyntaxConfig) -> Result<(), String> {
     let (mut tokens, mut elifs) = (0, 0);
     for token in tokenize(source, false, syntax.clone()) {
@@ -53,11 +57,12 @@ pub(super) fn check_shape(source: &str, syntax: &SyntaxConfig) -> Result<(), Str
     Ok(())
 }
 
-/// The source with [`bounded`] behind everything that makes a value of others, and with filters that do what Python does in the places
-/// of operators (see `python.rs`). Lines keep their numbers.
+/// The source with [`bounded`] behind everything that makes a value of others, and with filters
+/// that do what Python does in the places of operators (see `python.rs`). Lines keep their numbers.
 ///
 /// # Errors
-/// A syntax error, and `loop.cycle` without a plain argument, which minijinja divides by the number of.
+/// A syntax error, and `loop.cycle` without a plain argument, which minijinja divides by the number
+/// of.
 pub(super) fn rewrite(source: &str, syntax: &SyntaxConfig) -> Result<String, Error> {
     let mut places = Places { source, inserts: Vec::new(), empty_cycle: None };
     places.stmt(&parse(source, "chat template", syntax.clone())?);
@@ -97,7 +102,8 @@ impl Places<'_> {
         self.insert(end, ")|bounded)");
     }
 
-    /// A filter behind a value that is gone through, compared or cut. What is none or undefined for sure, or never, is left alone.
+    /// A filter behind a value that is gone through, compared or cut. What is none or undefined for
+    /// sure, or never, is left alone.
     fn check(&mut self, expr: &Expr, filter: &'static str) {
         let is_plain = match expr {
             Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) | Expr::Slice(_) | Expr::Call(_) | Expr::Filter(_) => {
@@ -293,7 +299,8 @@ impl Places<'_> {
         }
     }
 
-    /// What is compared is paid for as if it were made anew: minijinja charges for its items, not for what they hold.
+    /// What is compared is paid for as if it were made anew: minijinja charges for its items, not
+    /// for what they hold.
     fn operand(&mut self, expr: &Expr) {
         let span = expr.span();
         match expr {
@@ -325,8 +332,8 @@ impl Places<'_> {
         }
     }
 
-    /// A text with `%` behind it is filled with what follows, by a filter, since minijinja knows `%` for numbers alone. That of a
-    /// text which is not written there stays an error.
+    /// A text with `%` behind it is filled with what follows, by a filter, since minijinja knows
+    /// `%` for numbers alone. That of a text which is not written there stays an error.
     fn filled(&mut self, left: &Expr, right: &Expr) {
         let (from, to) = (left.span().end_offset as usize, right.span().start_offset as usize);
         let is_text = matches!(left, Expr::Const(constant) if constant.value.as_str().is_some());
@@ -381,8 +388,9 @@ fn sign_in(between: &str) -> Option<(usize, usize, [&'static str; 3])> {
     })
 }
 
-/// Where an expression begins, or behind the parentheses that it begins with; spans of the syntax tree may begin with the token before,
-/// or with the last part. `None` behind a `not`, which is no part of what is looked for.
+/// Where an expression begins, or behind the parentheses that it begins with; spans of the syntax
+/// tree may begin with the token before, or with the last part. `None` behind a `not`, which is no
+/// part of what is looked for.
 fn start_of(expr: &Expr) -> Option<usize> {
     match expr {
         Expr::GetAttr(e) => start_of(&e.expr),

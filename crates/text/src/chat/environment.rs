@@ -1,7 +1,7 @@
 //! The Jinja environment that templates run in: Hugging Face's settings, plus limits.
 //!
-//! The limits bound steps, memory, depth and output. What values may hold is bounded when they are made (see `bounded.rs`);
-//! whatever is ours (`tojson`, `format`, ...) is charged as it goes.
+//! The limits bound steps, memory, depth and output. What values may hold is bounded when they are
+//! made (see `bounded.rs`); whatever is ours (`tojson`, `format`, ...) is charged as it goes.
 
 use super::error::{RaisedByTemplate, TemplateError};
 use super::{bounded, filters, format, generation, json, methods, printed, python, weigh};
@@ -19,7 +19,8 @@ pub(super) enum Clock {
     Fixed(i64),
 }
 
-/// How much a render may cost. One step is about one instruction, or 64 bytes of text made (minijinja's fuel).
+/// How much a render may cost. One step is about one instruction, or 64 bytes of text made
+/// (minijinja's fuel).
 #[derive(Clone, Copy)]
 pub(super) struct Budget {
     steps: u64,
@@ -27,8 +28,9 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// Real templates spend some hundreds of steps a message, those that look at every other message a few thousand:
-    /// 20,000 a message is far away from them, and the base lets a malicious template run for well under a second.
+    /// Real templates spend some hundreds of steps a message, those that look at every other
+    /// message a few thousand: 20,000 a message is far away from them, and the base lets a
+    /// malicious template run for well under a second.
     pub fn new(messages: usize, len_bytes: usize) -> Budget {
         let (messages, bytes) = (messages as u64, len_bytes as u64);
         Budget {
@@ -38,7 +40,8 @@ impl Budget {
     }
 }
 
-/// Depth of nested calls. Templates do not recurse; minijinja proved 500 safe on a thread's ordinary stack.
+/// Depth of nested calls. Templates do not recurse; minijinja proved 500 safe on a thread's
+/// ordinary stack.
 const MAX_DEPTH: usize = 200;
 
 /// An environment set up as `transformers.utils.chat_template_utils` sets up Jinja2.
@@ -72,8 +75,9 @@ fn syntax() -> SyntaxConfig {
     syntax.unwrap_or_default()
 }
 
-/// The source as Jinja2 sees it: line ends are line feeds, and `{% generation %}` blocks are plain scopes; and with what bounds
-/// the values that it makes, and what prints the numbers that it joins.
+/// The source as Jinja2 sees it: line ends are line feeds, and `{% generation %}` blocks are plain
+/// scopes; and with what bounds the values that it makes, and what prints the numbers that it
+/// joins.
 ///
 /// # Errors
 /// A syntax error, and a template that could not be compiled safely.

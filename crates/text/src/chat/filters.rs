@@ -1,4 +1,5 @@
-//! Filters as Jinja has them, where minijinja has none or makes something else of none and of what is undefined.
+//! Filters as Jinja has them, where minijinja has none or makes something else of none and of what
+//! is undefined.
 
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, State, Value, filters};
@@ -233,7 +234,8 @@ fn forceescape(state: &State, value: &Value) -> Result<Value, Error> {
     Ok(Value::from_safe_string(out))
 }
 
-/// Refuses what Python cannot sort. `equals_pass` where it sorts by lists of keys, which compare equal keys first.
+/// Refuses what Python cannot sort. `equals_pass` where it sorts by lists of keys, which compare
+/// equal keys first.
 fn check_order(state: &State, keys: &[Value], equals_pass: bool) -> Result<(), Error> {
     let Some((first, others)) = keys.split_first() else { return Ok(()) };
     for key in others.iter().filter(|key| !(equals_pass && *key == first)) {
@@ -316,7 +318,8 @@ fn unique(state: &State, value: Value, kwargs: Kwargs) -> Result<Value, Error> {
     filters::unique(state, Value::from(items), kwargs)
 }
 
-/// Each item is compared with as many others as there are levels of halves, and costs as much as a step.
+/// Each item is compared with as many others as there are levels of halves, and costs as much as a
+/// step.
 fn pay_for_sort(state: &State, n: usize) -> Result<(), Error> {
     state.consume_fuel(n as u64 * u64::from(n.max(1).ilog2() + 1))
 }

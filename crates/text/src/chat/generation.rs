@@ -1,8 +1,10 @@
-//! `{% generation %}` ... `{% endgeneration %}`: marks of the assistant's words that `transformers` uses to build training
-//! masks. They print nothing, but an engine that does not know them refuses the whole template.
+//! `{% generation %}` ... `{% endgeneration %}`: marks of the assistant's words that `transformers`
+//! uses to build training masks. They print nothing, but an engine that does not know them refuses
+//! the whole template.
 
-/// Turns the tags of generation blocks into those of an empty `with` block, which is a scope of its own just as
-/// transformers' block is. Text, expressions, comments and raw blocks are left alone; lines keep their numbers.
+/// Turns the tags of generation blocks into those of an empty `with` block, which is a scope of its
+/// own just as transformers' block is. Text, expressions, comments and raw blocks are left alone;
+/// lines keep their numbers.
 pub(super) fn rewrite(source: String) -> String {
     if !source.contains("generation") {
         return source;
@@ -42,7 +44,8 @@ pub(super) fn rewrite(source: String) -> String {
     out
 }
 
-/// The length of the tag that `text` begins with, through `end`; quoted strings inside do not end it.
+/// The length of the tag that `text` begins with, through `end`; quoted strings inside do not end
+/// it.
 fn tag_len(text: &str, end: &str) -> usize {
     let bytes = text.as_bytes();
     let mut quote = None;

@@ -1,5 +1,5 @@
-//! JSON for templates: `tojson` as transformers overrides it (Python's `json.dumps` with `ensure_ascii=False`, not the
-//! HTML-safe filter of Jinja), and values from JSON.
+//! JSON for templates: `tojson` as transformers overrides it (Python's `json.dumps` with
+//! `ensure_ascii=False`, not the HTML-safe filter of Jinja), and values from JSON.
 
 use super::printed;
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
@@ -168,7 +168,8 @@ impl Writer<'_> {
     }
 }
 
-/// A float as Python's `json.dumps` writes it: as `repr` does, except for what JSON has no numbers for.
+/// A float as Python's `json.dumps` writes it: as `repr` does, except for what JSON has no numbers
+/// for.
 fn float(x: f64) -> String {
     if x.is_finite() {
         return printed::float(x);

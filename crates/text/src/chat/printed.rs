@@ -1,8 +1,10 @@
-//! Values as Python prints them, where minijinja would print them otherwise: floats with an exponent, NaN, and what is undefined.
+//! Values as Python prints them, where minijinja would print them otherwise: floats with an
+//! exponent, NaN, and what is undefined.
 //!
-//! Python writes a float of 1e16 and more, or of less than 1e-4, with an exponent of a sign and at least two digits. minijinja
-//! writes one such alone in full, and one in a list as Rust does (`1e-5`). A value is copied with other objects in the place of
-//! such floats, and printing the copy is left to minijinja. Values print where an expression is emitted, and in `~`, `string` and
+//! Python writes a float of 1e16 and more, or of less than 1e-4, with an exponent of a sign and at
+//! least two digits. minijinja writes one such alone in full, and one in a list as Rust does
+//! (`1e-5`). A value is copied with other objects in the place of such floats, and printing the
+//! copy is left to minijinja. Values print where an expression is emitted, and in `~`, `string` and
 //! `join`. What is undefined prints as nothing, and within a list or dictionary as `Undefined`.
 
 use std::fmt;
@@ -19,7 +21,8 @@ pub(super) const PRINTED: &str = "printed";
 /// No value is deeper; see `weigh.rs`.
 const MAX_DEPTH: usize = 128;
 
-/// A float as Python's `repr` writes it: the shortest digits, with an exponent outside 1e-4 ..= 1e16.
+/// A float as Python's `repr` writes it: the shortest digits, with an exponent outside 1e-4 ..=
+/// 1e16.
 pub(super) fn float(x: f64) -> String {
     if !x.is_finite() {
         return if x.is_nan() {
@@ -66,10 +69,12 @@ impl Object for Printed {
     }
 }
 
-/// What is to be printed in a value's place; `None` if that is the value itself. What is undefined has a name from the depth `named` on.
+/// What is to be printed in a value's place; `None` if that is the value itself. What is undefined
+/// has a name from the depth `named` on.
 ///
 /// # Errors
-/// The render's budget is used up: a list costs a step for each four of its items, as `bounded` takes for it.
+/// The render's budget is used up: a list costs a step for each four of its items, as `bounded`
+/// takes for it.
 fn replaced(state: &State, value: &Value, named: usize) -> Result<Option<Value>, Error> {
     let mut items = 0;
     let copy = replaced_within(value, 0, named, &mut items);

@@ -1,9 +1,11 @@
-//! Comparing, containing, going through and testing values as Python does, above all none and what is undefined.
+//! Comparing, containing, going through and testing values as Python does, above all none and what
+//! is undefined.
 //!
-//! minijinja orders values of any kinds, finds nothing in none, and goes through none as through an empty list. Python refuses all three,
-//! and a template that was tried out with Python relies on its tests (`tools is iterable` is false for none). The source gets a filter
-//! of this file in the place of `<`, `<=`, `>`, `>=`, `in` and `not in`, and behind what a loop or a filter goes through; see
-//! `bounded.rs`.
+//! minijinja orders values of any kinds, finds nothing in none, and goes through none as through an
+//! empty list. Python refuses all three, and a template that was tried out with Python relies on
+//! its tests (`tools is iterable` is false for none). The source gets a filter of this file in the
+//! place of `<`, `<=`, `>`, `>=`, `in` and `not in`, and behind what a loop or a filter goes
+//! through; see `bounded.rs`.
 
 use std::cmp::Ordering;
 
@@ -12,8 +14,9 @@ use minijinja::{Environment, Error, ErrorKind, State, Value, tests};
 
 use super::weigh::bounded;
 
-/// The filters that stand in the places of operators, in the form in which they are inserted: alone, first in a chain such as
-/// `0 < x < 3`, and later in a chain. Signs stand before those that they contain.
+/// The filters that stand in the places of operators, in the form in which they are inserted:
+/// alone, first in a chain such as `0 < x < 3`, and later in a chain. Signs stand before those that
+/// they contain.
 pub(super) const OPERATORS: [(&str, [&str; 3]); 8] = [
     ("==", ["==", ")|is_chain('==', ", ", '==', "]),
     ("!=", ["!=", ")|is_chain('!=', ", ", '!=', "]),

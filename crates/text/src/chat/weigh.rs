@@ -13,8 +13,8 @@ pub(super) fn refuse(message: impl Into<String>) -> Error {
 /// The filter: the value itself.
 ///
 /// # Errors
-/// A list, dictionary or tuple that is nested too deeply, holds a namespace, or would be very long if it were printed (as a
-/// share of the render's budget, which grows with the messages).
+/// A list, dictionary or tuple that is nested too deeply, holds a namespace, or would be very long
+/// if it were printed (as a share of the render's budget, which grows with the messages).
 pub(super) fn bounded(state: &State, value: &Value) -> Result<Value, Error> {
     if value.as_object().is_some() {
         let (used, left) = state.fuel_levels().unwrap_or((0, u64::MAX));

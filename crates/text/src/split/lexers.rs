@@ -1,6 +1,8 @@
-//! Hand-written splitters for the patterns that nearly all models use: several times as fast as a general engine.
+//! Hand-written splitters for the patterns that nearly all models use: several times as fast as a
+//! general engine.
 //!
-//! Each takes the classes of one piece and reports where words end. Tests hold them against the patterns.
+//! Each takes the classes of one piece and reports where words end. Tests hold them against the
+//! patterns.
 
 use super::unicode::{MARK, is_letter, is_number, is_space};
 
@@ -19,8 +21,8 @@ fn run(text: &[u8], accept: impl Fn(u8) -> bool) -> usize {
     text.iter().position(|&c| !accept(c)).unwrap_or(text.len())
 }
 
-/// Length of the word that a run of `len` whitespace characters gives: all but the last if a word follows, which takes
-/// that one as its prefix.
+/// Length of the word that a run of `len` whitespace characters gives: all but the last if a word
+/// follows, which takes that one as its prefix.
 fn whitespace(text: &[u8], len: usize) -> usize {
     if len > 1 && len < text.len() { len - 1 } else { len }
 }
@@ -58,7 +60,8 @@ pub(crate) struct Llama3 {
     pub(crate) marks: bool,
 }
 
-/// Llama 3: `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+/// Llama 3:
+/// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
 pub(crate) fn llama3(text: &[u8], family: Llama3, mut word: impl FnMut(usize)) {
     let mut at = 0;
     while at < text.len() {
@@ -107,7 +110,8 @@ pub(crate) fn lines(text: &[u8], mut word: impl FnMut(usize)) {
     }
 }
 
-/// Threes of digits, counted from the right: 1234567 is 1, 234, 567. What stands before a number stays with its first group.
+/// Threes of digits, counted from the right: 1234567 is 1, 234, 567. What stands before a number
+/// stays with its first group.
 pub(crate) fn digit_groups(text: &[u8], mut word: impl FnMut(usize)) {
     let mut at = 0;
     while at < text.len() {
@@ -132,7 +136,8 @@ pub(crate) fn thousands(text: &[u8], mut word: impl FnMut(usize)) {
     }
 }
 
-/// Kimi K2: Llama 3's pattern, with runs of Han characters as words of their own and contractions kept with their word.
+/// Kimi K2: Llama 3's pattern, with runs of Han characters as words of their own and contractions
+/// kept with their word.
 ///
 /// `chars` are the characters behind the classes.
 pub(crate) fn kimi(text: &[u8], chars: &[u32], mut word: impl FnMut(usize)) {

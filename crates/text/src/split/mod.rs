@@ -33,7 +33,8 @@ impl Splitter {
         Splitter { pre, patterns: OnceLock::new() }
     }
 
-    /// Calls `word` with each word of `text`, in order; together they are the text. `text` must be repaired.
+    /// Calls `word` with each word of `text`, in order; together they are the text. `text` must be
+    /// repaired.
     pub(crate) fn split<'t>(&self, text: &'t [u8], scratch: &mut Scratch, mut word: impl FnMut(&'t [u8])) {
         let with_chars = self.pre.steps.iter().any(needs_chars);
         scratch.text.read(text, with_chars);
@@ -91,7 +92,8 @@ impl Piece<'_> {
         &self.text.chars[self.start..self.end]
     }
 
-    /// Calls `cut` with the positions in the piece where a word ends, in order; its own end may be left out.
+    /// Calls `cut` with the positions in the piece where a word ends, in order; its own end may be
+    /// left out.
     fn apply(&self, step: &Step, pattern: Option<&Pattern>, cut: impl FnMut(usize)) {
         match *step {
             Step::Gpt2 => lexers::gpt2(self.classes(), cut),
@@ -116,7 +118,8 @@ impl Piece<'_> {
     }
 }
 
-/// Cuts around runs of characters that are in the same set, each with the one character of `lead` before it.
+/// Cuts around runs of characters that are in the same set, each with the one character of `lead`
+/// before it.
 fn runs(chars: &[u32], lead: Lead, set_of: &dyn Fn(u32) -> Option<usize>, mut cut: impl FnMut(usize)) {
     let leads = |char: u32| match lead {
         Lead::Nothing => false,

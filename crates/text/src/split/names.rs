@@ -1,6 +1,7 @@
 //! The table of pre-tokenizers: which names (`tokenizer.ggml.pre`) mean which steps.
 //!
-//! Names, patterns and flags are those of llama.cpp (`llama-vocab.cpp`), which GGUF files are written for.
+//! Names, patterns and flags are those of llama.cpp (`llama-vocab.cpp`), which GGUF files are
+//! written for.
 
 use super::lexers::Llama3;
 use super::pattern::Tail;
@@ -39,7 +40,8 @@ pub(crate) enum Step {
     RunsOutside(Lead, Ranges),
 }
 
-/// A pre-tokenizer: how text is cut into words before pairs are merged, and what else its name implies.
+/// A pre-tokenizer: how text is cut into words before pairs are merged, and what else its name
+/// implies.
 pub(crate) struct PreTokenizer {
     /// Values of `tokenizer.ggml.pre`.
     pub(crate) names: &'static [&'static str],
@@ -83,8 +85,8 @@ macro_rules! contraction {
     };
 }
 
-/// Words of letters: any number of `$upper` then some `$lower`, or some `$upper` then any number of `$lower`. A letter
-/// without case is in both.
+/// Words of letters: any number of `$upper` then some `$lower`, or some `$upper` then any number of
+/// `$lower`. A letter without case is in both.
 macro_rules! cased {
     ($upper:literal, $lower:literal, $suffix:expr) => {
         concat!(

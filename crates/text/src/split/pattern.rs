@@ -1,8 +1,9 @@
 //! Patterns over character classes, matched in linear time.
 //!
-//! A pattern here is a regular expression over [`super::unicode`]'s alphabet, in which `\pL`, `\pN`, `\pP`, `\pM`, `\pS`
-//! may stand inside of brackets. The published patterns end in `\s+(?!\S)|\s+`, which needs look-ahead; that part is left
-//! out of the expression and done by [`Tail`], so that no engine with backtracking (and its limits) is needed.
+//! A pattern here is a regular expression over [`super::unicode`]'s alphabet, in which `\pL`,
+//! `\pN`, `\pP`, `\pM`, `\pS` may stand inside of brackets. The published patterns end in
+//! `\s+(?!\S)|\s+`, which needs look-ahead; that part is left out of the expression and done by
+//! [`Tail`], so that no engine with backtracking (and its limits) is needed.
 
 use regex_automata::util::syntax;
 use regex_automata::{Input, MatchKind, meta};
@@ -46,8 +47,8 @@ impl Pattern {
         Some(Pattern { regex, tail })
     }
 
-    /// Calls `cut` with every position in `text` where a match or a gap between matches ends, in order; the end of the
-    /// text may be among them.
+    /// Calls `cut` with every position in `text` where a match or a gap between matches ends, in
+    /// order; the end of the text may be among them.
     pub(crate) fn split(&self, text: &[u8], mut cut: impl FnMut(usize)) {
         let mut at = 0;
         while let Some(found) = self.regex.find(Input::new(text).range(at..)) {

@@ -80,7 +80,8 @@ fn ours(name: &str, text: &str) -> Vec<String> {
     words
 }
 
-/// Texts of what patterns distinguish; all characters are in every version of Unicode that an engine may have.
+/// Texts of what patterns distinguish; all characters are in every version of Unicode that an
+/// engine may have.
 fn texts() -> impl Strategy<Value = String> {
     let pieces =
         "a B z É ñ 語 か ｱ к ʰ ٣ ９ 0 7 ½ Ⅷ \u{301} \u{302} . , ! ' ' \" - / $ + < > | ~ ^ ` € 。 😀 \u{200d} \0";

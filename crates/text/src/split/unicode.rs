@@ -1,9 +1,10 @@
 //! Text as the patterns of pre-tokenizers see it: one byte a character.
 //!
-//! Patterns ask for general categories (letter, number, ...), for whitespace, and for single ASCII characters. So an ASCII
-//! character stands for itself and every other one is replaced by a code for its class. That makes patterns small, and it
-//! is how llama.cpp defines them. Categories are those of Unicode 15.1, as in llama.cpp: a character that a later version
-//! assigned is none, or ids would differ.
+//! Patterns ask for general categories (letter, number, ...), for whitespace, and for single ASCII
+//! characters. So an ASCII character stands for itself and every other one is replaced by a code
+//! for its class. That makes patterns small, and it is how llama.cpp defines them. Categories are
+//! those of Unicode 15.1, as in llama.cpp: a character that a later version assigned is none, or
+//! ids would differ.
 
 use std::borrow::Cow;
 
@@ -21,7 +22,8 @@ pub(crate) const PUNCTUATION: u8 = 0x83;
 pub(crate) const MARK: u8 = 0x84;
 /// Class of non-ASCII symbols (S).
 pub(crate) const SYMBOL: u8 = 0x85;
-/// Class of non-ASCII whitespace: as a vertical tab, so that patterns need to know ASCII whitespace only.
+/// Class of non-ASCII whitespace: as a vertical tab, so that patterns need to know ASCII whitespace
+/// only.
 pub(crate) const SPACE: u8 = 0x0b;
 
 /// The class of one character.
@@ -55,8 +57,8 @@ pub(crate) fn is_number(class: u8) -> bool {
     class == NUMBER || class.is_ascii_digit()
 }
 
-/// Decodes the character at the start of `bytes` as llama.cpp does: overlong forms and surrogates count as characters.
-/// `None` where there is none.
+/// Decodes the character at the start of `bytes` as llama.cpp does: overlong forms and surrogates
+/// count as characters. `None` where there is none.
 fn decode(bytes: &[u8]) -> Option<(u32, usize)> {
     let lead = *bytes.first()?;
     let (len, bits) = match lead {
@@ -87,7 +89,8 @@ fn encode(char: u32, out: &mut Vec<u8>) {
     }
 }
 
-/// The text with each byte that belongs to no character replaced by U+FFFD, and overlong forms written short.
+/// The text with each byte that belongs to no character replaced by U+FFFD, and overlong forms
+/// written short.
 pub(crate) fn repair(text: &[u8]) -> Cow<'_, [u8]> {
     if std::str::from_utf8(text).is_ok() {
         return text.into();

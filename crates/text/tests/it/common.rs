@@ -128,8 +128,8 @@ pub fn tokenizer(header: Vec<u8>) -> Result<Tokenizer, TextError> {
     Tokenizer::from_gguf(&gguf, shared)
 }
 
-/// A file of the folder that an environment variable names (or of `fallback` in the workspace); `None`, with a note, if it is
-/// not there and need not be.
+/// A file of the folder that an environment variable names (or of `fallback` in the workspace);
+/// `None`, with a note, if it is not there and need not be.
 pub fn file(variable: &str, fallback: &str, name: &str) -> Option<Vec<u8>> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = std::env::var_os(variable).map_or(root.join(fallback), PathBuf::from);

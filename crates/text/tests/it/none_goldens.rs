@@ -1,5 +1,5 @@
-//! What tests, filters and operators make of none and undefined, against Python's Jinja2 (tools/none_goldens.py): the same bytes, and a
-//! refusal where Python refuses.
+//! What tests, filters and operators make of none and undefined, against Python's Jinja2
+//! (tools/none_goldens.py): the same bytes, and a refusal where Python refuses.
 
 use modelembed_text::chat::{ChatTemplate, SpecialTokens, TemplateError};
 use serde_json::Value;

@@ -102,7 +102,8 @@ fn equal_elements_have_no_deviations() {
             for n in [1, 2, 3, 7, 100, 1023] {
                 let mut out = vec![f32::NAN; n];
                 kernels.layer_norm(&vec![x; n], None, None, EPS, &mut out);
-                // What is left of a mean is an ulp of its own rounding error, and eps does not make much of it.
+                // What is left of a mean is an ulp of its own rounding error, and eps does not make
+                // much of it.
                 assert!(out.iter().all(|y| y.abs() <= x.abs() * 1e-9), "{} {n} times {x}: {:?}", kernels.isa(), out[0]);
             }
         }

@@ -39,7 +39,8 @@ pub(super) struct Number {
     pub(super) digits: String,
 }
 
-/// Appends a field and has it paid for: four times what minijinja takes for text, since the result is paid for again once it exists.
+/// Appends a field and has it paid for: four times what minijinja takes for text, since the result
+/// is paid for again once it exists.
 pub(super) fn push(state: &State, out: &mut String, field: &str) -> Result<(), Error> {
     state.consume_fuel(1 + field.len() as u64 / 16)?;
     out.push_str(field);
@@ -143,7 +144,8 @@ pub(super) fn character(value: &Value) -> Result<String, Error> {
     }
 }
 
-/// As Python's `str` writes it. Values are bounded when they are made, and printing one is paid for.
+/// As Python's `str` writes it. Values are bounded when they are made, and printing one is paid
+/// for.
 pub(super) fn text_of(state: &State, value: &Value) -> Result<String, Error> {
     let text = printed::string(state, value)?;
     Ok(text.as_str().unwrap_or_default().to_owned())
