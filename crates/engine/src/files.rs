@@ -12,18 +12,13 @@ use modelembed_storage::{LoadMode, Progress, Storage};
 
 use crate::devices::{self, DevicePlan};
 use crate::error::{Error, Result};
-use crate::gpu::GpuModel;
+use crate::gpu;
 use crate::options::LoadOptions;
 use crate::plan::Plan;
 use crate::residency::{self, Sizes};
+use crate::shard::{self, Shard};
 use crate::share::CpuShare;
 use crate::tensors::Compiled;
-
-/// One file of a model with its directory.
-pub(crate) struct Shard {
-    pub storage: Storage,
-    pub gguf: Gguf,
-}
 
 /// The opened files of a model. Works for any valid GGUF file: of an unknown architecture, or with a vocabulary only.
 pub struct ModelFiles {
@@ -82,7 +77,7 @@ impl ModelFiles {
 
     /// Directory of all files.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> + Clone {
-        tensors(&self.shards)
+        shard::directory(&self.shards)
     }
 
     /// Where the bytes of each file live.
@@ -128,7 +123,7 @@ impl ModelFiles {
     pub fn plan_devices(&self, options: &LoadOptions) -> Result<DevicePlan> {
         let compiled = self.compile()?;
         let mut warnings = Vec::new();
-        let gpu = GpuModel::plan(&compiled, options, &mut warnings)?;
+        let gpu = gpu::plan(&compiled, options, &mut warnings)?;
         let (n_layer, all) = (compiled.program.n_layer(), CpuShare::all(&compiled.program));
         let sizes = Sizes::of(options, &compiled, gpu.as_ref().map_or(all, |gpu| gpu.cpu_share(n_layer)));
         let kv_bytes = sizes.kv_bytes(&compiled.program);
@@ -262,11 +257,6 @@ fn read_header(storage: Storage) -> Result<(Shard, SharedBytes)> {
             Err(source) => return Err(Error::Gguf { path, source }),
         }
     }
-}
-
-/// Directory of all files.
-pub(crate) fn tensors(shards: &[Shard]) -> impl Iterator<Item = &TensorInfo> + Clone {
-    shards.iter().flat_map(|s| s.gguf.tensors())
 }
 
 fn join(shards: &mut [Shard], path: &Path) -> Result<()> {

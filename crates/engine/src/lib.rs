@@ -47,6 +47,7 @@ mod prefetch;
 mod residency;
 mod sampler;
 mod session;
+mod shard;
 mod share;
 mod state;
 mod tensors;

@@ -13,13 +13,14 @@ use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamSta
 use modelembed_text::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::files::{self, ModelFiles, Shard};
-use crate::gpu::{GpuModel, GpuPlacement};
+use crate::files::ModelFiles;
+use crate::gpu::{self, GpuModel, GpuPlacement};
 use crate::locking::{self, Budget, Lock, LockStats};
 use crate::options::{LoadOptions, LoadStats};
 use crate::plan::{Plan, RamBudget, Verdict};
 use crate::prefetch::Prefetch;
 use crate::residency::{self, Residency, Sizes};
+use crate::shard::{self, Shard};
 use crate::share::CpuShare;
 use crate::state::rope::{Divisors, Rope};
 use crate::tensors::{Compiled, Tensor};
@@ -66,7 +67,7 @@ impl Model {
         }
         let ModelFiles { mut shards, header, packed: _ } = ModelFiles::open_with(path, options.mode, progress)?;
         let gguf = &shards[0].gguf;
-        let compiled = Compiled::new(gguf, (*header).as_ref(), files::tensors(&shards))?;
+        let compiled = Compiled::new(gguf, (*header).as_ref(), shard::directory(&shards))?;
         let tokenizer = Tokenizer::from_gguf(gguf, Arc::clone(&header))?;
         let n_vocab = compiled.program.n_vocab();
         if tokenizer.n_vocab() != n_vocab {
@@ -77,7 +78,7 @@ impl Model {
         load_tensors(&mut shards, &compiled, progress)?;
         let mut warnings = tokenizer.warnings().to_vec();
         // Before the plan, which may replace pages of the map: what is copied is what the file holds.
-        let gpu = GpuModel::load(&compiled, &shards, options, &mut warnings, progress)?;
+        let gpu = gpu::load(&compiled, &shards, options, &mut warnings, progress)?;
         let budget = if options.mode == LoadMode::Map { options.ram_budget } else { RamBudget::Off };
         let share = gpu.as_deref().map_or(CpuShare::all(&compiled.program), GpuModel::cpu_share);
         let sizes = Sizes::of(options, &compiled, share);
@@ -119,7 +120,7 @@ impl Model {
 
     /// Directory of all files.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> + Clone {
-        files::tensors(&self.shards)
+        shard::directory(&self.shards)
     }
 
     /// Where the bytes of each file live.
@@ -243,6 +244,7 @@ impl Model {
         self.exact
     }
 
+    #[cfg(feature = "gpu")]
     pub(crate) fn compiled(&self) -> &Compiled {
         &self.compiled
     }

@@ -14,9 +14,9 @@ use modelembed_terms::CacheType;
 
 use crate::cpu::scratch;
 use crate::error::{Error, Result};
-use crate::files::Shard;
 use crate::options::LoadOptions;
 use crate::plan::{Plan, PlanInput, RamBudget, Verdict};
+use crate::shard::Shard;
 use crate::share::CpuShare;
 use crate::state::kv;
 use crate::tensors::{Compiled, Tensor};

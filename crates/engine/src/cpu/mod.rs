@@ -4,6 +4,7 @@
 //! on the caller. A column's numbers depend neither on how many columns a chunk has nor on the number of workers.
 
 mod attend;
+mod attention_room;
 mod embed;
 mod grid;
 mod head;

@@ -5,7 +5,7 @@ use modelembed_pool::{PerWorker, Pool};
 use modelembed_spec::{Input, Program, Register};
 use modelembed_storage::Reserved;
 
-use super::attend::{self, AttentionScratch};
+use super::attention_room::{self, AttentionScratch};
 use super::grid::{grain_rows, tile_len};
 use super::peaks::Peaks;
 use crate::error::Result;
@@ -103,7 +103,7 @@ impl Scratch {
                 InputBuffers::new(cols, program.input_len(Input::Inner))?,
             ],
             angles: rotated.iter().map(|n_rot| vec![0.0; cols * n_rot].into()).collect(),
-            partials: Reserved::zeroed(attend::partials_len(program, capacity))?,
+            partials: Reserved::zeroed(attention_room::partials_len(program, capacity))?,
             peaks: vec![0.0; LOGIT_COLS * n_vocab.div_ceil(head_grain)].into(),
             head_grain,
             workers,

@@ -5,8 +5,9 @@ use modelembed_gpu::{Buffer, Columns, Limits, Op, Operand, Vectors, WIDE_COLS, h
 use modelembed_spec::{Attend, HeadNormSpan, HeadRope, Input, Linear, Norm, Pending, Register, RopeId, Step, Visible};
 use modelembed_terms::{NormKind, RopeStyle};
 
-use super::model::{DeviceLinear, GpuModel};
-use super::session::Buffers;
+use super::buffers::Buffers;
+use super::model::GpuModel;
+use super::weights::DeviceLinear;
 
 /// Whether a device can compute a step.
 pub(super) fn can_lower(step: &Step) -> bool {
@@ -104,7 +105,7 @@ impl<'a> Lowering<'a> {
             Step::Logits { output, .. } => {
                 // Of the head's input nothing is rounded: logits are what a token is chosen by.
                 let Some(logits) = &self.buffers.logits else { unreachable!("placed with the head") };
-                let linear = self.model.linear(output);
+                let linear = self.model.weights.linear(output);
                 multiply(
                     &mut self.ops,
                     &Operand::Floats(self.normed.clone()),
@@ -156,7 +157,7 @@ impl<'a> Lowering<'a> {
 
     fn rms_norm(&mut self, norm: &Norm, x: Vectors<Buffer>, y: Columns<Buffer>, len: usize) {
         let Some(weight) = norm.weight else { unreachable!("only norms with weights are lowered") };
-        let weight = self.model.vector(weight).clone();
+        let weight = self.model.weights.vector(weight).clone();
         self.ops.push(Op::RmsNorm { x, y, weight, len, eps: norm.eps, n_cols: self.n });
     }
 
@@ -229,7 +230,7 @@ impl<'a> Lowering<'a> {
         };
         let (n, k) = (self.n, targets.first().map_or(0, |(w, ..)| w.k));
         let linears: Vec<_> =
-            targets.iter().map(|(w, to, first, stride)| (self.model.linear(w), *to, *first, *stride)).collect();
+            targets.iter().map(|(w, to, first, stride)| (self.model.weights.linear(w), *to, *first, *stride)).collect();
         let (int8, half, limits) = (self.buffers.int8.as_ref(), self.buffers.half.as_ref(), self.limits);
         let has_half = half.is_some();
         let takes_half = |w: &DeviceLinear| has_half && n >= WIDE_COLS && limits.prefers_half(w.ty, k);

@@ -1,6 +1,10 @@
 //! Layers on a GPU: how many, what was placed where, and (with the feature `gpu`) their weights and forward pass.
 
 #[cfg(feature = "gpu")]
+mod buffers;
+#[cfg(feature = "gpu")]
+mod load;
+#[cfg(feature = "gpu")]
 mod lower;
 #[cfg(feature = "gpu")]
 mod model;
@@ -10,15 +14,19 @@ mod none;
 mod place;
 #[cfg(feature = "gpu")]
 mod session;
+#[cfg(feature = "gpu")]
+mod weights;
 
 #[cfg(feature = "gpu")]
-pub(crate) use model::GpuModel;
+pub use load::gpu_adapters;
 #[cfg(feature = "gpu")]
-pub use model::gpu_adapters;
+pub(crate) use load::{load, plan};
+#[cfg(feature = "gpu")]
+pub(crate) use model::GpuModel;
 #[cfg(not(feature = "gpu"))]
 pub use none::gpu_adapters;
 #[cfg(not(feature = "gpu"))]
-pub(crate) use none::{GpuModel, GpuSession};
+pub(crate) use none::{GpuModel, GpuSession, load, plan};
 #[cfg(feature = "gpu")]
 pub(crate) use session::GpuSession;
 

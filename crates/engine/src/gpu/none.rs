@@ -12,9 +12,9 @@ use modelembed_text::TokenId;
 use super::{Best, GpuAdapter, GpuLayers, GpuPlacement};
 use crate::cpu::scratch::Scratch;
 use crate::error::{Error, Result};
-use crate::files::Shard;
 use crate::model::Model;
 use crate::options::LoadOptions;
+use crate::shard::Shard;
 use crate::share::CpuShare;
 use crate::state::rope::Turn;
 use crate::tensors::Compiled;
@@ -24,23 +24,23 @@ pub fn gpu_adapters() -> Vec<GpuAdapter> {
     Vec::new()
 }
 
+pub(crate) fn load(
+    _: &Compiled,
+    _: &[Shard],
+    options: &LoadOptions,
+    _: &mut Vec<String>,
+    _: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Option<Arc<GpuModel>>> {
+    refuse(options).map(|()| None)
+}
+
+pub(crate) fn plan(_: &Compiled, options: &LoadOptions, _: &mut Vec<String>) -> Result<Option<GpuPlacement>> {
+    refuse(options).map(|()| None)
+}
+
 pub(crate) enum GpuModel {}
 
 impl GpuModel {
-    pub(crate) fn load(
-        _: &Compiled,
-        _: &[Shard],
-        options: &LoadOptions,
-        _: &mut Vec<String>,
-        _: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Option<Arc<GpuModel>>> {
-        refuse(options).map(|()| None)
-    }
-
-    pub(crate) fn plan(_: &Compiled, options: &LoadOptions, _: &mut Vec<String>) -> Result<Option<GpuPlacement>> {
-        refuse(options).map(|()| None)
-    }
-
     pub(crate) fn placement(&self) -> &GpuPlacement {
         match *self {}
     }

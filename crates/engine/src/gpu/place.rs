@@ -2,16 +2,15 @@
 
 use std::ops::Range;
 
-use modelembed_gpu::{Backend, Buffer, Choice, Gpu, GpuOptions, Weight, cache_row_bytes};
-use modelembed_spec::{CacheShape, Linear, Norm, Program, Segment, Step, TensorId};
-use modelembed_terms::CacheType;
+use modelembed_gpu::{Backend, Buffer, Choice, Gpu, GpuOptions, Weight};
+use modelembed_spec::{Linear, Norm, Program, Segment, Step, TensorId};
 
+use super::buffers::CacheSize;
 use super::lower::can_lower;
-use super::model::{DeviceLinear, DeviceWeights, Part};
+use super::weights::{DeviceLinear, DeviceWeights, GpuShare, Part};
 use super::{GpuLayers, GpuPlacement};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::options::LoadOptions;
-use crate::state::kv;
 use crate::tensors::{Compiled, Tensor};
 
 /// Bytes of the largest buffer for weights, where the device does not allow less: not all devices that allow more like it.
@@ -26,27 +25,6 @@ pub(super) struct Placed {
     pub(super) uploads: Vec<Upload>,
     /// Bytes of keys and values of the planned context.
     kv_bytes: u64,
-}
-
-/// What of a program a device computes: the last layers, and the head if all steps behind them are there too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct GpuShare {
-    pub(super) n_layers: usize,
-    pub(super) has_head: bool,
-}
-
-impl GpuShare {
-    /// Layers, the head counted as one.
-    pub(super) fn count(self) -> usize {
-        self.n_layers + usize::from(self.has_head)
-    }
-
-    /// Its segments of layers, a slice a layer.
-    pub(super) fn layers(self, program: &Program) -> impl DoubleEndedIterator<Item = &[Segment]> {
-        let (segments, first) = (program.layer_segments(), program.n_layer() - self.n_layers);
-        let before = segments.partition_point(|segment| segment.part.layer().is_some_and(|il| il < first));
-        segments[before..].chunk_by(|a, b| a.part.layer() == b.part.layer())
-    }
 }
 
 /// Bytes of a file that go to a buffer.
@@ -67,44 +45,6 @@ impl Placed {
             weight_bytes: self.uploads.iter().map(|u| u.bytes.end - u.bytes.start).sum(),
             kv_bytes: self.kv_bytes,
         }
-    }
-}
-
-/// Keys or values of one layer on a device.
-#[derive(Clone, Copy)]
-pub(super) struct CacheSize {
-    pub(super) ty: CacheType,
-    pub(super) heads: usize,
-    pub(super) head_dim: usize,
-    /// Positions: a multiple of 64 rows is as many aligned bytes, so that heads can be bound in parts where a binding does not
-    /// hold all.
-    pub(super) capacity: usize,
-    pub(super) len_bytes: u64,
-}
-
-impl CacheSize {
-    /// For a layer of a context of `ctx_tokens`.
-    ///
-    /// # Errors
-    /// Heads that cannot be stored so.
-    pub(super) fn of(shape: &CacheShape, ctx_tokens: usize, ty: CacheType) -> Result<CacheSize> {
-        let head_dim = shape.key_dim;
-        let row_bytes = cache_row_bytes(ty, head_dim).ok_or(Error::GpuCache { cache_type: ty, head_dim })?;
-        let capacity = ctx_tokens.saturating_add(63) / 64 * 64;
-        let sizes = [shape.kv_heads as u64, capacity as u64, row_bytes];
-        let len_bytes = sizes.into_iter().fold(1, u64::saturating_mul);
-        Ok(CacheSize { ty, heads: shape.kv_heads, head_dim, capacity, len_bytes })
-    }
-
-    /// For each layer of the cache, of the context that a model is loaded for.
-    ///
-    /// # Errors
-    /// As [`of`](Self::of).
-    pub(super) fn wanted(compiled: &Compiled, options: &LoadOptions) -> Result<Vec<CacheSize>> {
-        let caches = compiled.program.caches();
-        let ctx_tokens = options.ctx_tokens.unwrap_or(compiled.spec.ctx_train);
-        let ty = options.cache_type.unwrap_or_else(|| kv::usual_type(caches, options.exact));
-        caches.iter().map(|shape| CacheSize::of(shape, ctx_tokens, ty)).collect()
     }
 }
 

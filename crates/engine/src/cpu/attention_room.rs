@@ -1,0 +1,87 @@
+//! Memory that attention works in.
+
+use std::ops::Range;
+
+use modelembed_kernels::{AttnPart, AttnState};
+use modelembed_spec::{Attend, Program, Step};
+
+/// Positions of a span.
+pub(super) const SPAN: usize = 256;
+/// Query rows (queries times heads of a group) that go over a span together.
+const QUERY_ROWS: usize = 64;
+
+/// Queries that go over a span together.
+pub(super) fn queries_at_once(step: &Attend) -> usize {
+    (QUERY_ROWS / step.heads.group()).max(1)
+}
+
+/// Every attention of a program.
+fn attends(program: &Program) -> impl Iterator<Item = &Attend> {
+    program.layer_segments().iter().flat_map(|segment| &segment.steps).filter_map(|step| match step {
+        Step::Attend(step) => Some(step),
+        _ => None,
+    })
+}
+
+/// Softmax states of some query rows: row maxima, row sums, weighted values (rows, value_dim).
+pub(super) struct State<'a> {
+    pub(super) max: &'a mut [f32],
+    pub(super) sum: &'a mut [f32],
+    pub(super) acc: &'a mut [f32],
+}
+
+impl<'a> State<'a> {
+    pub(super) fn len(rows: usize, value_dim: usize) -> usize {
+        rows * (value_dim + 2)
+    }
+
+    pub(super) fn of(data: &'a mut [f32], rows: usize) -> State<'a> {
+        let (max, rest) = data.split_at_mut(rows);
+        let (sum, acc) = rest.split_at_mut(rows);
+        State { max, sum, acc }
+    }
+
+    pub(super) fn borrow(&mut self) -> AttnState<'_> {
+        AttnState { max: self.max, sum: self.sum, acc: self.acc }
+    }
+
+    pub(super) fn part(&self) -> AttnPart<'_> {
+        AttnPart { max: self.max, sum: self.sum, acc: self.acc }
+    }
+}
+
+/// What a worker needs for attention.
+pub(crate) struct AttentionScratch {
+    pub(super) q: Box<[f32]>,       // (query rows, head_dim)
+    pub(super) running: Box<[f32]>, // one State
+    pub(super) span: Box<[f32]>,    // one State
+    pub(super) visible: Vec<Range<usize>>,
+}
+
+impl AttentionScratch {
+    pub(crate) fn new(program: &Program) -> AttentionScratch {
+        let (mut rows, mut q, mut state) = (0, 0, 0);
+        for step in attends(program) {
+            let n = queries_at_once(step) * step.heads.group();
+            rows = rows.max(n);
+            q = q.max(n * step.heads.key_dim);
+            state = state.max(State::len(n, step.heads.value_dim));
+        }
+        let floats = |n| vec![0.0; n].into();
+        AttentionScratch {
+            q: floats(q),
+            running: floats(state),
+            span: floats(state),
+            visible: Vec::with_capacity(rows),
+        }
+    }
+}
+
+/// Floats that the states of all spans of one small chunk take, as far as they can be counted.
+pub(crate) fn partials_len(program: &Program, capacity: usize) -> usize {
+    let of_step = |step: &Attend| {
+        let rows = queries_at_once(step) * step.heads.group();
+        step.heads.kv_heads * State::len(rows, step.heads.value_dim)
+    };
+    attends(program).map(of_step).max().unwrap_or(0).saturating_mul(capacity.div_ceil(SPAN) + 1)
+}
