@@ -244,7 +244,6 @@ impl Model {
         self.exact
     }
 
-    #[cfg(feature = "gpu")]
     pub(crate) fn compiled(&self) -> &Compiled {
         &self.compiled
     }

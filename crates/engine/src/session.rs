@@ -72,8 +72,10 @@ impl Session {
         let kv = KvCache::new(shapes, capacity, cache_type)?;
         let rotated: Vec<usize> = model.spec().ropes.iter().map(|rope| rope.n_rot).collect();
         let scratch = Scratch::new(model.program(), &rotated, capacity, model.pool())?;
-        let gpu =
-            model.gpu().map(|gpu| GpuSession::new(gpu, model, capacity, scratch.max_cols, cache_type)).transpose()?;
+        let gpu = model
+            .gpu()
+            .map(|gpu| GpuSession::new(gpu, model.compiled(), capacity, scratch.max_cols, cache_type))
+            .transpose()?;
         if let Some(gpu) = gpu.as_ref().filter(|_| options.timing) {
             gpu.measure();
         }

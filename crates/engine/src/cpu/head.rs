@@ -31,7 +31,7 @@ impl Pass<'_> {
     pub(crate) fn logits_for(&mut self, cols: Range<usize>, wanted: &Wanted) -> Result<Option<Vec<Best>>> {
         let gpu = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head());
         if let (Some(gpu), Some(n_best)) = (gpu, wanted.n_best) {
-            let best = gpu.best(self.model, cols.clone(), n_best, &wanted.also)?;
+            let best = gpu.best(self.model.program(), cols.clone(), n_best, &wanted.also)?;
             if best.is_some() {
                 self.lap_on_gpu(Stage::Head)?;
                 return Ok(best);
@@ -47,7 +47,7 @@ impl Pass<'_> {
     pub(crate) fn logits(&mut self, cols: Range<usize>) -> Result<()> {
         let model = self.model;
         if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head()) {
-            gpu.logits(model, cols, self.s.register(Register::Logits))?;
+            gpu.logits(model.program(), cols, self.s.register(Register::Logits))?;
             return self.lap_on_gpu(Stage::Head);
         }
         // The columns asked for move to the front, where the steps look for theirs.

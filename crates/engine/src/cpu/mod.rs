@@ -64,7 +64,7 @@ impl Pass<'_> {
             if is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            gpu.layers(model, self.s, self.pos, self.n, is_cancelled)?;
+            gpu.layers(model.program(), self.s, self.pos, self.n, is_cancelled)?;
             self.lap_on_gpu(Stage::Gpu)?;
         }
         match share.head_unit(model.program()) {

@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
-use modelembed_spec::TensorId;
+use modelembed_spec::{Program, TensorId};
 use modelembed_storage::Progress;
 use modelembed_terms::CacheType;
 use modelembed_text::TokenId;
@@ -12,7 +12,6 @@ use modelembed_text::TokenId;
 use super::{Best, GpuAdapter, GpuLayers, GpuPlacement};
 use crate::cpu::scratch::Scratch;
 use crate::error::{Error, Result};
-use crate::model::Model;
 use crate::options::LoadOptions;
 use crate::shard::Shard;
 use crate::share::CpuShare;
@@ -68,7 +67,7 @@ fn refuse(options: &LoadOptions) -> Result<()> {
 pub(crate) enum GpuSession {}
 
 impl GpuSession {
-    pub(crate) fn new(gpu: &Arc<GpuModel>, _: &Model, _: usize, _: usize, _: CacheType) -> Result<GpuSession> {
+    pub(crate) fn new(gpu: &Arc<GpuModel>, _: &Compiled, _: usize, _: usize, _: CacheType) -> Result<GpuSession> {
         match **gpu {}
     }
 
@@ -90,7 +89,7 @@ impl GpuSession {
 
     pub(crate) fn layers(
         &mut self,
-        _: &Model,
+        _: &Program,
         _: &mut Scratch,
         _: usize,
         _: usize,
@@ -99,11 +98,11 @@ impl GpuSession {
         match *self {}
     }
 
-    pub(crate) fn logits(&mut self, _: &Model, _: Range<usize>, _: &mut [f32]) -> Result<()> {
+    pub(crate) fn logits(&mut self, _: &Program, _: Range<usize>, _: &mut [f32]) -> Result<()> {
         match *self {}
     }
 
-    pub(crate) fn best(&mut self, _: &Model, _: Range<usize>, _: usize, _: &[TokenId]) -> Result<Option<Vec<Best>>> {
+    pub(crate) fn best(&mut self, _: &Program, _: Range<usize>, _: usize, _: &[TokenId]) -> Result<Option<Vec<Best>>> {
         match *self {}
     }
 

@@ -15,7 +15,6 @@ use super::lower::{Cols, Lowering, columns};
 use super::model::GpuModel;
 use crate::cpu::scratch::{LOGIT_COLS, Scratch};
 use crate::error::{Error, Result};
-use crate::model::Model;
 use crate::state::rope::Turn;
 use crate::tensors::Compiled;
 
@@ -35,14 +34,14 @@ impl GpuSession {
     /// Takes memory for `capacity` tokens, keys and values in `cache_type`, and chunks of `max_cols`.
     pub(crate) fn new(
         gpu: &Arc<GpuModel>,
-        model: &Model,
+        compiled: &Compiled,
         capacity: usize,
         max_cols: usize,
         cache_type: CacheType,
     ) -> Result<GpuSession> {
-        let caches = model.program().caches().iter().map(|shape| CacheSize::of(shape, capacity, cache_type));
+        let caches = compiled.program.caches().iter().map(|shape| CacheSize::of(shape, capacity, cache_type));
         let caches = caches.collect::<Result<Vec<_>>>()?;
-        Ok(GpuSession::with_caches(gpu, model.compiled(), max_cols, &caches)?)
+        Ok(GpuSession::with_caches(gpu, compiled, max_cols, &caches)?)
     }
 
     /// The same for keys and values of known sizes, one for each layer of the cache.
@@ -79,7 +78,7 @@ impl GpuSession {
     /// the head, which takes them from here, is here too.
     pub(crate) fn layers(
         &mut self,
-        model: &Model,
+        program: &Program,
         s: &mut Scratch,
         pos: usize,
         n: usize,
@@ -98,7 +97,7 @@ impl GpuSession {
             gpu.write_f32(buffer, 0, &angles[..n * 2 * pairs])?;
         }
         let mut lowering = Lowering::new(&self.model, b, Cols { pos, first: 0, n });
-        for layer in self.model.share.layers(model.program()) {
+        for layer in self.model.share.layers(program) {
             layer.iter().flat_map(|segment| &segment.steps).for_each(|step| lowering.step(step));
             if n > ONE_SUBMISSION_COLS {
                 gpu.run(&lowering.ops)?;
@@ -139,9 +138,9 @@ impl GpuSession {
     }
 
     /// Runs the head over some columns into `logits`: (columns, n_vocab).
-    pub(crate) fn logits(&mut self, model: &Model, cols: Range<usize>, logits: &mut [f32]) -> Result<()> {
-        let n = cols.len() * model.n_vocab();
-        let (ops, out) = self.head(model.program(), cols);
+    pub(crate) fn logits(&mut self, program: &Program, cols: Range<usize>, logits: &mut [f32]) -> Result<()> {
+        let n = cols.len() * program.n_vocab();
+        let (ops, out) = self.head(program, cols);
         self.model.gpu.run(&ops)?;
         Ok(self.model.gpu.read_f32(&out.all, 0, &mut logits[..n])?)
     }
@@ -150,19 +149,19 @@ impl GpuSession {
     /// those are more than can be picked here.
     pub(crate) fn best(
         &mut self,
-        model: &Model,
+        program: &Program,
         cols: Range<usize>,
         n_best: usize,
         also: &[TokenId],
     ) -> Result<Option<Vec<Best>>> {
-        let (gpu, n, n_vocab) = (&self.model.gpu, cols.len(), model.n_vocab());
+        let (gpu, n, n_vocab) = (&self.model.gpu, cols.len(), program.n_vocab());
         let mut also: Vec<u32> = also.iter().map(|id| id.0).filter(|&id| (id as usize) < n_vocab).collect();
         also.sort_unstable();
         also.dedup();
         if n_best > TOP_K || n_best >= n_vocab || also.len() > MAX_PICKED {
             return Ok(None);
         }
-        let (mut ops, out) = self.head(model.program(), cols);
+        let (mut ops, out) = self.head(program, cols);
         let x = columns(&out.all, 0, n_vocab);
         let n_pair_words = n * TOP_K * 2;
         ops.push(Op::TopK { x: x.clone(), len: n_vocab, n_cols: n, temp: out.temp.clone(), out: out.found.clone() });
