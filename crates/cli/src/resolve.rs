@@ -4,9 +4,10 @@ pub use crate::args::Format;
 use crate::args::{self, Activations, LowArgs, Seed};
 use crate::model_path::{self, Found};
 use crate::own::Own;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use modelembed::GpuLayers;
 use modelembed::storage::{StreamReader, process};
+use modelembed::text::chat::has_tag;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{IsTerminal, Read, stdin};
@@ -74,12 +75,30 @@ pub struct Talk {
     /// At most this many tokens an answer.
     pub max_tokens: Option<usize>,
     pub system: Option<String>,
-    /// Jinja source or name.
-    pub template: Option<String>,
+    pub template: Option<Template>,
     pub raw: bool,
     /// Tokens that are guessed ahead at most.
     pub lookup_tokens: usize,
     pub sampling: Sampling,
+}
+
+/// A chat template that was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Template {
+    /// Jinja source, or the name of a built-in one.
+    Typed(String),
+    /// A file and its text, which may well hold no tag.
+    File(PathBuf, String),
+}
+
+impl Template {
+    /// The text by which a packed program finds the template without the file.
+    fn packed(self) -> String {
+        match self {
+            Template::File(_, text) if !has_tag(&text) => format!("{{{{ '' }}}}{text}"),
+            Template::Typed(text) | Template::File(_, text) => text,
+        }
+    }
 }
 
 /// How tokens are drawn.
@@ -327,7 +346,7 @@ fn pack_of(pack: args::PackArgs) -> Result<Pack> {
     // The text of a file, not its name: the new program is to need no other file.
     for flag in &mut flags {
         if let Some(template) = flag.strip_prefix("--template=") {
-            *flag = format!("--template={}", template_source(template.to_string())?);
+            *flag = format!("--template={}", template_of(template.to_string())?.packed());
         }
     }
     Ok(Pack { output: pack.output, force: pack.force, flags })
@@ -345,7 +364,7 @@ fn talk(run: args::RunArgs) -> Result<Talk> {
         interactive: run.interactive,
         max_tokens: usize::try_from(run.n_predict).ok(),
         system: run.system,
-        template: run.template.map(template_source).transpose()?,
+        template: run.template.map(template_of).transpose()?,
         raw: run.raw,
         lookup_tokens: usize::from(run.lookup),
         sampling: Sampling {
@@ -394,13 +413,21 @@ fn piped_prompt() -> Result<Option<String>> {
 }
 
 /// `-template`: the text of a file if there is one, else what was typed.
-fn template_source(template: String) -> Result<String> {
-    let is_source = template.contains("{{") || template.contains("{%");
+fn template_of(template: String) -> Result<Template> {
     let path = std::path::Path::new(&template);
-    if is_source || !(path.is_file() || template.contains('/') || path.extension().is_some()) {
-        return Ok(template);
+    // "Be brief. Answer." is a mistake, but none in a file's name.
+    let has_extension = path
+        .extension()
+        .and_then(OsStr::to_str)
+        .is_some_and(|extension| !extension.is_empty() && extension.chars().all(char::is_alphanumeric));
+    if has_tag(&template) || !(path.is_file() || template.contains('/') || has_extension) {
+        return Ok(Template::Typed(template));
     }
-    std::fs::read_to_string(path).with_context(|| format!("cannot read the chat template {template:?}"))
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the chat template {template:?}"))?;
+    if text.trim().is_empty() {
+        bail!("the chat template {template:?} is empty");
+    }
+    Ok(Template::File(path.to_path_buf(), text))
 }
 
 fn random_seed() -> u64 {
@@ -441,12 +468,24 @@ mod tests {
 
     #[test]
     fn a_template_is_text_a_name_or_a_file() {
-        assert_eq!(template_source("chatml".into()).unwrap(), "chatml");
-        assert_eq!(template_source("{{ a/b.c }}".into()).unwrap(), "{{ a/b.c }}");
-        let error = template_source("no/such.jinja".into()).unwrap_err().to_string();
+        let typed = |text: &str| Template::Typed(text.to_string());
+        for text in ["chatml", "{{ a/b.c }}", "{# a/b #}"] {
+            assert_eq!(template_of(text.into()).unwrap(), typed(text));
+        }
+        let error = template_of("no/such.jinja".into()).unwrap_err().to_string();
         assert!(error.contains("no/such.jinja"), "{error}");
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "{{ 1 }}").unwrap();
-        assert_eq!(template_source(file.path().to_str().unwrap().into()).unwrap(), "{{ 1 }}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("template");
+        for (text, packed) in [("{{ 1 }}", "{{ 1 }}"), ("\nno tag", "{{ '' }}\nno tag"), ("", ""), (" \n", "")] {
+            std::fs::write(&file, text).unwrap();
+            let template = template_of(file.to_str().unwrap().into());
+            if packed.is_empty() {
+                assert!(template.unwrap_err().to_string().ends_with("is empty"));
+                continue;
+            }
+            let template = template.unwrap();
+            assert_eq!(template, Template::File(file.clone(), text.to_string()));
+            assert_eq!(template.packed(), packed);
+        }
     }
 }

@@ -2,11 +2,11 @@
 
 use crate::interrupt::Interrupt;
 use crate::report;
-use crate::resolve::{Mode, Sampling, Setting, Talk, UsageError};
+use crate::resolve::{Mode, Sampling, Setting, Talk, Template, UsageError};
 use crate::terminal::Notes;
 use anyhow::Result;
 use modelembed::storage::Change;
-use modelembed::text::chat::{self, ChatTemplate, Source, TemplateError};
+use modelembed::text::chat::{self, ChatTemplate, Source, TemplateError, Wanted};
 use modelembed::{
     GpuLimits, Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions, Verdict,
 };
@@ -173,11 +173,21 @@ pub fn template(model: &Model, talk: &Talk, notes: Notes) -> Result<Option<ChatT
     if talk.raw {
         return Ok(None);
     }
-    let selection =
-        chat::for_model(model.gguf(), model.tokenizer(), talk.template.as_deref()).map_err(|error| match error {
-            TemplateError::Unknown { .. } => anyhow::Error::new(UsageError(format!("-template: {error}"))),
-            error => error.into(),
-        })?;
+    let wanted = talk.template.as_ref().map(|template| match template {
+        Template::Typed(text) => Wanted::from(text.as_str()),
+        Template::File(path, text) => {
+            if !chat::has_tag(text) {
+                notes.warning(&format!(
+                    "the chat template {path:?} holds no Jinja tag: it is the same text whatever is said"
+                ));
+            }
+            Wanted::Source(text)
+        }
+    });
+    let selection = chat::for_model(model.gguf(), model.tokenizer(), wanted).map_err(|error| match error {
+        TemplateError::Unknown { .. } => anyhow::Error::new(UsageError(format!("-template: {error}"))),
+        error => error.into(),
+    })?;
     if let (Source::Missing(_), false) = (&selection.source, talk.interactive || talk.system.is_some()) {
         notes.warning("the model has no chat template (it may be a base model): the prompt's text is completed; -template NAME uses one");
         return Ok(None);

@@ -156,3 +156,30 @@ fn verbose_tells_what_was_decided() {
     let run = run(&["-model", &tiny.model, "-p", "a", "-n", "1", "-verbose", "-threads", "2"]).ok();
     assert!(run.stderr.contains("kernels: ") && run.stderr.contains("threads: 2"), "{}", run.stderr);
 }
+
+#[test]
+fn a_template_file_needs_no_tag_but_a_text() {
+    let tiny = tiny_model();
+    let folder = tiny.folder.path();
+    let given = |text: &str, more: &[&str]| {
+        std::fs::write(folder.join("template"), text).unwrap();
+        let common = ["-model", &tiny.model, "-n", "4", "-temp", "0", "-template", "template", "-p", "the cat"];
+        run_in(folder, &[&common[..], more].concat(), None)
+    };
+    let plain = given("the dog sat", &[]).ok();
+    assert!(plain.stderr.contains("warning: the chat template \"template\" holds no Jinja tag"), "{}", plain.stderr);
+    let wanted = run_in(folder, &["-model", &tiny.model, "-n", "4", "-temp", "0", "-raw", "-p", "the dog sat"], None);
+    assert_eq!(plain.stdout, wanted.ok().stdout);
+    let tagged = given("{{ messages[0].content }}", &[]).ok();
+    assert!(!tagged.stderr.contains("tag"), "{}", tagged.stderr);
+    for text in ["", " \n"] {
+        let empty = given(text, &[]);
+        assert_eq!(empty.code, 1);
+        assert!(empty.stderr.contains("the chat template \"template\" is empty"), "{}", empty.stderr);
+    }
+    // A text that is no file, no name and no template is not repeated as a whole.
+    let long = "You are a helpful assistant. ".repeat(40);
+    let unknown = run_in(folder, &["-model", &tiny.model, "-template", &long, "-p", "x"], None);
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.stderr.contains("You are a helpful") && unknown.stderr.len() < 1500, "{}", unknown.stderr);
+}

@@ -119,6 +119,9 @@ pub const BUILTINS: &[Builtin] = &[
     },
 ];
 
+/// Longest name that an error repeats.
+const MOST_NAME_CHARS: usize = 60;
+
 /// The built-in template called `name`.
 ///
 /// # Errors
@@ -128,7 +131,12 @@ pub fn builtin(name: &str, special: SpecialTokens) -> Result<ChatTemplate, Templ
         Some(builtin) => builtin.template(special),
         None => {
             let known: Vec<&str> = BUILTINS.iter().map(|builtin| builtin.name).collect();
-            Err(TemplateError::Unknown { name: name.to_string(), known: known.join(", ") })
+            // It may be a whole text that was taken for a name.
+            let mut shown: String = name.chars().take(MOST_NAME_CHARS).collect();
+            if shown.len() < name.len() {
+                shown.push_str("...");
+            }
+            Err(TemplateError::Unknown { name: shown, known: known.join(", ") })
         }
     }
 }

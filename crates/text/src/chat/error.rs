@@ -59,7 +59,7 @@ pub enum TemplateError {
     /// No built-in template has this name.
     #[error("no built-in chat template is called {name:?} (known: {known})")]
     Unknown {
-        /// The name asked for.
+        /// The name asked for, or how it begins.
         name: String,
         /// All names.
         known: String,

@@ -24,7 +24,7 @@ mod weigh;
 
 pub use builtin::{BUILTINS, Builtin, builtin};
 pub use error::TemplateError;
-pub use select::{Facts, Selection, Source, choose, for_model};
+pub use select::{Facts, Selection, Source, Wanted, choose, for_model, has_tag};
 
 use environment::Clock;
 use minijinja::{Environment, Value};

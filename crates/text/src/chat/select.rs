@@ -33,12 +33,33 @@ pub struct Selection {
     pub warning: Option<String>,
 }
 
-/// The template for a model: `wanted` (a built-in name or a Jinja source) if given, else the model's own if it works, else
+/// A template that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// The built-in one of this name.
+    Named(&'a str),
+    /// This Jinja source, which may well hold no tag.
+    Source(&'a str),
+}
+
+impl<'a> From<&'a str> for Wanted<'a> {
+    /// What holds a Jinja tag is a source, and everything else a name.
+    fn from(text: &'a str) -> Wanted<'a> {
+        if has_tag(text) { Wanted::Source(text) } else { Wanted::Named(text) }
+    }
+}
+
+/// Whether a text holds a Jinja tag: without one, a template renders the same text for all messages.
+pub fn has_tag(source: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|tag| source.contains(tag))
+}
+
+/// The template for a model: `wanted` if given, else the model's own if it works, else
 /// the built-in one that its vocabulary or name points to, with a warning.
 ///
 /// # Errors
 /// Only for `wanted`: what was asked for explicitly must work. A broken template in the file never makes a model unusable.
-pub fn for_model(gguf: &Gguf, tokenizer: &Tokenizer, wanted: Option<&str>) -> Result<Selection, TemplateError> {
+pub fn for_model(gguf: &Gguf, tokenizer: &Tokenizer, wanted: Option<Wanted>) -> Result<Selection, TemplateError> {
     let text = |key: &str| gguf.str(key).ok().flatten();
     let token = |id: Option<TokenId>| id.map(|id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned());
     let pad = gguf.u32("tokenizer.ggml.padding_token_id").ok().flatten().map(TokenId);
@@ -77,17 +98,16 @@ pub struct Facts<'a> {
     pub has_token: &'a dyn Fn(&str) -> bool,
 }
 
-/// Picks the template: `wanted` (a built-in name or a Jinja source) if given, else the model's own if it works, else a
+/// Picks the template: `wanted` if given, else the model's own if it works, else a
 /// built-in one.
 ///
 /// # Errors
 /// Only for `wanted`: what was asked for explicitly must work.
-pub fn choose(facts: &Facts, wanted: Option<&str>) -> Result<Selection, TemplateError> {
+pub fn choose(facts: &Facts, wanted: Option<Wanted>) -> Result<Selection, TemplateError> {
     if let Some(wanted) = wanted {
-        let template = if wanted.contains("{{") || wanted.contains("{%") {
-            ChatTemplate::new(wanted, facts.special.clone())?
-        } else {
-            builtin(wanted, facts.special.clone())?
+        let template = match wanted {
+            Wanted::Source(source) => ChatTemplate::new(source, facts.special.clone())?,
+            Wanted::Named(name) => builtin(name, facts.special.clone())?,
         };
         return Ok(Selection { template, source: Source::Override, warning: None });
     }
@@ -186,9 +206,14 @@ mod tests {
         let none = |_: &str| false;
         let facts = facts(Some("own {{ messages }}"), "llama", "", &none);
         let render = |s: Selection| s.template.render(&[Message::new("user", "Hi")], false).unwrap();
-        assert_eq!(render(choose(&facts, Some("phi3")).unwrap()), "<|user|>\nHi<|end|>\n");
-        assert_eq!(render(choose(&facts, Some("{{ messages[0].role }}")).unwrap()), "user");
-        let error = choose(&facts, Some("nonsense")).unwrap_err().to_string();
+        assert_eq!(render(choose(&facts, Some("phi3".into())).unwrap()), "<|user|>\nHi<|end|>\n");
+        assert_eq!(render(choose(&facts, Some("{{ messages[0].role }}".into())).unwrap()), "user");
+        assert_eq!(render(choose(&facts, Some(Wanted::Source("plain"))).unwrap()), "plain");
+        assert_eq!(render(choose(&facts, Some("{# c #}plain".into())).unwrap()), "plain");
+        let error = choose(&facts, Some("nonsense".into())).unwrap_err().to_string();
         assert!(error.contains("nonsense") && error.contains("chatml"), "{error}");
+        let long = "a long text\n".repeat(1000);
+        let error = choose(&facts, Some(Wanted::Named(&long))).unwrap_err().to_string();
+        assert!(error.contains("a long text") && error.len() < 500, "{error}");
     }
 }
