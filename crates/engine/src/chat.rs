@@ -2,19 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use modelembed_text::chat::{ChatTemplate, Message};
-use modelembed_text::{EncodeOptions, TokenId, Tokenizer};
+use modelembed_text::TokenId;
+use modelembed_text::chat::{ChatTemplate, Message, TemplateError};
 
 use crate::error::Result;
 use crate::generate::{GenerateOptions, GenerateStats, StopReason, generate_making_room};
 use crate::sampler::Sampler;
 use crate::session::Session;
-
-/// A run of the context that is forgotten as a whole: the system part, or one question with its answer.
-struct Segment {
-    text: String,
-    n_tokens: usize,
-}
+use crate::turns::{Held, Segment, common_text};
 
 /// What one turn did.
 #[derive(Clone, Debug)]
@@ -29,15 +24,19 @@ pub struct Turn {
 
 /// A chat with a model. Each turn adds to the context; earlier turns are not evaluated again.
 ///
-/// When the context is full, the oldest turns are dropped, never the system message.
+/// When the context is full, the oldest turns are dropped from it, never what the template writes before the first question: the system
+/// message, or a default one of the template's. A system message for which the template has no place goes before the text
+/// of the first question.
 pub struct Chat {
     session: Session,
     sampler: Sampler,
     template: ChatTemplate,
+    takes_system: bool,
     options: GenerateOptions,
     system: Option<String>,
-    messages: Vec<Message>,   // questions and answers in turn, without the system message
-    segments: Vec<Segment>,   // what the context holds, in order; the first is the system part, maybe empty
+    messages: Vec<Message>,   // all questions and answers in turn, without the system message
+    first_seen: usize,        // index in `messages` of the first one that is not dropped
+    segments: Vec<Segment>,   // what the context holds, in order; the first is the head, maybe empty
     pending: Option<TokenId>, // the answer's last token, which the context does not hold yet
 }
 
@@ -49,18 +48,33 @@ impl Chat {
         Chat {
             session,
             sampler,
+            takes_system: template.takes_system(),
             template,
             options,
             system: None,
             messages: Vec::new(),
+            first_seen: 0,
             segments: Vec::new(),
             pending: None,
         }
     }
 
-    /// Messages so far, the system message first where there is one.
+    /// All messages since the chat began, the system message first where there is one.
     pub fn messages(&self) -> Vec<Message> {
-        self.with_system(self.messages.len())
+        let system = self.system.iter().map(|text| Message::new("system", text));
+        system.chain(self.messages.iter().cloned()).collect()
+    }
+
+    /// Index in [`messages`](Self::messages) of the first question that the context still holds; those before it were dropped to make
+    /// room, but for the system message.
+    pub fn first_seen(&self) -> usize {
+        self.first_seen + usize::from(self.system.is_some())
+    }
+
+    /// Whether the template has a place for a system message. Without one, the system message and a line end go before the text of the
+    /// first question that the context holds.
+    pub fn takes_system(&self) -> bool {
+        self.takes_system
     }
 
     /// The context.
@@ -71,6 +85,7 @@ impl Chat {
     /// Forgets all turns; the system message stays.
     pub fn reset(&mut self) {
         self.messages.clear();
+        self.first_seen = 0;
         self.forget_context();
     }
 
@@ -86,16 +101,16 @@ impl Chat {
     /// A template that fails, a message that does not fit into an empty context, or cancellation during the prompt. The
     /// message then is not part of the chat.
     pub fn send(&mut self, text: &str, mut on_text: impl FnMut(&str) -> ControlFlow<()>) -> Result<Turn> {
-        let turns_before = self.messages.len() / 2;
-        self.messages.push(message("user", text));
+        let seen_before = self.first_seen;
+        self.messages.push(Message::new("user", text));
         match self.answer(&mut on_text) {
             Ok((answer, stats)) => {
-                self.messages.push(message("assistant", &answer));
-                let dropped_turns = turns_before + 1 - self.messages.len() / 2;
-                Ok(Turn { answer, stats, dropped_turns })
+                self.messages.push(Message::new("assistant", &answer));
+                Ok(Turn { answer, stats, dropped_turns: (self.first_seen - seen_before) / 2 })
             }
             Err(error) => {
                 self.messages.pop();
+                self.first_seen = seen_before;
                 self.forget_context(); // it may hold a part of the message; the next turn builds it anew
                 Err(error)
             }
@@ -105,7 +120,7 @@ impl Chat {
     fn answer(&mut self, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<(String, GenerateStats)> {
         let prompt = self.prompt()?;
         let mut answer = String::new();
-        let Chat { session, sampler, messages, segments, options, .. } = self;
+        let Chat { session, sampler, first_seen, segments, options, .. } = self;
         let stats = generate_making_room(
             session,
             sampler,
@@ -115,97 +130,83 @@ impl Chat {
                 answer.push_str(piece);
                 on_text(piece)
             },
-            &mut |session| drop_oldest_turn(session, messages, segments).is_some(),
+            &mut |session| drop_oldest_turn(session, segments, first_seen),
         )?;
         self.pending = stats.pending;
         let others: usize = self.segments.iter().rev().skip(1).map(|s| s.n_tokens).sum();
         if let Some(turn) = self.segments.last_mut() {
             turn.text.push_str(&answer);
             turn.n_tokens = self.session.len() - others;
+            turn.answered = Some((turn.text.len(), turn.n_tokens + usize::from(stats.pending.is_some())));
         }
         if stats.stop == StopReason::StopText {
-            self.segments.clear(); // the context holds the stop text too: the next turn finds out what it can keep
+            // The context holds the stop text too: the next turn finds out what of this one it can keep.
+            self.segments.pop();
+            self.pending = None;
         }
         Ok((answer, stats))
     }
 
     /// The tokens that the context lacks for the last message; afterwards `segments` describes the context with them.
     fn prompt(&mut self) -> Result<Vec<TokenId>> {
-        let mut prompt = match self.continuation()? {
-            Some(prompt) => prompt,
-            None => self.rebuild()?,
-        };
-        while self.session.len() + prompt.len() >= self.session.capacity() {
-            match drop_oldest_turn(&mut self.session, &mut self.messages, &mut self.segments) {
-                Some(not_held) => drop(prompt.drain(..not_held)),
-                None => break,
-            }
-        }
-        Ok(prompt)
-    }
-
-    /// What follows the context's text, if the template renders the whole chat as that text and more.
-    fn continuation(&mut self) -> Result<Option<Vec<TokenId>>> {
-        if self.segments.len() < 2 {
-            return Ok(None);
-        }
-        let held: String = self.segments.iter().map(|s| s.text.as_str()).collect();
-        let whole = self.template.render(&self.messages(), true)?;
-        let Some(new) = whole.strip_prefix(held.as_str()) else { return Ok(None) };
-        // The template's end of the last answer belongs to that answer.
-        let closed = self.template.render(&self.with_system(self.messages.len() - 1), false).unwrap_or_default();
-        let closing = closed.strip_prefix(held.as_str()).filter(|c| new.starts_with(c)).unwrap_or("");
-        let tokens = encode(self.session.model().tokenizer(), new, false)?;
-        let n_closing = common_prefix(&tokens, &encode(self.session.model().tokenizer(), closing, false)?);
-        let pending = self.pending.take();
-        if let Some(last) = self.segments.last_mut() {
-            last.text.push_str(closing);
-            last.n_tokens += n_closing + usize::from(pending.is_some());
-        }
-        self.segments.push(Segment { text: new[closing.len()..].to_owned(), n_tokens: tokens.len() - n_closing });
-        Ok(Some(pending.into_iter().chain(tokens).collect()))
-    }
-
-    /// The whole chat, of which the context keeps what it already begins with.
-    fn rebuild(&mut self) -> Result<Vec<TokenId>> {
-        self.pending = None;
         loop {
-            let whole = self.template.render(&self.messages(), true)?;
-            let tokens = encode(self.session.model().tokenizer(), &whole, true)?;
-            if tokens.len() >= self.session.capacity() && self.messages.len() > 2 {
-                self.messages.drain(..2);
+            let whole = self.render(None)?;
+            let held = Held {
+                tokenizer: self.session.model().tokenizer(),
+                tokens: self.session.tokens(),
+                segments: &self.segments,
+                pending: self.pending,
+            };
+            let n_questions = (self.messages.len() - self.first_seen).div_ceil(2);
+            let plan = held.plan(&whole, n_questions, &mut |question| Ok(self.question_at(question, &whole)))?;
+            // What is left is rendered and planned anew: a template may write it in another way.
+            if plan.n_kept + plan.prompt.len() >= self.session.capacity() && self.drop_oldest() {
                 continue;
             }
-            self.segments = self.cut(&whole, &tokens)?;
-            // At least one token is evaluated: its logits are wanted.
-            let kept = common_prefix(self.session.tokens(), &tokens).min(tokens.len().saturating_sub(1));
-            self.session.truncate(kept);
-            return Ok(tokens[kept..].to_vec());
+            self.session.truncate(plan.n_kept);
+            self.segments = plan.segments;
+            self.pending = None;
+            return Ok(plan.prompt);
         }
     }
 
-    /// Cuts the rendered chat where the renderings of its beginnings end.
-    fn cut(&self, whole: &str, tokens: &[TokenId]) -> Result<Vec<Segment>> {
-        let (mut segments, mut text_at, mut token_at) = (Vec::new(), 0, 0);
-        for n_messages in (0..self.messages.len()).step_by(2) {
-            // Some templates refuse a chat without a question, or write the system message into the first one.
-            let begin = self.template.render(&self.with_system(n_messages), false).unwrap_or_default();
-            let is_cut = whole.starts_with(&begin) && begin.len() >= text_at;
-            let text_end = if is_cut { begin.len() } else { text_at };
-            let token_end = match is_cut {
-                true => common_prefix(tokens, &encode(self.session.model().tokenizer(), &begin, true)?).max(token_at),
-                false => token_at,
-            };
-            segments.push(Segment { text: whole[text_at..text_end].to_owned(), n_tokens: token_end - token_at });
-            (text_at, token_at) = (text_end, token_end);
-        }
-        segments.push(Segment { text: whole[text_at..].to_owned(), n_tokens: tokens.len() - token_at });
-        Ok(segments)
+    /// Where in the rendered chat the text of a question begins: where other questions in its place make a difference.
+    fn question_at(&self, question: usize, whole: &str) -> usize {
+        let with = |letter: &str| self.render(Some((2 * question, letter))).map_or(0, |text| common_text(whole, &text));
+        with("A").min(with("B"))
     }
 
-    fn with_system(&self, n_messages: usize) -> Vec<Message> {
-        let system = self.system.iter().map(|text| message("system", text));
-        system.chain(self.messages[..n_messages].iter().cloned()).collect()
+    /// The chat as the template writes it, from the first message that the context is to hold to where the answer begins. `letter` goes
+    /// before the text of the message with that index.
+    fn render(&self, letter: Option<(usize, &str)>) -> std::result::Result<String, TemplateError> {
+        let mut messages = self.messages[self.first_seen..].to_vec();
+        if let Some((index, letter)) = letter
+            && let Some(message) = messages.get_mut(index)
+        {
+            message.content.insert_str(0, letter);
+        }
+        if let Some(system) = &self.system {
+            match messages.first_mut().filter(|_| !self.takes_system) {
+                Some(first) => first.content.insert_str(0, &format!("{system}\n")),
+                None => messages.insert(0, Message::new("system", system)),
+            }
+        }
+        self.template.render(&messages, true)
+    }
+
+    /// Forgets the oldest turn before the last message. False if there is none.
+    fn drop_oldest(&mut self) -> bool {
+        if self.messages.len() - self.first_seen < 3 {
+            return false;
+        }
+        self.first_seen += 2;
+        if self.segments.len() > 1 {
+            forget_first_turn(&mut self.session, &mut self.segments);
+            if self.segments.len() == 1 {
+                self.pending = None;
+            }
+        }
+        true
     }
 
     fn forget_context(&mut self) {
@@ -216,38 +217,20 @@ impl Chat {
     }
 }
 
-fn message(role: &str, content: &str) -> Message {
-    Message { role: role.into(), content: content.into() }
-}
-
-/// Drops the first turn unless it is the last one. Returns how many of its tokens the context did not hold yet.
-fn drop_oldest_turn(session: &mut Session, messages: &mut Vec<Message>, segments: &mut Vec<Segment>) -> Option<usize> {
-    // The system part, the oldest turn, and at least the one being answered.
-    if segments.len() < 3 || messages.len() < 3 {
-        return None;
+/// Forgets the oldest turn while the last one is answered. False if there is none.
+fn drop_oldest_turn(session: &mut Session, segments: &mut Vec<Segment>, first_seen: &mut usize) -> bool {
+    // The head, the oldest turn, and the one being answered.
+    if segments.len() < 3 {
+        return false;
     }
-    let start = segments[0].n_tokens;
-    let end = start + segments.remove(1).n_tokens;
-    messages.drain(..2);
-    let held = session.len();
-    session.remove(start.min(held)..end.min(held));
-    Some(end.saturating_sub(held.max(start)))
+    *first_seen += 2;
+    forget_first_turn(session, segments);
+    true
 }
 
-/// Tokens of a rendered chat. A template may write the token that begins a text itself; it is added where it did not.
-fn encode(tokenizer: &Tokenizer, text: &str, is_start: bool) -> Result<Vec<TokenId>> {
-    let options = EncodeOptions { add_special: false, parse_special: true };
-    let mut tokens = tokenizer.encode(text.as_bytes(), options)?;
-    if let Some(bos) = tokenizer.bos()
-        && is_start
-        && tokenizer.adds_bos()
-        && tokens.first() != Some(&bos)
-    {
-        tokens.insert(0, bos);
-    }
-    Ok(tokens)
-}
-
-fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+/// Takes the turn behind the head out of the context, with the token that it begins with.
+fn forget_first_turn(session: &mut Session, segments: &mut Vec<Segment>) {
+    let start = segments[0].n_tokens.min(session.len());
+    let end = (start + segments.remove(1).n_tokens).min(session.len());
+    session.remove(start..end);
 }

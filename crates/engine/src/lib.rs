@@ -52,6 +52,7 @@ mod share;
 mod state;
 mod tensors;
 mod timing;
+mod turns;
 
 pub use bandwidth::ReadBandwidth;
 pub use chat::{Chat, Turn};

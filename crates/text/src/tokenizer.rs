@@ -225,13 +225,36 @@ impl Tokenizer {
     /// # Errors
     /// If the text is longer than 1 GiB.
     pub fn encode(&self, text: &[u8], options: EncodeOptions) -> Result<Vec<TokenId>, TextError> {
+        self.encode_fragments(text, options, true)
+    }
+
+    /// As [`Tokenizer::encode`], for text that goes on behind the token `before`: without the blank that SentencePiece puts before a
+    /// beginning, unless control tokens or user-defined ones are beginnings too.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_after(
+        &self,
+        before: TokenId,
+        text: &[u8],
+        options: EncodeOptions,
+    ) -> Result<Vec<TokenId>, TextError> {
+        let is_special = self.special().specials.tokens.iter().any(|(id, _)| *id == before.0);
+        self.encode_fragments(text, options, is_special)
+    }
+
+    fn encode_fragments(
+        &self,
+        text: &[u8],
+        options: EncodeOptions,
+        mut after_special: bool,
+    ) -> Result<Vec<TokenId>, TextError> {
         if text.len() > MOST_TEXT_BYTES {
             return Err(TextError::TextTooLong { seen: text.len(), most: MOST_TEXT_BYTES });
         }
         let mut ids: Vec<u32> = Vec::with_capacity(text.len() / 3 + 2);
         let wrap = |add: bool, id: Option<TokenId>| id.filter(|_| add && options.add_special).map(|id| id.0);
         ids.extend(wrap(self.add_bos, self.bos));
-        let mut after_special = true;
         for fragment in self.partition(text, options.parse_special) {
             match fragment {
                 Fragment::Token(id) => ids.push(id),

@@ -4,6 +4,7 @@
 //! `cargo test` runs the tests of one binary as threads of one process.
 
 mod cache;
+mod chat;
 mod common;
 #[cfg(feature = "gpu")]
 mod gpu;

@@ -60,6 +60,7 @@ pub struct SpecialTokens {
 }
 
 /// A compiled chat template. Rendering needs no `&mut`: one template serves many conversations.
+#[derive(Clone)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
     special: SpecialTokens,
@@ -121,6 +122,17 @@ impl ChatTemplate {
         let len_bytes = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
         let budget = environment::Budget::new(messages.len(), len_bytes);
         self.render_values(Value::from(list), Vec::new(), add_generation_prompt, budget)
+    }
+
+    /// Whether a system message shows in what is rendered. Some templates refuse one, and some leave it out without a word.
+    pub fn takes_system(&self) -> bool {
+        const TEXT: &str = "Answer briefly";
+        let question = Message::new("user", "Hi");
+        match self.render(&[Message::new("system", TEXT), question.clone()], true) {
+            Ok(text) => text.contains(TEXT),
+            // What refuses the question too has another reason.
+            Err(_) => self.render(&[question], true).is_err(),
+        }
     }
 
     /// Renders messages of any shape (tool calls, content in parts) together with `extra` variables such as `tools`,

@@ -54,6 +54,25 @@ fn plain_messages_render_as_their_json_does() {
 }
 
 #[test]
+fn a_template_without_a_place_for_a_system_message_is_known() {
+    let goldens: Value = serde_json::from_str(include_str!("../goldens/chat.json")).unwrap();
+    let mute = "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}";
+    let sources = goldens["templates"].as_object().unwrap();
+    let rows = (sources.iter().filter(|(name, _)| name.ends_with("_style") || name.starts_with("builtin/")))
+        .map(|(name, source)| (name.as_str(), source.as_str().unwrap(), name != "no_system_style"))
+        .chain([
+            ("mute", mute, false),
+            ("broken", "{{ nope() }}", true),
+            ("of no role", "{% for m in messages %}{{ m.content }}{% endfor %}", true),
+        ]);
+    let failed: Vec<&str> = rows
+        .filter(|(_, source, wanted)| ChatTemplate::new(source, special(&goldens)).unwrap().takes_system() != *wanted)
+        .map(|(name, ..)| name)
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[test]
 fn hostile_templates_end_with_an_error_that_names_the_line() {
     let deep = format!("{{{{ {}", "(".repeat(100_000));
     let nested = "{% if true %}".repeat(50_000);
