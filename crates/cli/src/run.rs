@@ -24,6 +24,9 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let mut sampler = setup::sampler(&talk.sampling)?;
     let options = generate_options(&talk, template.as_ref());
     let prompt = talk.prompt.unwrap_or_default();
+    if let Some(template) = template.as_ref().filter(|_| talk.system.is_some()) {
+        setup::warn_of_system(template.takes_system(), notes);
+    }
 
     notes.line(&format!("Prompt: {prompt}\n{RULE}"));
     notes.text("Response: ");

@@ -199,6 +199,13 @@ pub fn template(model: &Model, talk: &Talk, notes: Notes) -> Result<Option<ChatT
     Ok(Some(selection.template))
 }
 
+/// Says where the system message goes that the template has no place for.
+pub fn warn_of_system(takes_system: bool, notes: Notes) {
+    if !takes_system {
+        notes.warning("the chat template has no place for a system message: its text goes before the first question");
+    }
+}
+
 /// Shows how far the model's pages are, on a terminal, until the first piece of the answer or until they are there. Reading from
 /// a cache is over before anything is shown.
 pub struct Waiting {

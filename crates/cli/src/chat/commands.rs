@@ -29,7 +29,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("/reset", "", "forget the conversation, keep the system message"),
     ("/stats", "", "memory and speed so far"),
     ("/system", "[TEXT]", "show the system message, or begin anew with another"),
-    ("/save", "FILE", "write the conversation to a JSON file"),
+    ("/save", "FILE", "write the whole conversation to a JSON file"),
     ("/exit", "", "leave (so does Ctrl-D)"),
 ];
 

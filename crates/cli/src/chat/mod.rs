@@ -9,7 +9,7 @@ use crate::report::Statistics;
 use crate::resolve::{Format, Setting, Talk};
 use crate::run::{self, Stream};
 use crate::setup::{self, Watch};
-use crate::terminal::{Answer, Notes};
+use crate::terminal::{Answer, Notes, eprint_line};
 use anyhow::{Context, Result};
 use commands::Line;
 use input::{Input, Source};
@@ -28,11 +28,15 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let session = setup::session(&model, setting, setting.ctx_tokens, &interrupt)?;
     let options = run::generate_options(&talk, Some(&template));
     let mut chat = Chat::new(session, setup::sampler(&talk.sampling)?, template, options);
+    if talk.system.is_some() {
+        setup::warn_of_system(chat.takes_system(), notes);
+    }
     chat.set_system(talk.system.clone());
     let mut talker = Talker {
         model,
         chat,
         system: talk.system,
+        failed: 0,
         speed: Speed::default(),
         watch: Watch::default(),
         interrupt,
@@ -52,7 +56,9 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let timing = talker.chat.session().timing().copied();
     let statistics = Statistics { timing, ..measure::statistics(&talker.model, &talker.speed) };
     notes.line(&format!("\n{}", statistics.text().trim_end()));
-    Ok(ExitCode::SUCCESS)
+    // Who types has seen what failed; a script learns it from the exit code.
+    let fails = talker.failed > 0 && !source.is_editor();
+    Ok(if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// A chat with what surrounds it.
@@ -60,6 +66,8 @@ struct Talker {
     model: Arc<Model>,
     chat: Chat,
     system: Option<String>,
+    /// Questions that could not be answered.
+    failed: usize,
     speed: Speed,
     watch: Watch,
     interrupt: Interrupt,
@@ -124,51 +132,72 @@ impl Talker {
                 }
             }
             Err(Error::Cancelled) => self.notes.line("(stopped)"),
-            Err(error) => crate::terminal::eprint_line(&format!("error: {error}")),
+            Err(error) => {
+                self.failed += 1;
+                eprint_line(&format!("error: {error}"));
+                if self.format == Format::Json {
+                    // A line a turn, so that answers can be told apart.
+                    let object = json!({"error": error.to_string()});
+                    Answer::new().piece(&format!("{object}\n"))?;
+                }
+            }
         }
         self.interrupt.clear();
         Ok(stopped)
     }
 
+    /// Does what a command says. Its answer was asked for, so `-quiet` does not keep it back.
     fn obey(&mut self, command: Line) {
         match command {
-            Line::Help => self.notes.line(&commands::help()),
+            Line::Help => eprint_line(&commands::help()),
             Line::Reset => {
                 self.chat.reset();
-                self.notes.line("(the conversation is forgotten)");
+                eprint_line("(the conversation is forgotten)");
             }
             Line::Stats => {
                 let session = self.chat.session();
-                self.notes.line(&format!("Context: {} of {} tokens", session.len(), session.capacity()));
-                self.notes.line(measure::statistics(&self.model, &self.speed).text().trim_end());
+                eprint_line(&format!("Context: {} of {} tokens", session.len(), session.capacity()));
+                eprint_line(measure::statistics(&self.model, &self.speed).text().trim_end());
             }
             Line::System(None) => match &self.system {
-                Some(system) => self.notes.line(&format!("System message: {system}")),
-                None => self.notes.line("(no system message)"),
+                Some(system) => eprint_line(&format!("System message: {system}")),
+                None => eprint_line("(no system message)"),
             },
             Line::System(Some(text)) => {
+                if self.system.is_none() {
+                    setup::warn_of_system(self.chat.takes_system(), self.notes);
+                }
                 self.system = Some(text.to_string());
                 self.chat.set_system(self.system.clone());
-                self.notes.line("(a new conversation with this system message)");
+                eprint_line("(a new conversation with this system message)");
             }
             Line::Save(path) => match self.save(path) {
-                Ok(count) => self.notes.line(&format!("({count} messages written to {path})")),
-                Err(error) => crate::terminal::eprint_line(&format!("error: {error:#}")),
+                Ok(count) => eprint_line(&format!("({count} messages written to {path})")),
+                Err(error) => eprint_line(&format!("error: {error:#}")),
             },
-            Line::Unknown(line) => self.notes.line(&format!("unknown command {line:?}: /help lists all")),
+            Line::Unknown(line) => eprint_line(&format!("unknown command {line:?}: /help lists all")),
             Line::Say(_) | Line::Nothing | Line::Exit => {}
         }
     }
 
-    /// Writes the conversation as JSON, the form in which programs for chats exchange it. Never replaces a file.
+    /// Writes the whole conversation as JSON, the form in which programs for chats exchange it. If old turns were dropped from the context,
+    /// the first question that the model still sees is marked. Never replaces a file.
     fn save(&self, path: &str) -> Result<usize> {
-        let messages: Vec<_> = self
-            .chat
-            .messages()
+        let messages = self.chat.messages();
+        let first_seen = self.chat.first_seen();
+        let has_dropped = messages[..first_seen.min(messages.len())].iter().any(|message| message.role == "user");
+        let objects: Vec<_> = messages
             .iter()
-            .map(|message| json!({"role": message.role, "content": message.content}))
+            .enumerate()
+            .map(|(i, message)| {
+                let mut object = json!({"role": message.role, "content": message.content});
+                if has_dropped && i == first_seen {
+                    object["context_begins_here"] = true.into();
+                }
+                object
+            })
             .collect();
-        let text = format!("{:#}\n", json!(messages));
+        let text = format!("{:#}\n", json!(objects));
         let mut file = std::fs::File::create_new(path).with_context(|| format!("cannot create {path}"))?;
         file.write_all(text.as_bytes()).with_context(|| format!("cannot write {path}"))?;
         Ok(messages.len())
