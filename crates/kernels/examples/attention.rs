@@ -1,10 +1,11 @@
-//! Measures attention on one thread, over a cache in 16-bit integers and in f16: billions of multiply-adds a second, and for decoding
-//! GB/s of K and V.
+//! Measures attention on one thread, over a cache in 16-bit integers and in f16: billions of
+//! multiply-adds a second, and for decoding GB/s of K and V.
 //!
 //! `cargo run --release -p modelembed-kernels --example attention -- [isa]`
 //!
-//! Prompt: 512 causal queries of one head. Decode: the queries of one group over cached positions, in runs of 256, from a cache that
-//! the second-level cache of the processor holds, and from memory.
+//! Prompt: 512 causal queries of one head. Decode: the queries of one group over cached positions,
+//! in runs of 256, from a cache that the second-level cache of the processor holds, and from
+//! memory.
 
 use std::ops::Range;
 use std::time::Instant;

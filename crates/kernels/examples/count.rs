@@ -1,12 +1,14 @@
-//! Fixed work for `bench/instructions.py`, which counts the instructions of each [`measured`] call with callgrind.
+//! Fixed work for `bench/instructions.py`, which counts the instructions of each [`measured`] call
+//! with callgrind.
 //!
-//! Prints one line a case: its name, and how many units (blocks of weights, and so on) one call works on. To count another
-//! kernel, add a line to `main`.
+//! Prints one line a case: its name, and how many units (blocks of weights, and so on) one call
+//! works on. To count another kernel, add a line to `main`.
 
 use modelembed_gguf::TensorType;
 use modelembed_kernels::{ActLayout, Acts, AttnInput, AttnState, Isa, Kernels, MatRef, Strided};
 
-/// Rows of each matrix, and elements of a row: what a call has before and after its rows hardly counts.
+/// Rows of each matrix, and elements of a row: what a call has before and after its rows hardly
+/// counts.
 const ROWS: usize = 16;
 const K: usize = 2048;
 
@@ -54,7 +56,8 @@ fn quantize(kernels: &Kernels) {
     case("quantize", K / 32, || kernels.quantize(layout, &x, &mut out));
 }
 
-/// Attention of some queries over one head's cache, in halves or in integers; a unit is one query at one position.
+/// Attention of some queries over one head's cache, in halves or in integers; a unit is one query
+/// at one position.
 fn attend(kernels: &Kernels, head_dim: usize, n_q: usize) {
     let n_pos = 256;
     let halves: Vec<u16> = (0..n_pos * head_dim).map(|i| 0x2c00 + (i * 37 % 0x400) as u16).collect();

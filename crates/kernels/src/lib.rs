@@ -24,6 +24,7 @@ mod avx512;
 mod format;
 mod functions;
 mod isa;
+mod maths;
 mod matrix;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 #[allow(clippy::needless_range_loop, reason = "as for AVX2")]

@@ -115,7 +115,7 @@ impl Part {
     /// Another header.
     pub fn check_header(&self, bytes: &[u8]) -> Result<(), PackedError> {
         let header = usize::try_from(self.header_bytes).ok().and_then(|n| bytes.get(..n)).unwrap_or_default();
-        let seen = crate::sha256_hex(header);
+        let seen = crate::manifest::sha256_hex(header);
         let what = format!("the header of {}", self.name);
         if seen == self.header_sha256 { Ok(()) } else { Err(changed(&what, &seen, &self.header_sha256)) }
     }

@@ -9,17 +9,20 @@
 //!     w[p] = exp(s[p] - m')
 //!     sum += sum of w;  acc += sum of w[p] * v[p]
 //! ```
-//! and at the end `acc / sum` (Dao et al., FlashAttention, 2022; Milakov and Gimelshein, 2018, for the running maximum).
-//! What the code adds:
-//! 1. Queries are taken a few at a time (the heads of a group, or neighbouring tokens), so that each row of K and V is read
-//!    once for all of them. Blocks are the outer loop: 64 rows of K and V stay in the first-level cache. Where more queries than one
-//!    tile go over the same rows, these are widened to f32 once for all ([`attend_many`]), with the same bits.
-//! 2. Four positions' dot products are added up across lanes together. Where keys are widened for many queries, they are also turned
-//!    over: sixteen positions' products (one a lane) then need no sum across lanes. [`score_columns`] makes the same partial sums, one
-//!    for each lane that a row would have, and adds them up in the same order.
-//! 3. Each query's arithmetic has one order, given by its own visible range alone: products run over the head's elements in
-//!    registers, positions are added one by one in ascending order. Positions that only some queries of a tile see are added for
-//!    those alone, so a hidden row of V (which may hold anything) is never multiplied, not even by zero.
+//! and at the end `acc / sum` (Dao et al., FlashAttention, 2022; Milakov and Gimelshein, 2018, for
+//! the running maximum). What the code adds:
+//! 1. Queries are taken a few at a time (the heads of a group, or neighbouring tokens), so that
+//!    each row of K and V is read once for all of them. Blocks are the outer loop: 64 rows of K and
+//!    V stay in the first-level cache. Where more queries than one tile go over the same rows,
+//!    these are widened to f32 once for all ([`attend_many`]), with the same bits.
+//! 2. Four positions' dot products are added up across lanes together. Where keys are widened for
+//!    many queries, they are also turned over: sixteen positions' products (one a lane) then need
+//!    no sum across lanes. [`score_columns`] makes the same partial sums, one for each lane that a
+//!    row would have, and adds them up in the same order.
+//! 3. Each query's arithmetic has one order, given by its own visible range alone: products run
+//!    over the head's elements in registers, positions are added one by one in ascending order.
+//!    Positions that only some queries of a tile see are added for those alone, so a hidden row of
+//!    V (which may hold anything) is never multiplied, not even by zero.
 
 #![allow(
     clippy::needless_range_loop,
@@ -28,93 +31,21 @@
 
 use std::ops::Range;
 
-use super::columns::{score_columns, turn_over};
+use super::columns::{BLOCK, POSITIONS, score_columns, transpose};
 use super::exp::{exp, exp_or_zero, tanh};
+use super::input::{AttnInput, AttnPart, AttnState};
 use super::kv::Element;
 use super::lanes::{Lanes, for_lanes, load_n, store_n};
 
-/// Positions whose scores are held at once: 64 rows of 64 halves are 8 KiB of K and 8 KiB of V.
-pub(super) const BLOCK: usize = 64;
-/// Positions in one score tile.
-pub(super) const POSITIONS: usize = 4;
-/// Queries from which on widening rows first is no slower, when K and V are in a cache anyway: 8 queries lose a quarter by it and 32 as
-/// much as nothing (heads of 64 to 256, f16, AVX2, a Zen 3 server, before keys were turned over). A prompt has twice as many; with 64 it gains 1.2 times behind 4096
+/// Queries from which on widening rows first is no slower, when K and V are in a cache anyway: 8
+/// queries lose a quarter by it and 32 as much as nothing (heads of 64 to 256, f16, AVX2, a Zen 3
+/// server, keys not transposed). A prompt has twice as many; with 64 it gains 1.2 times behind 4096
 /// positions of f16, and 1.4 times of Q8_0.
 pub(super) const MANY_FROM: usize = 32;
 /// Queries whose scores are held at once: 16 KiB.
 pub(super) const MANY: usize = 64;
 /// Floats of widened rows: 16 KiB, half of a small first-level cache.
 const WIDE_LEN: usize = 4096;
-
-/// The running state of some queries. Start from [`AttnState::clear`].
-#[derive(Debug)]
-pub struct AttnState<'a> {
-    /// The greatest score so far, one a query; minus infinity before the first.
-    pub max: &'a mut [f32],
-    /// The sum of exp(score - max), one a query.
-    pub sum: &'a mut [f32],
-    /// `(n_q, value_dim)`: the sum of exp(score - max) * v.
-    pub acc: &'a mut [f32],
-}
-
-impl AttnState<'_> {
-    /// Nothing seen yet.
-    pub fn clear(&mut self) {
-        self.max.fill(f32::NEG_INFINITY);
-        self.sum.fill(0.0);
-        self.acc.fill(0.0);
-    }
-}
-
-/// A finished part of the attention of some queries, to be merged: the fields of [`AttnState`], read only.
-#[derive(Clone, Copy, Debug)]
-pub struct AttnPart<'a> {
-    /// The greatest score, one a query.
-    pub max: &'a [f32],
-    /// The sum of exp(score - max), one a query.
-    pub sum: &'a [f32],
-    /// `(n_q, value_dim)`.
-    pub acc: &'a [f32],
-}
-
-/// What queries attend to: one KV head's rows and who sees which of them.
-#[derive(Clone, Copy, Debug)]
-pub struct AttnInput<'a, T = u16> {
-    /// `(n_q, head_dim)`, already scaled.
-    pub q: &'a [f32],
-    /// Elements of a query and of a key.
-    pub head_dim: usize,
-    /// Elements of a value, and so of what a query becomes.
-    pub value_dim: usize,
-    /// `(n_pos, head_dim)`, in half precision (bits in a `u16`), 16-bit integers, Q8_0 blocks (bytes) or f32.
-    pub k: &'a [T],
-    /// `(n_pos, value_dim)`.
-    pub v: &'a [T],
-    /// For each query the positions that it sees, within `0..n_pos`.
-    pub visible: &'a [Range<usize>],
-    /// Scores become `cap * tanh(score / cap)`.
-    pub soft_cap: Option<f32>,
-}
-
-#[allow(private_bounds, reason = "nothing here is public")]
-impl<T: Element> AttnInput<'_, T> {
-    /// Elements of `k` a position.
-    #[inline(always)]
-    fn key_len(&self) -> usize {
-        T::row_len(self.head_dim).unwrap_or(0)
-    }
-
-    /// Elements of `v` a position.
-    #[inline(always)]
-    fn value_len(&self) -> usize {
-        T::row_len(self.value_dim).unwrap_or(0)
-    }
-
-    #[inline(always)]
-    fn n_pos(&self) -> usize {
-        self.k.len() / self.key_len()
-    }
-}
 
 /// [`attend`] over a cache in half precision.
 ///
@@ -146,8 +77,9 @@ pub(super) unsafe fn attend_f32<V: Lanes>(input: &AttnInput<'_, f32>, state: &mu
     unsafe { attend::<V, f32>(input, state) }
 }
 
-/// Runs `call` with the constant `Q` equal to `n`, which is at most `most` (4 or less). What is more than `most` is known when this is
-/// compiled for one instruction set: no code where tiles are smaller.
+/// Runs `call` with the constant `Q` equal to `n`, which is at most `most` (4 or less). What is
+/// more than `most` is known when this is compiled for one instruction set: no code where tiles are
+/// smaller.
 macro_rules! for_queries {
     ($most:expr, $n:expr, $Q:ident => $call:expr) => {
         match $n {
@@ -174,7 +106,8 @@ macro_rules! for_queries {
 pub(super) use for_queries;
 
 /// # Safety
-/// As [`Lanes`]; all slices have the documented lengths, `head_dim` and `value_dim` are positive, ranges end within `n_pos`.
+/// As [`Lanes`]; all slices have the documented lengths, `head_dim` and `value_dim` are positive,
+/// ranges end within `n_pos`.
 #[inline(always)]
 unsafe fn attend<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mut AttnState<'_>) {
     let n_q = input.visible.len();
@@ -210,12 +143,14 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
     let Some(all) = union(&seen) else { return };
 
     let mut scores = [[0.0f32; BLOCK]; Q];
-    // SAFETY: rows are clamped to the last position, tiles of scores to the block; queries exist by the caller's promise.
+    // SAFETY: rows are clamped to the last position, tiles of scores to the block; queries exist by
+    // the caller's promise.
     unsafe {
         let q = input.q.as_ptr().add(query * head_dim);
         let last = input.n_pos() - 1;
         let v = input.v.as_ptr().add(first * value_len);
-        // The first tile of a block requests what is read next: values while it reads keys, the next block's keys while it reads values.
+        // The first tile of a block requests what is read next: values while it reads keys, the
+        // next block's keys while it reads values.
         let ahead = (query == 0).then(|| input.k.as_ptr().wrapping_add((first + BLOCK) * key_len));
         for position in (all.start / POSITIONS * POSITIONS..all.end).step_by(POSITIONS) {
             if ahead.is_some() {
@@ -236,9 +171,9 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
     }
 }
 
-/// Requests `len` elements of rows from `at` on, which may lie anywhere. Memory would otherwise wait for arithmetic and arithmetic for
-/// memory: with requests a group of three heads reads 9 to 11 GB/s, without them 6 to 7 (heads of 64 to 256, f16, AVX2, one thread of a Zen 3
-/// server).
+/// Requests `len` elements of rows from `at` on, which may lie anywhere. Memory would otherwise
+/// wait for arithmetic and arithmetic for memory: with requests a group of three heads reads 9 to
+/// 11 GB/s, without them 6 to 7 (heads of 64 to 256, f16, AVX2, one thread of a Zen 3 server).
 ///
 /// # Safety
 /// As [`Lanes`].
@@ -255,7 +190,8 @@ pub(super) fn within(range: &Range<usize>, block: Range<usize>) -> Range<usize> 
     clamp(range.start)..clamp(range.end)
 }
 
-/// The range from the first to the last position that one of the ranges has; `None` if all are empty.
+/// The range from the first to the last position that one of the ranges has; `None` if all are
+/// empty.
 #[inline(always)]
 pub(super) fn union(ranges: &[Range<usize>]) -> Option<Range<usize>> {
     let used = || ranges.iter().filter(|r| !r.is_empty());
@@ -266,7 +202,8 @@ pub(super) fn union(ranges: &[Range<usize>]) -> Option<Range<usize>> {
 #[repr(align(64))]
 struct Wide([f32; WIDE_LEN]);
 
-/// [`attend`] for more queries than a tile has: each few rows of K and V are widened once, and then all queries go over them.
+/// [`attend`] for more queries than a tile has: each few rows of K and V are widened once, and then
+/// all queries go over them.
 ///
 /// One query's operations are the same, in the same order, as in [`attend_tile`].
 ///
@@ -278,7 +215,7 @@ unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mu
     let (key_len, value_len) = (input.key_len(), input.value_len());
     let at_once = |len: usize| (WIDE_LEN / len / POSITIONS * POSITIONS).min(BLOCK);
     let (keys_at_once, values_at_once) = (at_once(head_dim), at_once(value_dim));
-    // Keys that are turned over at a time; none where that is not possible.
+    // Keys that are transposed at a time; none where that is not possible.
     let columns_at_once = if V::COLUMN_QUERIES > 0 && head_dim.is_multiple_of(V::N) {
         (WIDE_LEN / head_dim / V::N * V::N).min(BLOCK)
     } else {
@@ -297,7 +234,8 @@ unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mu
             }
             let seen = &seen[..queries.len()];
             let Some(all) = union(seen) else { continue };
-            // SAFETY: rows are clamped to the last position; queries are those of `input`; so many rows at once fit `wide`.
+            // SAFETY: rows are clamped to the last position; queries are those of `input`; so many
+            // rows at once fit `wide`.
             unsafe {
                 if V::COLUMN_QUERIES > 0 && columns_at_once > 0 {
                     for sub in (all.start / V::N * V::N..all.end).step_by(columns_at_once) {
@@ -307,7 +245,7 @@ unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mu
                             for (p, row) in rows.iter_mut().enumerate() {
                                 *row = row.add((first + sub + r + p).min(last) * key_len);
                             }
-                            turn_over::<V, T>(rows, head_dim, wide.add(r), columns_at_once);
+                            transpose::<V, T>(rows, head_dim, wide.add(r), columns_at_once);
                         }
                         for j in (0..queries.len()).step_by(V::COLUMN_QUERIES) {
                             let n = V::COLUMN_QUERIES.min(queries.len() - j);
@@ -374,11 +312,12 @@ unsafe fn widen<V: Lanes, T: Element>(row: *const T, len: usize, out: *mut f32) 
     }
 }
 
-/// The scores of `Q` neighbouring queries with some rows of K: query `j` and row `p` to `scores[j * BLOCK + p]`, for whole tiles that
-/// cover the rows.
+/// The scores of `Q` neighbouring queries with some rows of K: query `j` and row `p` to
+/// `scores[j * BLOCK + p]`, for whole tiles that cover the rows.
 ///
 /// # Safety
-/// As [`Lanes`]; `q` holds `(Q, head_dim)`, `k` rows up to the next whole tile, `scores` as many columns.
+/// As [`Lanes`]; `q` holds `(Q, head_dim)`, `k` rows up to the next whole tile, `scores` as many
+/// columns.
 #[inline(always)]
 unsafe fn score_rows<V: Lanes, const Q: usize>(
     q: *const f32,
@@ -402,8 +341,8 @@ unsafe fn score_rows<V: Lanes, const Q: usize>(
     }
 }
 
-/// Adds weight * value of the positions that each of `Q` neighbouring queries sees: weight `j * BLOCK + p` is that of query `j` and
-/// row `p` of `v`.
+/// Adds weight * value of the positions that each of `Q` neighbouring queries sees: weight
+/// `j * BLOCK + p` is that of query `j` and row `p` of `v`.
 ///
 /// # Safety
 /// As [`Lanes`]; the ranges are within the rows of `v` and a block, `acc` is `(Q, value_dim)`.
@@ -433,7 +372,8 @@ unsafe fn add_seen<V: Lanes, T: Element, const Q: usize>(
     }
 }
 
-/// Sums that fit into registers beside what they are made of: rows that are f32 already need none to be widened in.
+/// Sums that fit into registers beside what they are made of: rows that are f32 already need none
+/// to be widened in.
 #[inline(always)]
 const fn sums<V: Lanes, T: Element>() -> usize {
     if T::IS_WIDE { 4 * V::MANY_QUERIES } else { V::SUMS }
@@ -506,7 +446,8 @@ unsafe fn score_some<V: Lanes, T: Element, const Q: usize, const P: usize>(
                 }
             }
         }
-        // Four sums at a time: of one query, or of two. (No index is beyond a row where P is 2, which the compiler would refuse.)
+        // Four sums at a time: of one query, or of two. (No index is beyond a row where P is 2,
+        // which the compiler would refuse.)
         if P == POSITIONS {
             for j in 0..Q {
                 scores[j] = V::sum4([sums[j][0], sums[j][1], sums[j][P - 2], sums[j][P - 1]]);
@@ -524,11 +465,11 @@ unsafe fn score_some<V: Lanes, T: Element, const Q: usize, const P: usize>(
     }
 }
 
-/// Turns the scores of neighbouring queries, from `first` on, into weights relative to their new maximums, and brings their states up
-/// to those; leaves out queries that see nothing.
+/// Turns the scores of neighbouring queries, from `first` on, into weights relative to their new
+/// maximums, and brings their states up to those; leaves out queries that see nothing.
 ///
-/// In three loops: whether a maximum grew cannot be predicted, and what a processor has begun behind a wrong guess is lost. So what takes
-/// long stands where nothing is guessed.
+/// In three loops: whether a maximum grew cannot be predicted, and what a processor has begun
+/// behind a wrong guess is lost. So what takes long stands where nothing is guessed.
 ///
 /// # Safety
 /// As [`Lanes`]; the ranges are within the block.
@@ -561,7 +502,8 @@ pub(super) unsafe fn weigh_seen<V: Lanes>(
     }
 }
 
-/// The greatest of one query's scores of a block; those of positions that it does not see become minus infinity.
+/// The greatest of one query's scores of a block; those of positions that it does not see become
+/// minus infinity.
 ///
 /// # Safety
 /// As [`Lanes`]; `seen` is within the block and not empty.
@@ -606,7 +548,8 @@ unsafe fn raise<V: Lanes>(block_max: f32, max: &mut f32, sum: &mut f32, acc: &mu
     }
 }
 
-/// Turns one query's scores of a block into weights relative to the maximum, and adds these to the sum.
+/// Turns one query's scores of a block into weights relative to the maximum, and adds these to the
+/// sum.
 ///
 /// # Safety
 /// As [`Lanes`].
@@ -629,7 +572,8 @@ unsafe fn weigh<V: Lanes>(scores: &mut [f32; BLOCK], max: f32, sum: &mut f32) {
 /// Adds weight * value of the positions `range` to the accumulators of `Q` neighbouring queries.
 ///
 /// # Safety
-/// As [`Lanes`]; `v` and `weights` (see [`add_seen`]) have the positions of `range`, `acc` is `(Q, value_dim)`.
+/// As [`Lanes`]; `v` and `weights` (see [`add_seen`]) have the positions of `range`, `acc` is
+/// `(Q, value_dim)`.
 #[inline(always)]
 unsafe fn add_values<V: Lanes, T: Element, const Q: usize>(
     weights: *const f32,
@@ -661,8 +605,8 @@ unsafe fn add_values<V: Lanes, T: Element, const Q: usize>(
     }
 }
 
-/// [`add_values`] for `C` registers of a value's elements from `first` on, of which the last holds `n` lanes. (A pair and no range, from which
-/// the compiler does not see that a register is full.)
+/// [`add_values`] for `C` registers of a value's elements from `first` on, of which the last holds
+/// `n` lanes. (A pair and no range, from which the compiler does not see that a register is full.)
 ///
 /// # Safety
 /// As [`add_values`]; rows have `first + (C - 1) * N + n` elements.
@@ -687,8 +631,8 @@ unsafe fn add_value_columns<V: Lanes, T: Element, const Q: usize, const C: usize
                 sums[j][c] = load_n(acc.add(j * value_dim + c * V::N), lanes(c));
             }
         }
-        // Each run of columns requests as much as it reads itself, in the order in which it lies: of keys that are longer than values the
-        // beginning.
+        // Each run of columns requests as much as it reads itself, in the order in which it lies:
+        // of keys that are longer than values the beginning.
         let len = T::row_len(C * V::N).unwrap_or(0);
         let before = first / (C * V::N) * BLOCK * len;
         for position in range {

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Lanes, Words};
+use super::lanes::{IntLanes, Lanes};
 
 const N: usize = 8;
 
@@ -273,7 +273,7 @@ impl Lanes for Ymm {
     }
 }
 
-impl Words for Ymm {
+impl IntLanes for Ymm {
     type Int = __m256i;
     const VALUE_SUMS: usize = 8;
 
@@ -351,4 +351,4 @@ impl Words for Ymm {
     }
 }
 
-super::functions!(Ymm, #[target_feature(enable = "avx2,fma,f16c")]);
+super::fns::functions!(Ymm, #[target_feature(enable = "avx2,fma,f16c")]);

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Lanes, Words};
+use super::lanes::{IntLanes, Lanes};
 
 const N: usize = 16;
 
@@ -276,7 +276,7 @@ unsafe fn alternate(first: __m256i, second: __m256i) -> __m512i {
 }
 
 // SAFETY (all unsafe blocks below): as above, and AVX-512 VNNI.
-impl Words for Zmm {
+impl IntLanes for Zmm {
     type Int = __m512i;
     const VALUE_SUMS: usize = 16;
 
@@ -364,4 +364,4 @@ impl Words for Zmm {
     }
 }
 
-super::functions!(Zmm, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]);
+super::fns::functions!(Zmm, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]);

@@ -1,4 +1,4 @@
-//! Scores of many queries with keys that are turned over: positions in lanes, so that no sum
+//! Scores of many queries with keys that are transposed: positions in lanes, so that no sum
 //! crosses them.
 //!
 //! A score's bits are those of a row of keys: the same partial sums, one for each lane that a row
@@ -12,10 +12,13 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::attend::{BLOCK, POSITIONS};
 use super::kv::Element;
 use super::lanes::Lanes;
 
+/// Positions whose scores are held at once: 64 rows of 64 halves are 8 KiB of K and 8 KiB of V.
+pub(super) const BLOCK: usize = 64;
+/// Positions in one score tile.
+pub(super) const POSITIONS: usize = 4;
 /// Fours of lanes in the widest register.
 const MAX_FOURS: usize = 4;
 
@@ -24,7 +27,7 @@ const MAX_FOURS: usize = 4;
 /// # Safety
 /// As [`Lanes`]; the rows have `head_dim` elements, whole registers.
 #[inline(always)]
-pub(super) unsafe fn turn_over<V: Lanes, T: Element>(
+pub(super) unsafe fn transpose<V: Lanes, T: Element>(
     rows: [*const T; POSITIONS],
     head_dim: usize,
     out: *mut f32,
@@ -42,7 +45,7 @@ pub(super) unsafe fn turn_over<V: Lanes, T: Element>(
     }
 }
 
-/// The scores of `Q` neighbouring queries with some keys that are turned over: query `j` and
+/// The scores of `Q` neighbouring queries with some keys that are transposed: query `j` and
 /// position `p` to `scores[j * BLOCK + p]`, for whole registers that cover the positions.
 ///
 /// # Safety

@@ -1,8 +1,8 @@
 //! Norm, residual, gated activations, rotary embedding, conversions: everything that walks one
 //! vector.
 
-use super::Parameters;
 use super::exp::{exp, tanh};
+use super::fns::Parameters;
 use super::lanes::{Lanes, for_lanes, load_n, store_n};
 
 /// Independent accumulators of a sum over a vector: enough to hide an addition's latency.

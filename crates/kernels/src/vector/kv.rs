@@ -2,21 +2,11 @@
 
 use modelembed_terms::{CacheType, Q8_BLOCK_BYTES, Q8_BLOCK_LEN};
 
+use super::half;
+use super::input::AttnInput;
 use super::lanes::{Lanes, load_n};
-use super::{AttnInput, AttnState, VectorFns, half};
 
-/// The attention function of a table for one kind of element.
-pub(crate) type AttendFn<T> = unsafe fn(&AttnInput<'_, T>, &mut AttnState<'_>);
-
-/// An element of cached keys and values: `u16` holding the bits of half precision, `u8` holding
-/// bytes of Q8_0 blocks, or `f32` where nothing may be rounded.
-#[allow(private_bounds, reason = "sealed: the kernels know these three")]
-pub trait KvElement: Element {}
-
-impl KvElement for u16 {}
-impl KvElement for u8 {}
-impl KvElement for f32 {}
-
+/// An element as the attention kernels read it.
 pub(crate) trait Element: Copy {
     /// Whether rows are f32, which needs no register to be widened in.
     const IS_WIDE: bool = false;
@@ -30,9 +20,6 @@ pub(crate) trait Element: Copy {
     /// # Safety
     /// As [`Lanes`]; `row` is valid for a row that has these elements.
     unsafe fn load<V: Lanes>(row: *const Self, at: usize, n: usize) -> V;
-
-    /// The function of a table that takes this element.
-    fn attend(table: &VectorFns) -> AttendFn<Self>;
 }
 
 impl Element for u16 {
@@ -45,10 +32,6 @@ impl Element for u16 {
     unsafe fn load<V: Lanes>(row: *const u16, at: usize, n: usize) -> V {
         // SAFETY: the caller's promise.
         unsafe { if n == V::N { V::load_f16(row.add(at)) } else { V::load_f16_part(row.add(at), n) } }
-    }
-
-    fn attend(table: &VectorFns) -> AttendFn<u16> {
-        table.attend_f16
     }
 }
 
@@ -67,10 +50,6 @@ impl Element for u8 {
             V::load_i8(block.add(2 + at % Q8_BLOCK_LEN).cast()).mul(V::splat_f16(block.cast()))
         }
     }
-
-    fn attend(table: &VectorFns) -> AttendFn<u8> {
-        table.attend_q8_0
-    }
 }
 
 impl Element for f32 {
@@ -86,9 +65,25 @@ impl Element for f32 {
         // SAFETY: the caller's promise.
         unsafe { load_n(row.add(at), n) }
     }
+}
 
-    fn attend(table: &VectorFns) -> AttendFn<f32> {
-        table.attend_f32
+#[allow(private_bounds, reason = "nothing here is public")]
+impl<T: Element> AttnInput<'_, T> {
+    /// Elements of `k` a position.
+    #[inline(always)]
+    pub(super) fn key_len(&self) -> usize {
+        T::row_len(self.head_dim).unwrap_or(0)
+    }
+
+    /// Elements of `v` a position.
+    #[inline(always)]
+    pub(super) fn value_len(&self) -> usize {
+        T::row_len(self.value_dim).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    pub(super) fn n_pos(&self) -> usize {
+        self.k.len() / self.key_len()
     }
 }
 

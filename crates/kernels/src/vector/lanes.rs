@@ -21,7 +21,7 @@ pub(crate) trait Lanes: Copy {
     /// The same where rows are f32 already and need no register to be widened in.
     const MANY_QUERIES: usize;
     /// Queries whose scores with two registers of positions are computed at once, where keys can be
-    /// turned over, else 0: twice as many accumulators stand in registers.
+    /// transposed, else 0: twice as many accumulators stand in registers.
     const COLUMN_QUERIES: usize;
     /// How [`Lanes::sum4`] adds up each four neighbouring lanes: the first two of these, the last
     /// two, and both sums. Then come, of the sums of four fours, the first and the third, the
@@ -92,7 +92,7 @@ pub(crate) trait Lanes: Copy {
 ///
 /// # Safety
 /// As [`Lanes`].
-pub(crate) trait Words: Lanes {
+pub(crate) trait IntLanes: Lanes {
     /// `N` words of 32 bits: pairs of 16-bit integers, or sums.
     type Int: Copy;
     /// Registers of sums of weighted values that stand beside four of values.
@@ -135,7 +135,7 @@ pub(crate) trait Words: Lanes {
     unsafe fn store_i16(self, to: *mut i16);
     /// The sums of the words of four registers, as f32.
     unsafe fn sum4_words(tile: [Self::Int; 4]) -> [f32; 4];
-    /// Words as lanes of the same bits.
+    /// IntLanes as lanes of the same bits.
     unsafe fn as_lanes(words: Self::Int) -> Self;
     /// Word `i` of the four registers to words `i * stride..` of `to`.
     #[inline(always)]

@@ -5,7 +5,7 @@
 
 use std::arch::aarch64::*;
 
-use super::lanes::{Lanes, Words};
+use super::lanes::{IntLanes, Lanes};
 
 const N: usize = 4;
 
@@ -287,7 +287,7 @@ impl Lanes for Quad {
     }
 }
 
-impl Words for Quad {
+impl IntLanes for Quad {
     type Int = int16x8_t;
     const VALUE_SUMS: usize = 16;
 
@@ -363,4 +363,4 @@ impl Words for Quad {
     }
 }
 
-super::functions!(Quad, #[target_feature(enable = "neon")]);
+super::fns::functions!(Quad, #[target_feature(enable = "neon")]);

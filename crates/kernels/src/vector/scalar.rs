@@ -5,7 +5,7 @@
 //! instructions (SSE2, NEON).
 
 use super::half;
-use super::lanes::{Lanes, Words};
+use super::lanes::{IntLanes, Lanes};
 
 const N: usize = 8;
 
@@ -224,7 +224,7 @@ impl Lanes for Portable {
     }
 }
 
-impl Words for Portable {
+impl IntLanes for Portable {
     type Int = [i32; N];
     const VALUE_SUMS: usize = 8;
 
@@ -297,4 +297,4 @@ fn word(first: i16, second: i16) -> i32 {
     i32::from(second) << 16 | i32::from(first as u16)
 }
 
-super::functions!(Portable, #[inline(never)]);
+super::fns::functions!(Portable, #[inline(never)]);

@@ -1,10 +1,12 @@
-//! Kernels touch nothing beyond the slices they are given, which end where an unreadable page begins, or begin where one ends.
+//! Kernels touch nothing beyond the slices they are given, which end where an unreadable page
+//! begins, or begin where one ends.
 
 use modelembed_gguf::TensorType;
 use modelembed_kernels::{ActLayout, Acts, AttnInput, AttnPart, AttnState, Kernels, KvElement, MatRef, Strided};
 use modelembed_terms::CacheType;
 
-/// Bytes whose end is the end of the last readable page (and, for the other side, whose start follows an unreadable one).
+/// Bytes whose end is the end of the last readable page (and, for the other side, whose start
+/// follows an unreadable one).
 struct Guarded {
     map: *mut u8,
     map_len: usize,

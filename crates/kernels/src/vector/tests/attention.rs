@@ -1,4 +1,5 @@
-//! Laws of attention: every table that this CPU has against naive f64 arithmetic, and against itself.
+//! Laws of attention: every table that this CPU has against naive f64 arithmetic, and against
+//! itself.
 
 use std::ops::Range;
 
@@ -49,8 +50,9 @@ pub(super) struct Case {
 }
 
 impl Case {
-    /// Values are below 2, and what is lost are roundings of scores, up to about 10 for heads of 256 (2^-24 * 10 = 6e-7). A register of four
-    /// lanes adds up twice as many products, one after the other, as one of eight.
+    /// Values are below 2, and what is lost are roundings of scores, up to about 10 for heads of
+    /// 256 (2^-24 * 10 = 6e-7). A register of four lanes adds up twice as many products, one after
+    /// the other, as one of eight.
     pub(super) fn bound(&self) -> f64 {
         let lanes = if cfg!(target_arch = "aarch64") { 2.0 } else { 1.0 };
         1.2e-6 * lanes * (self.head_dim as f64 / 256.0).max(1.0)
@@ -101,7 +103,8 @@ impl Case {
         self.naive_of(&self.q, &widened(&self.k), &widened(&self.v))
     }
 
-    /// Scores, softmax and weighted sum of this case's ranges over such queries, keys and values, in f64 and in that order.
+    /// Scores, softmax and weighted sum of this case's ranges over such queries, keys and values,
+    /// in f64 and in that order.
     pub(super) fn naive_of(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
         let row = |m: &[f32], i: usize, len: usize| wide(&m[i * len..][..len]);
         let mut out = Vec::new();
@@ -152,7 +155,8 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(Case::new(head_dim, 65, vec![0..65, 3..64, 64..65, 10..10, 0..1, 63..65, 20..41], Some(5.0)));
     }
     cases.push(Case::new(64, 300, sliding(300, 100), None));
-    // Many queries, for which keys are turned over where a head is whole registers: windows of all kinds, with and without a cap.
+    // Many queries, for which keys are transposed where a head is whole registers: windows of all
+    // kinds, with and without a cap.
     let windows: Vec<_> = (0..45usize).map(|i| i * 7 % 60..(i * 7 % 60 + i * i % 90).min(130)).collect();
     for (head_dim, soft_cap) in [(64, Some(5.0)), (96, None), (256, Some(30.0)), (512, None), (1024, None)] {
         cases.push(Case::new(head_dim, 130, windows.clone(), soft_cap));

@@ -1,9 +1,9 @@
 //! Laws of the vector section: every table that this CPU has against naive f64 arithmetic.
 
+mod attend_int;
 mod attention;
 mod norms;
 mod soft_caps;
-mod words;
 
 use modelembed_terms::RopeStyle;
 
@@ -105,8 +105,9 @@ fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
 }
 
-/// An activation's name, its function alone, as a gate (if the table has that) and in f64, and how large a result is
-/// beside which its rounding counts: where GELU is nearly 0, its argument is what was rounded.
+/// An activation's name, its function alone, as a gate (if the table has that) and in f64, and how
+/// large a result is beside which its rounding counts: where GELU is nearly 0, its argument is what
+/// was rounded.
 type Activation =
     (&'static str, fn(&Kernels, &mut [f32]), Option<fn(&Kernels, &mut [f32], &[f32])>, fn(f64) -> f64, f64);
 
@@ -170,7 +171,8 @@ fn gates_keep_their_limits() {
 fn exponentials_are_accurate_over_their_whole_range() {
     let mut fail = Failures::default();
     for kernels in Kernels::all() {
-        // softmax of (0, x) with x <= 0 is exp(x) / (1 + exp(x)); its numerator is what is measured here.
+        // softmax of (0, x) with x <= 0 is exp(x) / (1 + exp(x)); its numerator is what is measured
+        // here.
         let mut worst = 0.0f64;
         for step in 0..200_000 {
             let x = -(step as f32) * (87.0 / 200_000.0);
@@ -179,7 +181,8 @@ fn exponentials_are_accurate_over_their_whole_range() {
             let e = f64::from(x).exp();
             worst = worst.max((f64::from(pair[1]) / (e / (1.0 + e)) - 1.0).abs());
         }
-        // 1.5 units in the last place for the exponential, 1 for the product with the factor and the factor's own rounding.
+        // 1.5 units in the last place for the exponential, 1 for the product with the factor and
+        // the factor's own rounding.
         fail.check(worst <= 2.5 * 2f64.powi(-23), || format!("{}: relative error {worst:e}", kernels.isa()));
         let mut far = [0.0, -103.0, -104.1, -1e30, f32::NEG_INFINITY];
         kernels.softmax(&mut far);

@@ -1,12 +1,12 @@
 //! Capped scores, over every kind of cache, against naive f64 arithmetic.
 
+use super::attend_int::Integers;
 use super::attention::{Case, State, over, q8_0, widened};
-use super::words::Integers;
 use super::{Failures, wide};
 use crate::table::Kernels;
 
-/// A kind of cache: what queries become over the rows of a case in it, and what they should become over what is in it, within such a
-/// part of 1 or of themselves.
+/// A kind of cache: what queries become over the rows of a case in it, and what they should become
+/// over what is in it, within such a part of 1 or of themselves.
 type Kind = (&'static str, fn(&Kernels, &Case) -> (State, Vec<f64>), f64);
 
 /// Integers round weights, by a 2^-14 of the greatest each; the others only sums.

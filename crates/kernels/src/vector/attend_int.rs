@@ -1,5 +1,6 @@
-//! Attention over keys and values in 16-bit integers, a scale to a row: products of integers, two to a word of a register, take half
-//! the instructions of f32's, and rows are multiplied as they are stored.
+//! Attention over keys and values in 16-bit integers, a scale to a row: products of integers, two
+//! to a word of a register, take half the instructions of f32's, and rows are multiplied as they
+//! are stored.
 //!
 //! The way of [`attend`](super::attend) with three roundings more:
 //! ```text
@@ -9,8 +10,9 @@
 //!     w[p] * value_scale[p] = weight_scale * integers     weight_scale such that the greatest just fits
 //!     acc += sum of integers * weight_scale               every 32 positions
 //! ```
-//! Integers have so many bits that no sum overflows, whatever they are ([`row_bits`], [`query_bits`], [`WEIGHT_BITS`]). So sums of them
-//! are exact, their order is free, and a query has the same bits alone and among others.
+//! Integers have so many bits that no sum overflows, whatever they are ([`row_bits`],
+//! [`query_bits`], [`WEIGHT_BITS`]). So sums of them are exact, their order is free, and a query
+//! has the same bits alone and among others.
 
 #![allow(
     clippy::needless_range_loop,
@@ -22,18 +24,20 @@ use std::ops::Range;
 
 use modelembed_terms::MAX_I16_HEAD;
 
-use super::attend::{AttnInput, AttnState, BLOCK, MANY, MANY_FROM, POSITIONS, for_queries, union, weigh_seen, within};
-use super::lanes::{Lanes, Words, load_n, store_n};
+use super::attend::{MANY, MANY_FROM, for_queries, union, weigh_seen, within};
+use super::columns::{BLOCK, POSITIONS};
+use super::input::{AttnInput, AttnState};
+use super::lanes::{IntLanes, Lanes, load_n, store_n};
 
 /// Integers of the queries that are multiplied together: 32 KiB.
 const QUERIES_LEN: usize = 16384;
-/// Integers of keys that are turned over: 16 KiB, half of a small first-level cache.
+/// Integers of keys that are transposed: 16 KiB, half of a small first-level cache.
 const KEYS_LEN: usize = 8192;
 /// Positions whose weighted values are summed as integers.
 const RUN: usize = 32;
 /// Bits of a weight's magnitude.
 const WEIGHT_BITS: u32 = 13;
-/// Queries of a tile where rows are turned over or paired before.
+/// Queries of a tile where rows are transposed or paired before.
 const TILE: usize = 4;
 
 /// Bits of the sum of magnitudes of `n` products that are below `2^bits`.
@@ -41,7 +45,8 @@ const fn sum_bits(n: usize) -> u32 {
     n.next_power_of_two().trailing_zeros()
 }
 
-/// Bits of the magnitude of a row's integers: of the 31 of a sum half of what its length leaves, and no more than weights leave.
+/// Bits of the magnitude of a row's integers: of the 31 of a sum half of what its length leaves,
+/// and no more than weights leave.
 const fn row_bits(head_dim: usize) -> u32 {
     let bits = (31 - sum_bits(head_dim)).div_ceil(2);
     let most = 31 - sum_bits(RUN) - WEIGHT_BITS;
@@ -59,7 +64,8 @@ const fn greatest(bits: u32) -> f32 {
     ((1 << bits) - 1) as f32
 }
 
-/// Rounds `x` to integers of some bits and returns their scale: NaN, for zeros, if an element is no finite number.
+/// Rounds `x` to integers of some bits and returns their scale: NaN, for zeros, if an element is no
+/// finite number.
 ///
 /// Plain operations that every instruction set rounds alike: all give the same integers.
 #[inline(always)]
@@ -190,9 +196,10 @@ impl Rows<'_> {
 /// Attention over a cache in 16-bit integers.
 ///
 /// # Safety
-/// As [`attend`](super::attend::attend_f16); `head_dim` and `value_dim` are at most [`MAX_I16_HEAD`].
+/// As [`attend`](super::attend::attend_f16); `head_dim` and `value_dim` are at most
+/// [`MAX_I16_HEAD`].
 #[inline(always)]
-pub(super) unsafe fn attend_i16<V: Words>(
+pub(super) unsafe fn attend_i16<V: IntLanes>(
     input: &AttnInput<'_, i16>,
     [k_scales, v_scales]: [&[f32]; 2],
     state: &mut AttnState<'_>,
@@ -201,7 +208,7 @@ pub(super) unsafe fn attend_i16<V: Words>(
     let stride = head_dim.next_multiple_of(2 * V::N);
     let k = Rows { integers: input.k.as_ptr(), scales: k_scales, len: head_dim };
     let v = Rows { integers: input.v.as_ptr(), scales: v_scales, len: input.value_dim };
-    // Positions whose keys are turned over at a time.
+    // Positions whose keys are transposed at a time.
     let columns = (KEYS_LEN / stride / V::N * V::N).min(BLOCK);
     let is_many = n_q >= MANY_FROM;
     let at_once =
@@ -226,7 +233,7 @@ pub(super) unsafe fn attend_i16<V: Words>(
     }
 }
 
-/// Keys that are turned over, or values of a run in pairs, aligned as cache lines are.
+/// Keys that are transposed, or values of a run in pairs, aligned as cache lines are.
 #[repr(align(64))]
 struct Wide(#[allow(dead_code, reason = "written and read through pointers")] [i16; RUN * MAX_I16_HEAD]);
 
@@ -261,7 +268,7 @@ unsafe fn round_queries(
 /// # Safety
 /// As [`attend_i16`]; queries and rows are there.
 #[inline(always)]
-unsafe fn few<V: Words, const Q: usize>(
+unsafe fn few<V: IntLanes, const Q: usize>(
     input: &AttnInput<'_, i16>,
     state: &mut AttnState<'_>,
     (k, v): (Rows<'_>, Rows<'_>),
@@ -274,9 +281,11 @@ unsafe fn few<V: Words, const Q: usize>(
     let seen: [Range<usize>; Q] = std::array::from_fn(|j| within(&input.visible[first + j], block..block + BLOCK));
     let Some(all) = union(&seen) else { return };
     let mut scores = [[0.0f32; BLOCK]; Q];
-    // SAFETY: rows are clamped to the last position, tiles of scores to the block; the rest is the caller's promise.
+    // SAFETY: rows are clamped to the last position, tiles of scores to the block; the rest is the
+    // caller's promise.
     unsafe {
-        // The first tile of a block requests what is read next: values while it reads keys, the next block's keys while it reads values.
+        // The first tile of a block requests what is read next: values while it reads keys, the
+        // next block's keys while it reads values.
         for position in (all.start / POSITIONS * POSITIONS..all.end).step_by(POSITIONS) {
             if ahead {
                 v.request::<V>(block + position, POSITIONS);
@@ -317,12 +326,13 @@ unsafe fn few<V: Words, const Q: usize>(
     }
 }
 
-/// Many queries over a block of positions: keys are turned over, and values paired, once for all of them.
+/// Many queries over a block of positions: keys are transposed, and values paired, once for all of
+/// them.
 ///
 /// # Safety
 /// As [`attend_i16`]; `columns` keys fit `wide`.
 #[inline(always)]
-unsafe fn many<V: Words>(
+unsafe fn many<V: IntLanes>(
     input: &AttnInput<'_, i16>,
     state: &mut AttnState<'_>,
     (k, v): (Rows<'_>, Rows<'_>),
@@ -341,7 +351,8 @@ unsafe fn many<V: Words>(
     let mut scores = [[0.0f32; BLOCK]; MANY];
     let mut weights = [[0i16; BLOCK]; MANY];
     let mut weight_scales = [0.0f32; MANY];
-    // SAFETY: rows are clamped to the last position; what is used of `wide` fits; queries are there.
+    // SAFETY: rows are clamped to the last position; what is used of `wide` fits; queries are
+    // there.
     unsafe {
         let k_scales = k.block_scales(block);
         for sub in (all.start / V::N * V::N..all.end).step_by(columns) {
@@ -351,7 +362,7 @@ unsafe fn many<V: Words>(
                 for (p, row) in rows.iter_mut().enumerate() {
                     *row = k.row(block + sub + r + p);
                 }
-                turn_over::<V>(rows, head_dim, wide.add(2 * r), columns);
+                transpose::<V>(rows, head_dim, wide.add(2 * r), columns);
             }
             for j in (0..n).step_by(TILE) {
                 let tile = TILE.min(n - j);
@@ -402,7 +413,7 @@ unsafe fn many<V: Words>(
 /// # Safety
 /// As [`Lanes`]; there are `Q` queries, each row has `head_dim` integers.
 #[inline(always)]
-unsafe fn score_rows<V: Words, const Q: usize>(
+unsafe fn score_rows<V: IntLanes, const Q: usize>(
     q: Rounded,
     head_dim: usize,
     rows: [*const i16; POSITIONS],
@@ -442,17 +453,18 @@ unsafe fn score_rows<V: Words, const Q: usize>(
 /// # Safety
 /// As [`Lanes`]; so many can be read.
 #[inline(always)]
-unsafe fn load_words_n<V: Words>(from: *const i16, n: usize) -> V::Int {
+unsafe fn load_words_n<V: IntLanes>(from: *const i16, n: usize) -> V::Int {
     // SAFETY: the caller's promise.
     unsafe { if n >= 2 * V::N { V::load_words(from) } else { V::load_words_part(from, n) } }
 }
 
-/// Writes word `i` of four rows to words `i * columns..` of `out`, zeros behind the rows' ends up to a whole register.
+/// Writes word `i` of four rows to words `i * columns..` of `out`, zeros behind the rows' ends up
+/// to a whole register.
 ///
 /// # Safety
 /// As [`Lanes`]; the rows have `head_dim` integers.
 #[inline(always)]
-unsafe fn turn_over<V: Words>(rows: [*const i16; POSITIONS], head_dim: usize, out: *mut i16, columns: usize) {
+unsafe fn transpose<V: IntLanes>(rows: [*const i16; POSITIONS], head_dim: usize, out: *mut i16, columns: usize) {
     for d in (0..head_dim).step_by(2 * V::N) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -465,14 +477,14 @@ unsafe fn turn_over<V: Words>(rows: [*const i16; POSITIONS], head_dim: usize, ou
     }
 }
 
-/// The scores of `Q` neighbouring queries with keys that are turned over: query `j` and key `p` to `scores[j * BLOCK + p]`, for whole
-/// registers that cover the positions.
+/// The scores of `Q` neighbouring queries with keys that are transposed: query `j` and key `p` to
+/// `scores[j * BLOCK + p]`, for whole registers that cover the positions.
 ///
 /// # Safety
-/// As [`Lanes`]; there are `Q` queries, `keys` `(stride / 2, columns)` words, of which `n_keys` columns are used, and as many
-/// scales; `n_keys` and `columns` are whole registers.
+/// As [`Lanes`]; there are `Q` queries, `keys` `(stride / 2, columns)` words, of which `n_keys`
+/// columns are used, and as many scales; `n_keys` and `columns` are whole registers.
 #[inline(always)]
-unsafe fn score_columns<V: Words, const Q: usize>(
+unsafe fn score_columns<V: IntLanes, const Q: usize>(
     q: Rounded,
     (keys, columns, scales): (*const i16, usize, *const f32),
     n_keys: usize,
@@ -500,7 +512,7 @@ unsafe fn score_columns<V: Words, const Q: usize>(
 /// # Safety
 /// As there.
 #[inline(always)]
-unsafe fn score_lanes<V: Words, const Q: usize, const P: usize>(
+unsafe fn score_lanes<V: IntLanes, const Q: usize, const P: usize>(
     q: Rounded,
     (keys, columns, scales): (*const i16, usize, *const f32),
     scores: *mut f32,
@@ -542,7 +554,8 @@ impl ValueScales {
     #[inline(always)]
     fn new(mut scales: [f32; BLOCK]) -> ValueScales {
         let mut bad = 0;
-        // Scales are not negative, and the bits of such numbers are ordered as they are, with infinity and then NaN on top.
+        // Scales are not negative, and the bits of such numbers are ordered as they are, with
+        // infinity and then NaN on top.
         if f32::from_bits(scales.iter().fold(0, |max, x| max.max(x.to_bits()))).is_finite() {
             return ValueScales { scales, bad };
         }
@@ -564,12 +577,13 @@ impl ValueScales {
     }
 }
 
-/// Rounds one query's weights, times the scales of the values that they meet; returns the scale of the integers.
+/// Rounds one query's weights, times the scales of the values that they meet; returns the scale of
+/// the integers.
 ///
 /// # Safety
 /// As [`Lanes`].
 #[inline(always)]
-unsafe fn round_weights<V: Words>(
+unsafe fn round_weights<V: IntLanes>(
     weights: &[f32; BLOCK],
     seen: &Range<usize>,
     value_scales: &[f32; BLOCK],
@@ -601,10 +615,11 @@ unsafe fn round_weights<V: Words>(
 
 /// Values of which two neighbouring positions make the words of a register.
 trait Values: Copy {
-    /// Where the two rows of a pair of positions are, of which elements `first..first + n` are read; may request what is read later.
-    unsafe fn pair<V: Words>(self, pair: usize, first: usize, n: usize) -> [*const i16; 2];
-    /// Words of elements `d..d + n`, `n <= N`.
-    unsafe fn load<V: Words>(rows: [*const i16; 2], d: usize, n: usize) -> V::Int;
+    /// Where the two rows of a pair of positions are, of which elements `first..first + n` are
+    /// read; may request what is read later.
+    unsafe fn pair<V: IntLanes>(self, pair: usize, first: usize, n: usize) -> [*const i16; 2];
+    /// IntLanes of elements `d..d + n`, `n <= N`.
+    unsafe fn load<V: IntLanes>(rows: [*const i16; 2], d: usize, n: usize) -> V::Int;
 }
 
 /// As they stand in the cache, from a block on.
@@ -618,11 +633,11 @@ struct Stored<'a> {
 
 impl Values for Stored<'_> {
     #[inline(always)]
-    unsafe fn pair<V: Words>(self, pair: usize, first: usize, n: usize) -> [*const i16; 2] {
+    unsafe fn pair<V: IntLanes>(self, pair: usize, first: usize, n: usize) -> [*const i16; 2] {
         // SAFETY: the caller's promise; requests may lie anywhere.
         unsafe {
-            // Each run of columns requests as much as it reads itself, in the order in which it lies: of keys that are longer
-            // than values the beginning.
+            // Each run of columns requests as much as it reads itself, in the order in which it
+            // lies: of keys that are longer than values the beginning.
             if let Some(keys) = self.next {
                 let keys = keys.wrapping_add(first * BLOCK + 2 * pair * n);
                 V::request(keys.cast(), 2 * n * size_of::<i16>());
@@ -632,7 +647,7 @@ impl Values for Stored<'_> {
     }
 
     #[inline(always)]
-    unsafe fn load<V: Words>([first, second]: [*const i16; 2], d: usize, n: usize) -> V::Int {
+    unsafe fn load<V: IntLanes>([first, second]: [*const i16; 2], d: usize, n: usize) -> V::Int {
         // SAFETY: the caller's promise.
         unsafe {
             if n == V::N { V::pair(first.add(d), second.add(d)) } else { V::pair_part(first.add(d), second.add(d), n) }
@@ -651,13 +666,13 @@ struct Paired {
 
 impl Values for Paired {
     #[inline(always)]
-    unsafe fn pair<V: Words>(self, pair: usize, _: usize, _: usize) -> [*const i16; 2] {
+    unsafe fn pair<V: IntLanes>(self, pair: usize, _: usize, _: usize) -> [*const i16; 2] {
         // SAFETY: the caller's promise.
         [unsafe { self.first.add((pair - self.first_pair) * self.len) }; 2]
     }
 
     #[inline(always)]
-    unsafe fn load<V: Words>([words, _]: [*const i16; 2], d: usize, _: usize) -> V::Int {
+    unsafe fn load<V: IntLanes>([words, _]: [*const i16; 2], d: usize, _: usize) -> V::Int {
         // SAFETY: pairs are whole registers.
         unsafe { V::load_words(words.add(2 * d)) }
     }
@@ -668,19 +683,20 @@ impl Values for Paired {
 /// # Safety
 /// As [`Lanes`]; the rows have `value_dim` integers.
 #[inline(always)]
-unsafe fn pair_up<V: Words>(rows: [*const i16; 2], value_dim: usize, out: *mut i16) {
+unsafe fn pair_up<V: IntLanes>(rows: [*const i16; 2], value_dim: usize, out: *mut i16) {
     for d in (0..value_dim).step_by(V::N) {
         // SAFETY: the caller's promise.
         unsafe { V::store_words(Stored::load::<V>(rows, d, V::N.min(value_dim - d)), out.add(2 * d)) };
     }
 }
 
-/// Adds weight * value of some pairs of positions, within a run, to the accumulators of `Q` neighbouring queries.
+/// Adds weight * value of some pairs of positions, within a run, to the accumulators of `Q`
+/// neighbouring queries.
 ///
 /// # Safety
 /// As [`Lanes`]; `weights` is `(Q, BLOCK)`, `acc` `(Q, value_dim)`, the pairs' values are there.
 #[inline(always)]
-unsafe fn add_values<V: Words, S: Values, const Q: usize>(
+unsafe fn add_values<V: IntLanes, S: Values, const Q: usize>(
     values: S,
     weights: *const i16,
     scales: &[f32; Q],
@@ -707,12 +723,13 @@ unsafe fn add_values<V: Words, S: Values, const Q: usize>(
     }
 }
 
-/// [`add_values`] for `C` registers of a value's elements from `first` on, of which the last holds `n` lanes.
+/// [`add_values`] for `C` registers of a value's elements from `first` on, of which the last holds
+/// `n` lanes.
 ///
 /// # Safety
 /// As there; rows have `first + (C - 1) * N + n` elements.
 #[inline(always)]
-unsafe fn add_columns<V: Words, S: Values, const Q: usize, const C: usize>(
+unsafe fn add_columns<V: IntLanes, S: Values, const Q: usize, const C: usize>(
     values: S,
     weights: *const i16,
     scales: &[f32; Q],

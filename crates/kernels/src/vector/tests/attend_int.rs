@@ -59,7 +59,8 @@ impl Integers {
             rows.for_each(|((row, &scale), wide)| kernels.from_i16(row, scale, wide));
             wide
         });
-        let q: Vec<f32> = case.q.chunks_exact(case.head_dim).flat_map(crate::vector::words::rounded_query).collect();
+        let q: Vec<f32> =
+            case.q.chunks_exact(case.head_dim).flat_map(crate::vector::attend_int::rounded_query).collect();
         case.naive_of(&q, &k, &v)
     }
 }
@@ -78,10 +79,12 @@ fn attention_over_integers_matches_f64() {
             let mut state = integers.all(kernels, &case);
             kernels.finish_attn(case.value_dim, &state.sum, &mut state.acc);
             let what = case.name(kernels);
-            // Of the same numbers only weights are rounded: by a 2^-14 of the greatest each, times values below 2, and the root of
-            // some hundred positions (2^-14 * 2 * 10 = 1.2e-3) where one weight outweighs all others.
+            // Of the same numbers only weights are rounded: by a 2^-14 of the greatest each, times
+            // values below 2, and the root of some hundred positions (2^-14 * 2 * 10 = 1.2e-3)
+            // where one weight outweighs all others.
             fail.close(&what, &state.acc, &integers.exact(kernels, &case), 1e-3, 1.0);
-            // Of those before rounding, elements are off by a 2^-14 of the greatest, in heads of 256 by a 2^-13 and queries by a 2^-12.
+            // Of those before rounding, elements are off by a 2^-14 of the greatest, in heads of
+            // 256 by a 2^-13 and queries by a 2^-12.
             fail.close(&format!("{what}, f32"), &state.acc, &case.naive(), 3e-3, 1.0);
         }
     }
