@@ -1,8 +1,11 @@
-//! Long chats in small contexts: how many tokens of the prompts are evaluated, with every built-in template and with each kind of real one.
+//! Long chats in small contexts: how many tokens of the prompts are evaluated, with every built-in
+//! template and with each kind of real one.
 //!
-//! What is right follows from template and tokenizer alone. Of a chat in an endless context each token is evaluated once: a turn costs what
-//! the template writes behind the last answer. A template that writes an answer or its question in another way as soon as there is a next
-//! question costs what stands behind the first difference. Dropping the oldest turn adds nothing: keys are turned to their new places.
+//! What is right follows from template and tokenizer alone. Of a chat in an endless context each
+//! token is evaluated once: a turn costs what the template writes behind the last answer. A
+//! template that writes an answer or its question in another way as soon as there is a next
+//! question costs what stands behind the first difference. Dropping the oldest turn adds nothing:
+//! keys are turned to their new places.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -19,7 +22,8 @@ const TURNS: usize = 40;
 const ANSWER_TOKENS: usize = 8;
 /// Turns of which the context holds about as many.
 const HELD_TURNS: usize = 6;
-/// The last token of the answer before, which was never evaluated, and one at each end of what is new that merges with its neighbour.
+/// The last token of the answer before, which was never evaluated, and one at each end of what is
+/// new that merges with its neighbour.
 const SLACK: usize = 3;
 
 fn question(turn: usize) -> String {
@@ -54,7 +58,8 @@ struct Case {
 }
 
 impl Case {
-    /// As a chat is to be rendered: a system message that the template has no place for goes before the first question.
+    /// As a chat is to be rendered: a system message that the template has no place for goes before
+    /// the first question.
     fn render(&self, messages: &[Message]) -> String {
         let mut messages = messages.to_vec();
         match &self.system {
@@ -70,8 +75,8 @@ impl Case {
         self.model.tokenizer().encode(text.as_bytes(), options).expect("tokens")
     }
 
-    /// Tokens that a turn costs by itself: what follows the first difference between the chat with the next question and the chat
-    /// as it was answered.
+    /// Tokens that a turn costs by itself: what follows the first difference between the chat with
+    /// the next question and the chat as it was answered.
     fn cost(&self, before: &str, answer: &str, next: &str) -> usize {
         let asked = [Message::new("user", before)];
         let held = self.render(&asked) + answer;
@@ -79,7 +84,8 @@ impl Case {
         let whole = self.render(&[first, Message::new("assistant", answer), Message::new("user", next)]);
         let (held_tokens, tokens) = (self.encode(&held), self.encode(&whole));
         let alike = held_tokens.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
-        // An answer that is written in another way is read anew from its first token, which may not be how it was generated.
+        // An answer that is written in another way is read anew from its first token, which may not
+        // be how it was generated.
         let again = if whole.starts_with(&held) { 0 } else { self.encode(answer).len() };
         tokens.len() - alike + again
     }
@@ -119,7 +125,8 @@ impl Case {
         self.check_text(&chat)
     }
 
-    /// The context must hold what the template writes for the messages that are left, but for blanks where turns were cut out.
+    /// The context must hold what the template writes for the messages that are left, but for
+    /// blanks where turns were cut out.
     fn check_text(&self, chat: &Chat) -> Result<(), String> {
         let mut bytes = Vec::new();
         chat.session().tokens().iter().for_each(|&id| self.model.tokenizer().piece(id, true, &mut bytes));

@@ -1,4 +1,5 @@
-//! Widths that differ from layer to layer: what is left out of a layer is what weights of zero would add.
+//! Widths that differ from layer to layer: what is left out of a layer is what weights of zero
+//! would add.
 
 use modelembed::{CacheType, LoadOptions, Session, SessionOptions, TokenId};
 use modelembed_testkit::{GgufValue, TinyTensor, diff, first_bit_difference, tiny_prompt, tiny_spec};

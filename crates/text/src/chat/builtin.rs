@@ -11,9 +11,11 @@ pub struct Builtin {
     pub source: &'static str,
     /// Texts that end an answer.
     pub stop: &'static [&'static str],
-    /// The tokens that a vocabulary must all hold for this template to be the family's. Empty: never chosen by tokens.
+    /// The tokens that a vocabulary must all hold for this template to be the family's. Empty:
+    /// never chosen by tokens.
     pub tokens: &'static [&'static str],
-    /// Words, one of which the model's architecture or name contains in the absence of any telling token.
+    /// Words, one of which the model's architecture or name contains in the absence of any telling
+    /// token.
     pub names: &'static [&'static str],
 }
 
@@ -23,7 +25,8 @@ macro_rules! source {
     };
 }
 
-/// All built-in templates. The order is that of the search: a family whose tokens include another's stands before it.
+/// All built-in templates. The order is that of the search: a family whose tokens include another's
+/// stands before it.
 pub const BUILTINS: &[Builtin] = &[
     Builtin {
         name: "llama3",

@@ -3,7 +3,8 @@
 use crate::printable::printable;
 use minijinja::{Error, ErrorKind};
 
-/// Why a chat template could not be compiled or rendered. Texts that come from the file are stripped of control characters.
+/// Why a chat template could not be compiled or rendered. Texts that come from the file are
+/// stripped of control characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplateError {

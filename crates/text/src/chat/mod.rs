@@ -1,8 +1,9 @@
 //! Chat templates: from a list of messages to the text that the model was trained on.
 //!
-//! Templates are Jinja programs that arrive inside the model file, so they are run as Hugging Face's `transformers` runs
-//! them (same whitespace rules, same helper functions, Python's string methods) and, because whoever made the file wrote
-//! them, with a budget: see [`ChatTemplate::render`].
+//! Templates are Jinja programs that arrive inside the model file, so they are run as Hugging
+//! Face's `transformers` runs them (same whitespace rules, same helper functions, Python's string
+//! methods) and, because whoever made the file wrote them, with a budget: see
+//! [`ChatTemplate::render`].
 //!
 //! * [`ChatTemplate`]: one compiled template;
 //! * [`builtin`]: the table of templates of well-known model families;
@@ -45,8 +46,9 @@ impl Message {
     }
 }
 
-/// The texts of the vocabulary's special tokens, which templates use by name (`bos_token`, `eos_token`, ...).
-/// A token that the model lacks is undefined in the template and prints as nothing.
+/// The texts of the vocabulary's special tokens, which templates use by name (`bos_token`,
+/// `eos_token`, ...). A token that the model lacks is undefined in the template and prints as
+/// nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
     /// Beginning of sequence.
@@ -67,7 +69,8 @@ pub struct ChatTemplate {
     stop: Vec<String>,
 }
 
-/// Longest template source that is compiled. The longest known real one (tool calling with examples) has about 20 KiB.
+/// Longest template source that is compiled. The longest known real one (tool calling with
+/// examples) has about 20 KiB.
 const MAX_SOURCE_BYTES: usize = 1 << 20;
 /// Name under which the one template of an environment is stored.
 const NAME: &str = "chat template";
@@ -78,7 +81,8 @@ impl ChatTemplate {
         Self::compile(source, special, Clock::Local)
     }
 
-    /// As [`ChatTemplate::new`], but `strftime_now` tells the time given here, in UTC: for tests and reproducible runs.
+    /// As [`ChatTemplate::new`], but `strftime_now` tells the time given here, in UTC: for tests
+    /// and reproducible runs.
     pub fn with_fixed_time(
         source: &str,
         special: SpecialTokens,
@@ -103,17 +107,20 @@ impl ChatTemplate {
         self
     }
 
-    /// Texts that end an answer although the vocabulary may not hold them as one end-of-generation token.
-    /// Only built-in templates know theirs: a model's own template goes with its own end tokens.
+    /// Texts that end an answer although the vocabulary may not hold them as one end-of-generation
+    /// token. Only built-in templates know theirs: a model's own template goes with its own end
+    /// tokens.
     pub fn stop(&self) -> &[String] {
         &self.stop
     }
 
-    /// Renders a conversation. With `add_generation_prompt` the text ends where the assistant's answer begins.
+    /// Renders a conversation. With `add_generation_prompt` the text ends where the assistant's
+    /// answer begins.
     ///
     /// # Errors
-    /// What the template itself raises (`raise_exception`: roles that do not alternate, ...), mistakes in it, and a
-    /// template that uses more steps, memory, depth or output than an honest one would: its budget grows with the messages.
+    /// What the template itself raises (`raise_exception`: roles that do not alternate, ...),
+    /// mistakes in it, and a template that uses more steps, memory, depth or output than an honest
+    /// one would: its budget grows with the messages.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TemplateError> {
         let list: Vec<Value> = messages
             .iter()
@@ -124,7 +131,8 @@ impl ChatTemplate {
         self.render_values(Value::from(list), Vec::new(), add_generation_prompt, budget)
     }
 
-    /// Whether a system message shows in what is rendered. Some templates refuse one, and some leave it out without a word.
+    /// Whether a system message shows in what is rendered. Some templates refuse one, and some
+    /// leave it out without a word.
     pub fn takes_system(&self) -> bool {
         const TEXT: &str = "Answer briefly";
         let question = Message::new("user", "Hi");
@@ -135,8 +143,9 @@ impl ChatTemplate {
         }
     }
 
-    /// Renders messages of any shape (tool calls, content in parts) together with `extra` variables such as `tools`,
-    /// `documents` or `enable_thinking`. `messages` is a JSON array; keys keep their order.
+    /// Renders messages of any shape (tool calls, content in parts) together with `extra` variables
+    /// such as `tools`, `documents` or `enable_thinking`. `messages` is a JSON array; keys keep
+    /// their order.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`].

@@ -14,8 +14,8 @@ pub enum Source {
     Model,
     /// The caller asked for it.
     Override,
-    /// The model carries none: this built-in one (named) looks right. Such a model may be a base model, which completes
-    /// text and was never taught to chat.
+    /// The model carries none: this built-in one (named) looks right. Such a model may be a base
+    /// model, which completes text and was never taught to chat.
     Missing(&'static str),
     /// The model's own template does not work: this built-in one (named) stands in.
     Broken(&'static str),
@@ -49,7 +49,8 @@ impl<'a> From<&'a str> for Wanted<'a> {
     }
 }
 
-/// Whether a text holds a Jinja tag: without one, a template renders the same text for all messages.
+/// Whether a text holds a Jinja tag: without one, a template renders the same text for all
+/// messages.
 pub fn has_tag(source: &str) -> bool {
     ["{{", "{%", "{#"].iter().any(|tag| source.contains(tag))
 }
@@ -58,7 +59,8 @@ pub fn has_tag(source: &str) -> bool {
 /// the built-in one that its vocabulary or name points to, with a warning.
 ///
 /// # Errors
-/// Only for `wanted`: what was asked for explicitly must work. A broken template in the file never makes a model unusable.
+/// Only for `wanted`: what was asked for explicitly must work. A broken template in the file never
+/// makes a model unusable.
 pub fn for_model(gguf: &Gguf, tokenizer: &Tokenizer, wanted: Option<Wanted>) -> Result<Selection, TemplateError> {
     let text = |key: &str| gguf.str(key).ok().flatten();
     let token = |id: Option<TokenId>| id.map(|id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned());
@@ -78,7 +80,8 @@ pub fn for_model(gguf: &Gguf, tokenizer: &Tokenizer, wanted: Option<Wanted>) -> 
     choose(&facts, wanted)
 }
 
-/// Whether the vocabulary holds `text` as a special token: reading it as one gives a token that is exactly it.
+/// Whether the vocabulary holds `text` as a special token: reading it as one gives a token that is
+/// exactly it.
 fn is_one_token(tokenizer: &Tokenizer, text: &str) -> bool {
     let ids = tokenizer.encode(text.as_bytes(), EncodeOptions { add_special: false, parse_special: true });
     ids.is_ok_and(|ids| ids.iter().any(|&id| tokenizer.token_bytes(id) == text.as_bytes()))
@@ -128,7 +131,8 @@ pub fn choose(facts: &Facts, wanted: Option<Wanted>) -> Result<Selection, Templa
     Ok(Selection { template, source, warning: Some(warning) })
 }
 
-/// Renders the smallest conversation: many mistakes show only when a template runs. A template that *refuses* it is sound.
+/// Renders the smallest conversation: many mistakes show only when a template runs. A template that
+/// *refuses* it is sound.
 fn try_out(template: ChatTemplate) -> Result<ChatTemplate, TemplateError> {
     match template.render(&[Message::new("user", "Hi")], true) {
         Ok(_) | Err(TemplateError::Raised { .. }) => Ok(template),
@@ -136,8 +140,8 @@ fn try_out(template: ChatTemplate) -> Result<ChatTemplate, TemplateError> {
     }
 }
 
-/// The family whose tokens the vocabulary holds; else the one that the architecture or name speaks of; else ChatML, which
-/// more models have seen than any other.
+/// The family whose tokens the vocabulary holds; else the one that the architecture or name speaks
+/// of; else ChatML, which more models have seen than any other.
 fn fallback(facts: &Facts) -> (&'static Builtin, String) {
     let holds = |family: &&Builtin| !family.tokens.is_empty() && family.tokens.iter().all(|t| (facts.has_token)(t));
     if let Some(family) = BUILTINS.iter().find(holds) {

@@ -1,4 +1,5 @@
-//! Chat templates against Python's Jinja2 (tools/template_goldens.py), byte for byte, and against hostile sources.
+//! Chat templates against Python's Jinja2 (tools/template_goldens.py), byte for byte, and against
+//! hostile sources.
 
 use modelembed_text::chat::{ChatTemplate, Message, SpecialTokens, TemplateError};
 use serde_json::Value;
