@@ -1,7 +1,8 @@
 //! Reading an architecture's metadata.
 //!
-//! 0, an empty text and 4294967295 (-1) stand for a key that is absent, as llama.cpp writes every key that it has, unless 0 means
-//! something of its own. Keys that may be arrays have one number for all layers or one a layer.
+//! 0, an empty text and 4294967295 (-1) stand for a key that is absent, as llama.cpp writes every
+//! key that it has, unless 0 means something of its own. Keys that may be arrays have one number
+//! for all layers or one a layer.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -48,7 +49,8 @@ impl<'a> Keys<'a> {
         Error::Unsupported { key: self.full(key), seen: seen.to_string(), wanted: wanted.to_string() }
     }
 
-    /// Notes that this architecture reads a key; the rest of [`unread`]'s list is refused unless it changes nothing.
+    /// Notes that this architecture reads a key; the rest of [`unread`]'s list is refused unless it
+    /// changes nothing.
     pub(crate) fn note(&self, key: &'static str) {
         self.read.borrow_mut().insert(key);
     }
@@ -274,8 +276,9 @@ impl<'a> Keys<'a> {
         Ok(self.positive_f32("rope.scaling.attn_factor")?.unwrap_or(1.0))
     }
 
-    /// For each layer whether it sees a window only. A number is the period of the layers that see everything, the last of
-    /// each period (`first` says: the first); 0 means that no layer does. An array has a 1 for each layer with a window.
+    /// For each layer whether it sees a window only. A number is the period of the layers that see
+    /// everything, the last of each period (`full_is_first` says: the first); 0 means that no layer
+    /// does. An array has a 1 for each layer with a window.
     pub(crate) fn windowed_layers(&self, usual_period: usize, full_is_first: bool) -> Result<Vec<bool>> {
         let key = "attention.sliding_window_pattern";
         let by_period = |period: usize| {
@@ -297,8 +300,9 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Refuses values of keys that would change what is computed and that this architecture does not read: a model that runs with
-    /// other mathematics than its own answers wrongly without a word.
+    /// Refuses values of keys that would change what is computed and that this architecture does
+    /// not read: a model that runs with other mathematics than its own answers wrongly without a
+    /// word.
     pub(crate) fn refuse_other_mathematics(&self) -> Result<()> {
         let read = self.read.borrow();
         for &(key, usual, what) in unread::NUMBERS.iter().filter(|(key, ..)| !read.contains(key)) {
@@ -317,7 +321,8 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    /// Refuses a number that is there, changes the mathematics, and differs from what this model implies.
+    /// Refuses a number that is there, changes the mathematics, and differs from what this model
+    /// implies.
     pub(crate) fn refuse_unless(&self, key: &'static str, usual: &[f64], what: &str) -> Result<()> {
         self.note(key);
         let Some(value) = self.gguf.get(&self.full(key)) else { return Ok(()) };
@@ -385,7 +390,8 @@ fn unusable(key: &str, error: modelembed_gguf::Error) -> Error {
     Error::Metadata { key: key.to_owned(), problem }
 }
 
-/// Whether a value changes nothing: it means "absent", or is one of `usual`; of an array each element.
+/// Whether a value changes nothing: it means "absent", or is one of `usual`; of an array each
+/// element.
 fn is_usual(value: &Value, usual: &[f64], header: &[u8]) -> bool {
     let is_float = matches!(value, Value::F32(_) | Value::F64(_));
     let is_absent = |x: f64| x == 0.0 || (!is_float && (x == -1.0 || x == f64::from(u32::MAX)));
@@ -407,7 +413,8 @@ fn numbers_of(value: &Value, header: &[u8]) -> Option<Vec<f64>> {
     }
 }
 
-/// Those of an array, if all are whole; -1 stands for "absent" in arrays of signed numbers, as the greatest number elsewhere.
+/// Those of an array, if all are whole; -1 stands for "absent" in arrays of signed numbers, as the
+/// greatest number elsewhere.
 fn whole_numbers(array: &Array, header: &[u8]) -> Option<Vec<u32>> {
     let numbers = array_numbers(array, header)?;
     let is_whole = |x: &f64| x.fract() == 0.0 && (-1.0..=f64::from(u32::MAX)).contains(x);

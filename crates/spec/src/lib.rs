@@ -1,8 +1,8 @@
 //! What a model is, and the short program that it compiles into.
 //!
-//! [`ModelSpec::from_gguf`] reads the metadata, by one small file an architecture, into plain data; every width is a layer's own.
-//! [`Program::new`] turns it into segments of coarse steps over the tensors of a directory. Nothing here computes: executors
-//! walk over the steps.
+//! [`ModelSpec::from_gguf`] reads the metadata, by one small file an architecture, into plain data;
+//! every width is a layer's own. [`Program::new`] turns it into segments of coarse steps over the
+//! tensors of a directory. Nothing here computes: executors walk over the steps.
 #![forbid(unsafe_code)]
 
 mod arch;

@@ -1,6 +1,8 @@
-//! Keys that change the mathematics. An architecture reads some of them; the others must have values that change nothing.
+//! Keys that change the mathematics. An architecture reads some of them; the others must have
+//! values that change nothing.
 
-/// A key, the numbers beside 0 (absent) with which it changes nothing, and what others would ask for.
+/// A key, the numbers beside 0 (absent) with which it changes nothing, and what others would ask
+/// for.
 pub(crate) type Unread = (&'static str, &'static [f64], &'static str);
 
 /// Keys of numbers.
@@ -17,7 +19,8 @@ pub(crate) const NUMBERS: &[Unread] = &[
     ("embedding_scale", &[1.0], "a scale of the embedding"),
     ("residual_scale", &[1.0], "a scale of the residual"),
     ("logit_scale", &[1.0], "a scale of the logits"),
-    // llama.cpp writes its defaults of 50 and 30 into files of architectures that it caps nothing in.
+    // llama.cpp writes its defaults of 50 and 30 into files of architectures that it caps nothing
+    // in.
     ("attn_logit_softcapping", &[50.0], "a soft cap of attention"),
     ("final_logit_softcapping", &[30.0], "a soft cap of the logits"),
     ("pooling_type", &[], "pooling, which models of embeddings have"),

@@ -1,4 +1,5 @@
-//! llama: Llama 1 to 3, Mistral, TinyLlama, SmolLM 1 and 2, Yi (Touvron et al. 2023, arXiv 2302.13971).
+//! llama: Llama 1 to 3, Mistral, TinyLlama, SmolLM 1 and 2, Yi (Touvron et al. 2023, arXiv
+//! 2302.13971).
 
 use modelembed_terms::RopeStyle;
 

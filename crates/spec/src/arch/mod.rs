@@ -60,11 +60,12 @@ impl std::fmt::Debug for Architecture {
 }
 
 impl ModelSpec {
-    /// Reads and checks the metadata. `header` is what `gguf` was parsed from: arrays are read there.
+    /// Reads and checks the metadata. `header` is what `gguf` was parsed from: arrays are read
+    /// there.
     ///
     /// # Errors
-    /// An unknown architecture, a missing key, a value of the wrong type or out of bounds, or one that asks for other
-    /// mathematics than is known; each names the key.
+    /// An unknown architecture, a missing key, a value of the wrong type or out of bounds, or one
+    /// that asks for other mathematics than is known; each names the key.
     pub fn from_gguf(gguf: &Gguf, header: &[u8]) -> Result<ModelSpec> {
         let key = "general.architecture";
         let name = keys::string(gguf, key)?.ok_or_else(|| Error::Metadata {

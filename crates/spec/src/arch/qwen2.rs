@@ -1,4 +1,5 @@
-//! qwen2: Qwen 2 and 2.5 (arXiv 2407.10671): llama with other pairs in RoPE, and biases of queries, keys and values.
+//! qwen2: Qwen 2 and 2.5 (arXiv 2407.10671): llama with other pairs in RoPE, and biases of queries,
+//! keys and values.
 
 use modelembed_terms::RopeStyle;
 

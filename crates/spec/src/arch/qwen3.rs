@@ -1,4 +1,5 @@
-//! qwen3: dense Qwen 3 (arXiv 2505.09388): llama with other pairs in RoPE, and norms of queries and keys.
+//! qwen3: dense Qwen 3 (arXiv 2505.09388): llama with other pairs in RoPE, and norms of queries and
+//! keys.
 
 use modelembed_terms::RopeStyle;
 

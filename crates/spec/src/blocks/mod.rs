@@ -55,7 +55,8 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
     };
     let mut readers = mixer.readers();
     let after_mixer = after(b, il, layer.norms.after_mixer.as_ref())?;
-    // Tensors are declared half by half; those of the second are needed here where it reads the first one's input.
+    // Tensors are declared half by half; those of the second are needed here where it reads the
+    // first one's input.
     let ffn = |b: &mut Builder<'_>| match &layer.ffn {
         FeedForward::Gated(spec) => feed_forward::gated(b, il, spec),
         FeedForward::Plain(_) | FeedForward::GatedOrPlain(..) => {

@@ -67,8 +67,8 @@ pub enum RopeFactors {
     /// Those of `rope_freqs.weight`, if it is there.
     Fixed,
     /// `rope_factors_long.weight` for contexts above the original length, else
-    /// `rope_factors_short.weight` (LongRoPE: Ding et al. 2024, arXiv 2402.13753). Cosines and sines
-    /// are multiplied by the magnitude.
+    /// `rope_factors_short.weight` (LongRoPE: Ding et al. 2024, arXiv 2402.13753). Cosines and
+    /// sines are multiplied by the magnitude.
     LongOrShort {
         /// Context of the first training, in tokens.
         original_ctx_tokens: usize,

@@ -1,7 +1,7 @@
 //! A model as a short list of steps, made once when it is loaded.
 //!
-//! Order of use, what must be in memory together, bytes a token, locking, placement on a GPU, timing and points of cancellation
-//! are walks over it.
+//! Order of use, what must be in memory together, bytes a token, locking, placement on a GPU,
+//! timing and points of cancellation are walks over it.
 
 mod build;
 mod print;
@@ -21,9 +21,11 @@ use crate::want::{Directory, Role, TensorId, Want};
 /// A model's steps, and the tensors that they read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
-    /// Parts that must be in memory together, in the order of use. The last one is the head, the others belong to layers.
+    /// Parts that must be in memory together, in the order of use. The last one is the head, the
+    /// others belong to layers.
     segments: Vec<Segment>,
-    /// From tokens to the residual stream; rows of a table are looked up, so no segment waits for it.
+    /// From tokens to the residual stream; rows of a table are looked up, so no segment waits for
+    /// it.
     embed: Vec<Step>,
     tensors: Vec<Want>,
     /// Layers of the cache of keys and values: which shape each has.
@@ -202,7 +204,8 @@ impl Program {
         self.output().is_some_and(|output| output.w == self.embedding())
     }
 
-    /// Every tensor in the order in which a token needs them, each once: rows of the embedding come last, unless it is the head.
+    /// Every tensor in the order in which a token needs them, each once: rows of the embedding come
+    /// last, unless it is the head.
     pub fn in_use_order(&self) -> Vec<TensorId> {
         let of_segments = self.segments.iter().flat_map(Segment::tensors);
         let factors = self.rope_factors.iter().flat_map(|t| [t.fixed, t.long, t.short]).flatten();

@@ -34,7 +34,8 @@ impl Program {
         steps.fold(String::new(), |text, step| format!("{text}  {}\n", self.line(step, Some(il))))
     }
 
-    /// One step as a line. Before the first layer nothing is pending, which alone makes no layer another one.
+    /// One step as a line. Before the first layer nothing is pending, which alone makes no layer
+    /// another one.
     fn line(&self, step: &Step, layer: Option<usize>) -> String {
         let name = |id: &TensorId| self.tensor(*id).part().trim_end_matches(".weight").to_owned();
         let linear = |linear: &Linear| {
