@@ -4,7 +4,8 @@
 //! llama.cpp's quantiser gives them ([`Mix`]), with the vocabulary of another file. [`Synthetic::write`] streams it. The same spec and
 //! vocabulary give the same bytes everywhere. Activations of such a model neither grow without bound nor vanish, but it says nothing.
 //!
-//! [`Rng`] and [`random_tensor`] make the weights; tests use them too.
+//! [`wanted_tensors`] lists the tensors that metadata implies, [`random_rows`], [`random_tensor`] and [`Rng`] make their values; tests
+//! use them too.
 #![forbid(unsafe_code)]
 
 mod blocks;
@@ -12,12 +13,14 @@ mod mix;
 mod rng;
 mod shape;
 mod vocab;
+mod wanted;
 mod write;
 
 pub use blocks::random_tensor;
 pub use mix::{MIXES, Mix};
 pub use rng::Rng;
 pub use shape::{SHAPES, Shape};
+pub use wanted::{random_rows, wanted_tensors};
 pub use write::Synthetic;
 
 /// Why a synthetic model cannot be made.
@@ -39,9 +42,12 @@ pub enum Error {
     /// The other file's vocabulary does not fit.
     #[error("the vocabulary does not fit: {0}")]
     Vocabulary(String),
-    /// The other file's metadata.
+    /// A file's metadata cannot be read.
     #[error(transparent)]
     Gguf(#[from] modelembed_gguf::Error),
+    /// Metadata describes no model that is known.
+    #[error(transparent)]
+    Model(#[from] modelembed_spec::Error),
 }
 
 /// `Result` with this crate's [`Error`].

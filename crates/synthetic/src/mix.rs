@@ -1,6 +1,7 @@
 //! Which tensor gets which type: the choices of llama.cpp's quantiser, so that a file has the real one's size and mix of kernels.
 
 use modelembed_gguf::TensorType::{self, BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+use modelembed_spec::{Role, Want};
 
 /// A quantisation format of whole files.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,15 +43,17 @@ impl Mix {
         MIXES.iter().find(|m| m.name.eq_ignore_ascii_case(name)).copied()
     }
 
-    /// Type of a matrix with rows of `k` elements; `part` is its name without layer and `.weight`.
-    pub fn ty(&self, part: &str, layer: usize, n_layer: usize, tied: bool, k: usize) -> TensorType {
-        let wanted = match part {
-            "output" => self.output,
-            "token_embd" if tied => self.output,
-            "attn_v" | "ffn_down" if gets_more_bits(layer, n_layer) => self.finer,
+    /// Type of a tensor in a model of `n_layer` layers, whose head may be the embedding.
+    pub fn ty(&self, want: &Want, n_layer: usize, tied: bool) -> TensorType {
+        let more_bits = want.layer.is_some_and(|layer| gets_more_bits(layer, n_layer));
+        let wanted = match want.role {
+            role if !role.is_matrix() => F32,
+            Role::Head => self.output,
+            Role::Embedding if tied => self.output,
+            Role::Value | Role::Down if more_bits => self.finer,
             _ => self.base,
         };
-        fitting(wanted, k)
+        fitting(wanted, want.k())
     }
 }
 

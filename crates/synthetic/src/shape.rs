@@ -1,4 +1,4 @@
-//! Sizes of real models, and the metadata and tensors that follow from them.
+//! Sizes of real models, and the metadata that follows from them.
 
 use modelembed_gguf::{GgufValue, HeaderWriter};
 
@@ -104,25 +104,6 @@ pub const SHAPES: [Shape; 5] = [
     },
 ];
 
-/// A tensor of a shape. A matrix gets its type from the mix; a vector is F32.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Part {
-    pub name: String,
-    /// Name without layer and suffix.
-    pub part: &'static str,
-    pub layer: usize,
-    pub kind: Kind,
-}
-
-/// How a tensor's values are drawn.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Kind {
-    /// `rows` of `k`; at `gain` 1 it keeps the size of a random input.
-    Matrix { rows: usize, k: usize, gain: f32 },
-    /// `n` values around `centre`.
-    Vector { n: usize, centre: f32, deviation: f32 },
-}
-
 impl Shape {
     /// The shape with this name, in any case.
     pub fn from_name(name: &str) -> Option<Shape> {
@@ -152,63 +133,8 @@ impl Shape {
         }
     }
 
-    /// All tensors in file order.
-    pub(crate) fn parts(&self) -> Vec<Part> {
-        let mut parts = Parts(Vec::new());
-        // A gain of 3 spreads the logits over a few units.
-        parts.matrix(None, "token_embd", self.n_vocab, self.n_embd, 3.0);
-        for layer in 0..self.n_layer {
-            self.layer(layer, &mut parts);
-        }
-        parts.norm(None, "output_norm", self.n_embd);
-        if !self.tied {
-            parts.matrix(None, "output", self.n_vocab, self.n_embd, 3.0);
-        }
-        parts.0
-    }
-
-    fn layer(&self, layer: usize, parts: &mut Parts) {
-        let il = Some(layer);
-        let (q, kv) = (self.n_head * self.head_dim, self.n_head_kv * self.head_dim);
-        let gemma = self.arch == "gemma3";
-        parts.norm(il, "attn_norm", self.n_embd);
-        // Queries and keys of more than unit size: attention that is far from uniform.
-        for (part, rows, gain) in [("attn_q", q, 1.5), ("attn_k", kv, 1.5), ("attn_v", kv, 1.0)] {
-            parts.matrix(il, part, rows, self.n_embd, gain);
-            if self.arch == "qwen2" {
-                let kind = Kind::Vector { n: rows, centre: 0.0, deviation: 0.5 };
-                parts.0.push(Part { name: format!("blk.{layer}.{part}.bias"), part, layer, kind });
-            }
-        }
-        parts.matrix(il, "attn_output", self.n_embd, q, 1.0);
-        if gemma {
-            parts.norm(il, "attn_q_norm", self.head_dim);
-            parts.norm(il, "attn_k_norm", self.head_dim);
-            parts.norm(il, "post_attention_norm", self.n_embd);
-        }
-        parts.norm(il, "ffn_norm", self.n_embd);
-        parts.matrix(il, "ffn_gate", self.n_ff, self.n_embd, 1.0);
-        parts.matrix(il, "ffn_up", self.n_ff, self.n_embd, 1.0);
-        parts.matrix(il, "ffn_down", self.n_embd, self.n_ff, 2.0);
-        if gemma {
-            parts.norm(il, "post_ffw_norm", self.n_embd);
-        }
-    }
-}
-
-struct Parts(Vec<Part>);
-
-impl Parts {
-    fn push(&mut self, layer: Option<usize>, part: &'static str, kind: Kind) {
-        let name = layer.map_or(format!("{part}.weight"), |il| format!("blk.{il}.{part}.weight"));
-        self.0.push(Part { name, part, layer: layer.unwrap_or(0), kind });
-    }
-
-    fn matrix(&mut self, layer: Option<usize>, part: &'static str, rows: usize, k: usize, gain: f32) {
-        self.push(layer, part, Kind::Matrix { rows, k, gain });
-    }
-
-    fn norm(&mut self, layer: Option<usize>, part: &'static str, n: usize) {
-        self.push(layer, part, Kind::Vector { n, centre: 1.0, deviation: 0.2 });
+    /// Whether the model has a tensor that its architecture may have.
+    pub(crate) fn has(&self, tensor: &str) -> bool {
+        tensor == "output.weight" && !self.tied
     }
 }

@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 
 use modelembed_gguf::{Gguf, HeaderWriter, TensorType};
+use modelembed_spec::Want;
 
-use crate::shape::{Kind, Part};
 use crate::vocab::fitted;
-use crate::{Error, MIXES, Mix, Result, Rng, SHAPES, Shape, random_tensor};
+use crate::{Error, MIXES, Mix, Result, Rng, SHAPES, Shape, random_rows, wanted_tensors};
 
 /// Seed of all weights. Each tensor has a generator of its own, from the seed and its name.
 const SEED: u64 = 42;
@@ -17,7 +17,7 @@ const STEP_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Synthetic {
     header: HeaderWriter,
-    tensors: Vec<(Part, TensorType, u64)>, // with length in bytes
+    tensors: Vec<(Want, TensorType, u64)>, // with length in bytes
 }
 
 impl Synthetic {
@@ -38,22 +38,18 @@ impl Synthetic {
         header.pair("general.file_type", mix.file_type);
         header.pair("general.quantization_version", 2u32);
         shape.metadata(&mut header);
+        let wants = wanted_tensors(&header, shape.n_vocab, &|tensor| shape.has(tensor))?;
         for (key, value) in fitted(vocab, vocab_header, shape.n_vocab)? {
             header.pair(&key, value);
         }
-        let plan = |part: Part| {
-            let (ty, dims, n_bytes) = match part.kind {
-                Kind::Matrix { rows, k, .. } => {
-                    let ty = mix.ty(part.part, part.layer, shape.n_layer, shape.tied, k);
-                    // Every mix falls back on a type that divides every row of `SHAPES` (see the tests).
-                    (ty, vec![k as u64, rows as u64], rows * ty.row_bytes(k).unwrap_or(0))
-                }
-                Kind::Vector { n, .. } => (TensorType::F32, vec![n as u64], n * 4),
-            };
-            header.tensor(&part.name, ty, &dims, n_bytes as u64);
-            (part, ty, n_bytes as u64)
+        let plan = |want: Want| {
+            let ty = mix.ty(&want, shape.n_layer, shape.tied);
+            // Every mix falls back on a type that divides every row of `SHAPES` (see the tests).
+            let n_bytes = (want.rows() * ty.row_bytes(want.k()).unwrap_or(0)) as u64;
+            header.tensor(&want.name, ty, &want.dims, n_bytes);
+            (want, ty, n_bytes)
         };
-        let tensors = shape.parts().into_iter().map(plan).collect();
+        let tensors = wants.into_iter().map(plan).collect();
         Ok(Synthetic { header, tensors })
     }
 
@@ -69,20 +65,11 @@ impl Synthetic {
     /// Whatever `out` refuses.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         out.write_all(&self.header.build())?;
-        for (part, ty, n_bytes) in &self.tensors {
-            let mut rng = Rng::for_name(SEED, &part.name);
-            match part.kind {
-                Kind::Vector { n, centre, deviation } => {
-                    let value = |_| (centre + deviation * rng.normal()).to_le_bytes();
-                    out.write_all(&(0..n).flat_map(value).collect::<Vec<u8>>())?;
-                }
-                Kind::Matrix { rows, k, gain } => {
-                    let step = (STEP_BYTES / (*n_bytes as usize / rows).max(1)).max(1);
-                    for first in (0..rows).step_by(step) {
-                        let rows = step.min(rows - first);
-                        out.write_all(&random_tensor(*ty, rows, k, gain / (k as f32).sqrt(), &mut rng))?;
-                    }
-                }
+        for (want, ty, n_bytes) in &self.tensors {
+            let (mut rng, n_rows) = (Rng::for_name(SEED, &want.name), want.rows());
+            let step = (STEP_BYTES / (*n_bytes as usize / n_rows).max(1)).max(1);
+            for first in (0..n_rows).step_by(step) {
+                out.write_all(&random_rows(want, *ty, step.min(n_rows - first), &mut rng))?;
             }
             out.write_all(&vec![0; self.header.padding(*n_bytes)])?;
         }

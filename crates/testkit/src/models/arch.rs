@@ -1,10 +1,12 @@
-//! Metadata keys and tensors of each architecture, named as GGUF names them.
+//! Metadata of each architecture, and the tensors that follow from it.
 
-use modelembed_gguf::TensorType;
+use modelembed_gguf::{HeaderWriter, TensorType};
+use modelembed_spec::Want;
+use modelembed_synthetic::{random_rows, wanted_tensors};
 
 use super::vocab::{TINY_BOS, TINY_EOS, TINY_VOCAB, tiny_vocab};
 use super::{TinyArch, TinyRope, TinySpec};
-use crate::{GgufValue, Rng, random_tensor};
+use crate::{GgufValue, Rng};
 
 /// A tensor of a tiny model.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,87 +92,32 @@ fn vocab_metadata() -> Vec<(String, GgufValue)> {
     entries.map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).into()
 }
 
-/// Draws each tensor from a generator of its own (seed and name), so adding one leaves the others as they are.
-struct Draw<'a> {
-    spec: &'a TinySpec,
-    out: Vec<TinyTensor>,
-}
-
-impl Draw<'_> {
-    /// A matrix of `rows` x `k`, of the spec's type. At `gain` 1 it keeps the size of a random input.
-    fn matrix(&mut self, name: String, rows: usize, k: usize, gain: f32) {
-        let mut rng = Rng::for_name(self.spec.seed, &name);
-        let data = random_tensor(self.spec.ty, rows, k, gain / (k as f32).sqrt(), &mut rng);
-        self.out.push(TinyTensor { name, ty: self.spec.ty, dims: vec![k as u64, rows as u64], data });
-    }
-
-    /// An F32 vector of values around `centre`.
-    fn vector(&mut self, name: String, n: usize, centre: f32, deviation: f32) {
-        let mut rng = Rng::for_name(self.spec.seed, &name);
-        let data = (0..n).flat_map(|_| (centre + deviation * rng.normal()).to_le_bytes()).collect();
-        self.out.push(TinyTensor { name, ty: TensorType::F32, dims: vec![n as u64], data });
-    }
-
-    fn norm(&mut self, name: String, n: usize) {
-        self.vector(name, n, 1.0, 0.2);
-    }
-
-    fn layer(&mut self, i: usize) {
-        let spec = self.spec;
-        let (embd, head) = (spec.n_embd, spec.head_dim);
-        let (q, kv) = (spec.n_head * head, spec.n_head_kv * head);
-        let name = |part: &str| format!("blk.{i}.{part}");
-        self.norm(name("attn_norm.weight"), embd);
-        // Queries and keys of more than unit size: attention that is far from uniform shows a wrong position.
-        for (part, rows, gain) in [("attn_q", q, 1.5), ("attn_k", kv, 1.5), ("attn_v", kv, 1.0)] {
-            self.matrix(name(&format!("{part}.weight")), rows, embd, gain);
-            if spec.arch == TinyArch::Qwen2 {
-                self.vector(name(&format!("{part}.bias")), rows, 0.0, 0.5);
-            }
+impl TinySpec {
+    /// Whether the model has a tensor that its architecture may have.
+    fn has(&self, tensor: &str) -> bool {
+        match tensor {
+            "output.weight" => !self.tied,
+            "rope_freqs.weight" => self.rope == TinyRope::Factors,
+            _ => false,
         }
-        self.matrix(name("attn_output.weight"), embd, q, 1.0);
-        if matches!(spec.arch, TinyArch::Qwen3 | TinyArch::Gemma3) {
-            self.norm(name("attn_q_norm.weight"), head);
-            self.norm(name("attn_k_norm.weight"), head);
-        }
-        self.norm(name("ffn_norm.weight"), embd);
-        self.matrix(name("ffn_gate.weight"), spec.n_ff, embd, 1.0);
-        self.matrix(name("ffn_up.weight"), spec.n_ff, embd, 1.0);
-        self.matrix(name("ffn_down.weight"), embd, spec.n_ff, 2.0);
-        if spec.arch == TinyArch::Gemma3 {
-            self.norm(name("post_attention_norm.weight"), embd);
-            self.norm(name("post_ffw_norm.weight"), embd);
-        }
-    }
-
-    /// Divisors of the frequencies: 1 for the fast half, then rising to 8, as Llama 3.1's are.
-    fn rope_factors(&mut self) {
-        let n = self.spec.rope_dims / 2;
-        let factor = |i: usize| if i < n / 2 { 1.0 } else { 1.0 + 7.0 * (i - n / 2 + 1) as f32 / (n - n / 2) as f32 };
-        let data = (0..n).flat_map(|i| factor(i).to_le_bytes()).collect();
-        self.out.push(TinyTensor {
-            name: "rope_freqs.weight".to_owned(),
-            ty: TensorType::F32,
-            dims: vec![n as u64],
-            data,
-        });
     }
 }
 
-/// All tensors of the model, in file order.
+/// What tensors the model has, in file order.
+pub fn wants(spec: &TinySpec) -> Vec<Want> {
+    let mut header = HeaderWriter::default();
+    metadata(spec).into_iter().for_each(|(key, value)| header.pair(&key, value));
+    let wants = wanted_tensors(&header, TINY_VOCAB, &|tensor| spec.has(tensor));
+    wants.unwrap_or_else(|e| panic!("tiny model {}: {e}", spec.name))
+}
+
+/// All tensors of the model, in file order. Each is drawn from a generator of its own (seed and
+/// name), so that adding one leaves the others as they are.
 pub fn tensors(spec: &TinySpec) -> Vec<TinyTensor> {
-    let mut draw = Draw { spec, out: Vec::new() };
-    // Tied embeddings are the output matrix as well: a gain of 3 spreads the logits over a few units.
-    draw.matrix("token_embd.weight".to_owned(), TINY_VOCAB, spec.n_embd, 3.0);
-    if spec.rope == TinyRope::Factors {
-        draw.rope_factors();
-    }
-    for i in 0..spec.n_layer {
-        draw.layer(i);
-    }
-    draw.norm("output_norm.weight".to_owned(), spec.n_embd);
-    if !spec.tied {
-        draw.matrix("output.weight".to_owned(), TINY_VOCAB, spec.n_embd, 3.0);
-    }
-    draw.out
+    let draw = |want: Want| {
+        let ty = if want.role.is_matrix() { spec.ty } else { TensorType::F32 };
+        let data = random_rows(&want, ty, want.rows(), &mut Rng::for_name(spec.seed, &want.name));
+        TinyTensor { name: want.name, ty, dims: want.dims, data }
+    };
+    wants(spec).into_iter().map(draw).collect()
 }

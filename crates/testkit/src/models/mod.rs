@@ -7,6 +7,7 @@ mod arch;
 mod vocab;
 
 pub use arch::TinyTensor;
+pub(crate) use arch::wants;
 pub use vocab::{TINY_BOS, TINY_EOS, TINY_VOCAB, TinyToken, tiny_vocab};
 
 use modelembed_gguf::TensorType;
@@ -189,6 +190,9 @@ pub fn tiny_spec(name: &str) -> TinySpec {
 }
 
 /// The GGUF file of a tiny model.
+///
+/// # Panics
+/// When its architecture knows no model of these sizes.
 pub fn tiny(spec: &TinySpec) -> Vec<u8> {
     let writer = tiny_metadata(spec).into_iter().fold(GgufWriter::new(), |w, (key, value)| w.pair(&key, value));
     tiny_tensors(spec).iter().fold(writer, |w, t| w.tensor(&t.name, t.ty, &t.dims, &t.data)).build()
@@ -200,6 +204,9 @@ pub fn tiny_metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
 }
 
 /// The tensors of a tiny model, in file order.
+///
+/// # Panics
+/// When its architecture knows no model of these sizes.
 pub fn tiny_tensors(spec: &TinySpec) -> Vec<TinyTensor> {
     arch::tensors(spec)
 }
