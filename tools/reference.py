@@ -36,6 +36,10 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
+# Where there is a window: of so many layers all but the last see it only.
+PERIODS = {"gemma3": 6}
+
+
 class Model:
     def __init__(self, path):
         r = GGUFReader(path)
@@ -48,11 +52,25 @@ class Model:
         self.n_head, self.n_head_kv = key("attention.head_count"), key("attention.head_count_kv")
         self.head_dim = key("attention.key_length", self.n_embd // self.n_head)
         self.rope_dims = key("rope.dimension_count", self.head_dim)
-        self.base, self.eps = key("rope.freq_base"), key("attention.layer_norm_rms_epsilon")
+        self.base = key("rope.freq_base")
+        self.eps = key("attention.layer_norm_rms_epsilon")
         self.scaling, self.factor = key("rope.scaling.type", "none"), key("rope.scaling.factor", 1.0)
-        self.original_ctx = key("rope.scaling.original_context_length")
-        self.window = key("attention.sliding_window")
+        self.original_ctx, self.magnitude = key("rope.scaling.original_context_length"), key("rope.scaling.attn_factor", 1.0)
+        self.window = key("attention.sliding_window") if self.arch in PERIODS else None
         self.uses_gelu = self.arch == "gemma3"
+
+    def is_local(self, i):
+        return self.window is not None and i % PERIODS[self.arch] < PERIODS[self.arch] - 1
+
+    def norm(self, name, x):
+        """The norm of this name; models without it take x as it is."""
+        weight = self.w.get(f"{name}.weight")
+        return x if weight is None else rms_norm(x, weight, self.eps)
+
+    def rope_factors(self, n_ctx):
+        """Divisors of the angles. LongRoPE has two sets: it is the size of the context that counts, not the position."""
+        name = "rope_factors_long" if n_ctx > (self.original_ctx or n_ctx) else "rope_factors_short"
+        return self.w.get("rope_freqs.weight", self.w.get(f"{name}.weight", 1.0))
 
     def yarn_share(self):
         """How far each pair is interpolated, 0 to 1: none above 32 turns in the original context, all below 1."""
@@ -61,56 +79,63 @@ class Model:
         low, high = max(0, np.floor(pair(32))), min(n - 1, np.ceil(pair(1)))
         return np.clip((np.arange(n // 2) - low) / max(0.001, high - low), 0, 1)
 
-    def rope(self, x, local):
+    def rope(self, x, local, n_ctx):
         """Rotates pairs of the first rope_dims elements; x: (tokens, heads, head_dim)."""
         half = self.rope_dims // 2
-        freq = (10000.0 if local else self.base) ** (-np.arange(half) * 2 / self.rope_dims) / self.w.get("rope_freqs.weight", 1.0)
-        if self.scaling == "linear" and not local:
+        base = 10000.0 if local and self.arch == "gemma3" else self.base
+        freq = base ** (-np.arange(half) * 2 / self.rope_dims) / self.rope_factors(n_ctx)
+        scaling = "none" if local and self.arch == "gemma3" else self.scaling
+        magnitude = self.magnitude
+        if scaling == "linear":
             freq = freq / self.factor
-        if self.scaling == "yarn":
+        if scaling == "yarn":
             share = self.yarn_share()
             freq = freq * (share / self.factor + 1 - share)
-            x = np.concatenate([x[..., : 2 * half] * (1 + 0.1 * np.log(self.factor)), x[..., 2 * half :]], -1)
+            magnitude = magnitude * (1 + 0.1 * np.log(self.factor))
+        x = np.concatenate([x[..., : 2 * half] * magnitude, x[..., 2 * half :]], -1)
         angle = np.arange(len(x))[:, None, None] * freq
-        # llama pairs neighbours, the others pair the halves.
-        a, b = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if self.arch == "llama" else (slice(0, half), slice(half, 2 * half))
+        # Some pair neighbours, the others pair the halves.
+        neighbours = self.arch == "llama"
+        a, b = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if neighbours else (slice(0, half), slice(half, 2 * half))
         out = x.copy()
         out[..., a] = x[..., a] * np.cos(angle) - x[..., b] * np.sin(angle)
         out[..., b] = x[..., a] * np.sin(angle) + x[..., b] * np.cos(angle)
         return out
 
-    def attention(self, i, x):
+    def attention(self, i, x, n_ctx):
         w = lambda name: self.w[f"blk.{i}.{name}"]
-        local = self.window is not None and i % 6 != 5
-
-        def project(name, heads):
-            y = x @ w(f"{name}.weight").T + self.w.get(f"blk.{i}.{name}.bias", 0.0)
-            return y.reshape(len(x), heads, self.head_dim)
-
-        q, k, v = project("attn_q", self.n_head), project("attn_k", self.n_head_kv), project("attn_v", self.n_head_kv)
-        if self.arch in ("qwen3", "gemma3"):
-            q, k = rms_norm(q, w("attn_q_norm.weight"), self.eps), rms_norm(k, w("attn_k_norm.weight"), self.eps)
-        q, k = self.rope(q, local), self.rope(k, local)
-        group = self.n_head // self.n_head_kv
+        local, heads, kv_heads, dim = self.is_local(i), self.n_head, self.n_head_kv, self.head_dim
+        if self.arch == "phi3":
+            q, k, v = np.split(x @ w("attn_qkv.weight").T, [heads * dim, (heads + kv_heads) * dim], -1)
+        else:
+            project = lambda name: x @ w(f"{name}.weight").T + self.w.get(f"blk.{i}.{name}.bias", 0.0)
+            q, k, v = project("attn_q"), project("attn_k"), project("attn_v")
+        split = lambda y: y.reshape(len(x), -1, dim)
+        q, k, v = split(q), split(k), split(v)
+        q, k = self.norm(f"blk.{i}.attn_q_norm", q), self.norm(f"blk.{i}.attn_k_norm", k)
+        q, k = self.rope(q, local, n_ctx), self.rope(k, local, n_ctx)
+        group = heads // kv_heads
         k, v = np.repeat(k, group, 1), np.repeat(v, group, 1)
-        score = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(self.head_dim)
+        score = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(dim)
         back = np.arange(len(x))[:, None] - np.arange(len(x))[None, :]
         seen = (back >= 0) & (back < (self.window if local else len(x)))
         out = np.einsum("hqk,khd->qhd", softmax(np.where(seen, score, -np.inf)), v)
         return out.reshape(len(x), -1) @ w("attn_output.weight").T
 
+    def feed_forward(self, i, x, act):
+        w = lambda name: self.w[f"blk.{i}.{name}.weight"]
+        # phi3 has the gate's rows in one matrix with those of the up projection.
+        gate, up = np.split(w("ffn_up"), 2) if self.arch == "phi3" else (w("ffn_gate"), w("ffn_up"))
+        return (act(x @ gate.T) * (x @ up.T)) @ w("ffn_down").T
+
     def logits(self, ids, gelu_table=False):
-        """Logits of every position: (len(ids), vocabulary), f64."""
-        norm = lambda name, x: rms_norm(x, self.w[f"{name}.weight"], self.eps)
-        gemma = self.arch == "gemma3"
-        act = (gelu_f16 if gelu_table else gelu) if gemma else silu
-        x = self.w["token_embd.weight"][ids] * (np.sqrt(self.n_embd) if gemma else 1.0)
+        """Logits of every position, in a context that holds just these: (len(ids), vocabulary), f64."""
+        act = (gelu_f16 if gelu_table else gelu) if self.uses_gelu else silu
+        x = self.w["token_embd.weight"][ids] * (np.sqrt(self.n_embd) if self.uses_gelu else 1.0)
         for i in range(self.n_layer):
-            y = self.attention(i, norm(f"blk.{i}.attn_norm", x))
-            x = x + (norm(f"blk.{i}.post_attention_norm", y) if gemma else y)
-            y = norm(f"blk.{i}.ffn_norm", x)
-            y = act(y @ self.w[f"blk.{i}.ffn_gate.weight"].T) * (y @ self.w[f"blk.{i}.ffn_up.weight"].T)
-            y = y @ self.w[f"blk.{i}.ffn_down.weight"].T
-            x = x + (norm(f"blk.{i}.post_ffw_norm", y) if gemma else y)
+            norm = lambda name, y: self.norm(f"blk.{i}.{name}", y)
+            y = norm("attn_norm", x)
+            x = x + norm("post_attention_norm", self.attention(i, y, len(ids)))
+            x = x + norm("post_ffw_norm", self.feed_forward(i, norm("ffn_norm", x), act))
         out = self.w.get("output.weight", self.w["token_embd.weight"])
-        return norm("output_norm", x) @ out.T
+        return self.norm("output_norm", x) @ out.T

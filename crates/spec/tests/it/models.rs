@@ -110,6 +110,15 @@ pub fn gemma3() -> Model {
         .with("rope.freq_base_swa", 1e4f32)
 }
 
+pub fn phi3() -> Model {
+    decoder("phi3", "Phi 4 Mini Instruct", [32, 131_072, 3072, 24, 8], 1e-5)
+        .with_all(&[("feed_forward_length", 8192), ("rope.dimension_count", 96)])
+        .with("rope.freq_base", 1e4f32)
+        .with("rope.scaling.original_context_length", 4096u32)
+        .with("rope.scaling.attn_factor", 1.190_238_1f32)
+        .with("attention.sliding_window", 262_144u32)
+}
+
 pub fn qwen3moe() -> Model {
     decoder("qwen3moe", "Qwen3 30B A3B", [48, 40_960, 2048, 32, 4], 1e-6)
         .with_all(&[("feed_forward_length", 6144), ("attention.key_length", 128), ("attention.value_length", 128)])
@@ -305,6 +314,7 @@ pub fn all() -> Vec<(&'static str, Model)> {
         ("qwen2", qwen2()),
         ("qwen3", qwen3()),
         ("gemma3", gemma3()),
+        ("phi3", phi3()),
         ("qwen3moe", qwen3moe()),
         ("qwen35", qwen35()),
         ("qwen35moe", qwen35moe()),

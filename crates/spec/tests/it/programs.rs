@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use modelembed_gguf::{Gguf, TensorInfo};
-use modelembed_spec::{ARCHITECTURES, Directory, Error, Planned, Program, Step};
+use modelembed_spec::{ARCHITECTURES, Directory, Error, Planned, Program, Step, TensorId};
 
 use crate::models::{self, Model, shapes};
 
@@ -16,6 +16,11 @@ fn of_file(model: &Model, gguf: &Gguf) -> Result<Program, Error> {
     Program::new(&model.read().unwrap(), Directory::Of(&by_name))
 }
 
+/// Whether a model's architecture runs.
+fn runs(model: &Model) -> bool {
+    ARCHITECTURES.iter().any(|arch| arch.name == model.arch && arch.runs)
+}
+
 /// Names of the tensors of layer 1, without the layer.
 fn of_layer_1(program: &Program) -> Vec<&str> {
     program.tensors().iter().filter(|want| want.layer == Some(1)).map(|want| want.part()).collect()
@@ -23,15 +28,17 @@ fn of_layer_1(program: &Program) -> Vec<&str> {
 
 #[test]
 fn programs_are_as_the_models_compute() {
+    let tied: fn(&str) -> bool = |_| false;
     let cases = [
-        ("program-llama", models::llama(), 128_256),
-        ("program-qwen2", models::qwen2(), 151_936),
-        ("program-qwen3", models::qwen3(), 151_936),
-        ("program-gemma3", models::gemma3(), 262_144),
+        ("program-llama", models::llama(), 128_256, tied),
+        ("program-qwen2", models::qwen2(), 151_936, tied),
+        ("program-qwen3", models::qwen3(), 151_936, tied),
+        ("program-gemma3", models::gemma3(), 262_144, tied),
+        ("program-phi3", models::phi3(), 200_064, |name| name.ends_with("attn_qkv.weight")),
     ];
-    for (name, model, n_vocab) in cases {
-        let program = planned(&model, n_vocab, &|_| false).unwrap();
-        assert!(program.has_tied_head(), "{name}");
+    for (name, model, n_vocab, has) in cases {
+        let program = planned(&model, n_vocab, &has).unwrap();
+        assert_eq!(program.has_tied_head(), !has("output.weight"), "{name}");
         crate::assert_golden(name, &program.describe(&model.read().unwrap()));
     }
 }
@@ -105,6 +112,16 @@ fn a_planned_file_has_what_it_must_and_what_it_is_to_have() {
 }
 
 #[test]
+fn contexts_of_two_lengths_have_divisors_of_their_own() {
+    let program = planned(&models::phi3(), 1000, &|name| name.starts_with("rope_factors")).unwrap();
+    let [factors] = program.rope_factors() else { panic!("{:?}", program.rope_factors()) };
+    let of = |id: Option<TensorId>| id.map(|id| (program.tensor(id).name.as_str(), program.tensor(id).dims[0]));
+    assert_eq!(of(factors.long), Some(("rope_factors_long.weight", 48)));
+    assert_eq!(of(factors.short), Some(("rope_factors_short.weight", 48)));
+    assert_eq!(factors.fixed, None);
+}
+
+#[test]
 fn queries_keys_and_values_may_be_one_matrix() {
     let program = planned(&models::llama(), 1000, &|name| name.ends_with("attn_qkv.weight")).unwrap();
     let names = of_layer_1(&program);
@@ -120,8 +137,8 @@ fn queries_keys_and_values_may_be_one_matrix() {
 
 #[test]
 fn a_file_of_the_wanted_tensors_gives_the_planned_program() {
-    for model in [models::llama(), models::qwen2(), models::qwen3(), models::gemma3()] {
-        let program = planned(&model, 1000, &|name| name == "rope_freqs.weight").unwrap();
+    for (_, model) in models::all().into_iter().filter(|(_, model)| runs(model)) {
+        let program = planned(&model, 1000, &|name| name.starts_with("rope_f")).unwrap();
         let gguf = model.gguf(&shapes(program.tensors()));
         assert_eq!(of_file(&model, &gguf).unwrap(), program, "{}", model.arch);
         program.check_leftovers(gguf.tensors().iter()).unwrap();

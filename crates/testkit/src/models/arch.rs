@@ -29,6 +29,7 @@ impl TinyArch {
             TinyArch::Qwen2 => "qwen2",
             TinyArch::Qwen3 => "qwen3",
             TinyArch::Gemma3 => "gemma3",
+            TinyArch::Phi3 => "phi3",
         }
     }
 }
@@ -69,6 +70,10 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
             scaling("yarn", factor);
             own("rope.scaling.original_context_length", GgufValue::U32(original));
         }
+        TinyRope::LongOrShort(original) => {
+            own("rope.scaling.original_context_length", GgufValue::U32(original));
+            own("rope.scaling.attn_factor", GgufValue::F32(1.19));
+        }
     }
     if let Some(window) = spec.sliding_window {
         own("attention.sliding_window", GgufValue::U32(window));
@@ -98,7 +103,8 @@ impl TinySpec {
         match tensor {
             "output.weight" => !self.tied,
             "rope_freqs.weight" => self.rope == TinyRope::Factors,
-            _ => false,
+            "rope_factors_long.weight" | "rope_factors_short.weight" => matches!(self.rope, TinyRope::LongOrShort(_)),
+            _ => self.arch == TinyArch::Phi3 && tensor.ends_with("attn_qkv.weight"),
         }
     }
 }

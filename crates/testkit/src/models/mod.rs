@@ -23,6 +23,7 @@ pub enum TinyArch {
     Qwen2,
     Qwen3,
     Gemma3,
+    Phi3,
 }
 
 /// How a tiny model's rotary embedding is scaled.
@@ -36,6 +37,8 @@ pub enum TinyRope {
     Factors,
     /// YaRN: this factor over an original context of this many tokens.
     Yarn(f32, u32),
+    /// LongRoPE: divisors for contexts above this many tokens, and others for the rest.
+    LongOrShort(u32),
 }
 
 /// Everything that a tiny model's bytes depend on.
@@ -108,6 +111,9 @@ impl TinySpec {
                 sliding_window: Some(16),
                 ..base
             },
+            // Three quarters of a head are rotated, as in Phi-4-mini. llama.cpp pads a context to 256
+            // tokens.
+            TinyArch::Phi3 => TinySpec { rope_dims: 12, rope: TinyRope::LongOrShort(256), tied: true, ..base },
         }
     }
 
@@ -131,7 +137,7 @@ impl TinySpec {
 
 /// All tiny models that goldens exist for.
 pub fn tiny_specs() -> Vec<TinySpec> {
-    use TinyArch::{Gemma3, Llama, Qwen2, Qwen3};
+    use TinyArch::{Gemma3, Llama, Phi3, Qwen2, Qwen3};
     let mut out = vec![
         TinySpec::new("llama", Llama),
         TinySpec { n_head_kv: 4, tied: true, ..TinySpec::new("llama-tied", Llama) },
@@ -162,6 +168,10 @@ pub fn tiny_specs() -> Vec<TinySpec> {
         TinySpec::new("qwen3", Qwen3),
         TinySpec::new("gemma3", Gemma3),
         TinySpec { rope: TinyRope::Linear(8.0), n_layer: 8, ..TinySpec::new("gemma3-rope-linear", Gemma3) },
+        // llama.cpp wants tokens of Phi-3's in models with its name.
+        TinySpec::new("phi4-mini", Phi3),
+        // As the larger Phi-4, or Phi-3-mini for 4,096 tokens: whole heads are rotated.
+        TinySpec { rope: TinyRope::Plain, rope_dims: 16, tied: false, ..TinySpec::new("phi4", Phi3) },
     ];
     let types = [
         ("f16", TensorType::F16),

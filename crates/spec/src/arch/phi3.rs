@@ -1,0 +1,30 @@
+//! phi3: Phi-3, Phi-3.5 and Phi-4 (arXiv 2404.14219): llama with other pairs in RoPE, which may leave a
+//! part of each head as it is; one matrix for queries, keys and values and one for gate and up
+//! projection; divisors of the angles for long contexts and for others (LongRoPE).
+
+use modelembed_terms::RopeStyle;
+
+use super::{Architecture, dense};
+use crate::error::Result;
+use crate::keys::Keys;
+use crate::model::{ModelSpec, RopeFactors, RopeScaling};
+
+pub(super) const ARCH: Architecture = Architecture { name: "phi3", runs: true, read };
+
+/// Files may name a window. As in llama.cpp it is not used: no key says which layers have one.
+fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
+    let mut spec = dense::decoder(arch, keys, RopeStyle::Halves)?;
+    spec.each_gated(|gated| gated.is_fused = true);
+    let original = keys.optional_size("rope.scaling.original_context_length", u32::MAX)?;
+    let magnitude = keys.positive_f32("rope.scaling.attn_factor")?.unwrap_or(1.0);
+    let rope = &mut spec.ropes[0];
+    rope.factors = RopeFactors::LongOrShort {
+        original_ctx_tokens: original.unwrap_or(spec.ctx_train),
+        magnitude: match rope.scaling {
+            // Which has the factor in it.
+            RopeScaling::Yarn { magnitude, .. } => magnitude,
+            _ => magnitude,
+        },
+    };
+    Ok(spec)
+}
