@@ -37,7 +37,7 @@ def softmax(x):
 
 
 # Where there is a window: of so many layers all but the last see it only.
-PERIODS = {"gemma3": 6}
+PERIODS = {"gemma3": 6, "olmo2": 4}
 
 
 class Model:
@@ -84,7 +84,7 @@ class Model:
         half = self.rope_dims // 2
         base = 10000.0 if local and self.arch == "gemma3" else self.base
         freq = base ** (-np.arange(half) * 2 / self.rope_dims) / self.rope_factors(n_ctx)
-        scaling = "none" if local and self.arch == "gemma3" else self.scaling
+        scaling = "none" if local and self.arch in ("gemma3", "olmo2") else self.scaling
         magnitude = self.magnitude
         if scaling == "linear":
             freq = freq / self.factor
@@ -111,8 +111,12 @@ class Model:
             project = lambda name: x @ w(f"{name}.weight").T + self.w.get(f"blk.{i}.{name}.bias", 0.0)
             q, k, v = project("attn_q"), project("attn_k"), project("attn_v")
         split = lambda y: y.reshape(len(x), -1, dim)
-        q, k, v = split(q), split(k), split(v)
-        q, k = self.norm(f"blk.{i}.attn_q_norm", q), self.norm(f"blk.{i}.attn_k_norm", k)
+        if self.arch == "olmo2":  # over all heads together, the others over each
+            q, k = self.norm(f"blk.{i}.attn_q_norm", q), self.norm(f"blk.{i}.attn_k_norm", k)
+            q, k, v = split(q), split(k), split(v)
+        else:
+            q, k, v = split(q), split(k), split(v)
+            q, k = self.norm(f"blk.{i}.attn_q_norm", q), self.norm(f"blk.{i}.attn_k_norm", k)
         q, k = self.rope(q, local, n_ctx), self.rope(k, local, n_ctx)
         group = heads // kv_heads
         k, v = np.repeat(k, group, 1), np.repeat(v, group, 1)

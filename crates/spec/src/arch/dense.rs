@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::keys::{Keys, MAX_HEADS, MAX_LENGTH};
 use crate::model::{
     AttentionSpec, FeedForward, GatedSpec, HeadNorm, HeadNormSpan, HiddenActivation, InputSpec, LayerNorms, LayerSpec,
-    Mixer, ModelSpec, NormSpec, OutputSpec, RopeId,
+    Mixer, ModelSpec, NormSpec, OutputSpec, Position, RopeId, Visible,
 };
 
 /// Sizes of one layer's heads.
@@ -146,6 +146,17 @@ impl ModelSpec {
                 change(il, attention);
             }
         }
+    }
+
+    /// Lets the layers for which `is_windowed` says so see the last `window` positions only, rotated
+    /// by `rope`.
+    pub(super) fn window_layers(&mut self, is_windowed: &[bool], window: u32, rope: RopeId) {
+        self.each_attention(|il, attention| {
+            if is_windowed[il] {
+                attention.visible = Visible::Window(window as usize);
+                attention.position = Position::Rope(rope);
+            }
+        });
     }
 
     /// Changes the gated network of every layer that has one.

@@ -6,9 +6,7 @@ use modelembed_terms::RopeStyle;
 use super::{Architecture, dense};
 use crate::error::Result;
 use crate::keys::Keys;
-use crate::model::{
-    HiddenActivation, InputSpec, ModelSpec, NormSpec, Position, RopeFactors, RopeId, RopeScaling, RopeSpec, Visible,
-};
+use crate::model::{HiddenActivation, InputSpec, ModelSpec, NormSpec, RopeFactors, RopeId, RopeScaling, RopeSpec};
 
 pub(super) const ARCH: Architecture = Architecture { name: "gemma3", runs: true, read };
 
@@ -43,13 +41,7 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
             factors: RopeFactors::None,
             ..spec.ropes[0].clone()
         });
-        let is_windowed = keys.windowed_layers(6, false)?;
-        spec.each_attention(|il, attention| {
-            if is_windowed[il] {
-                attention.visible = Visible::Window(window as usize);
-                attention.position = Position::Rope(RopeId(1));
-            }
-        });
+        spec.window_layers(&keys.windowed_layers(6, false)?, window, RopeId(1));
     }
     Ok(spec)
 }

@@ -11,6 +11,7 @@ mod gemma3n;
 mod gpt_oss;
 mod llama;
 mod nemotron_h;
+mod olmo2;
 mod phi3;
 mod qwen2;
 mod qwen3;
@@ -41,6 +42,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     qwen3::ARCH,
     gemma3::ARCH,
     phi3::ARCH,
+    olmo2::ARCH,
     qwen3moe::ARCH,
     qwen35::DENSE,
     qwen35::MOE,

@@ -1,6 +1,8 @@
 //! What is printed of each model, against goldens; and what goldens do not show.
 
-use modelembed_spec::{ARCHITECTURES, Choice, FeedForward, Gating, KvSource, LatentExpansion, Mixer, Need};
+use modelembed_spec::{
+    ARCHITECTURES, AttentionSpec, Choice, FeedForward, Gating, KvSource, LatentExpansion, Mixer, Need, Visible,
+};
 
 use crate::models::{self, Model};
 
@@ -17,6 +19,30 @@ fn every_architecture_has_a_model() {
     let seen: Vec<&str> = models::all().iter().map(|(_, model)| model.arch).collect();
     let missing: Vec<&str> = ARCHITECTURES.iter().map(|arch| arch.name).filter(|name| !seen.contains(name)).collect();
     assert!(missing.is_empty(), "no model of {missing:?}");
+}
+
+/// The attention of a model's last layer.
+fn attention(model: &Model) -> AttentionSpec {
+    match model.read().unwrap().layers.pop().unwrap().mixer {
+        Mixer::Attention(attention) => attention,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn window_layers_take_a_base_of_their_own_from_the_file_only() {
+    for model in [models::olmo2()] {
+        let bases = |model: &Model| model.read().unwrap().ropes.iter().map(|rope| rope.base).collect::<Vec<_>>();
+        let base = bases(&model)[0];
+        assert_eq!(bases(&model), [base, base]);
+        assert_eq!(bases(&model.with("rope.freq_base_swa", 777f32)), [base, 777.0]);
+    }
+}
+
+#[test]
+fn olmo2_without_a_window_sees_everything() {
+    let model = models::olmo2().without("attention.sliding_window");
+    assert_eq!((attention(&model).visible, model.read().unwrap().ropes.len()), (Visible::Causal, 1));
 }
 
 /// The mixture of a model's last layer.

@@ -119,6 +119,17 @@ pub fn phi3() -> Model {
         .with("attention.sliding_window", 262_144u32)
 }
 
+pub fn olmo2() -> Model {
+    decoder("olmo2", "Olmo 3 7B Instruct", [32, 65_536, 4096, 32, 32], 1e-6)
+        .with("feed_forward_length", 11_008u32)
+        .with("rope.freq_base", 5e5f32)
+        .with("rope.scaling.type", "yarn")
+        .with("rope.scaling.factor", 8f32)
+        .with("rope.scaling.original_context_length", 8192u32)
+        .with("attention.sliding_window", 4096u32)
+        .with("attention.sliding_window_pattern", (0..32).map(|il| il % 4 != 3).collect::<Vec<bool>>())
+}
+
 pub fn qwen3moe() -> Model {
     decoder("qwen3moe", "Qwen3 30B A3B", [48, 40_960, 2048, 32, 4], 1e-6)
         .with_all(&[("feed_forward_length", 6144), ("attention.key_length", 128), ("attention.value_length", 128)])
@@ -315,6 +326,7 @@ pub fn all() -> Vec<(&'static str, Model)> {
         ("qwen3", qwen3()),
         ("gemma3", gemma3()),
         ("phi3", phi3()),
+        ("olmo2", olmo2()),
         ("qwen3moe", qwen3moe()),
         ("qwen35", qwen35()),
         ("qwen35moe", qwen35moe()),

@@ -35,6 +35,7 @@ fn programs_are_as_the_models_compute() {
         ("program-qwen3", models::qwen3(), 151_936, tied),
         ("program-gemma3", models::gemma3(), 262_144, tied),
         ("program-phi3", models::phi3(), 200_064, |name| name.ends_with("attn_qkv.weight")),
+        ("program-olmo2", models::olmo2(), 100_278, |name| name == "output.weight"),
     ];
     for (name, model, n_vocab, has) in cases {
         let program = planned(&model, n_vocab, &has).unwrap();

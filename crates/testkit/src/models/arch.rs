@@ -30,6 +30,7 @@ impl TinyArch {
             TinyArch::Qwen3 => "qwen3",
             TinyArch::Gemma3 => "gemma3",
             TinyArch::Phi3 => "phi3",
+            TinyArch::Olmo2 => "olmo2",
         }
     }
 }

@@ -24,6 +24,7 @@ pub enum TinyArch {
     Qwen3,
     Gemma3,
     Phi3,
+    Olmo2,
 }
 
 /// How a tiny model's rotary embedding is scaled.
@@ -114,6 +115,7 @@ impl TinySpec {
             // Three quarters of a head are rotated, as in Phi-4-mini. llama.cpp pads a context to 256
             // tokens.
             TinyArch::Phi3 => TinySpec { rope_dims: 12, rope: TinyRope::LongOrShort(256), tied: true, ..base },
+            TinyArch::Olmo2 => base,
         }
     }
 
@@ -137,7 +139,7 @@ impl TinySpec {
 
 /// All tiny models that goldens exist for.
 pub fn tiny_specs() -> Vec<TinySpec> {
-    use TinyArch::{Gemma3, Llama, Phi3, Qwen2, Qwen3};
+    use TinyArch::{Gemma3, Llama, Olmo2, Phi3, Qwen2, Qwen3};
     let mut out = vec![
         TinySpec::new("llama", Llama),
         TinySpec { n_head_kv: 4, tied: true, ..TinySpec::new("llama-tied", Llama) },
@@ -172,6 +174,14 @@ pub fn tiny_specs() -> Vec<TinySpec> {
         TinySpec::new("phi4-mini", Phi3),
         // As the larger Phi-4, or Phi-3-mini for 4,096 tokens: whole heads are rotated.
         TinySpec { rope: TinyRope::Plain, rope_dims: 16, tied: false, ..TinySpec::new("phi4", Phi3) },
+        TinySpec::new("olmo2", Olmo2),
+        // As OLMo 3: layers 0 to 2 and 4 are local and know nothing of YaRN.
+        TinySpec {
+            n_layer: 5,
+            sliding_window: Some(16),
+            rope: TinyRope::Yarn(4.0, 32),
+            ..TinySpec::new("olmo2-window-yarn", Olmo2)
+        },
     ];
     let types = [
         ("f16", TensorType::F16),

@@ -1,0 +1,32 @@
+//! olmo2: OLMo 2 and 3 (arXiv 2501.00656, 2512.13961): norms behind each half and none before, norms
+//! over all heads of queries and of keys; in OLMo 3 of each four layers three that see a window.
+
+use modelembed_terms::{NormKind, RopeStyle};
+
+use super::{Architecture, dense};
+use crate::error::Result;
+use crate::keys::Keys;
+use crate::model::{HeadNorm, HeadNormSpan, LayerNorms, ModelSpec, NormSpec, RopeId, RopeScaling, RopeSpec};
+
+pub(super) const ARCH: Architecture = Architecture { name: "olmo2", runs: true, read };
+
+fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
+    let mut spec = dense::decoder(arch, keys, RopeStyle::Halves)?;
+    let eps = keys.rms_eps()?;
+    let norm = HeadNorm { kind: NormKind::Rms, eps, span: HeadNormSpan::Row, after_rope: false };
+    spec.each_attention(|_, attention| attention.head_norm = Some(norm));
+    for layer in &mut spec.layers {
+        layer.norms = LayerNorms {
+            after_mixer: Some(NormSpec::rms("post_attention_norm", eps)),
+            after_ffn: Some(NormSpec::rms("post_ffw_norm", eps)),
+            ..LayerNorms::default()
+        };
+    }
+    if let Some(window) = keys.u32("attention.sliding_window")? {
+        // A context that grew has not changed what these layers see.
+        let base = keys.positive_f32("rope.freq_base_swa")?.unwrap_or(spec.ropes[0].base);
+        spec.ropes.push(RopeSpec { base, scaling: RopeScaling::None, ..spec.ropes[0].clone() });
+        spec.window_layers(&keys.windowed_layers(4, false)?, window, RopeId(1));
+    }
+    Ok(spec)
+}
