@@ -16,6 +16,10 @@ def rms_norm(x, weight, eps):
     return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight
 
 
+def layer_norm(x, weight, eps):
+    return rms_norm(x - x.mean(-1, keepdims=True), weight, eps)
+
+
 def silu(x):
     return x / (1 + np.exp(-x))
 
@@ -53,10 +57,11 @@ class Model:
         self.head_dim = key("attention.key_length", self.n_embd // self.n_head)
         self.rope_dims = key("rope.dimension_count", self.head_dim)
         self.base = key("rope.freq_base")
-        self.eps = key("attention.layer_norm_rms_epsilon")
+        self.eps = key("attention.layer_norm_rms_epsilon", key("attention.layer_norm_epsilon"))
         self.scaling, self.factor = key("rope.scaling.type", "none"), key("rope.scaling.factor", 1.0)
         self.original_ctx, self.magnitude = key("rope.scaling.original_context_length"), key("rope.scaling.attn_factor", 1.0)
         self.window = key("attention.sliding_window") if self.arch in PERIODS else None
+        self.logit_scale = key("logit_scale", 1.0)
         self.uses_gelu = self.arch == "gemma3"
 
     def is_local(self, i):
@@ -65,7 +70,8 @@ class Model:
     def norm(self, name, x):
         """The norm of this name; models without it take x as it is."""
         weight = self.w.get(f"{name}.weight")
-        return x if weight is None else rms_norm(x, weight, self.eps)
+        kind = layer_norm if self.arch == "command-r" else rms_norm
+        return x if weight is None else kind(x, weight, self.eps)
 
     def rope_factors(self, n_ctx):
         """Divisors of the angles. LongRoPE has two sets: it is the size of the context that counts, not the position."""
@@ -95,7 +101,7 @@ class Model:
         x = np.concatenate([x[..., : 2 * half] * magnitude, x[..., 2 * half :]], -1)
         angle = np.arange(len(x))[:, None, None] * freq
         # Some pair neighbours, the others pair the halves.
-        neighbours = self.arch == "llama"
+        neighbours = self.arch in ("llama", "command-r")
         a, b = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if neighbours else (slice(0, half), slice(half, 2 * half))
         out = x.copy()
         out[..., a] = x[..., a] * np.cos(angle) - x[..., b] * np.sin(angle)
@@ -139,7 +145,10 @@ class Model:
         for i in range(self.n_layer):
             norm = lambda name, y: self.norm(f"blk.{i}.{name}", y)
             y = norm("attn_norm", x)
+            if self.arch == "command-r":  # side by side
+                x = x + self.attention(i, y, len(ids)) + self.feed_forward(i, y, act)
+                continue
             x = x + norm("post_attention_norm", self.attention(i, y, len(ids)))
             x = x + norm("post_ffw_norm", self.feed_forward(i, norm("ffn_norm", x), act))
         out = self.w.get("output.weight", self.w["token_embd.weight"])
-        return self.norm("output_norm", x) @ out.T
+        return self.norm("output_norm", x) @ out.T * self.logit_scale

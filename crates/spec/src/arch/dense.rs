@@ -60,15 +60,36 @@ pub(super) fn heads(keys: &Keys<'_>, n_embd: usize) -> Result<Vec<Heads>> {
 /// A decoder whose layers are attention and a gated network with SiLU behind RMS norms: what llama
 /// is, and what others change.
 pub(super) fn decoder(arch: &'static Architecture, keys: &Keys<'_>, style: RopeStyle) -> Result<ModelSpec> {
-    let mut spec = attention(arch, keys, style)?;
+    let eps = keys.rms_eps()?;
+    decoder_with(arch, keys, style, |name| NormSpec::rms(name, eps))
+}
+
+/// The same with norms of another kind: `norm` makes the one of a name.
+pub(super) fn decoder_with(
+    arch: &'static Architecture,
+    keys: &Keys<'_>,
+    style: RopeStyle,
+    norm: impl Fn(&'static str) -> NormSpec,
+) -> Result<ModelSpec> {
+    let mut spec = attention_with(arch, keys, style, &norm)?;
     let widths = keys.sizes_of_layers("feed_forward_length", MAX_LENGTH)?;
     let gated = |il: usize| FeedForward::Gated(GatedSpec::plain(widths[il], HiddenActivation::Silu));
-    spec.fill_ffn(NormSpec::rms("ffn_norm", keys.rms_eps()?), |il| Ok(gated(il)))?;
+    spec.fill_ffn(norm("ffn_norm"), |il| Ok(gated(il)))?;
     Ok(spec)
 }
 
 /// A decoder whose layers are attention behind an RMS norm, still without feed-forward networks.
 pub(super) fn attention(arch: &'static Architecture, keys: &Keys<'_>, style: RopeStyle) -> Result<ModelSpec> {
+    let eps = keys.rms_eps()?;
+    attention_with(arch, keys, style, |name| NormSpec::rms(name, eps))
+}
+
+fn attention_with(
+    arch: &'static Architecture,
+    keys: &Keys<'_>,
+    style: RopeStyle,
+    norm: impl Fn(&'static str) -> NormSpec,
+) -> Result<ModelSpec> {
     let n_embd = keys.size("embedding_length", MAX_LENGTH)?;
     let heads = heads(keys, n_embd)?;
     let ctx_train = keys.size("context_length", u32::MAX)?;
@@ -76,13 +97,12 @@ pub(super) fn attention(arch: &'static Architecture, keys: &Keys<'_>, style: Rop
     keys.refuse_unless("embedding_length_out", &[n_embd as f64], "an output of another length")?;
     let swa = "a rotation of another length in layers with a window";
     keys.refuse_unless("rope.dimension_count_swa", &[rope.n_rot as f64], swa)?;
-    let eps = keys.rms_eps()?;
     let layer = |heads: &Heads| {
         let attention = AttentionSpec {
             value_dim: heads.value_dim,
             ..AttentionSpec::plain(heads.heads, heads.kv_heads, heads.key_dim, RopeId(0))
         };
-        let norms = LayerNorms { before_mixer: Some(NormSpec::rms("attn_norm", eps)), ..LayerNorms::default() };
+        let norms = LayerNorms { before_mixer: Some(norm("attn_norm")), ..LayerNorms::default() };
         LayerSpec::sequential(Mixer::Attention(attention), FeedForward::None, norms)
     };
     let mut spec = ModelSpec {
@@ -95,7 +115,7 @@ pub(super) fn attention(arch: &'static Architecture, keys: &Keys<'_>, style: Rop
         layers: heads.iter().map(layer).collect(),
         n_nextn: 0,
         encoder: None,
-        output: OutputSpec::head(NormSpec::rms("output_norm", eps)),
+        output: OutputSpec::head(norm("output_norm")),
     };
     if let Some(scale) = keys.f32("attention.scale")? {
         spec.each_attention(|_, attention| attention.scale = scale);

@@ -1,6 +1,7 @@
 //! The list of architectures: one file each, which reads metadata into a [`ModelSpec`].
 
 mod bert;
+mod command_r;
 mod deepseek2;
 mod deepseek4;
 mod dense;
@@ -43,6 +44,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     gemma3::ARCH,
     phi3::ARCH,
     olmo2::ARCH,
+    command_r::ARCH,
     qwen3moe::ARCH,
     qwen35::DENSE,
     qwen35::MOE,

@@ -130,6 +130,16 @@ pub fn olmo2() -> Model {
         .with("attention.sliding_window_pattern", (0..32).map(|il| il % 4 != 3).collect::<Vec<bool>>())
 }
 
+pub fn command_r() -> Model {
+    decoder("command-r", "C4ai Command R V01", [40, 131_072, 8192, 64, 64], 0.0)
+        .without("attention.layer_norm_rms_epsilon")
+        .with("attention.layer_norm_epsilon", 1e-5f32)
+        .with("feed_forward_length", 22_528u32)
+        .with("rope.freq_base", 8e6f32)
+        .with("rope.scaling.type", "none")
+        .with("logit_scale", 0.0625f32)
+}
+
 pub fn qwen3moe() -> Model {
     decoder("qwen3moe", "Qwen3 30B A3B", [48, 40_960, 2048, 32, 4], 1e-6)
         .with_all(&[("feed_forward_length", 6144), ("attention.key_length", 128), ("attention.value_length", 128)])
@@ -327,6 +337,7 @@ pub fn all() -> Vec<(&'static str, Model)> {
         ("gemma3", gemma3()),
         ("phi3", phi3()),
         ("olmo2", olmo2()),
+        ("command-r", command_r()),
         ("qwen3moe", qwen3moe()),
         ("qwen35", qwen35()),
         ("qwen35moe", qwen35moe()),

@@ -36,6 +36,7 @@ fn programs_are_as_the_models_compute() {
         ("program-gemma3", models::gemma3(), 262_144, tied),
         ("program-phi3", models::phi3(), 200_064, |name| name.ends_with("attn_qkv.weight")),
         ("program-olmo2", models::olmo2(), 100_278, |name| name == "output.weight"),
+        ("program-command-r", models::command_r(), 256_000, tied),
     ];
     for (name, model, n_vocab, has) in cases {
         let program = planned(&model, n_vocab, &has).unwrap();
@@ -120,6 +121,13 @@ fn contexts_of_two_lengths_have_divisors_of_their_own() {
     assert_eq!(of(factors.long), Some(("rope_factors_long.weight", 48)));
     assert_eq!(of(factors.short), Some(("rope_factors_short.weight", 48)));
     assert_eq!(factors.fixed, None);
+}
+
+#[test]
+fn a_large_command_r_has_norms_of_heads_that_do_not_run() {
+    let plus = models::command_r().with("block_count", 64u32);
+    let error = planned(&plus, 1000, &|_| false).unwrap_err();
+    assert_eq!(error.to_string(), "unsupported: a norm for each head (architecture command-r)");
 }
 
 #[test]

@@ -31,6 +31,7 @@ impl TinyArch {
             TinyArch::Gemma3 => "gemma3",
             TinyArch::Phi3 => "phi3",
             TinyArch::Olmo2 => "olmo2",
+            TinyArch::CommandR => "command-r",
         }
     }
 }
@@ -50,7 +51,13 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
     own("feed_forward_length", u32(spec.n_ff));
     own("attention.head_count", u32(spec.n_head));
     own("attention.head_count_kv", u32(spec.n_head_kv));
-    own("attention.layer_norm_rms_epsilon", GgufValue::F32(1e-5));
+    match spec.arch {
+        TinyArch::CommandR => {
+            own("attention.layer_norm_epsilon", GgufValue::F32(1e-5));
+            own("logit_scale", GgufValue::F32(0.4));
+        }
+        _ => own("attention.layer_norm_rms_epsilon", GgufValue::F32(1e-5)),
+    }
     own("rope.freq_base", GgufValue::F32(spec.rope_freq_base));
     if spec.head_dim * spec.n_head != spec.n_embd {
         own("attention.key_length", u32(spec.head_dim));

@@ -25,6 +25,7 @@ pub enum TinyArch {
     Gemma3,
     Phi3,
     Olmo2,
+    CommandR,
 }
 
 /// How a tiny model's rotary embedding is scaled.
@@ -116,6 +117,7 @@ impl TinySpec {
             // tokens.
             TinyArch::Phi3 => TinySpec { rope_dims: 12, rope: TinyRope::LongOrShort(256), tied: true, ..base },
             TinyArch::Olmo2 => base,
+            TinyArch::CommandR => TinySpec { tied: true, ..base },
         }
     }
 
@@ -139,7 +141,7 @@ impl TinySpec {
 
 /// All tiny models that goldens exist for.
 pub fn tiny_specs() -> Vec<TinySpec> {
-    use TinyArch::{Gemma3, Llama, Olmo2, Phi3, Qwen2, Qwen3};
+    use TinyArch::{CommandR, Gemma3, Llama, Olmo2, Phi3, Qwen2, Qwen3};
     let mut out = vec![
         TinySpec::new("llama", Llama),
         TinySpec { n_head_kv: 4, tied: true, ..TinySpec::new("llama-tied", Llama) },
@@ -182,6 +184,7 @@ pub fn tiny_specs() -> Vec<TinySpec> {
             rope: TinyRope::Yarn(4.0, 32),
             ..TinySpec::new("olmo2-window-yarn", Olmo2)
         },
+        TinySpec::new("command-r", CommandR),
     ];
     let types = [
         ("f16", TensorType::F16),
