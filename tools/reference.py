@@ -20,6 +20,10 @@ def layer_norm(x, weight, eps):
     return rms_norm(x - x.mean(-1, keepdims=True), weight, eps)
 
 
+def soft_cap(x, cap):
+    return x if cap is None else cap * np.tanh(x / cap)
+
+
 def silu(x):
     return x / (1 + np.exp(-x))
 
@@ -41,7 +45,7 @@ def softmax(x):
 
 
 # Where there is a window: of so many layers all but the last see it only.
-PERIODS = {"gemma3": 6, "olmo2": 4}
+PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4}
 
 
 class Model:
@@ -61,8 +65,9 @@ class Model:
         self.scaling, self.factor = key("rope.scaling.type", "none"), key("rope.scaling.factor", 1.0)
         self.original_ctx, self.magnitude = key("rope.scaling.original_context_length"), key("rope.scaling.attn_factor", 1.0)
         self.window = key("attention.sliding_window") if self.arch in PERIODS else None
+        self.score_cap, self.logit_cap = key("attn_logit_softcapping"), key("final_logit_softcapping")
         self.logit_scale = key("logit_scale", 1.0)
-        self.uses_gelu = self.arch == "gemma3"
+        self.uses_gelu = self.arch in ("gemma2", "gemma3")
 
     def is_local(self, i):
         return self.window is not None and i % PERIODS[self.arch] < PERIODS[self.arch] - 1
@@ -126,7 +131,7 @@ class Model:
         q, k = self.rope(q, local, n_ctx), self.rope(k, local, n_ctx)
         group = heads // kv_heads
         k, v = np.repeat(k, group, 1), np.repeat(v, group, 1)
-        score = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(dim)
+        score = soft_cap(np.einsum("qhd,khd->hqk", q, k) / np.sqrt(dim), self.score_cap)
         back = np.arange(len(x))[:, None] - np.arange(len(x))[None, :]
         seen = (back >= 0) & (back < (self.window if local else len(x)))
         out = np.einsum("hqk,khd->qhd", softmax(np.where(seen, score, -np.inf)), v)
@@ -151,4 +156,4 @@ class Model:
             x = x + norm("post_attention_norm", self.attention(i, y, len(ids)))
             x = x + norm("post_ffw_norm", self.feed_forward(i, norm("ffn_norm", x), act))
         out = self.w.get("output.weight", self.w["token_embd.weight"])
-        return self.norm("output_norm", x) @ out.T * self.logit_scale
+        return soft_cap(self.norm("output_norm", x) @ out.T * self.logit_scale, self.logit_cap)

@@ -162,8 +162,8 @@ fn removed_tokens_leave_no_trace_in_a_model_of_one_layer() {
     // give what evaluating the shorter text gives, up to a second rounding of the moved keys to
     // f16.
     let dir = TinyModels::new();
-    use TinyArch::{CommandR, Gemma3, Llama, Olmo2, Phi3, Qwen2, Qwen3};
-    for arch in [Llama, Qwen2, Qwen3, Gemma3, Phi3, Olmo2, CommandR] {
+    use TinyArch::{CommandR, Gemma2, Gemma3, Llama, Olmo2, Phi3, Qwen2, Qwen3};
+    for arch in [Llama, Qwen2, Qwen3, Gemma3, Phi3, Olmo2, CommandR, Gemma2] {
         let spec = TinySpec { n_layer: 1, ..TinySpec::new("one-layer", arch) };
         let model = load(&dir.write(spec.name, &tiny(&spec)), &LoadOptions::default());
         let ids: Vec<TokenId> = tiny_prompt(40).into_iter().map(TokenId).collect();

@@ -7,6 +7,7 @@ mod deepseek4;
 mod dense;
 mod experts;
 mod falcon_h1;
+mod gemma2;
 mod gemma3;
 mod gemma3n;
 mod gpt_oss;
@@ -45,6 +46,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     phi3::ARCH,
     olmo2::ARCH,
     command_r::ARCH,
+    gemma2::ARCH,
     qwen3moe::ARCH,
     qwen35::DENSE,
     qwen35::MOE,

@@ -30,8 +30,26 @@ fn attention(model: &Model) -> AttentionSpec {
 }
 
 #[test]
+fn the_largest_gemmas_scale_by_the_embeddings_share_of_a_head() {
+    let scale = |model: Model| attention(&model).scale;
+    for (model, usual, n_layer, share) in [(models::gemma2(), 256, 46, 2304 / 8), (models::gemma3(), 256, 62, 640 / 4)]
+    {
+        assert_eq!(scale(model.clone()), 1.0 / (usual as f32).sqrt());
+        assert_eq!(scale(model.with("block_count", n_layer)), 1.0 / (share as f32).sqrt());
+    }
+}
+
+#[test]
+fn gemma2_has_its_window_and_caps_where_a_file_is_silent() {
+    let keys = ["attention.sliding_window", "attn_logit_softcapping", "final_logit_softcapping"];
+    let silent = keys.iter().fold(models::gemma2(), |model, key| model.without(key)).read().unwrap();
+    let full = models::gemma2().read().unwrap();
+    assert_eq!((silent.layers, silent.output), (full.layers, full.output));
+}
+
+#[test]
 fn window_layers_take_a_base_of_their_own_from_the_file_only() {
-    for model in [models::olmo2()] {
+    for model in [models::gemma2(), models::olmo2()] {
         let bases = |model: &Model| model.read().unwrap().ropes.iter().map(|rope| rope.base).collect::<Vec<_>>();
         let base = bases(&model)[0];
         assert_eq!(bases(&model), [base, base]);

@@ -140,6 +140,14 @@ pub fn command_r() -> Model {
         .with("logit_scale", 0.0625f32)
 }
 
+pub fn gemma2() -> Model {
+    decoder("gemma2", "Gemma 2 2b It", [26, 8192, 2304, 8, 4], 1e-6)
+        .with_all(&[("feed_forward_length", 9216), ("attention.key_length", 256), ("attention.value_length", 256)])
+        .with("attention.sliding_window", 4096u32)
+        .with("attn_logit_softcapping", 50f32)
+        .with("final_logit_softcapping", 30f32)
+}
+
 pub fn qwen3moe() -> Model {
     decoder("qwen3moe", "Qwen3 30B A3B", [48, 40_960, 2048, 32, 4], 1e-6)
         .with_all(&[("feed_forward_length", 6144), ("attention.key_length", 128), ("attention.value_length", 128)])
@@ -338,6 +346,7 @@ pub fn all() -> Vec<(&'static str, Model)> {
         ("phi3", phi3()),
         ("olmo2", olmo2()),
         ("command-r", command_r()),
+        ("gemma2", gemma2()),
         ("qwen3moe", qwen3moe()),
         ("qwen35", qwen35()),
         ("qwen35moe", qwen35moe()),

@@ -37,6 +37,7 @@ fn programs_are_as_the_models_compute() {
         ("program-phi3", models::phi3(), 200_064, |name| name.ends_with("attn_qkv.weight")),
         ("program-olmo2", models::olmo2(), 100_278, |name| name == "output.weight"),
         ("program-command-r", models::command_r(), 256_000, tied),
+        ("program-gemma2", models::gemma2(), 256_000, tied),
     ];
     for (name, model, n_vocab, has) in cases {
         let program = planned(&model, n_vocab, &has).unwrap();

@@ -32,6 +32,7 @@ impl TinyArch {
             TinyArch::Phi3 => "phi3",
             TinyArch::Olmo2 => "olmo2",
             TinyArch::CommandR => "command-r",
+            TinyArch::Gemma2 => "gemma2",
         }
     }
 }
@@ -63,8 +64,8 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
         own("attention.key_length", u32(spec.head_dim));
         own("attention.value_length", u32(spec.head_dim));
     }
-    // gemma3 files leave the key out: the whole head is rotated.
-    if spec.rope_dims != spec.head_dim || spec.arch != TinyArch::Gemma3 {
+    // Gemma's files leave the key out: the whole head is rotated.
+    if spec.rope_dims != spec.head_dim || !matches!(spec.arch, TinyArch::Gemma2 | TinyArch::Gemma3) {
         own("rope.dimension_count", u32(spec.rope_dims));
     }
     let mut scaling = |kind: &str, factor: f32| {
@@ -82,6 +83,11 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
             own("rope.scaling.original_context_length", GgufValue::U32(original));
             own("rope.scaling.attn_factor", GgufValue::F32(1.19));
         }
+    }
+    if spec.arch == TinyArch::Gemma2 {
+        // So low that most scores and logits are changed.
+        own("attn_logit_softcapping", GgufValue::F32(3.0));
+        own("final_logit_softcapping", GgufValue::F32(6.0));
     }
     if let Some(window) = spec.sliding_window {
         own("attention.sliding_window", GgufValue::U32(window));

@@ -26,6 +26,7 @@ pub enum TinyArch {
     Phi3,
     Olmo2,
     CommandR,
+    Gemma2,
 }
 
 /// How a tiny model's rotary embedding is scaled.
@@ -118,6 +119,10 @@ impl TinySpec {
             TinyArch::Phi3 => TinySpec { rope_dims: 12, rope: TinyRope::LongOrShort(256), tied: true, ..base },
             TinyArch::Olmo2 => base,
             TinyArch::CommandR => TinySpec { tied: true, ..base },
+            // Layers 0 and 2 are local.
+            TinyArch::Gemma2 => {
+                TinySpec { n_layer: 4, head_dim: 32, rope_dims: 32, tied: true, sliding_window: Some(16), ..base }
+            }
         }
     }
 
@@ -141,7 +146,7 @@ impl TinySpec {
 
 /// All tiny models that goldens exist for.
 pub fn tiny_specs() -> Vec<TinySpec> {
-    use TinyArch::{CommandR, Gemma3, Llama, Olmo2, Phi3, Qwen2, Qwen3};
+    use TinyArch::{CommandR, Gemma2, Gemma3, Llama, Olmo2, Phi3, Qwen2, Qwen3};
     let mut out = vec![
         TinySpec::new("llama", Llama),
         TinySpec { n_head_kv: 4, tied: true, ..TinySpec::new("llama-tied", Llama) },
@@ -185,6 +190,8 @@ pub fn tiny_specs() -> Vec<TinySpec> {
             ..TinySpec::new("olmo2-window-yarn", Olmo2)
         },
         TinySpec::new("command-r", CommandR),
+        TinySpec::new("gemma2", Gemma2),
+        TinySpec { rope: TinyRope::Linear(4.0), ..TinySpec::new("gemma2-rope-linear", Gemma2) },
     ];
     let types = [
         ("f16", TensorType::F16),
