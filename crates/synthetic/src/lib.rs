@@ -1,11 +1,13 @@
 //! Models of a named shape with random valid weights: what speed depends on, without a download.
 //!
-//! [`Synthetic::new`] plans the file of a spec such as `llama-1.1b:q4_k_m`: the tensors of a [`Shape`] in the types that
-//! llama.cpp's quantiser gives them ([`Mix`]), with the vocabulary of another file. [`Synthetic::write`] streams it. The same spec and
-//! vocabulary give the same bytes everywhere. Activations of such a model neither grow without bound nor vanish, but it says nothing.
+//! [`Synthetic::new`] plans the file of a spec such as `llama-1.1b:q4_k_m`: the tensors of a
+//! [`Shape`] in the types that llama.cpp's quantiser gives them ([`Mix`]), with the vocabulary of
+//! another file. [`Synthetic::write`] streams it. The same spec and vocabulary give the same bytes
+//! everywhere. Activations of such a model neither grow without bound nor vanish, but it says
+//! nothing.
 //!
-//! [`wanted_tensors`] lists the tensors that metadata implies, [`random_rows`], [`random_tensor`] and [`Rng`] make their values; tests
-//! use them too.
+//! [`wanted_tensors`] lists the tensors that metadata implies, [`random_rows`], [`random_tensor`]
+//! and [`Rng`] make their values; tests use them too.
 #![forbid(unsafe_code)]
 
 mod blocks;

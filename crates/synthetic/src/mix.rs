@@ -1,4 +1,5 @@
-//! Which tensor gets which type: the choices of llama.cpp's quantiser, so that a file has the real one's size and mix of kernels.
+//! Which tensor gets which type: the choices of llama.cpp's quantiser, so that a file has the real
+//! one's size and mix of kernels.
 
 use modelembed_gguf::TensorType::{self, BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
 use modelembed_spec::{Role, Want};

@@ -5,8 +5,9 @@ use modelembed_spec::{Directory, ModelSpec, Planned, Program, Role, Want};
 
 use crate::{Result, Rng, random_tensor};
 
-/// Every tensor of the model that `metadata` describes, in the order of llama.cpp's quantiser: those
-/// of no layer, then layer by layer, by name. `has` decides about tensors that a file may have.
+/// Every tensor of the model that `metadata` describes, in the order of llama.cpp's quantiser:
+/// those of no layer, then layer by layer, by name. `has` decides about tensors that a file may
+/// have.
 ///
 /// # Errors
 /// Metadata that describes no model that is known.

@@ -1,4 +1,5 @@
-//! A model's plan, and how its bytes are streamed: one run of rows at a time, so memory does not grow with the model.
+//! A model's plan, and how its bytes are streamed: one run of rows at a time, so memory does not
+//! grow with the model.
 
 use std::io::{self, Write};
 
@@ -21,10 +22,12 @@ pub struct Synthetic {
 }
 
 impl Synthetic {
-    /// Plans the model that `spec` names, with the vocabulary of the file that `vocab` and `vocab_header` were read from.
+    /// Plans the model that `spec` names, with the vocabulary of the file that `vocab` and
+    /// `vocab_header` were read from.
     ///
     /// # Errors
-    /// A spec that names nothing; a vocabulary that is missing, or whose special tokens lie beyond the model's number of tokens.
+    /// A spec that names nothing; a vocabulary that is missing, or whose special tokens lie beyond
+    /// the model's number of tokens.
     pub fn new(spec: &str, vocab: &Gguf, vocab_header: &[u8]) -> Result<Synthetic> {
         let named = spec.split_once(':').and_then(|(s, m)| Some((Shape::from_name(s)?, Mix::from_name(m)?)));
         let (shape, mix) = named.ok_or_else(|| Error::Spec {

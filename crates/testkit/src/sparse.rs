@@ -1,4 +1,5 @@
-//! A model file as large as one likes that takes next to no disk space: a true header, and tensors that are a hole.
+//! A model file as large as one likes that takes next to no disk space: a true header, and tensors
+//! that are a hole.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,7 +15,8 @@ const N_FF: usize = 4096;
 const N_HEAD: usize = 16;
 const HEAD_DIM: usize = N_EMBD / N_HEAD;
 
-/// Writes a llama of `n_layer` layers, all F32 and all zeros, and returns its length: about 56.5 MiB a layer.
+/// Writes a llama of `n_layer` layers, all F32 and all zeros, and returns its length: about 56.5
+/// MiB a layer.
 ///
 /// # Errors
 /// A file system that refuses such a length, or any other failure to write.

@@ -14,7 +14,8 @@ use crate::common::{
     tiny_goldens,
 };
 
-/// Architectures of which each layer has a step that devices lack: layer norms, soft caps of scores.
+/// Architectures of which each layer has a step that devices lack: layer norms, soft caps of
+/// scores.
 const NOT_THERE: [TinyArch; 2] = [TinyArch::CommandR, TinyArch::Gemma2];
 
 #[test]

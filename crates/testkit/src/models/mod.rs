@@ -1,7 +1,8 @@
 //! Tiny random models: every architecture and every tensor type in files of at most 2 MB.
 //!
-//! A spec and its seed give the same bytes on every machine and in every version: goldens made from these files
-//! by llama.cpp carry the file's SHA-256, so a change here shows up as "run tools/tiny_goldens.py again".
+//! A spec and its seed give the same bytes on every machine and in every version: goldens made from
+//! these files by llama.cpp carry the file's SHA-256, so a change here shows up as "run
+//! tools/tiny_goldens.py again".
 
 mod arch;
 mod vocab;
@@ -114,8 +115,8 @@ impl TinySpec {
                 sliding_window: Some(16),
                 ..base
             },
-            // Three quarters of a head are rotated, as in Phi-4-mini. llama.cpp pads a context to 256
-            // tokens.
+            // Three quarters of a head are rotated, as in Phi-4-mini. llama.cpp pads a context to
+            // 256 tokens.
             TinyArch::Phi3 => TinySpec { rope_dims: 12, rope: TinyRope::LongOrShort(256), tied: true, ..base },
             TinyArch::Olmo2 => base,
             TinyArch::CommandR => TinySpec { tied: true, ..base },
@@ -241,7 +242,8 @@ pub fn tiny_tensors(spec: &TinySpec) -> Vec<TinyTensor> {
     arch::tensors(spec)
 }
 
-/// `n` token ids for a test prompt: `<s>`, then ids drawn from the whole vocabulary but its three special tokens.
+/// `n` token ids for a test prompt: `<s>`, then ids drawn from the whole vocabulary but its three
+/// special tokens.
 pub fn tiny_prompt(n: usize) -> Vec<u32> {
     let mut rng = Rng::new(1);
     (0..n).map(|i| if i == 0 { TINY_BOS } else { 3 + rng.below(TINY_VOCAB - 3) as u32 }).collect()
