@@ -24,9 +24,9 @@ pub struct Turn {
 
 /// A chat with a model. Each turn adds to the context; earlier turns are not evaluated again.
 ///
-/// When the context is full, the oldest turns are dropped from it, never what the template writes before the first question: the system
-/// message, or a default one of the template's. A system message for which the template has no place goes before the text
-/// of the first question.
+/// When the context is full, the oldest turns are dropped from it, never what the template writes
+/// before the first question: the system message, or a default one of the template's. A system
+/// message for which the template has no place goes before the text of the first question.
 pub struct Chat {
     session: Session,
     sampler: Sampler,
@@ -65,14 +65,14 @@ impl Chat {
         system.chain(self.messages.iter().cloned()).collect()
     }
 
-    /// Index in [`messages`](Self::messages) of the first question that the context still holds; those before it were dropped to make
-    /// room, but for the system message.
+    /// Index in [`messages`](Self::messages) of the first question that the context still holds;
+    /// those before it were dropped to make room, but for the system message.
     pub fn first_seen(&self) -> usize {
         self.first_seen + usize::from(self.system.is_some())
     }
 
-    /// Whether the template has a place for a system message. Without one, the system message and a line end go before the text of the
-    /// first question that the context holds.
+    /// Whether the template has a place for a system message. Without one, the system message and a
+    /// line end go before the text of the first question that the context holds.
     pub fn takes_system(&self) -> bool {
         self.takes_system
     }
@@ -140,7 +140,8 @@ impl Chat {
             turn.answered = Some((turn.text.len(), turn.n_tokens + usize::from(stats.pending.is_some())));
         }
         if stats.stop == StopReason::StopText {
-            // The context holds the stop text too: the next turn finds out what of this one it can keep.
+            // The context holds the stop text too: the next turn finds out what of this one it can
+            // keep.
             self.segments.pop();
             self.pending = None;
         }
@@ -170,14 +171,15 @@ impl Chat {
         }
     }
 
-    /// Where in the rendered chat the text of a question begins: where other questions in its place make a difference.
+    /// Where in the rendered chat the text of a question begins: where other questions in its place
+    /// make a difference.
     fn question_at(&self, question: usize, whole: &str) -> usize {
         let with = |letter: &str| self.render(Some((2 * question, letter))).map_or(0, |text| common_text(whole, &text));
         with("A").min(with("B"))
     }
 
-    /// The chat as the template writes it, from the first message that the context is to hold to where the answer begins. `letter` goes
-    /// before the text of the message with that index.
+    /// The chat as the template writes it, from the first message that the context is to hold to
+    /// where the answer begins. `letter` goes before the text of the message with that index.
     fn render(&self, letter: Option<(usize, &str)>) -> std::result::Result<String, TemplateError> {
         let mut messages = self.messages[self.first_seen..].to_vec();
         if let Some((index, letter)) = letter

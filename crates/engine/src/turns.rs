@@ -1,20 +1,23 @@
 //! The rendered chat in runs that the context forgets as a whole.
 //!
-//! A [`Segment`] ends where the text of a question begins, behind what the template writes before it: "<|im_start|>user\n" belongs to
-//! the turn before, or to the head. So the head is whatever a template renders alike before any first question: a default system
-//! message, or the system message that stands within the first question's frame. When the oldest turn is forgotten, the head
-//! and the rest are what the template renders for the messages that are left.
+//! A [`Segment`] ends where the text of a question begins, behind what the template writes before
+//! it: "<|im_start|>user\n" belongs to the turn before, or to the head. So the head is whatever a
+//! template renders alike before any first question: a default system message, or the system
+//! message that stands within the first question's frame. When the oldest turn is forgotten, the
+//! head and the rest are what the template renders for the messages that are left.
 
 use modelembed_text::{EncodeOptions, TokenId, Tokenizer};
 
 use crate::error::Result;
 
-/// A run of the rendered chat: the head (maybe empty), or a question with its answer and what leads to the next question.
+/// A run of the rendered chat: the head (maybe empty), or a question with its answer and what leads
+/// to the next question.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Segment {
     pub text: String,
     pub n_tokens: usize,
-    /// Bytes at the end of `text` that the next segment's first token holds: a blank, say, in "[INST] Hello".
+    /// Bytes at the end of `text` that the next segment's first token holds: a blank, say, in
+    /// "[INST] Hello".
     pub carried: usize,
     /// How much of the text, in bytes and in tokens, reaches to the end of the answer.
     pub answered: Option<(usize, usize)>,
@@ -40,8 +43,8 @@ pub(crate) struct Held<'a> {
 }
 
 impl Held<'_> {
-    /// The plan for the rendered chat `whole`. `question_at` tells where in it the text of the question of an index begins, of
-    /// `n_questions`.
+    /// The plan for the rendered chat `whole`. `question_at` tells where in it the text of the
+    /// question of an index begins, of `n_questions`.
     pub fn plan(
         &self,
         whole: &str,
@@ -96,8 +99,8 @@ impl Held<'_> {
         Ok(Plan { n_kept, prompt, segments })
     }
 
-    /// The leading segments whose text `whole` begins with, and the length of that. Of the first that does not stand, what reaches to
-    /// the end of its answer may.
+    /// The leading segments whose text `whole` begins with, and the length of that. Of the first
+    /// that does not stand, what reaches to the end of its answer may.
     fn standing(&self, whole: &str) -> (Vec<Segment>, usize) {
         let (mut standing, mut at) = (Vec::new(), 0);
         for segment in self.segments {
@@ -132,7 +135,8 @@ struct Tail<'a> {
 const MOST_CARRIED: usize = 64;
 
 impl Tail<'_> {
-    /// Tokens of the first `len` bytes. A template may write the token that begins a text itself; it is added where it did not.
+    /// Tokens of the first `len` bytes. A template may write the token that begins a text itself;
+    /// it is added where it did not.
     fn encode(&self, len: usize) -> Result<Vec<TokenId>> {
         let options = EncodeOptions { add_special: false, parse_special: true };
         let text = &self.text.as_bytes()[..len];
@@ -149,8 +153,8 @@ impl Tail<'_> {
         Ok(tokens)
     }
 
-    /// How many of `tokens` make up the text to the end of `range`, of which `token_from` lie before it, and how many bytes at its end
-    /// are held by the next token.
+    /// How many of `tokens` make up the text to the end of `range`, of which `token_from` lie
+    /// before it, and how many bytes at its end are held by the next token.
     fn cut(&self, tokens: &[TokenId], range: std::ops::Range<usize>, token_from: usize) -> Result<(usize, usize)> {
         for carried in 0..=range.len().min(MOST_CARRIED) {
             let end = range.end - carried;

@@ -228,8 +228,9 @@ impl Tokenizer {
         self.encode_fragments(text, options, true)
     }
 
-    /// As [`Tokenizer::encode`], for text that goes on behind the token `before`: without the blank that SentencePiece puts before a
-    /// beginning, unless control tokens or user-defined ones are beginnings too.
+    /// As [`Tokenizer::encode`], for text that goes on behind the token `before`: without the blank
+    /// that SentencePiece puts before a beginning, unless control tokens or user-defined ones are
+    /// beginnings too.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].

@@ -180,8 +180,9 @@ impl Talker {
         }
     }
 
-    /// Writes the whole conversation as JSON, the form in which programs for chats exchange it. If old turns were dropped from the context,
-    /// the first question that the model still sees is marked. Never replaces a file.
+    /// Writes the whole conversation as JSON, the form in which programs for chats exchange it. If
+    /// old turns were dropped from the context, the first question that the model still sees is
+    /// marked. Never replaces a file.
     fn save(&self, path: &str) -> Result<usize> {
         let messages = self.chat.messages();
         let first_seen = self.chat.first_seen();
