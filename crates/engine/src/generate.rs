@@ -95,7 +95,7 @@ fn per_second(n: usize, time: Duration) -> f64 {
 /// The last token is not evaluated (see [`GenerateStats::pending`]): nothing is asked about what follows it.
 ///
 /// # Errors
-/// As [`Session::eval`]. A prompt that does not fit is an error; a context that fills up later ends generation.
+/// As [`Session::eval`], or a model without a vocabulary. A prompt that does not fit is an error; a context that fills up later ends generation.
 pub fn generate(
     session: &mut Session,
     sampler: &mut Sampler,
@@ -117,6 +117,7 @@ pub(crate) fn generate_making_room(
 ) -> Result<GenerateStats> {
     let model = Arc::clone(session.model());
     let tokenizer = model.tokenizer();
+    tokenizer.require_vocabulary()?;
     let mut detokenizer = tokenizer.detokenizer();
     let mut gate = StopGate::new(&options.stop);
     let start = Instant::now();

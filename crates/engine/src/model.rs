@@ -70,7 +70,7 @@ impl Model {
         let compiled = Compiled::new(gguf, (*header).as_ref(), shard::directory(&shards))?;
         let tokenizer = Tokenizer::from_gguf(gguf, Arc::clone(&header))?;
         let n_vocab = compiled.program.n_vocab();
-        if tokenizer.n_vocab() != n_vocab {
+        if tokenizer.require_vocabulary().is_ok() && tokenizer.n_vocab() != n_vocab {
             let seen = tokenizer.n_vocab();
             let problem = format!("has {seen} tokens, but tensor token_embd.weight has {n_vocab} rows");
             return Err(modelembed_spec::Error::Metadata { key: "tokenizer.ggml.tokens".into(), problem }.into());

@@ -35,7 +35,12 @@ pub struct EncodeOptions {
 enum Model {
     Bpe(Bpe),
     Spm,
+    /// No vocabulary; the name that the file gives that.
+    None(Option<String>),
 }
+
+/// Names of no vocabulary.
+const NO_VOCABULARY: [&str; 2] = ["none", "no_vocab"];
 
 const KNOWN_MODELS: &str = "gpt2 (byte-level BPE), gemma4 (BPE over characters), llama (SentencePiece BPE)";
 
@@ -70,11 +75,14 @@ impl Tokenizer {
     /// Takes the vocabulary of a model. `header` holds the bytes that `gguf` was parsed from.
     ///
     /// # Errors
-    /// If the file holds no vocabulary, one of an unknown kind, or one whose parts do not fit together. What can be
-    /// repaired is reported by [`Tokenizer::warnings`].
+    /// If the file's vocabulary is of an unknown kind, or its parts do not fit together. What can be repaired is reported by
+    /// [`Tokenizer::warnings`]. A file that holds none gives a tokenizer of 0 tokens: see [`Tokenizer::require_vocabulary`].
     pub fn from_gguf(gguf: &Gguf, header: SharedBytes) -> Result<Tokenizer, TextError> {
         let mut warnings = Vec::new();
-        let model_name = gguf.str(MODEL)?.ok_or(TextError::MissingKey { key: MODEL })?.to_string();
+        let model_name = match gguf.str(MODEL)? {
+            Some(name) if !NO_VOCABULARY.contains(&name) => name.to_string(),
+            none => return Tokenizer::without_vocabulary(gguf, header, none),
+        };
         let stored_pre = gguf.str(PRE)?;
         let pre = match model_name.as_str() {
             "llama" => None,
@@ -133,6 +141,34 @@ impl Tokenizer {
             facts,
             special: OnceLock::new(),
         })
+    }
+
+    fn without_vocabulary(gguf: &Gguf, header: SharedBytes, name: Option<&str>) -> Result<Tokenizer, TextError> {
+        Ok(Tokenizer {
+            vocab: Vocab::none(header),
+            model: Model::None(name.map(str::to_string)),
+            model_name: name.unwrap_or(NO_VOCABULARY[0]).to_string(),
+            pre_name: split::DEFAULT.to_string(),
+            bos: None,
+            eos: None,
+            unk: None,
+            pad: None,
+            add_bos: false,
+            add_eos: false,
+            add_space_prefix: false,
+            warnings: Vec::new(),
+            facts: Facts::new(gguf, None, |_| Ok::<_, TextError>(None))?,
+            special: OnceLock::new(),
+        })
+    }
+
+    /// # Errors
+    /// If the model takes token ids only: every text that is to be encoded has this error, and no token has a text.
+    pub fn require_vocabulary(&self) -> Result<(), TextError> {
+        match &self.model {
+            Model::None(seen) => Err(TextError::NoVocabulary { seen: seen.clone() }),
+            _ => Ok(()),
+        }
     }
 
     /// Number of tokens.
@@ -223,7 +259,7 @@ impl Tokenizer {
     /// Token ids of a text, which need not be valid UTF-8.
     ///
     /// # Errors
-    /// If the text is longer than 1 GiB.
+    /// If the text is longer than 1 GiB, or the model has [no vocabulary](Self::require_vocabulary).
     pub fn encode(&self, text: &[u8], options: EncodeOptions) -> Result<Vec<TokenId>, TextError> {
         self.encode_fragments(text, options, true)
     }
@@ -250,6 +286,7 @@ impl Tokenizer {
         options: EncodeOptions,
         mut after_special: bool,
     ) -> Result<Vec<TokenId>, TextError> {
+        self.require_vocabulary()?;
         if text.len() > MOST_TEXT_BYTES {
             return Err(TextError::TextTooLong { seen: text.len(), most: MOST_TEXT_BYTES });
         }
@@ -261,6 +298,7 @@ impl Tokenizer {
                 Fragment::Token(id) => ids.push(id),
                 Fragment::Text(range) => match &self.model {
                     Model::Bpe(bpe) => bpe.encode(&self.vocab, &text[range], &mut ids),
+                    Model::None(_) => {}
                     Model::Spm => {
                         // There is always one: where the file names none it is token 0.
                         let unk = self.unk.map_or(0, |id| id.0);
@@ -313,6 +351,7 @@ impl Tokenizer {
                     Some(_) => out.extend_from_slice(token),
                 },
                 Model::Spm => unescape_spaces_to(token, out),
+                Model::None(_) => {}
             }
         }
     }

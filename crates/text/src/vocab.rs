@@ -37,7 +37,7 @@ enum Scores {
 /// Tokens of a model file. Nothing is copied out of it; each read is checked anew, since a mapped file may change.
 pub(crate) struct Vocab {
     header: SharedBytes,
-    tokens: StrArray,
+    tokens: Option<StrArray>,
     types: Option<NumArray<i32>>,
     scores: Scores,
     index: OnceLock<Index>,
@@ -51,6 +51,11 @@ struct Index {
 }
 
 impl Vocab {
+    /// No tokens at all.
+    pub(crate) fn none(header: SharedBytes) -> Vocab {
+        Vocab { header, tokens: None, types: None, scores: Scores::None, index: OnceLock::new() }
+    }
+
     pub(crate) fn from_gguf(gguf: &Gguf, header: SharedBytes) -> Result<Vocab, TextError> {
         let tokens = gguf.strings(TOKENS)?.ok_or(TextError::MissingKey { key: TOKENS })?;
         let n = tokens.len();
@@ -76,7 +81,7 @@ impl Vocab {
             Scores::F32(scores) => long_enough(SCORES, scores.len())?,
             Scores::I32(scores) => long_enough(SCORES, scores.len())?,
         }
-        Ok(Vocab { header, tokens, types, scores, index: OnceLock::new() })
+        Ok(Vocab { header, tokens: Some(tokens), types, scores, index: OnceLock::new() })
     }
 
     /// The header of the file.
@@ -85,7 +90,7 @@ impl Vocab {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.tokens.len()
+        self.tokens.as_ref().map_or(0, StrArray::len)
     }
 
     /// The token's bytes as stored; empty for an id that is none.
@@ -94,7 +99,7 @@ impl Vocab {
     }
 
     fn token_in<'b>(&self, header: &'b [u8], id: u32) -> &'b [u8] {
-        self.tokens.get(header, id as usize).unwrap_or_default()
+        self.tokens.as_ref().and_then(|tokens| tokens.get(header, id as usize)).unwrap_or_default()
     }
 
     /// What the file says about the token's kind, in bits of [`attr`]. A file without kinds has normal tokens only.
@@ -121,12 +126,13 @@ impl Vocab {
 
     /// The id of the token with exactly these bytes; the last of several.
     pub(crate) fn find(&self, text: &[u8]) -> Option<u32> {
+        let tokens = self.tokens.as_ref()?;
         let index = self.index.get_or_init(|| self.build_index());
         if text.is_empty() || text.len() > index.longest_bytes {
             return None;
         }
         let header = self.bytes();
-        index.ids.find(index.hash.of(text), |id| self.tokens.get(header, id as usize) == Some(text))
+        index.ids.find(index.hash.of(text), |id| tokens.get(header, id as usize) == Some(text))
     }
 
     fn build_index(&self) -> Index {

@@ -40,7 +40,6 @@ fn ids(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
 fn what_is_refused_and_how() {
     let abc = || (TOKENS, Meta::strs(&["a", "b", "c"]));
     let rows = [
-        (vec![], "metadata tokenizer.ggml.model is missing"),
         (vec![(MODEL, Meta::U32(1))], "metadata tokenizer.ggml.model is 1 of type u32, wanted a string"),
         (vec![(MODEL, Meta::str("bert"))], "tokenizer.ggml.model is \"bert\", wanted one of gpt2"),
         (vec![(MODEL, Meta::str("\x1b[2J"))], "tokenizer.ggml.model is \"\\u{1b}[2J\", wanted"),
@@ -348,5 +347,33 @@ proptest! {
             stream.push(TokenId(id), true);
         }
         stream.finish();
+    }
+}
+
+#[test]
+fn a_file_without_a_vocabulary_gives_a_tokenizer_that_refuses_text() {
+    let special = || (BOS, Meta::U32(1));
+    for (entries, word) in [
+        (vec![], "missing"),
+        (vec![special()], "missing"),
+        (vec![(MODEL, Meta::str("none")), special()], "\"none\""),
+        (vec![(MODEL, Meta::str("no_vocab")), (TOKENS, Meta::strs(&["a"]))], "\"no_vocab\""),
+    ] {
+        let tokenizer = tokenizer(header(&entries)).unwrap();
+        let wanted = format!(
+            "the model has no vocabulary (metadata tokenizer.ggml.model is {word}): it takes token ids and no text"
+        );
+        for text in ["", "a"] {
+            assert_eq!(tokenizer.encode(text.as_bytes(), ALL).unwrap_err().to_string(), wanted);
+        }
+        assert_eq!(tokenizer.require_vocabulary().unwrap_err().to_string(), wanted);
+        assert_eq!((tokenizer.n_vocab(), tokenizer.bos(), tokenizer.eot()), (0, None, None));
+        assert_eq!(tokenizer.eog_tokens().count() + tokenizer.warnings().len(), 0);
+        assert!(!tokenizer.is_eog(TokenId(0)) && !tokenizer.is_control(TokenId(5)));
+        assert_eq!((tokenizer.token_bytes(TokenId(0)), tokenizer.find(b"a")), (&b""[..], None));
+        let mut stream = tokenizer.detokenizer();
+        assert_eq!(stream.push(TokenId(0), true), "");
+        assert_eq!(stream.finish(), "");
+        tokenizer.prepare();
     }
 }
