@@ -76,6 +76,9 @@ pub use modelembed_text as text;
 pub use modelembed_text::TokenId;
 pub use options::{LoadOptions, LoadStats};
 pub use plan::{Plan, PlanInput, RamBudget, Verdict};
-pub use sampler::{Candidate, InvalidSamplerOption, Sampler, SamplerOptions};
+pub use sampler::{
+    Candidate, Dry, DryBreakers, InvalidDryBreaker, InvalidSamplerOption, InvalidSamplerOrder, Mirostat,
+    MirostatVersion, Sampler, SamplerOptions, SamplerOrder, SamplerStep, Xtc,
+};
 pub use session::{Session, SessionOptions};
 pub use timing::{PhaseTiming, Stage, StageTime, Timing};

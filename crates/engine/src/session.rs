@@ -179,7 +179,7 @@ impl Session {
             // As guesses come true they are recent tokens too, and may push as many others from the front.
             let n_guesses = if phase == Phase::Decode { tokens.len() } else { 0 };
             wanted.n_best = sampler.n_best().map(|n| n + n_guesses);
-            wanted.also.extend(sampler.recent().chain(tokens.iter().copied().take(n_guesses)));
+            wanted.also.extend(sampler.changed().chain(tokens.iter().copied().take(n_guesses)));
         }
         let mut best = None;
         self.append(tokens, phase, |pass, is_last| {

@@ -6,8 +6,7 @@ use crate::TokenId;
 /// The candidate at a random place of the unit interval that the probabilities fill one after the other.
 pub(super) fn draw(candidates: &[Candidate], random: u64) -> Option<TokenId> {
     let total: f64 = candidates.iter().map(|c| f64::from(c.p)).sum();
-    // 53 bits make every multiple of 2^-53 below 1 equally likely.
-    let place = (random >> 11) as f64 / (1u64 << 53) as f64 * total;
+    let place = unit(random) * total;
     let mut sum = 0.0;
     let hit = candidates.iter().find(|c| {
         sum += f64::from(c.p);
@@ -15,6 +14,11 @@ pub(super) fn draw(candidates: &[Candidate], random: u64) -> Option<TokenId> {
     });
     // Rounding could leave the place at the very end: then it is the last one that has a probability at all.
     hit.or_else(|| candidates.iter().rfind(|c| c.p > 0.0)).map(|c| c.id)
+}
+
+/// A number from 0 to less than 1: 53 bits make every multiple of 2^-53 equally likely.
+pub(super) fn unit(random: u64) -> f64 {
+    (random >> 11) as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]

@@ -1,17 +1,28 @@
 //! Choosing the next token from its logits.
 //!
-//! The steps and their order are llama.cpp's: repetition penalty, top-k, top-p, min-p, temperature, draw. (Top-p and
-//! min-p therefore see probabilities at temperature 1.) Nothing here sorts a vocabulary: each cut is found by
-//! selection, and only what it keeps is sorted.
+//! The steps, their names and their default order are llama.cpp's: penalties, DRY, top-n-sigma, top-k, typical-p, top-p, min-p, XTC,
+//! temperature, draw. (All but the draw therefore see probabilities at temperature 1.) Nothing here sorts a vocabulary that a
+//! cut leaves little of: the cut is found by selection, and only what it keeps is sorted.
 
 mod candidate;
+mod chain;
 mod draw;
+mod dry;
+mod dry_breakers;
 mod math;
+mod min_p;
+mod mirostat;
 mod options;
+mod order;
+mod penalties;
+mod temperature;
 mod top_k;
+mod top_n_sigma;
 mod top_p;
+mod typical;
+mod xtc;
 
-use std::{collections::VecDeque, mem};
+use std::mem;
 
 use rand_chacha::{
     ChaCha8Rng,
@@ -19,12 +30,14 @@ use rand_chacha::{
 };
 
 pub use candidate::Candidate;
-use candidate::{candidate, finite, more_likely};
-use draw::draw;
-use math::exp;
-pub use options::{InvalidSamplerOption, SamplerOptions};
-use top_k::select_top_k;
-use top_p::{Nucleus, cut_top_p, gather};
+use candidate::Candidates;
+use draw::{draw, unit};
+use dry::Repeats;
+pub use dry_breakers::{DryBreakers, InvalidDryBreaker};
+use mirostat::Controller;
+pub use options::{Dry, InvalidSamplerOption, Mirostat, MirostatVersion, SamplerOptions, Xtc};
+pub use order::{InvalidSamplerOrder, SamplerOrder, SamplerStep};
+use penalties::Penalties;
 
 use crate::TokenId;
 use crate::cpu::peaks::Peaks;
@@ -32,16 +45,23 @@ use crate::cpu::peaks::Peaks;
 /// The chain with its state: recent tokens, the random stream and buffers.
 ///
 /// The stream is ChaCha8 with the seed as the first 8 bytes of its key (little-endian, the rest zero). Each draw takes
-/// 64 bits of it, also where one candidate is left, so that the stream's position tells how many tokens were drawn.
+/// 64 bits of it, also where one candidate is left, so that the stream's position tells how many tokens were drawn; with
+/// XTC each takes 64 bits more, before those.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     options: SamplerOptions,
+    /// The steps of the order that change anything.
+    steps: SamplerOrder,
+    /// How many of them, at the front, change the logits of a few tokens only.
+    n_front: usize,
     random: ChaCha8Rng,
-    /// The last accepted tokens, oldest first; stays empty without a penalty.
-    recent: VecDeque<TokenId>,
-    /// Recent tokens, each once.
-    distinct: Vec<TokenId>,
-    candidates: Vec<Candidate>,
+    /// What is added to logits before all steps, in order of id, each once.
+    biases: Vec<(TokenId, f32)>,
+    penalties: Penalties,
+    repeats: Option<Repeats>,
+    mirostat: Option<Controller>,
+    /// Of the last choice.
+    candidates: Candidates,
     /// Peaks of logits that came without.
     peaks: Vec<f32>,
 }
@@ -62,15 +82,21 @@ impl Sampler {
     fn with_valid(options: SamplerOptions) -> Sampler {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&options.seed.to_le_bytes());
-        // A window larger than any context costs memory only once so many tokens were accepted.
-        let window = if options.penalises() { options.repeat_last_n.min(1 << 16) } else { 0 };
+        let steps = chain::effective_steps(&options);
+        let has = |step| steps.steps().contains(&step);
+        let window = if has(SamplerStep::Penalties) { options.repeat_last_n } else { 0 };
+        let changes_few = |step: &&SamplerStep| matches!(step, SamplerStep::Penalties | SamplerStep::Dry);
         Sampler {
-            options,
+            n_front: steps.steps().iter().take_while(changes_few).count(),
             random: ChaCha8Rng::from_seed(key),
-            recent: VecDeque::with_capacity(window),
-            distinct: Vec::with_capacity(window),
-            candidates: Vec::new(),
+            biases: Vec::new(),
+            penalties: Penalties::new(window),
+            repeats: options.dry.filter(|_| has(SamplerStep::Dry)).map(Repeats::new),
+            mirostat: options.mirostat.map(Controller::new),
+            candidates: Candidates::default(),
             peaks: Vec::new(),
+            options,
+            steps,
         }
     }
 
@@ -79,23 +105,60 @@ impl Sampler {
         &self.options
     }
 
-    /// Tells it that a token became part of the text, prompt or answer: the repetition penalty looks back at these.
+    /// Adds to the logit of each of these tokens, before everything else; minus infinity forbids it. Replaces what was set before;
+    /// of a token that is there several times the sum counts. NaN and plus infinity are left out.
+    pub fn set_logit_biases(&mut self, biases: impl IntoIterator<Item = (TokenId, f32)>) {
+        self.biases.clear();
+        self.biases.extend(biases.into_iter().filter(|(_, bias)| *bias < f32::INFINITY));
+        self.biases.sort_by_key(|&(id, _)| id);
+        self.biases.dedup_by(|next, kept| {
+            let is_same = next.0 == kept.0;
+            if is_same {
+                kept.1 += next.1;
+            }
+            is_same
+        });
+    }
+
+    /// Sets what ends every sequence that [`Dry`] looks for; nothing does at first.
+    pub fn set_dry_breakers(&mut self, breakers: DryBreakers) {
+        if let Some(repeats) = &mut self.repeats {
+            repeats.set_breakers(breakers);
+        }
+    }
+
+    /// Tells it that a token became part of the text, prompt or answer: penalties and DRY look back at these. Mirostat learns from
+    /// the surprise of the first one after a choice.
     pub fn accept(&mut self, id: TokenId) {
-        if !self.options.penalises() {
-            return;
+        self.penalties.accept(id);
+        if let Some(repeats) = &mut self.repeats {
+            repeats.accept(id);
         }
-        if self.recent.len() >= self.options.repeat_last_n {
-            self.recent.pop_front();
+        if let Some(mirostat) = &mut self.mirostat {
+            if let Some(chosen) = self.candidates.list.iter().find(|c| c.id == id) {
+                mirostat.learn(chosen.p);
+            }
+            self.candidates.clear();
         }
-        self.recent.push_back(id);
     }
 
-    /// Forgets the accepted tokens. The random stream goes on.
+    /// Forgets the accepted tokens and what Mirostat learnt. The random stream goes on.
     pub fn reset(&mut self) {
-        self.recent.clear();
+        self.penalties.clear();
+        if let Some(repeats) = &mut self.repeats {
+            repeats.clear();
+        }
+        if let Some(mirostat) = &mut self.mirostat {
+            mirostat.reset();
+        }
     }
 
-    /// Chooses a token from the logits, one a token of the vocabulary; the penalty changes them in place.
+    /// Mirostat's bound on the surprise of the next token, in bits; `None` without Mirostat.
+    pub fn mirostat_mu(&self) -> Option<f32> {
+        self.mirostat.as_ref().map(|mirostat| mirostat.mu)
+    }
+
+    /// Chooses a token from the logits, one a token of the vocabulary; biases and penalties change them in place.
     ///
     /// NaN and minus infinity are never chosen while another value is there, plus infinity is the largest number, and
     /// of equal logits the lower id counts as more likely. If there is nothing to choose from the answer is token 0.
@@ -110,132 +173,80 @@ impl Sampler {
 
     /// [`sample`](Self::sample) where the peaks of the logits are known.
     pub(crate) fn sample_with_peaks(&mut self, logits: &mut [f32], mut peaks: Peaks<'_>) -> TokenId {
-        if self.options.temp == 0.0 {
-            self.penalise(logits, &mut peaks, |id| Some(id.0 as usize));
+        if self.takes_the_best() {
+            self.change(logits, &mut peaks, |id| Some(id.0 as usize));
             return TokenId(peaks.argmax(logits).unwrap_or(0) as u32);
         }
-        self.chain(logits, peaks);
-        let x = self.random.next_u64();
-        draw(&self.candidates, x).unwrap_or(TokenId(0))
+        let chance = self.chance();
+        self.fill_candidates(logits, peaks, chance);
+        self.draw()
     }
 
-    /// How many of the most likely tokens it takes to choose one, besides the [recent](Self::recent) ones; `None` if it takes all.
+    /// How many of the most likely tokens it takes to choose one, besides those that it [changes](Self::changed); `None` if it
+    /// takes all.
     pub fn n_best(&self) -> Option<usize> {
-        let kept = match self.options {
-            SamplerOptions { temp: 0.0, .. } => 1,
-            SamplerOptions { top_k: 0, .. } => return None,
-            SamplerOptions { top_k, .. } => top_k,
+        let (front, rest) = self.steps.steps().split_at(self.n_front);
+        // Which tokens DRY changes is known only when the text before them is.
+        if front.contains(&SamplerStep::Dry) || self.mirostat.is_some() {
+            return None;
+        }
+        let kept = match rest.first() {
+            _ if self.takes_the_best() => 1,
+            Some(SamplerStep::TopK) => self.options.top_k,
+            _ => return None,
         };
-        // As many as the penalty may take from the front.
-        Some(kept + self.recent.len())
+        // As many as biases and the penalty may take from the front.
+        Some(kept + self.changed().count())
     }
 
-    /// Tokens whose logits the penalty changes, some of them several times.
-    pub fn recent(&self) -> impl Iterator<Item = TokenId> {
-        self.recent.iter().copied()
+    /// Tokens whose logits biases and penalties change, some of them several times.
+    pub fn changed(&self) -> impl Iterator<Item = TokenId> {
+        let is_first = self.steps.steps()[..self.n_front].contains(&SamplerStep::Penalties);
+        let recent = if is_first { self.penalties.counts() } else { &[] };
+        recent.iter().map(|&(id, _)| id).chain(self.biases.iter().map(|&(id, _)| id))
     }
 
     /// [`sample`](Self::sample) from a part of the vocabulary that holds the [`n_best`](Self::n_best) most likely tokens and all
-    /// recent ones: `ids` in ascending order, and the logit of each. The answer is the one that all logits give.
+    /// [changed](Self::changed) ones: `ids` in ascending order, and the logit of each. The answer is the one that all logits give.
     pub fn sample_best(&mut self, ids: &[TokenId], logits: &mut [f32]) -> TokenId {
         let mut buffer = mem::take(&mut self.peaks);
         let mut peaks = Peaks::find(logits, &mut buffer);
-        self.penalise(logits, &mut peaks, |id| ids.binary_search(&id).ok());
-        let place = if self.options.temp == 0.0 {
-            peaks.argmax(logits)
+        self.change(logits, &mut peaks, |id| ids.binary_search(&id).ok());
+        let chosen = if self.takes_the_best() {
+            peaks.argmax(logits).map_or(TokenId(0), |place| ids[place])
         } else {
-            select_top_k(logits, &peaks, self.options.top_k.min(logits.len()), &mut self.candidates);
-            let kept = self.sum_of_candidates();
-            self.cut(kept);
-            let x = self.random.next_u64();
-            draw(&self.candidates, x).map(|place| place.0 as usize)
+            let chance = self.chance();
+            self.choose_best(ids, logits, &peaks, chance);
+            self.draw()
         };
         self.peaks = buffer;
-        place.map_or(TokenId(0), |i| ids[i])
+        chosen
     }
 
     /// The tokens that [`Sampler::sample`] chooses among, with their probabilities after the whole chain: most likely
-    /// first, or in order of id if the options cut nothing. Takes nothing from the random stream.
+    /// first, or in order of id if no step had to sort them. Takes nothing from the random stream.
     pub fn distribution(&mut self, logits: &mut [f32]) -> &[Candidate] {
         let mut buffer = mem::take(&mut self.peaks);
         let peaks = Peaks::find(logits, &mut buffer);
-        self.chain(logits, peaks);
+        // What the next draw will find.
+        let chance = if self.uses_xtc() { self.random.clone().next_u64() } else { 0 };
+        self.fill_candidates(logits, peaks, chance);
         self.peaks = buffer;
-        &self.candidates
+        &self.candidates.list
     }
 
-    /// Fills `candidates` with the [`distribution`](Self::distribution).
-    fn chain(&mut self, logits: &mut [f32], mut peaks: Peaks<'_>) {
-        self.penalise(logits, &mut peaks, |id| Some(id.0 as usize));
-        self.candidates.clear();
-        if self.options.temp == 0.0 {
-            let best = peaks.argmax(logits);
-            self.candidates.extend(best.map(|i| Candidate { p: 1.0, ..candidate(i, logits[i]) }));
-            return;
-        }
-        let kept = self.select(logits, &peaks);
-        self.cut(kept);
+    fn uses_xtc(&self) -> bool {
+        self.steps.steps().contains(&SamplerStep::Xtc)
     }
 
-    /// Leaves of the candidates what top-p and min-p keep, given the largest logit and the sum that top-p refers to, and gives
-    /// each its probability.
-    fn cut(&mut self, (max, total): (f32, f64)) {
-        let SamplerOptions { temp, top_p, min_p, .. } = self.options;
-        if top_p < 1.0 {
-            cut_top_p(&mut self.candidates, max, total, top_p);
-        }
-        if min_p > 0.0 {
-            let n = self.candidates.partition_point(|c| exp(c.logit - max) >= min_p);
-            self.candidates.truncate(n);
-        }
-        let mut sum = 0f64;
-        for c in &mut self.candidates {
-            c.p = exp((c.logit - max) / temp);
-            sum += f64::from(c.p);
-        }
-        let scale = (1.0 / sum) as f32;
-        self.candidates.iter_mut().for_each(|c| c.p *= scale);
+    /// Random bits for XTC.
+    fn chance(&mut self) -> u64 {
+        if self.uses_xtc() { self.random.next_u64() } else { 0 }
     }
 
-    /// The largest logit of the candidates, which come in order, and the sum of exp(logit - largest).
-    fn sum_of_candidates(&self) -> (f32, f64) {
-        let max = self.candidates.first().map_or(0.0, |best| best.logit);
-        (max, self.candidates.iter().map(|c| f64::from(exp(c.logit - max))).sum())
-    }
-
-    /// Fills `candidates` with the top k, or with all tokens that later steps may keep. Returns the largest logit and,
-    /// for top-p, the sum of exp(logit - largest) over what is in question.
-    fn select(&mut self, logits: &[f32], peaks: &Peaks<'_>) -> (f32, f64) {
-        let SamplerOptions { top_k, top_p, min_p, .. } = self.options;
-        let kept = &mut self.candidates;
-        if 0 < top_k && top_k < logits.len() {
-            select_top_k(logits, peaks, top_k, kept);
-            return self.sum_of_candidates();
-        }
-        let max = Some(peaks.greatest()).filter(|&max| max > f32::NEG_INFINITY).map_or(0.0, finite);
-        let cut = if top_p < 1.0 { Nucleus::find(logits, max, top_p) } else { Nucleus::EVERYTHING };
-        kept.reserve(logits.len());
-        gather(logits, max, &cut, min_p, kept);
-        if top_p < 1.0 || min_p > 0.0 {
-            kept.sort_unstable_by(more_likely);
-        }
-        (max, cut.total)
-    }
-
-    /// Changes the logits of recent tokens, and the peaks with them; `place` tells where a token's is.
-    fn penalise(&mut self, logits: &mut [f32], peaks: &mut Peaks<'_>, place: impl Fn(TokenId) -> Option<usize>) {
-        self.distinct.clear();
-        self.distinct.extend(&self.recent);
-        self.distinct.sort_unstable();
-        self.distinct.dedup();
-        for id in &self.distinct {
-            let Some(i) = place(*id) else { continue };
-            let Some(&before) = logits.get(i).filter(|logit| logit.is_finite()) else { continue };
-            // Dividing a negative logit would make the token more likely.
-            let penalty = self.options.repeat_penalty;
-            logits[i] = finite(if before <= 0.0 { before * penalty } else { before / penalty });
-            peaks.update(logits, i, before);
-        }
+    fn draw(&mut self) -> TokenId {
+        let x = self.random.next_u64();
+        draw(&self.candidates.list, x).unwrap_or(TokenId(0))
     }
 }
 

@@ -51,18 +51,18 @@ fn peaks_of_any_stretch_choose_what_sorting_all_logits_does() {
         for stretch in [1, 16, 48, STRETCH, 4000] {
             let (mut own, mut given) = (Sampler::with_valid(options), Sampler::with_valid(options));
             for step in 0..12 {
-                let recent: Vec<TokenId> = own.recent().collect();
+                let recent: Vec<TokenId> = own.changed().collect();
                 let mut all = logits.clone();
                 let mut values: Vec<f32> = all.chunks(stretch).map(greatest).collect();
                 let peaks = Peaks { stretch, values: &mut values };
                 let ids = (own.sample(&mut logits.clone()), given.sample_with_peaks(&mut all, peaks));
                 let want = by_sorting(logits.clone(), &recent, &options);
-                let kept: Vec<u32> = given.candidates.iter().map(|c| c.id.0).collect();
+                let kept: Vec<u32> = given.candidates.list.iter().map(|c| c.id.0).collect();
                 let is_right = match options {
                     SamplerOptions { temp: 0.0, .. } => ids.1.0 == want.first().copied().unwrap_or(0),
                     // All of them, in order of id.
                     SamplerOptions { top_k: 0, .. } => true,
-                    _ => kept == want && given.candidates == own.candidates,
+                    _ => kept == want && given.candidates.list == own.candidates.list,
                 };
                 if ids.0 != ids.1 || !is_right {
                     wrong.push((case, n, stretch, step, options, ids, kept, want));

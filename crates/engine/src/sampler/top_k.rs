@@ -1,7 +1,17 @@
 //! The k most likely tokens, found by selection.
 
-use super::candidate::{Candidate, candidate, more_likely};
+use super::candidate::{Candidate, Candidates, candidate, more_likely};
 use crate::cpu::peaks::Peaks;
+
+/// Leaves the `k` most likely candidates, in order.
+pub(super) fn top_k(candidates: &mut Candidates, k: usize) {
+    if candidates.is_sorted {
+        candidates.list.truncate(k);
+        return;
+    }
+    keep_best(&mut candidates.list, k);
+    candidates.sort();
+}
 
 /// Fills `best` with the `k` most likely tokens in order.
 pub(super) fn select_top_k(logits: &[f32], peaks: &Peaks<'_>, k: usize, best: &mut Vec<Candidate>) {

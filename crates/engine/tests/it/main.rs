@@ -14,6 +14,7 @@ mod no_vocabulary;
 mod peaks;
 mod refusals;
 mod sampler;
+mod sampler_dry;
 mod score;
 mod session;
 mod split;

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use modelembed::{GenerateOptions, LoadOptions, Sampler, TokenId, generate};
+use modelembed::{DryBreakers, GenerateOptions, LoadOptions, Sampler, TokenId, generate};
 use modelembed_testkit::{first_bit_difference, tiny_prompt, tiny_spec};
 
 use crate::common::{Parts, TinyModels, all_logits, load, session};
@@ -28,5 +28,7 @@ fn tokens_are_evaluated_and_text_is_refused() {
         let error = generate(&mut session, &mut sampler, &[next], &options, |_| ControlFlow::Continue(()));
         assert!(error.expect_err("no text").to_string().starts_with(refused));
         assert_eq!(session.len(), ids.len(), "nothing was evaluated for it");
+        let error = DryBreakers::new(model.tokenizer(), &["\n"]).expect_err("no text");
+        assert!(error.to_string().starts_with(refused), "{error}");
     }
 }

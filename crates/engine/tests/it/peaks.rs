@@ -9,8 +9,7 @@ use modelembed_testkit::{Rng, TINY_EOS, TINY_VOCAB, TinyTensor, real_model, tiny
 
 use crate::common::{Parts, TinyModels, load, session};
 
-const PLAIN: SamplerOptions =
-    SamplerOptions { temp: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, repeat_last_n: 64, seed: 42 };
+const PLAIN: SamplerOptions = SamplerOptions { temp: 0.0, ..SamplerOptions::NEUTRAL };
 
 /// Each way to look at the peaks, with logits that change after they are known and without.
 const CHAINS: [SamplerOptions; 8] = [
