@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use modelembed_text::TokenId;
+use modelembed_text::{EncodeOptions, TokenId, Tokenizer};
 
 use crate::error::Result;
 use crate::lookup::Lookup;
@@ -19,7 +19,8 @@ pub struct GenerateOptions {
     pub max_tokens: usize,
     /// Whether control tokens appear in the text.
     pub renders_special: bool,
-    /// Texts that end generation; they and what follows them are not handed out.
+    /// Texts that end generation; they and what follows them are not handed out. The name of a control token ends it too,
+    /// whether such tokens appear in the text or not.
     pub stop: Vec<String>,
     /// Tokens that are guessed ahead at most (7 are the most that is of use), from what followed the same words earlier in the
     /// context, and checked in one evaluation; 0 guesses nothing. The text does not depend on it.
@@ -120,6 +121,7 @@ pub(crate) fn generate_making_room(
     tokenizer.require_vocabulary()?;
     let mut detokenizer = tokenizer.detokenizer();
     let mut gate = StopGate::new(&options.stop);
+    let stop_tokens = stop_tokens(tokenizer, &options.stop)?;
     let start = Instant::now();
     for &id in prompt {
         sampler.accept(id);
@@ -157,6 +159,9 @@ pub(crate) fn generate_making_room(
             if tokenizer.is_eog(id) {
                 break Some(StopReason::EndOfGeneration);
             }
+            if stop_tokens.contains(&id) {
+                break Some(StopReason::StopText);
+            }
             pending = Some(id);
             generated_tokens += 1;
             let text = detokenizer.push(id, options.renders_special);
@@ -186,7 +191,7 @@ pub(crate) fn generate_making_room(
         }
     };
     session.pause_clock();
-    if !matches!(stop, StopReason::Callback | StopReason::StopText) {
+    if stop != StopReason::Callback && !gate.is_closed {
         gate.finish(detokenizer.finish(), on_text);
     }
     Ok(GenerateStats {
@@ -204,6 +209,18 @@ pub(crate) fn generate_making_room(
     })
 }
 
+/// Control tokens, which have no text in the answer, that stop texts are the names of.
+fn stop_tokens(tokenizer: &Tokenizer, stops: &[String]) -> Result<Vec<TokenId>> {
+    let mut found = Vec::new();
+    for stop in stops {
+        let options = EncodeOptions { add_special: false, parse_special: true };
+        if let [id] = tokenizer.encode(stop.as_bytes(), options)?[..] {
+            found.extend(Some(id).filter(|&id| tokenizer.is_control(id)));
+        }
+    }
+    Ok(found)
+}
+
 /// Lets text through up to the first stop text, and holds back what may be the beginning of one.
 struct StopGate<'a> {
     stops: &'a [String],
@@ -213,7 +230,9 @@ struct StopGate<'a> {
 
 impl<'a> StopGate<'a> {
     fn new(stops: &'a [String]) -> Self {
-        StopGate { stops, held: String::new(), is_closed: false }
+        // What is held back and the next piece: room from the start, so that a token allocates nothing.
+        let room = stops.iter().map(String::len).max().map_or(0, |longest| longest + 256);
+        StopGate { stops, held: String::with_capacity(room), is_closed: false }
     }
 
     fn pass(&mut self, text: &str, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
