@@ -87,8 +87,16 @@ fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     }
 }
 
-/// An error with its causes, each of them once: some messages hold their cause already.
+/// An error with its causes, each of them once (some messages hold their cause already), and what to do about it.
 fn in_words(error: &anyhow::Error) -> String {
+    let told = causes(error);
+    match error.downcast_ref().and_then(report::way_out) {
+        Some(way_out) => format!("{told}; {way_out}"),
+        None => told,
+    }
+}
+
+fn causes(error: &anyhow::Error) -> String {
     error.chain().map(|cause| cause.to_string()).fold(String::new(), |told, cause| match told {
         told if told.is_empty() => cause,
         told if told.contains(&cause) => told,

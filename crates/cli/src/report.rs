@@ -2,7 +2,7 @@
 
 use crate::resolve::Mode;
 use modelembed::storage::Change;
-use modelembed::{GpuLayers, GpuPlacement, LockStats, Model};
+use modelembed::{Error, GpuLayers, GpuPlacement, LockStats, Model};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
@@ -117,6 +117,14 @@ pub fn changed(path: &Path, change: Change) -> String {
         _ => format!(
             "{path} was written to by another program since it was mapped: answers may come from mixed weights; start again"
         ),
+    }
+}
+
+/// What this program has to offer where the library's message can name no command.
+pub fn way_out(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::NoLogitIsANumber { .. } => Some("`modelembed verify` looks for them"),
+        _ => None,
     }
 }
 

@@ -83,6 +83,17 @@ pub enum Error {
         n_vocab: usize,
     },
 
+    /// Nothing can be chosen: the weights hold infinities, NaNs, or numbers that overflow when they are computed with.
+    #[error(
+        "none of the {n_vocab} logits after {n_tokens} tokens is a number: the file holds weights that are none, or too large"
+    )]
+    NoLogitIsANumber {
+        /// Tokens in the vocabulary.
+        n_vocab: usize,
+        /// Tokens that these logits follow.
+        n_tokens: usize,
+    },
+
     /// An option has a value that cannot be used.
     #[error("{0}")]
     InvalidOption(String),

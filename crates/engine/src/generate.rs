@@ -96,7 +96,8 @@ fn per_second(n: usize, time: Duration) -> f64 {
 /// The last token is not evaluated (see [`GenerateStats::pending`]): nothing is asked about what follows it.
 ///
 /// # Errors
-/// As [`Session::eval`], or a model without a vocabulary. A prompt that does not fit is an error; a context that fills up later ends generation.
+/// As [`Session::eval`], or a model without a vocabulary; whatever was handed out before stays so. A prompt that does not
+/// fit is an error; a context that fills up later ends generation.
 pub fn generate(
     session: &mut Session,
     sampler: &mut Sampler,
@@ -153,7 +154,7 @@ pub(crate) fn generate_making_room(
         // Each position is sampled as if it were the only one; the next one counts only if its token was guessed.
         let mut n_kept = 0;
         let stop = loop {
-            let id = session.sample(n_kept, sampler);
+            let id = session.sample(n_kept, sampler)?;
             sampler.accept(id);
             session.lap(Stage::Sampling);
             if tokenizer.is_eog(id) {

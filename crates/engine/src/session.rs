@@ -141,14 +141,22 @@ impl Session {
     /// Appends tokens and returns the logits of what follows the last one: (n_vocab), free for the caller to change.
     ///
     /// # Errors
-    /// No tokens, a full context, an id outside the vocabulary, or cancellation. The context then is as it was before.
+    /// No tokens, a full context, an id outside the vocabulary, cancellation, or logits of which none is a number. The context
+    /// then is as it was before.
     pub fn eval(&mut self, tokens: &[TokenId]) -> Result<&mut [f32]> {
         if tokens.is_empty() {
             return Err(Error::InvalidOption("no tokens to evaluate".into()));
         }
         let phase = if tokens.len() > 1 { Phase::Prompt } else { Phase::Decode };
-        self.append(tokens, phase, |pass, is_last| if is_last { pass.logits(pass.n - 1..pass.n) } else { Ok(()) })?;
         let n_vocab = self.model.n_vocab();
+        self.append(tokens, phase, |pass, is_last| {
+            if !is_last {
+                return Ok(());
+            }
+            pass.logits(pass.n - 1..pass.n)?;
+            let n_tokens = pass.pos + pass.n;
+            must_hold_a_number(&pass.s.register(Register::Logits)[..n_vocab], n_vocab, n_tokens)
+        })?;
         Ok(&mut self.scratch.register(Register::Logits)[..n_vocab])
     }
 
@@ -194,13 +202,19 @@ impl Session {
 
     /// Chooses what follows the token of column `index` of the last [`eval_guesses`](Self::eval_guesses) or
     /// [`eval_prompt`](Self::eval_prompt).
-    pub(crate) fn sample(&mut self, index: usize, sampler: &mut Sampler) -> TokenId {
+    ///
+    /// # Errors
+    /// Logits of which none is a number. Only the column that is asked for counts: a guess that did not come true is no matter.
+    pub(crate) fn sample(&mut self, index: usize, sampler: &mut Sampler) -> Result<TokenId> {
+        let (n_vocab, n_tokens) = (self.model.n_vocab(), self.tokens.len());
         if let Some(best) = self.best.as_mut().and_then(|all| all.get_mut(index)) {
-            return sampler.sample_best(&best.ids, &mut best.logits);
+            must_hold_a_number(&best.logits, n_vocab, n_tokens)?;
+            return Ok(sampler.sample_best(&best.ids, &mut best.logits));
         }
         let head_is_here = self.gpu.as_ref().is_none_or(|gpu| !gpu.has_head());
         let (logits, peaks) = self.scratch.logits_of(index);
-        if head_is_here { sampler.sample_with_peaks(logits, peaks) } else { sampler.sample(logits) }
+        must_hold_a_number(logits, n_vocab, n_tokens)?;
+        Ok(if head_is_here { sampler.sample_with_peaks(logits, peaks) } else { sampler.sample(logits) })
     }
 
     /// Appends tokens and calls `each` with the index and the logits (n_vocab) of every one of them, in order.
@@ -215,7 +229,9 @@ impl Session {
             for first in (0..n).step_by(LOGIT_COLS) {
                 let cols = first..n.min(first + LOGIT_COLS);
                 pass.logits(cols.clone())?;
-                for logits in pass.s.register(Register::Logits).chunks_exact(n_vocab).take(cols.len()) {
+                let start = pass.pos;
+                for (logits, col) in pass.s.register(Register::Logits).chunks_exact(n_vocab).zip(cols) {
+                    must_hold_a_number(logits, n_vocab, start + col + 1)?;
                     each(index, logits);
                     index += 1;
                 }
@@ -284,5 +300,13 @@ impl Session {
             }
         });
         self.tokens.drain(range);
+    }
+}
+
+/// An error where nothing can be chosen from. In logits of a sound model the first one is a number: one look.
+fn must_hold_a_number(logits: &[f32], n_vocab: usize, n_tokens: usize) -> Result<()> {
+    match logits.iter().any(|logit| logit.is_finite()) {
+        true => Ok(()),
+        false => Err(Error::NoLogitIsANumber { n_vocab, n_tokens }),
     }
 }

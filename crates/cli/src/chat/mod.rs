@@ -5,7 +5,7 @@ mod input;
 
 use crate::interrupt::Interrupt;
 use crate::measure::{self, Speed};
-use crate::report::Statistics;
+use crate::report::{self, Statistics};
 use crate::resolve::{Format, Setting, Talk};
 use crate::run::{self, Stream};
 use crate::setup::{self, Watch};
@@ -134,10 +134,12 @@ impl Talker {
             Err(Error::Cancelled) => self.notes.line("(stopped)"),
             Err(error) => {
                 self.failed += 1;
-                eprint_line(&format!("error: {error}"));
+                let way_out = report::way_out(&error).map_or(String::new(), |way_out| format!("; {way_out}"));
+                let told = format!("{error}{way_out}");
+                eprint_line(&format!("error: {told}"));
                 if self.format == Format::Json {
                     // A line a turn, so that answers can be told apart.
-                    let object = json!({"error": error.to_string()});
+                    let object = json!({"error": told});
                     Answer::new().piece(&format!("{object}\n"))?;
                 }
             }

@@ -59,6 +59,39 @@ fn requests_that_cannot_be_met_end_with_1() {
 }
 
 #[test]
+fn a_model_without_a_number_among_its_logits_ends_with_1_and_names_verify() {
+    let tiny = tiny_model();
+    let mut bytes = std::fs::read(&tiny.model).unwrap();
+    let inspected = run(&["inspect", "-model", &tiny.model, "-no-plan", "-format", "json"]).ok().stdout;
+    let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+    let norm = inspected["tensors"].as_array().unwrap().iter().find(|t| t["name"] == "output_norm.weight").unwrap();
+    let at = norm["offset"].as_u64().unwrap() as usize;
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&tiny.model, bytes).unwrap();
+    let rows: [&[&str]; 5] = [
+        &["-p", "the cat"],
+        &["-p", "the cat", "-raw", "-temp", "0", "-quiet"],
+        &["-p", "the cat", "-lookup", "7"],
+        &["-p", "the cat", "-format", "json"],
+        &["bench", "-prompt-tokens", "8", "-gen-tokens", "2", "-no-bandwidth"],
+    ];
+    let told = "is a number: the file holds weights that are none, or too large; `modelembed verify` looks for them";
+    for args in rows {
+        let run = run(&[&["-model", &tiny.model], args].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains("error: ") && run.stderr.contains(told), "{args:?}: {}", run.stderr);
+    }
+    // What was found before stays: the first token follows nothing.
+    let score = run(&["score", "-model", &tiny.model, "-p", "the cat"]);
+    assert!(score.code == 1 && score.stdout.lines().count() <= 1, "{score:?}");
+    assert!(score.stderr.contains(told) && !score.stderr.contains("perplexity"), "{}", score.stderr);
+    let chat = run_in(tiny.folder.path(), &["-i", "-template", "chatml", "-model", &tiny.model], Some(b"the cat\n"));
+    assert!(chat.stderr.contains(told), "{}", chat.stderr);
+    let verified = run(&["verify", "-model", &tiny.model]);
+    assert!(verified.code == 1 && verified.stdout.contains("output_norm.weight"), "{}", verified.stdout);
+}
+
+#[test]
 fn files_that_are_no_models_are_named_for_what_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let whole = tiny(&tiny_spec("llama"));

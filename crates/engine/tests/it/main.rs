@@ -10,6 +10,7 @@ mod common;
 mod gpu;
 mod keys;
 mod lookup;
+mod no_numbers;
 mod no_vocabulary;
 mod peaks;
 mod refusals;
