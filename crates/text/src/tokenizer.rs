@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use modelembed_gguf::{Gguf, SharedBytes};
+use modelembed_gguf::{Gguf, SharedBytes, Value};
 
 use crate::bpe::{Bpe, unescape_spaces_to};
 use crate::bytemap;
@@ -401,8 +401,12 @@ struct Ids<'a> {
 }
 
 impl Ids<'_> {
-    /// The id that the file gives; one that is no token is left out with a warning.
+    /// The id that the file gives; one that is no token is left out with a warning. -1, which llama.cpp writes for a token that
+    /// a model does not have, is no id.
     fn get(&mut self, key: &str) -> Result<Option<u32>, TextError> {
+        if self.gguf.get(key).and_then(Value::as_int).is_some_and(|id| id == -1 || id == u32::MAX.into()) {
+            return Ok(None);
+        }
         let Some(id) = self.gguf.u32(key)? else { return Ok(None) };
         if (id as usize) < self.n_vocab {
             return Ok(Some(id));

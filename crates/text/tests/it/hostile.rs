@@ -119,7 +119,7 @@ fn ids_beyond_the_vocabulary_are_reported_and_unused() {
     let mut failures = Vec::new();
     for key in keys {
         let full: &'static str = format!("tokenizer.ggml.{key}").leak();
-        for id in [3, 1 << 20, i32::MAX as u32, u32::MAX] {
+        for id in [3, 1 << 20, i32::MAX as u32, u32::MAX - 1] {
             let entries = spm(&[(TOKENS, Meta::strs(&["a", "b", "c"])), (full, Meta::U32(id))]);
             let tokenizer = tokenizer(header(&entries)).unwrap();
             let wanted = format!("{key} is {id}, but there are 3 tokens");
@@ -128,6 +128,13 @@ fn ids_beyond_the_vocabulary_are_reported_and_unused() {
             }
             assert!(!tokenizer.is_eog(TokenId(id)) && !tokenizer.is_control(TokenId(id)), "{key} {id}");
             assert!(ids(&tokenizer, "abc").iter().all(|&id| id < 3), "{key} {id}");
+        }
+        // -1 says that there is no such token.
+        let entries = spm(&[(TOKENS, Meta::strs(&["a", "b", "c"])), (full, Meta::U32(u32::MAX))]);
+        let without = tokenizer(header(&spm(&[(TOKENS, Meta::strs(&["a", "b", "c"]))]))).unwrap();
+        let tokenizer = tokenizer(header(&entries)).unwrap();
+        if tokenizer.warnings() != without.warnings() || ids(&tokenizer, "abc") != ids(&without, "abc") {
+            failures.push(format!("{key} -1: {:?}", tokenizer.warnings()));
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
