@@ -20,7 +20,7 @@ inside() { sh -c 'echo $$ > "$0/cgroup.procs"; exec "$@"' "$group" "$@"; }
 number() { grep -oE "\"$1\": ?\[?[0-9.]+" "$result" | tail -1 | grep -oE '[0-9.]+$'; }
 # GB/s: the processor reading memory (of three short measurements the best), dd, and streaming (by a
 # ring, past the cache).
-memory() { for _ in 1 2 3; do "$binary" inspect -model "$model" | grep -oE 'memory reads [0-9.]+' | cut -d' ' -f3; done | sort -n | tail -1; }
+memory() { for _ in 1 2 3; do "$binary" inspect -plan -model "$model" | grep -oE 'memory reads [0-9.]+' | cut -d' ' -f3; done | sort -n | tail -1; }
 dd_speed() { dd if="$model" of=/dev/null bs=1M count=400 iflag=direct 2>&1 | awk 'END { for (i = 1; i <= NF; i++) if ($i == "s,") print $1 / $(i - 1) / 1e9 }'; }
 stream_speed() { [ -z "${STREAM_SPEED:-}" ] && echo 0 || "$STREAM_SPEED" "$model" 1 | awk '$1 == "io_uring" && $2 == "direct" { print $3 / 1e3 }'; }
 

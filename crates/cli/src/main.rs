@@ -25,7 +25,7 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// The exit code after a mapped file lost pages: what `sysexits.h` calls an input or output error.
+/// The exit code after a mapped file lost pages or was written to: what `sysexits.h` calls an input or output error.
 const LOST_PAGES_EXIT_CODE: i32 = 74;
 
 fn main() -> ExitCode {
@@ -48,7 +48,7 @@ fn work(low: args::LowArgs, own: Option<&Own>) -> anyhow::Result<ExitCode> {
         (Task::Talk(talk), Some(setting)) if talk.interactive => chat::chat(&setting, talk),
         (Task::Talk(talk), Some(setting)) => run::run(&setting, talk),
         (Task::Tokenize { text, special }, Some(setting)) => commands::tokenize::tokenize(&setting, &text, special),
-        (Task::DryRun, Some(setting)) => commands::plan::dry_run(&setting),
+        (Task::DryRun(talk), Some(setting)) => commands::plan::dry_run(&setting, talk.as_ref()),
         (Task::Inspect { with_plan }, Some(setting)) => commands::inspect::inspect(&setting, with_plan),
         (Task::Score { text }, Some(setting)) => commands::score::score(&setting, &text),
         (Task::Devices(format), _) => print(&commands::devices(format)),
@@ -71,7 +71,8 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Exit codes: 0, 1 for what failed, 2 for a command line that makes no sense, 130 for Ctrl-C; a reader that went away is no failure.
+/// Exit codes: 0, 1 for what failed, 2 for a command line that makes no sense, 74 for a file that changed while it was mapped, 130 for
+/// Ctrl-C; a reader that went away is no failure.
 fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
@@ -81,6 +82,7 @@ fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
             ExitCode::from(match () {
                 () if error.is::<UsageError>() => 2,
                 () if was_cancelled(&error) => interrupt::EXIT_CODE,
+                () if error.is::<setup::FileChanged>() => LOST_PAGES_EXIT_CODE as u8,
                 () => 1,
             })
         }

@@ -40,7 +40,8 @@ pub fn layers(gpu_layers: GpuLayers) -> String {
 }
 
 /// What is printed before the model is loaded.
-pub fn banner(model: &Path, ctx_tokens: usize, gpu_layers: GpuLayers, mode: Mode) -> String {
+pub fn banner(model: &Path, ctx_tokens: Option<usize>, gpu_layers: GpuLayers, mode: Mode) -> String {
+    let ctx_tokens = ctx_tokens.map_or("the model's own".to_string(), |n| n.to_string());
     let gpu_layers = layers(gpu_layers);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
@@ -120,11 +121,50 @@ pub fn changed(path: &Path, change: Change) -> String {
     }
 }
 
+/// Whether answers may be made of other bytes than those that were checked: not so where a file only lost its name.
+pub fn spoils(change: Change) -> bool {
+    !matches!(change, Change::Replaced | Change::Removed)
+}
+
+/// The same for programs.
+pub fn change_name(change: Change) -> &'static str {
+    match change {
+        Change::CutShort => "cut short",
+        Change::Replaced => "replaced",
+        Change::Removed => "removed",
+        _ => "rewritten",
+    }
+}
+
 /// What this program has to offer where the library's message can name no command.
 pub fn way_out(error: &Error) -> Option<&'static str> {
     match error {
         Error::NoLogitIsANumber { .. } => Some("`modelembed verify` looks for them"),
         _ => None,
+    }
+}
+
+/// An error of a run or a turn, and what to do about it.
+pub fn explained(error: &Error, model: &Model) -> String {
+    let more = |wanted: usize| way_to_more(wanted, model.spec().ctx_train);
+    match (error, way_out(error)) {
+        (&Error::ContextFull { used: 0, wanted, capacity }, _) => {
+            format!("the prompt has {wanted} tokens, but the context holds {capacity}; {}", more(wanted))
+        }
+        (&Error::ContextFull { used, wanted, .. }, _) => format!("{error}; {}", more(used.saturating_add(wanted))),
+        (_, Some(way_out)) => format!("{error}; {way_out}"),
+        (_, None) => error.to_string(),
+    }
+}
+
+/// How a context comes to hold as many tokens.
+pub fn way_to_more(wanted_tokens: usize, trained_tokens: usize) -> String {
+    let trained = format!("the model was trained for {trained_tokens}");
+    match wanted_tokens < trained_tokens {
+        true => format!("{trained}: -ctx N makes the context larger, -ctx 0 as large as that"),
+        false => {
+            format!("{trained}, and -ctx N goes beyond that at the price of worse answers: a shorter text is better")
+        }
     }
 }
 
@@ -353,7 +393,7 @@ mod tests {
 
     #[test]
     fn the_banner_says_what_will_be_done() {
-        let text = banner("models/x.gguf".as_ref(), 2048, GpuLayers::Count(0), Mode::Map);
+        let text = banner("models/x.gguf".as_ref(), Some(2048), GpuLayers::Count(0), Mode::Map);
         for line in [
             "=== Memory Loading Example ===",
             "System: ",

@@ -37,7 +37,7 @@ pub enum Mode {
 }
 
 /// What every task needs to know.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Setting {
     /// The model file; with its sisters if it is one of a split model.
     pub model: PathBuf,
@@ -47,7 +47,8 @@ pub struct Setting {
     pub ram_budget: modelembed::RamBudget,
     pub stream_reader: StreamReader,
     pub lock: modelembed::Lock,
-    pub ctx_tokens: usize,
+    /// The model's own length where there is none.
+    pub ctx_tokens: Option<usize>,
     /// The context size was asked for.
     pub ctx_is_explicit: bool,
     pub threads: Option<usize>,
@@ -172,8 +173,8 @@ pub enum Task {
         text: Vec<u8>,
         special: bool,
     },
-    /// What running the model will be like.
-    DryRun,
+    /// What running the model will be like, with what is to be said where that is known.
+    DryRun(Option<Talk>),
     Inspect {
         with_plan: bool,
     },
@@ -218,7 +219,7 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
     let mode = mode(low.common.mmap, low.common.memory)?;
     if low.command.is_none() {
         // A program with a model chats when it is started from a terminal without a question.
-        low.run.interactive |= own.is_some() && low.run.prompt.is_none() && !low.run.raw && stdin().is_terminal();
+        low.run.interactive |= own.is_some() && !has_prompt(&low.run) && !low.run.raw && stdin().is_terminal();
         refuse_contradictions(&low.run)?;
     }
     let threads = low.common.threads.map_or_else(Vec::new, |list| list.0);
@@ -243,7 +244,7 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
             args::StreamIo::Threads => StreamReader::Threads,
         },
         lock: low.common.mlock,
-        ctx_tokens: low.common.ctx.map_or(DEFAULT_CTX_TOKENS, |tokens| tokens as usize),
+        ctx_tokens: Some(low.common.ctx.map_or(DEFAULT_CTX_TOKENS, |n| n as usize)).filter(|n| *n > 0),
         ctx_is_explicit: low.common.ctx.is_some(),
         threads: threads.first().copied(),
         exact: low.common.activations == Activations::F32,
@@ -262,12 +263,12 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         format: low.common.format,
     };
     let task = match low.command {
-        None if low.run.dry_run => Task::DryRun,
+        None if low.run.dry_run => Task::DryRun(if waits_for_input(&low.run) { None } else { Some(talk(low.run)?) }),
         None => Task::Talk(talk(low.run)?),
         Some(args::Command::Tokenize(tokenize)) => {
             Task::Tokenize { text: text_of(&tokenize.prompt)?, special: !tokenize.no_special }
         }
-        Some(args::Command::Inspect(inspect)) => Task::Inspect { with_plan: !inspect.no_plan },
+        Some(args::Command::Inspect(inspect)) => Task::Inspect { with_plan: inspect.plan },
         Some(args::Command::Score(score)) => Task::Score { text: text_of(&score.prompt)? },
         Some(args::Command::Status) => Task::Status,
         Some(args::Command::Warm(warm)) => Task::Warm { layers: warm.layers, force: warm.force },
@@ -321,6 +322,7 @@ fn mode(mmap: Option<bool>, memory: Option<bool>) -> Result<Mode> {
 
 fn refuse_contradictions(run: &args::RunArgs) -> Result<()> {
     let contradictions = [
+        (run.prompt.is_some() && run.prompt_file.is_some(), "-p and -f exclude one another: both give the prompt"),
         (run.raw && run.interactive, "-raw completes a text: it excludes -i"),
         (run.raw && run.system.is_some(), "-raw uses no chat template: it excludes -system"),
         (run.raw && run.template.is_some(), "-raw uses no chat template: it excludes -template"),
@@ -336,9 +338,9 @@ fn refuse_contradictions(run: &args::RunArgs) -> Result<()> {
 }
 
 fn pack_of(pack: args::PackArgs) -> Result<Pack> {
-    if pack.run.prompt.is_some() || pack.run.interactive {
+    if has_prompt(&pack.run) || pack.run.interactive {
         let message =
-            "-p and -i are not for packing: a packed program chats on a terminal, and answers a pipe or its own -p";
+            "-p, -f and -i are not for packing: a packed program chats on a terminal, and answers a pipe or its own -p";
         return Err(UsageError(message.to_string()).into());
     }
     refuse_contradictions(&pack.run)?;
@@ -353,11 +355,17 @@ fn pack_of(pack: args::PackArgs) -> Result<Pack> {
 }
 
 fn talk(run: args::RunArgs) -> Result<Talk> {
-    let typed = match run.prompt.as_deref() {
-        Some(prompt) => Some(line_of(text_of(prompt)?)),
+    let typed = match (run.prompt.as_deref(), run.prompt_file.as_deref()) {
+        (Some(prompt), _) if prompt == "-" => Some(said(line_of(read_stdin()?))?),
+        // As it was typed, line ends and all.
+        (Some(prompt), _) => Some(text(prompt.as_encoded_bytes().to_vec())),
+        (None, Some(path)) => {
+            let bytes = std::fs::read(path).with_context(|| format!("cannot read the prompt {}", path.display()))?;
+            Some(line_of(bytes))
+        }
         // In a chat a pipe holds the turns.
-        None if run.interactive => None,
-        None => Some(piped_prompt()?.unwrap_or_else(|| DEFAULT_PROMPT.to_string())),
+        (None, None) if run.interactive => None,
+        (None, None) => Some(piped_prompt()?.unwrap_or_else(|| DEFAULT_PROMPT.to_string())),
     };
     Ok(Talk {
         prompt: typed,
@@ -392,9 +400,24 @@ fn read_stdin() -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// A prompt as people mean it: Unicode, and without the line end that `echo` adds.
+fn has_prompt(run: &args::RunArgs) -> bool {
+    run.prompt.is_some() || run.prompt_file.is_some()
+}
+
+/// Whether the prompt is still to come through standard input, or is the first of many.
+fn waits_for_input(run: &args::RunArgs) -> bool {
+    let is_stdin = run.prompt.as_deref() == Some(OsStr::new("-"));
+    run.interactive || is_stdin || (!has_prompt(run) && !stdin().is_terminal() && process::stdin_is_pipe_or_file())
+}
+
+/// Unicode.
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+}
+
+/// A prompt out of a file or a pipe: Unicode, and without the line end that `echo` and editors add.
 fn line_of(bytes: Vec<u8>) -> String {
-    let mut text = String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
+    let mut text = text(bytes);
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -404,12 +427,18 @@ fn line_of(bytes: Vec<u8>) -> String {
     text
 }
 
-/// What a pipe or a redirected file says. An empty one, a terminal or a device such as /dev/null says nothing.
+/// What standard input was to hold: whatever was to write it said nothing, perhaps because it failed.
+fn said(text: String) -> Result<String> {
+    anyhow::ensure!(!text.is_empty(), "no prompt on standard input");
+    Ok(text)
+}
+
+/// What a pipe or a redirected file says; a terminal or a device such as /dev/null says nothing.
 fn piped_prompt() -> Result<Option<String>> {
     if stdin().is_terminal() || !process::stdin_is_pipe_or_file() {
         return Ok(None);
     }
-    Ok(Some(line_of(read_stdin()?)).filter(|text| !text.is_empty()))
+    said(line_of(read_stdin()?)).map(Some)
 }
 
 /// `-template`: the text of a file if there is one, else what was typed.

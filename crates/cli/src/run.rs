@@ -2,12 +2,11 @@
 
 use crate::interrupt::{self, Interrupt};
 use crate::measure::{self, Speed};
-use crate::report::{RULE, Statistics};
+use crate::report::{self, RULE, Statistics};
 use crate::resolve::{Format, Setting, Talk};
 use crate::setup;
 use crate::terminal::Answer;
-use anyhow::Result;
-use modelembed::text::EncodeOptions;
+use anyhow::{Result, anyhow};
 use modelembed::text::chat::ChatTemplate;
 use modelembed::{Chat, Error, GenerateOptions, GenerateStats, StopReason, generate};
 use serde_json::json;
@@ -18,9 +17,9 @@ use std::process::ExitCode;
 pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let notes = setting.notes();
     let interrupt = Interrupt::install();
-    let model = setup::load_with_banner(setting, &interrupt)?;
+    let (model, need) = setup::load_with_banner(setting, &talk, &interrupt)?;
     let template = setup::template(&model, &talk, notes)?;
-    let mut session = setup::session(&model, setting, setting.ctx_tokens, &interrupt)?;
+    let mut session = setup::session(&model, setting, need, &interrupt)?;
     let mut sampler = setup::sampler(&talk.sampling)?;
     let options = generate_options(&talk, template.as_ref());
     let prompt = talk.prompt.unwrap_or_default();
@@ -29,6 +28,13 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     }
 
     notes.line(&format!("Prompt: {prompt}\n{RULE}"));
+    let raw_tokens = match template {
+        Some(_) => Ok(Vec::new()),
+        None => model.tokenizer().encode(prompt.as_bytes(), setup::WHOLE_TEXT),
+    };
+    if let Ok(tokens) = &raw_tokens {
+        setup::warn_of_doubled_tokens(model.tokenizer(), tokens, notes);
+    }
     notes.text("Response: ");
     let mut stream = Stream::new(setting.format, &interrupt);
     stream.waiting = Some(setup::Waiting::start(&model, notes));
@@ -42,9 +48,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
             turn.map(|turn| turn.stats)
         }
         None => {
-            let encode = EncodeOptions { add_special: true, parse_special: true };
-            let tokens = model.tokenizer().encode(prompt.as_bytes(), encode);
-            let result = tokens.map_err(Error::from).and_then(|tokens| {
+            let result = raw_tokens.map_err(Error::from).and_then(|tokens| {
                 generate(&mut session, &mut sampler, &tokens, &options, |piece| stream.piece(piece))
             });
             timing = session.timing().copied();
@@ -58,15 +62,18 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         notes.line("");
     }
     let response = response?;
+    let (changed, unchanged) = setup::check_files(&model, notes);
     let (stats, code) = match result {
         Ok(stats) => (Some(stats), if interrupt.is_set() { interrupt::EXIT_CODE } else { 0 }),
         Err(Error::Cancelled) => (None, interrupt::EXIT_CODE),
-        Err(error) => return Err(error.into()),
+        // What failed may have failed for it.
+        Err(error) => {
+            return Err(unchanged.err().map_or_else(|| anyhow!(report::explained(&error, &model)), Into::into));
+        }
     };
-    setup::Watch::default().tell(&model, notes);
     if setting.quiet && setting.format == Format::Text {
         // Nobody sees the statistics, and to ask the system for them takes as long as a token.
-        return Ok(ExitCode::from(code));
+        return Ok(unchanged.map(|()| ExitCode::from(code))?);
     }
     let mut speed = Speed::default();
     stats.iter().for_each(|stats| speed.add(stats));
@@ -75,7 +82,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     if stop == "context" {
         notes.line(&format!(
             "\nThe context of {} tokens is full: the answer ends here (-ctx N makes it larger).",
-            setting.ctx_tokens
+            setting.ctx_of(&model)
         ));
     }
     notes.line(&format!("\n{}", statistics.text().trim_end()));
@@ -85,11 +92,12 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
             "prompt": prompt,
             "response": response,
             "stop": stop,
+            "changed": changed,
             "statistics": statistics.json(),
         });
         Answer::new().piece(&format!("{object}\n"))?;
     }
-    Ok(ExitCode::from(code))
+    Ok(unchanged.map(|()| ExitCode::from(code))?)
 }
 
 /// When an answer ends. A built-in template knows texts that end one in a vocabulary that lacks the template's end token.

@@ -5,10 +5,13 @@ use crate::report;
 use crate::resolve::{Mode, Sampling, Setting, Talk, Template, UsageError};
 use crate::terminal::Notes;
 use anyhow::Result;
+use modelembed::gguf::Gguf;
 use modelembed::storage::Change;
 use modelembed::text::chat::{self, ChatTemplate, Source, TemplateError, Wanted};
+use modelembed::text::{EncodeOptions, TokenId, Tokenizer};
 use modelembed::{
-    GpuLimits, Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions, Verdict,
+    Chat, ContextNeed, GpuLimits, Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions,
+    Verdict,
 };
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -18,6 +21,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 impl Setting {
+    /// Tokens that a context of this model may hold.
+    pub fn ctx_of(&self, model: &Model) -> usize {
+        self.ctx_tokens.unwrap_or(model.spec().ctx_train)
+    }
+
     /// Where notes go.
     pub fn notes(&self) -> Notes {
         Notes { quiet: self.quiet, verbose: self.verbose }
@@ -31,7 +39,8 @@ impl Setting {
             isa: None,
             exact: self.exact,
             ram_budget: self.ram_budget,
-            ctx_tokens: Some(self.ctx_tokens),
+            ctx_tokens: self.ctx_tokens,
+            chunk_tokens: None,
             cache_type: self.cache_type,
             lock: self.lock,
             stream_reader: self.stream_reader,
@@ -71,6 +80,14 @@ pub fn warn_of_unused_device(setting: &Setting) {
 
 /// Loads the model without a word but progress and warnings. Ctrl-C ends it.
 pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
+    load_for(setting, &mut |_, _| None, interrupt)
+}
+
+/// What a session will need, from the header and the tokenizer.
+type AskNeed<'a> = &'a mut dyn FnMut(&Gguf, &Tokenizer) -> Option<ContextNeed>;
+
+/// The same, with memory planned for what a session will need.
+pub fn load_for(setting: &Setting, need: AskNeed<'_>, interrupt: &Interrupt) -> Result<Arc<Model>> {
     let notes = setting.notes();
     if let Some(note) = &setting.model_note {
         notes.line(note);
@@ -79,7 +96,7 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
     let isa = setting.isa.as_deref().map(isa_of).transpose()?;
     let options = LoadOptions { isa, ..setting.load_options() };
     let mut bar = ProgressBar::new(notes);
-    let loaded = Model::load(&setting.model, &options, &mut |progress| {
+    let loaded = Model::load_for(&setting.model, &options, need, &mut |progress| {
         bar.show(progress.done_bytes, progress.total_bytes);
         if interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -101,8 +118,50 @@ pub fn load(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
     Ok(model)
 }
 
-/// Loads the model between the banner and the line that says that it is there.
-pub fn load_with_banner(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<Model>> {
+/// What one answer needs: its prompt's tokens and those that may follow. Not known in a chat, nor before a prompt that fails.
+pub fn need(talk: &Talk, gguf: &Gguf, tokenizer: &Tokenizer) -> Option<ContextNeed> {
+    let prompt = talk.prompt.as_deref().filter(|_| !talk.interactive)?;
+    let silent = Notes { quiet: true, verbose: false };
+    let tokens = match template_for(gguf, tokenizer, talk, silent).ok()? {
+        Some(template) => Chat::first_prompt(&template, tokenizer, talk.system.as_deref(), prompt).ok()?,
+        None => tokenizer.encode(prompt.as_bytes(), WHOLE_TEXT).ok()?,
+    };
+    let n_answer = talk.max_tokens.unwrap_or(usize::MAX).max(1);
+    Some(ContextNeed { ctx_tokens: tokens.len().saturating_add(n_answer), chunk_tokens: tokens.len() })
+}
+
+/// How a text is read that no template was made for.
+pub const WHOLE_TEXT: EncodeOptions = EncodeOptions { add_special: true, parse_special: true };
+
+/// Says that a text begins or ends with a token that the tokenizer adds, so that there are two of them.
+pub fn warn_of_doubled_tokens(tokenizer: &Tokenizer, tokens: &[TokenId], notes: Notes) {
+    let name = |id: TokenId| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned();
+    if let ([first, second, ..], true) = (tokens, tokenizer.adds_bos())
+        && tokenizer.bos() == Some(*first)
+        && first == second
+    {
+        notes.warning(&format!(
+            "the text begins with {}, which this model's tokenizer adds as well: there are two of them now, leave yours out",
+            name(*first)
+        ));
+    }
+    if let ([.., second, last], true) = (tokens, tokenizer.adds_eos())
+        && tokenizer.eos() == Some(*last)
+        && last == second
+    {
+        notes.warning(&format!(
+            "the text ends with {}, which this model's tokenizer adds as well: there are two of them now, leave yours out",
+            name(*last)
+        ));
+    }
+}
+
+/// Loads the model, for what is to be said, between the banner and the line that says that it is there; and what a session needs.
+pub fn load_with_banner(
+    setting: &Setting,
+    talk: &Talk,
+    interrupt: &Interrupt,
+) -> Result<(Arc<Model>, Option<ContextNeed>)> {
     let notes = setting.notes();
     notes.line(&report::banner(
         &setting.model,
@@ -110,13 +169,18 @@ pub fn load_with_banner(setting: &Setting, interrupt: &Interrupt) -> Result<Arc<
         setting.gpu_layers.unwrap_or_default(),
         setting.mode,
     ));
-    let model = load(setting, interrupt)?;
+    let mut needed = None;
+    let mut ask = |gguf: &Gguf, tokenizer: &Tokenizer| {
+        needed = need(talk, gguf, tokenizer);
+        needed
+    };
+    let model = load_for(setting, &mut ask, interrupt)?;
     let address = model.storages().next().and_then(|storage| storage.base_address());
     if let Some(placement) = model.gpu_placement() {
         notes.line(&report::placed(placement, &model));
     }
     notes.line(&report::loaded(setting.mode, address, model.n_bytes()));
-    Ok(model)
+    Ok((model, needed))
 }
 
 /// Tells what became of the model's files since they were mapped, each change once.
@@ -126,27 +190,70 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// What may have spoilt an answer is told whatever `-quiet` says.
     pub fn tell(&mut self, model: &Model, notes: Notes) {
         for storage in model.storages() {
             let Some(change) = storage.changed() else { continue };
             let seen = (storage.path().to_owned(), change);
             if !self.told.contains(&seen) {
+                let notes = Notes { quiet: notes.quiet && !report::spoils(change), ..notes };
                 notes.warning(&report::changed(storage.path(), change));
                 self.told.push(seen);
             }
         }
     }
+
+    /// The worst of what was told, in a word; null if nothing.
+    pub fn worst(&self) -> Option<&'static str> {
+        let worst = self.told.iter().max_by_key(|(_, change)| report::spoils(*change));
+        worst.map(|(_, change)| report::change_name(*change))
+    }
 }
 
-/// A context of `ctx_tokens`; Ctrl-C ends an evaluation in it.
-pub fn session(model: &Arc<Model>, setting: &Setting, ctx_tokens: usize, interrupt: &Interrupt) -> Result<Session> {
+/// A file that was written to while its bytes were computed with: exit code 74.
+#[derive(Debug)]
+pub struct FileChanged(String);
+
+impl std::fmt::Display for FileChanged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for FileChanged {}
+
+/// At the end of a run: tells what became of the files, and what of it may have spoilt the answer as an error.
+pub fn check_files(model: &Model, notes: Notes) -> (Option<&'static str>, Result<(), FileChanged>) {
+    let changes: Vec<_> =
+        model.storages().filter_map(|storage| Some((storage.path().to_owned(), storage.changed()?))).collect();
+    let (spoilt, harmless): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, change)| report::spoils(*change));
+    for (path, change) in &harmless {
+        notes.warning(&report::changed(path, *change));
+    }
+    let worst = spoilt.first().or(harmless.first()).map(|(_, change)| report::change_name(*change));
+    let outcome = match spoilt.first() {
+        Some((path, change)) => Err(FileChanged(report::changed(path, *change))),
+        None => Ok(()),
+    };
+    (worst, outcome)
+}
+
+/// A context as it was asked for, or as small as what is needed; Ctrl-C ends an evaluation in it.
+pub fn session(
+    model: &Arc<Model>,
+    setting: &Setting,
+    need: Option<ContextNeed>,
+    interrupt: &Interrupt,
+) -> Result<Session> {
     let trained = model.spec().ctx_train;
-    if ctx_tokens > trained {
+    let most = setting.ctx_of(model);
+    if most > trained {
         let text = format!("the model was trained on {trained} tokens at most: answers get worse beyond them");
         if setting.ctx_is_explicit { setting.notes().warning(&text) } else { setting.notes().detail(&text) }
     }
     let options = SessionOptions {
-        ctx_tokens: Some(ctx_tokens),
+        ctx_tokens: Some(need.map_or(most, |need| need.ctx_tokens.min(most))),
+        chunk_tokens: need.map(|need| need.chunk_tokens),
         cancel: Some(interrupt.flag()),
         cache_type: setting.cache_type,
         timing: setting.timing,
@@ -170,6 +277,10 @@ pub fn sampler(sampling: &Sampling) -> Result<Sampler> {
 /// The chat template to use, or none for plain completion: with `-raw`, and for a model that carries none, unless a chat
 /// (which cannot do without) or `-template` wants one.
 pub fn template(model: &Model, talk: &Talk, notes: Notes) -> Result<Option<ChatTemplate>> {
+    template_for(model.gguf(), model.tokenizer(), talk, notes)
+}
+
+fn template_for(gguf: &Gguf, tokenizer: &Tokenizer, talk: &Talk, notes: Notes) -> Result<Option<ChatTemplate>> {
     if talk.raw {
         return Ok(None);
     }
@@ -184,7 +295,7 @@ pub fn template(model: &Model, talk: &Talk, notes: Notes) -> Result<Option<ChatT
             Wanted::Source(text)
         }
     });
-    let selection = chat::for_model(model.gguf(), model.tokenizer(), wanted).map_err(|error| match error {
+    let selection = chat::for_model(gguf, tokenizer, wanted).map_err(|error| match error {
         TemplateError::Unknown { .. } => anyhow::Error::new(UsageError(format!("-template: {error}"))),
         error => error.into(),
     })?;

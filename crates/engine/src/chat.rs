@@ -2,14 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use modelembed_text::TokenId;
 use modelembed_text::chat::{ChatTemplate, Message, TemplateError};
+use modelembed_text::{TokenId, Tokenizer};
 
 use crate::error::Result;
 use crate::generate::{GenerateOptions, GenerateStats, StopReason, generate_making_room};
 use crate::sampler::Sampler;
 use crate::session::Session;
-use crate::turns::{Held, Segment, common_text};
+use crate::turns::{self, Held, Segment, common_text};
 
 /// What one turn did.
 #[derive(Clone, Debug)]
@@ -117,6 +117,20 @@ impl Chat {
         }
     }
 
+    /// The tokens that [`send`](Self::send) evaluates first in a chat with this system message and nothing else.
+    ///
+    /// # Errors
+    /// A template that fails, a text that cannot be encoded.
+    pub fn first_prompt(
+        template: &ChatTemplate,
+        tokenizer: &Tokenizer,
+        system: Option<&str>,
+        text: &str,
+    ) -> Result<Vec<TokenId>> {
+        let whole = render(template, template.takes_system(), system, vec![Message::new("user", text)])?;
+        turns::encode_whole(tokenizer, &whole)
+    }
+
     fn answer(&mut self, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<(String, GenerateStats)> {
         let prompt = self.prompt()?;
         let mut answer = String::new();
@@ -187,13 +201,7 @@ impl Chat {
         {
             message.content.insert_str(0, letter);
         }
-        if let Some(system) = &self.system {
-            match messages.first_mut().filter(|_| !self.takes_system) {
-                Some(first) => first.content.insert_str(0, &format!("{system}\n")),
-                None => messages.insert(0, Message::new("system", system)),
-            }
-        }
-        self.template.render(&messages, true)
+        render(&self.template, self.takes_system, self.system.as_deref(), messages)
     }
 
     /// Forgets the oldest turn before the last message. False if there is none.
@@ -217,6 +225,22 @@ impl Chat {
         self.pending = None;
         self.sampler.reset();
     }
+}
+
+/// Messages as the template writes them, to where the answer begins.
+fn render(
+    template: &ChatTemplate,
+    takes_system: bool,
+    system: Option<&str>,
+    mut messages: Vec<Message>,
+) -> std::result::Result<String, TemplateError> {
+    if let Some(system) = system {
+        match messages.first_mut().filter(|_| !takes_system) {
+            Some(first) => first.content.insert_str(0, &format!("{system}\n")),
+            None => messages.insert(0, Message::new("system", system)),
+        }
+    }
+    template.render(&messages, true)
 }
 
 /// Forgets the oldest turn while the last one is answered. False if there is none.

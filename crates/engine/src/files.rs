@@ -13,7 +13,7 @@ use modelembed_storage::{LoadMode, Progress, Storage};
 use crate::devices::{self, DevicePlan};
 use crate::error::{Error, Result};
 use crate::gpu;
-use crate::options::LoadOptions;
+use crate::options::{ContextNeed, LoadOptions};
 use crate::plan::Plan;
 use crate::residency::{self, Sizes};
 use crate::shard::{self, Shard};
@@ -121,7 +121,17 @@ impl ModelFiles {
     /// # Errors
     /// As [`plan`](Self::plan), and whatever keeps the layers from a GPU that must be there.
     pub fn plan_devices(&self, options: &LoadOptions) -> Result<DevicePlan> {
+        self.plan_devices_for(options, None)
+    }
+
+    /// The same for a session that needs no more than that; see [`Model::load_for`](crate::Model::load_for).
+    ///
+    /// # Errors
+    /// As [`plan_devices`](Self::plan_devices).
+    pub fn plan_devices_for(&self, options: &LoadOptions, need: Option<ContextNeed>) -> Result<DevicePlan> {
         let compiled = self.compile()?;
+        let of_need = need.map(|need| options.needing(need, compiled.spec.ctx_train));
+        let options = of_need.as_ref().unwrap_or(options);
         let mut warnings = Vec::new();
         let gpu = gpu::plan(&compiled, options, &mut warnings)?;
         let (n_layer, all) = (compiled.program.n_layer(), CpuShare::all(&compiled.program));

@@ -74,7 +74,7 @@ pub use modelembed_storage::LoadMode;
 pub use modelembed_terms::{Activation, CacheType, RopeStyle};
 pub use modelembed_text as text;
 pub use modelembed_text::TokenId;
-pub use options::{LoadOptions, LoadStats};
+pub use options::{ContextNeed, LoadOptions, LoadStats};
 pub use plan::{Plan, PlanInput, RamBudget, Verdict};
 pub use sampler::{
     Candidate, Dry, DryBreakers, InvalidDryBreaker, InvalidSamplerOption, InvalidSamplerOrder, Mirostat,

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::gpu::{self, GpuModel, GpuPlacement};
 use crate::locking::{self, Budget, Lock, LockStats};
-use crate::options::{LoadOptions, LoadStats};
+use crate::options::{ContextNeed, LoadOptions, LoadStats};
 use crate::plan::{Plan, RamBudget, Verdict};
 use crate::prefetch::Prefetch;
 use crate::residency::{self, Residency, Sizes};
@@ -53,6 +53,20 @@ impl Model {
         options: &LoadOptions,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Arc<Model>> {
+        Model::load_for(path, options, &mut |_, _| None, progress)
+    }
+
+    /// As [`load`](Self::load), but memory is planned for what `need` says, which is asked once there is a tokenizer to count a
+    /// prompt with: a single answer rarely takes the whole context.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_for(
+        path: &Path,
+        options: &LoadOptions,
+        need: &mut dyn FnMut(&Gguf, &Tokenizer) -> Option<ContextNeed>,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Arc<Model>> {
         let start = Instant::now();
         let kernels = match options.isa {
             None => Kernels::best(),
@@ -75,6 +89,8 @@ impl Model {
             let problem = format!("has {seen} tokens, but tensor token_embd.weight has {n_vocab} rows");
             return Err(modelembed_spec::Error::Metadata { key: "tokenizer.ggml.tokens".into(), problem }.into());
         }
+        let of_need = need(gguf, &tokenizer).map(|need| options.needing(need, compiled.spec.ctx_train));
+        let options = of_need.as_ref().unwrap_or(options);
         load_tensors(&mut shards, &compiled, progress)?;
         let mut warnings = tokenizer.warnings().to_vec();
         // Before the plan, which may replace pages of the map: what is copied is what the file holds.

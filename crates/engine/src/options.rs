@@ -25,6 +25,9 @@ pub struct LoadOptions {
     pub ram_budget: RamBudget,
     /// Tokens of the context that the plan leaves memory for; `None` takes the length that the model was trained for.
     pub ctx_tokens: Option<usize>,
+    /// Tokens that a session computes together at most, as
+    /// [`SessionOptions::chunk_tokens`](crate::SessionOptions::chunk_tokens).
+    pub chunk_tokens: Option<usize>,
     /// What keys and values of that context are stored in; `None` takes what a session takes that does not say.
     pub cache_type: Option<CacheType>,
     /// How much of the weights is locked in memory.
@@ -38,6 +41,24 @@ pub struct LoadOptions {
     pub gpu_limits: GpuLimits,
     /// Who reads what streams.
     pub stream_reader: StreamReader,
+}
+
+/// What a session will need, where that is known before memory is planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContextNeed {
+    /// Tokens that it will hold.
+    pub ctx_tokens: usize,
+    /// Tokens that it will be given at once.
+    pub chunk_tokens: usize,
+}
+
+impl LoadOptions {
+    /// These options for a session that needs no more than that, and gets no more than they allow; without
+    /// a length that was asked for that is the one the model was trained for.
+    pub(crate) fn needing(&self, need: ContextNeed, ctx_train: usize) -> LoadOptions {
+        let ctx_tokens = need.ctx_tokens.min(self.ctx_tokens.unwrap_or(ctx_train));
+        LoadOptions { ctx_tokens: Some(ctx_tokens), chunk_tokens: Some(need.chunk_tokens), ..self.clone() }
+    }
 }
 
 /// What loading did.

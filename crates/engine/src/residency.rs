@@ -151,6 +151,7 @@ impl Residency {
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
     ctx_tokens: usize,
+    chunk_tokens: Option<usize>,
     exact: bool,
     cache_type: CacheType,
     pub(crate) share: CpuShare,
@@ -161,6 +162,7 @@ impl Sizes {
         let usual = || kv::usual_type(compiled.program.caches(), options.exact);
         Sizes {
             ctx_tokens: options.ctx_tokens.unwrap_or(compiled.spec.ctx_train),
+            chunk_tokens: options.chunk_tokens,
             exact: options.exact,
             cache_type: options.cache_type.unwrap_or_else(usual),
             share,
@@ -181,13 +183,14 @@ fn plan_input(
     sizes: Sizes,
 ) -> (PlanInput, Vec<Vec<StreamedRange>>) {
     let units = units(compiled, sizes.share);
+    let cols = scratch::session_cols(&compiled.program, sizes.ctx_tokens, sizes.chunk_tokens);
     let runs: Vec<Vec<StreamedRange>> = units.iter().map(|unit| runs(shards, unit)).collect();
     let total = |tensors: &[Tensor]| tensors.iter().map(|t| t.n_bytes).sum::<u64>();
     let input = PlanInput {
         unit_bytes: units.iter().map(|unit| total(unit)).collect(),
         streamable_bytes: runs.iter().map(|runs| runs.iter().map(|r| r.bytes.end - r.bytes.start).sum()).collect(),
         kv_bytes: sizes.kv_bytes(&compiled.program),
-        scratch_bytes: scratch::bytes(&compiled.program, sizes.ctx_tokens, sizes.exact),
+        scratch_bytes: scratch::bytes(&compiled.program, cols, sizes.exact),
         budget,
         left: match budget {
             RamBudget::Auto => modelembed_storage::process::memory_left(),

@@ -8,7 +8,7 @@ use modelembed_spec::Register;
 use modelembed_terms::CacheType;
 use modelembed_text::TokenId;
 
-use crate::cpu::scratch::{LOGIT_COLS, Scratch};
+use crate::cpu::scratch::{LOGIT_COLS, Scratch, session_cols};
 use crate::cpu::{Pass, Wanted};
 use crate::error::{Error, Result};
 use crate::gpu::{Best, GpuSession};
@@ -30,6 +30,9 @@ const MOST_RESERVED_TOKENS: usize = 1 << 20;
 pub struct SessionOptions {
     /// Tokens that the context holds; `None` takes the length that the model was trained for.
     pub ctx_tokens: Option<usize>,
+    /// Tokens that are computed together at most, which working memory grows with; `None` takes as many as are quickest. A session
+    /// whose longest prompt is known needs no more than that.
+    pub chunk_tokens: Option<usize>,
     /// When this is set, [`Session::eval`] stops at the next layer with [`Error::Cancelled`].
     pub cancel: Option<Arc<AtomicBool>>,
     /// What keys and values are stored in; `None` takes [`I16`](CacheType::I16) where heads fit, and f32 for a model loaded as
@@ -71,7 +74,8 @@ impl Session {
         let shapes = &model.program().caches()[..model.cpu_share().n_caches(model.program())];
         let kv = KvCache::new(shapes, capacity, cache_type)?;
         let rotated: Vec<usize> = model.spec().ropes.iter().map(|rope| rope.n_rot).collect();
-        let scratch = Scratch::new(model.program(), &rotated, capacity, model.pool())?;
+        let cols = session_cols(model.program(), capacity, options.chunk_tokens);
+        let scratch = Scratch::new(model.program(), &rotated, capacity, cols, model.pool())?;
         let gpu = model
             .gpu()
             .map(|gpu| GpuSession::new(gpu, model.compiled(), capacity, scratch.max_cols, cache_type))

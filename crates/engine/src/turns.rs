@@ -134,6 +134,11 @@ struct Tail<'a> {
 /// Bytes that a token which begins before a question may hold of it.
 const MOST_CARRIED: usize = 64;
 
+/// Tokens of a rendered chat that stands at the beginning of a context.
+pub fn encode_whole(tokenizer: &Tokenizer, text: &str) -> Result<Vec<TokenId>> {
+    Tail { tokenizer, text, before: None }.encode(text.len())
+}
+
 impl Tail<'_> {
     /// Tokens of the first `len` bytes. A template may write the token that begins a text itself;
     /// it is added where it did not.

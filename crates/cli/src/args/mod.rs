@@ -60,8 +60,8 @@ pub struct CommonArgs {
     #[arg(long, global = true, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "on",
           default_value = "off", value_parser = parse_lock)]
     pub mlock: Lock,
-    /// Context size in tokens [default: 2048]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Context size in tokens; 0: as many as the model was trained for [default: 2048]
+    #[arg(long, global = true, value_name = "N")]
     pub ctx: Option<u32>,
     /// Layers on the GPU, the last ones first; more than the model has: the output head too; or all, or auto [default: 0]
     #[arg(long, global = true, value_name = "LAYERS", value_parser = gpu_layers)]
@@ -113,6 +113,9 @@ pub struct RunArgs {
     /// Initial prompt; `-p -`, or a pipe and no -p, reads standard input [default: "Hello! How can I help you today?"]
     #[arg(long = "p", value_name = "PROMPT", allow_hyphen_values = true)]
     pub prompt: Option<OsString>,
+    /// The prompt is the text of this file, without its last line end
+    #[arg(long = "f", value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
     /// Interactive chat; an explicit -p is its first turn
     #[arg(long = "i")]
     pub interactive: bool,
@@ -225,7 +228,7 @@ pub enum Format {
 pub enum Command {
     /// Print the token ids and pieces of a text
     Tokenize(TokenizeArgs),
-    /// Print a model file's metadata, tensors, sizes, and what running it here will be like
+    /// Print a model file's metadata, tensors and sizes
     Inspect(InspectArgs),
     /// Print the log-probability of every token of a text, one JSON object a line
     Score(ScoreArgs),
@@ -290,9 +293,9 @@ pub struct TokenizeArgs {
 /// `inspect`
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Do not measure disk and memory for the plan, which takes a second
+    /// Also what running the model here will be like, from a second's measuring of disk and memory
     #[arg(long)]
-    pub no_plan: bool,
+    pub plan: bool,
 }
 
 /// `compare`

@@ -74,7 +74,7 @@ fn mistakes_end_with_2_and_name_what_was_typed_with_one_dash() {
         (&["-n"], "-n"),
         (&["-n", "many"], "many"),
         (&["-n", "-2"], "-2"),
-        (&["-ctx", "0"], "-ctx"),
+        (&["-ctx", "-1"], "-1"),
         (&["-temp", "-1"], "negative"),
         (&["-temp=nan"], "nan"),
         (&["-top-p", "1.5"], "0 to 1"),

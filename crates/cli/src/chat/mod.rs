@@ -23,9 +23,9 @@ use std::sync::Arc;
 pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let notes = setting.notes();
     let interrupt = Interrupt::install();
-    let model = setup::load_with_banner(setting, &interrupt)?;
+    let (model, need) = setup::load_with_banner(setting, &talk, &interrupt)?;
     let template = setup::template(&model, &talk, notes)?.context("a chat needs a chat template")?;
-    let session = setup::session(&model, setting, setting.ctx_tokens, &interrupt)?;
+    let session = setup::session(&model, setting, need, &interrupt)?;
     let options = run::generate_options(&talk, Some(&template));
     let mut chat = Chat::new(session, setup::sampler(&talk.sampling)?, template, options);
     if talk.system.is_some() {
@@ -111,12 +111,15 @@ impl Talker {
         let turn = self.chat.send(text, |piece| stream.piece(piece));
         let response = stream.end()?;
         let stopped = self.interrupt.is_set();
+        self.watch.tell(&self.model, self.notes);
         match turn {
             Ok(turn) => {
                 self.speed.add(&turn.stats);
                 let stop = run::stop_words(Some(&turn.stats), &self.interrupt);
                 if self.format == Format::Json {
-                    let object = json!({"response": response, "stop": stop, "dropped_turns": turn.dropped_turns});
+                    let (dropped_turns, changed) = (turn.dropped_turns, self.watch.worst());
+                    let object =
+                        json!({"response": response, "stop": stop, "dropped_turns": dropped_turns, "changed": changed});
                     Answer::new().piece(&format!("{object}\n"))?;
                 }
                 if turn.dropped_turns > 0 {
@@ -134,8 +137,7 @@ impl Talker {
             Err(Error::Cancelled) => self.notes.line("(stopped)"),
             Err(error) => {
                 self.failed += 1;
-                let way_out = report::way_out(&error).map_or(String::new(), |way_out| format!("; {way_out}"));
-                let told = format!("{error}{way_out}");
+                let told = report::explained(&error, &self.model);
                 eprint_line(&format!("error: {told}"));
                 if self.format == Format::Json {
                     // A line a turn, so that answers can be told apart.

@@ -58,7 +58,8 @@ fn measure(
     let longest_short = bench.short_prompts.iter().copied().max().unwrap_or(0);
     // Decoding is measured behind one token at least.
     let wanted = bench.depth + bench.prompt_tokens.max(bench.gen_tokens + 1).max(longest_short);
-    let mut session = setup::session(model, setting, setting.ctx_tokens.max(wanted), interrupt)?;
+    let ctx_tokens = Some(setting.ctx_of(model).max(wanted));
+    let mut session = setup::session(model, &Setting { ctx_tokens, ..setting.clone() }, None, interrupt)?;
     let tokens = tokens(wanted, model.n_vocab());
     let (before, behind) = tokens.split_at(bench.depth);
     let mut figures = Figures::default();

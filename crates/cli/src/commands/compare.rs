@@ -117,7 +117,7 @@ fn child(setting: &Setting, compare: &Compare, mode: Mode) -> Result<Result<Figu
     let mut command = Command::new(program);
     command.arg("-model").arg(&setting.model).arg(format!("-p={}", compare.prompt));
     command.args(["-raw", "-quiet", "-temp=0", "-format=json", mode.flag()]);
-    command.arg(format!("-n={}", compare.gen_tokens)).arg(format!("-ctx={}", setting.ctx_tokens));
+    command.arg(format!("-n={}", compare.gen_tokens)).arg(format!("-ctx={}", setting.ctx_tokens.unwrap_or(0)));
     if let Some(threads) = setting.threads {
         command.arg(format!("-threads={threads}"));
     }

@@ -19,7 +19,8 @@ const SHOWN_CHARS: usize = 120;
 
 /// Prints metadata, the histogram of tensor types, the tensor table and sizes.
 ///
-/// With a plan: what running it here will be like, too. A model that cannot run is no failure here: why is told.
+/// With a plan: what running it here will be like, too, which takes a second to measure. A model that cannot run is no failure
+/// here: why is told.
 pub fn inspect(setting: &Setting, with_plan: bool) -> Result<ExitCode> {
     if let Some(note) = &setting.model_note {
         setting.notes().line(note);
@@ -68,7 +69,7 @@ fn text_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
         parameters(&tensors),
     );
     if with_plan {
-        let plan = match plan::forecast(setting, files) {
+        let plan = match plan::forecast(setting, files, None) {
             Ok(forecast) => forecast.to_string(),
             Err(error) => format!("Plan: none: {error}"),
         };
@@ -130,7 +131,7 @@ fn json_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
         "metadata": metadata,
         "types": types,
         "tensors": table,
-        "plan": with_plan.then(|| match plan::forecast(setting, files) {
+        "plan": with_plan.then(|| match plan::forecast(setting, files, None) {
             Ok(forecast) => plan::json_of(&forecast),
             Err(error) => json!({"error": error.to_string()}),
         }),

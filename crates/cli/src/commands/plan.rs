@@ -1,22 +1,33 @@
 //! What running a model here will be like, for `inspect` and `-dry-run`: nothing of the model is loaded.
 
-use crate::resolve::{Format, Setting};
+use crate::resolve::{Format, Setting, Talk};
 use crate::setup;
 use crate::terminal::Answer;
 use anyhow::Result;
 use modelembed::storage::DiskSpeed;
-use modelembed::{DevicePlan, DeviceShare, Forecast, ModelFiles, ReadBandwidth, Verdict, available_threads};
+use modelembed::text::Tokenizer;
+use modelembed::{
+    ContextNeed, DevicePlan, DeviceShare, Forecast, ModelFiles, ReadBandwidth, Verdict, available_threads,
+};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-/// Prints the forecast for a run with these settings. Exit code 1 if the model cannot run so.
-pub fn dry_run(setting: &Setting) -> Result<ExitCode> {
+/// Prints the forecast for a run with these settings, and with this prompt where it is known. Exit code 1 if the model cannot
+/// run so.
+pub fn dry_run(setting: &Setting, talk: Option<&Talk>) -> Result<ExitCode> {
     if let Some(note) = &setting.model_note {
         setting.notes().line(note);
     }
     setup::warn_of_unused_device(setting);
     let files = ModelFiles::open(&setting.model)?;
-    let forecast = forecast(setting, &files)?;
+    let need = match talk {
+        Some(talk) => {
+            let tokenizer = Tokenizer::from_gguf(files.gguf(), files.header().clone())?;
+            setup::need(talk, files.gguf(), &tokenizer)
+        }
+        None => None,
+    };
+    let forecast = forecast(setting, &files, need)?;
     let text = match setting.format {
         Format::Json => format!("{}\n", json_of(&forecast)),
         Format::Text => format!("{forecast}\n"),
@@ -29,8 +40,8 @@ pub fn dry_run(setting: &Setting) -> Result<ExitCode> {
 ///
 /// # Errors
 /// Whatever keeps the model from running.
-pub fn forecast(setting: &Setting, files: &ModelFiles) -> Result<Forecast> {
-    let DevicePlan { mut plan, devices, warnings } = files.plan_devices(&setting.load_options())?;
+pub fn forecast(setting: &Setting, files: &ModelFiles, need: Option<ContextNeed>) -> Result<Forecast> {
+    let DevicePlan { mut plan, devices, warnings } = files.plan_devices_for(&setting.load_options(), need)?;
     for warning in &warnings {
         setting.notes().warning(warning);
     }

@@ -1,11 +1,14 @@
 //! `score`: how likely the model finds each token of a text.
 
 use crate::interrupt::Interrupt;
+use crate::report;
 use crate::resolve::Setting;
 use crate::setup;
 use crate::terminal::Answer;
 use anyhow::{Result, ensure};
-use modelembed::text::{EncodeOptions, TokenId};
+use modelembed::ContextNeed;
+use modelembed::gguf::Gguf;
+use modelembed::text::{TokenId, Tokenizer};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -14,31 +17,42 @@ use std::process::ExitCode;
 pub fn score(setting: &Setting, text: &[u8]) -> Result<ExitCode> {
     let notes = setting.notes();
     let interrupt = Interrupt::install();
-    let model = setup::load(setting, &interrupt)?;
-    let ids = model.tokenizer().encode(text, EncodeOptions { add_special: true, parse_special: true })?;
+    // The whole text at once, and nothing after it.
+    let mut need = |_: &Gguf, tokenizer: &Tokenizer| {
+        let n = tokenizer.encode(text, setup::WHOLE_TEXT).ok()?.len();
+        Some(ContextNeed { ctx_tokens: n.max(1), chunk_tokens: n })
+    };
+    let model = setup::load_for(setting, &mut need, &interrupt)?;
+    let ids = model.tokenizer().encode(text, setup::WHOLE_TEXT)?;
+    setup::warn_of_doubled_tokens(model.tokenizer(), &ids, notes);
     ensure!(!ids.is_empty(), "the text is empty: there is nothing to score");
-    let (n, ctx_tokens) = (ids.len(), setting.ctx_tokens);
+    let (n, ctx_tokens) = (ids.len(), setting.ctx_of(&model));
     ensure!(
         n <= ctx_tokens,
-        "the text has {n} tokens, but the context holds {ctx_tokens}: give -ctx {n} or a shorter text"
+        "the text has {n} tokens, but the context holds {ctx_tokens}; {}",
+        report::way_to_more(n, model.spec().ctx_train)
     );
-    let mut session = setup::session(&model, setting, ctx_tokens, &interrupt)?;
+    let need = ContextNeed { ctx_tokens: n, chunk_tokens: n };
+    let mut session = setup::session(&model, setting, Some(need), &interrupt)?;
     let mut out = Answer::new();
     out.bytes(line(0, ids[0], None, None).as_bytes())?;
     let (mut failure, mut sum) = (None, 0.0);
     // The last token's own logits are about what follows the text.
-    session.eval_each(&ids[..n - 1], |i, logits| {
+    let evaluated = session.eval_each(&ids[..n - 1], |i, logits| {
         let next = ids[i + 1];
         let (logprob, top1) = judge(logits, next);
         sum += logprob;
         if failure.is_none() {
             failure = out.bytes(line(i + 1, next, Some(logprob), Some(top1)).as_bytes()).err();
         }
-    })?;
+    });
     if let Some(error) = failure {
         return Err(error.into());
     }
     out.flush()?;
+    // What failed may have failed for it.
+    setup::check_files(&model, notes).1?;
+    evaluated?;
     if n > 1 {
         let mean = sum / (n - 1) as f64;
         notes.line(&format!("{n} tokens, mean log-probability {mean:.4}, perplexity {:.3}", (-mean).exp()));

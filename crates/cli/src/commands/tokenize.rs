@@ -1,6 +1,7 @@
 //! `tokenize`: the ids and pieces of a text. Needs only a vocabulary.
 
 use crate::resolve::{Format, Setting};
+use crate::setup;
 use crate::terminal::Answer;
 use anyhow::Result;
 use modelembed::ModelFiles;
@@ -18,6 +19,9 @@ pub fn tokenize(setting: &Setting, text: &[u8], special: bool) -> Result<ExitCod
     let tokenizer = Tokenizer::from_gguf(files.gguf(), files.header().clone())?;
     tokenizer.warnings().iter().for_each(|warning| notes.warning(warning));
     let ids = tokenizer.encode(text, EncodeOptions { add_special: special, parse_special: special })?;
+    if special {
+        setup::warn_of_doubled_tokens(&tokenizer, &ids, notes);
+    }
     let mut out = Answer::new();
     match setting.format {
         Format::Json => {

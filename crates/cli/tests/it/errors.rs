@@ -62,7 +62,7 @@ fn requests_that_cannot_be_met_end_with_1() {
 fn a_model_without_a_number_among_its_logits_ends_with_1_and_names_verify() {
     let tiny = tiny_model();
     let mut bytes = std::fs::read(&tiny.model).unwrap();
-    let inspected = run(&["inspect", "-model", &tiny.model, "-no-plan", "-format", "json"]).ok().stdout;
+    let inspected = run(&["inspect", "-model", &tiny.model, "-format", "json"]).ok().stdout;
     let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
     let norm = inspected["tensors"].as_array().unwrap().iter().find(|t| t["name"] == "output_norm.weight").unwrap();
     let at = norm["offset"].as_u64().unwrap() as usize;

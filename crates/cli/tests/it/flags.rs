@@ -74,8 +74,17 @@ fn a_prompt_comes_from_p_a_dash_or_a_pipe() {
         let run = run_in(folder, &args, Some(b"the cat\n")).ok();
         assert_eq!(run.stdout, wanted, "{args:?}");
     }
-    let empty = run_in(folder, &["-model", &tiny.model, "-n", "1"], Some(b"")).ok();
-    assert!(empty.stderr.contains("Prompt: Hello! How can I help you today?"), "{}", empty.stderr);
+    // A device says nothing, and nobody expects it to; a pipe was to say something.
+    let device = run(&["-model", &tiny.model, "-n", "1"]).ok();
+    assert!(device.stderr.contains("Prompt: Hello! How can I help you today?"), "{}", device.stderr);
+    for (input, args) in [(&b""[..], &[][..]), (b"\n", &[]), (b"\r\n", &[]), (b"", &["-p", "-"]), (b"\n", &["-p", "-"])]
+    {
+        let empty = run_in(folder, &[&["-model", &tiny.model, "-n", "1"], args].concat(), Some(input));
+        assert_eq!((empty.code, empty.stdout.as_str()), (1, ""), "{input:?} {args:?}");
+        assert_eq!(empty.stderr, "error: no prompt on standard input\n", "{input:?} {args:?}");
+    }
+    // Every turn of a chat may be missing.
+    run_in(folder, &["-model", &tiny.model, "-i", "-template", "chatml"], Some(b"")).ok();
 }
 
 #[test]
@@ -182,4 +191,90 @@ fn a_template_file_needs_no_tag_but_a_text() {
     let unknown = run_in(folder, &["-model", &tiny.model, "-template", &long, "-p", "x"], None);
     assert_eq!(unknown.code, 2);
     assert!(unknown.stderr.contains("You are a helpful") && unknown.stderr.len() < 1500, "{}", unknown.stderr);
+}
+
+/// Tokens of the prompt that a run evaluated.
+fn prompt_tokens(run: Run) -> u64 {
+    run.ok().json()["statistics"]["prompt_tokens"].as_u64().unwrap()
+}
+
+#[test]
+fn a_typed_prompt_keeps_every_byte_and_a_piped_one_or_a_file_loses_one_line_end() {
+    let tiny = tiny_model();
+    let folder = tiny.folder.path();
+    let args = |more: &[&str]| {
+        let common = ["-model", &tiny.model, "-raw", "-n", "1", "-format", "json"];
+        common.iter().chain(more).map(|arg| arg.to_string()).collect::<Vec<_>>()
+    };
+    let run_args = |more: &[&str], input: Option<&[u8]>| {
+        let args = args(more);
+        run_in(folder, &args.iter().map(String::as_str).collect::<Vec<_>>(), input)
+    };
+    let of_text = |text: &str| {
+        let tokens = run(&["tokenize", "-model", &tiny.model, "-format", "json", "-p", text]).ok();
+        tokens.json()["tokens"].as_array().unwrap().len() as u64
+    };
+    for (text, shorter) in [("Four\n", "Four"), ("Four\r\n", "Four"), ("a\nb\n\n", "a\nb\n"), ("a\nb", "a\nb")] {
+        assert_eq!(prompt_tokens(run_args(&["-p", text], None)), of_text(text), "-p {text:?}");
+        assert_eq!(run_args(&["-p", text], None).json()["prompt"], text);
+        let wanted = of_text(shorter);
+        assert_eq!(prompt_tokens(run_args(&[], Some(text.as_bytes()))), wanted, "a pipe: {text:?}");
+        assert_eq!(prompt_tokens(run_args(&["-p", "-"], Some(text.as_bytes()))), wanted, "-p -: {text:?}");
+        std::fs::write(folder.join("prompt.txt"), text).unwrap();
+        assert_eq!(prompt_tokens(run_args(&["-f", "prompt.txt"], None)), wanted, "-f: {text:?}");
+    }
+    assert_eq!(run_args(&["-f", "prompt.txt", "-p", "a"], None).code, 2);
+    let missing = run_args(&["-f", "no/such.txt"], None);
+    assert!(missing.code == 1 && missing.stderr.contains("cannot read the prompt no/such.txt"), "{}", missing.stderr);
+    // The first turn of a chat, too.
+    let chat =
+        run_in(folder, &["-model", &tiny.model, "-i", "-template", "chatml", "-n", "1", "-f", "prompt.txt"], Some(b""));
+    assert!(chat.ok().stderr.contains("> a\nb\n"));
+}
+
+#[test]
+fn a_context_may_be_as_long_as_the_model_and_errors_name_that_length() {
+    let tiny = tiny_model();
+    let own = run(&["-model", &tiny.model, "-ctx", "0", "-p", "a", "-n", "1"]).ok();
+    assert!(own.stderr.contains("  Context size: the model's own\n"), "{}", own.stderr);
+    let long = "the cat ".repeat(600);
+    let rows: [(&[&str], &[&str]); 4] = [
+        (
+            &["-ctx", "16", "-p", "the cat sat on the mat and was happy about it all day long"],
+            &["the prompt has", "holds 16;", "trained for 1024: -ctx N", "-ctx 0"],
+        ),
+        (&["-ctx", "0", "-p", &long], &["holds 1024;", "trained for 1024, and", "shorter"]),
+        (
+            &["score", "-ctx", "3", "-p", "the cat sat"],
+            &["the text has", "holds 3;", "trained for 1024: -ctx N", "-ctx 0"],
+        ),
+        (&["score", "-ctx", "0", "-p", &long], &["holds 1024;", "trained for 1024, and"]),
+    ];
+    for (args, words) in rows {
+        let refused = run(&[args, &["-model", &tiny.model]].concat());
+        assert_eq!(refused.code, 1, "{args:?}");
+        let error = refused.stderr.lines().last().unwrap();
+        assert!(words.iter().all(|word| error.contains(word)), "{error:?} lacks one of {words:?}");
+    }
+}
+
+#[test]
+fn a_token_that_the_tokenizer_adds_and_the_text_has_is_warned_of() {
+    let tiny = tiny_model();
+    let told = "warning: the text begins with <s>, which this model's tokenizer adds as well";
+    let rows: [(&[&str], bool); 9] = [
+        (&["-raw", "-n", "1", "-p", "<s>the cat"], true),
+        (&["-raw", "-n", "1", "-p", "the <s>cat"], false),
+        (&["-raw", "-n", "1", "-p", "the cat"], false),
+        (&["-raw", "-n", "1", "-quiet", "-p", "<s>the cat"], false),
+        (&["-template", "chatml", "-n", "1", "-p", "<s>the cat"], false),
+        (&["tokenize", "-p", "<s>the cat"], true),
+        (&["tokenize", "-no-special", "-p", "<s>the cat"], false),
+        (&["score", "-p", "<s>the cat"], true),
+        (&["score", "-p", "the cat"], false),
+    ];
+    for (args, wanted) in rows {
+        let run = run(&[args, &["-model", &tiny.model]].concat()).ok();
+        assert_eq!(run.stderr.contains(told), wanted, "{args:?}: {}", run.stderr);
+    }
 }

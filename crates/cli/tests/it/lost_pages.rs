@@ -125,19 +125,84 @@ fn a_chat_tells_once_that_its_file_is_another_one() {
 #[test]
 fn a_run_tells_at_its_end_that_its_file_was_written_to() {
     let home = tempfile::tempdir().unwrap();
-    let model = endless_model();
-    let mut command = binary(home.path());
-    command.args(["-raw", "-temp", "0", "-ctx", "100000", "-n", "3000", "-p", "the cat", "-model", &model.model]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdout.as_mut().unwrap().read_exact(&mut [0; 20]).unwrap();
-    // The same bytes again: what is told hangs on the time of writing.
-    let bytes = std::fs::read(&model.model).unwrap();
-    let mut file = File::options().write(true).open(&model.model).unwrap();
+    for more in [&[][..], &["-quiet"]] {
+        let model = endless_model();
+        let mut command = binary(home.path());
+        command.args(["-raw", "-temp", "0", "-ctx", "100000", "-n", "3000", "-p", "the cat", "-model", &model.model]);
+        let mut child = command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 20]).unwrap();
+        rewrite(&model.model);
+        let (code, len, stderr) = rest(child);
+        assert_eq!(code, Some(74), "{more:?}: {stderr}");
+        assert!(len > 1000, "{more:?}: the answer is there, {len} bytes");
+        let told = format!("error: {} was written to by another program", model.model);
+        assert_eq!(stderr.matches(&told).count(), 1, "{more:?}: {stderr}");
+    }
+}
+
+/// The same bytes again: what is told hangs on the time of writing.
+fn rewrite(model: &str) {
+    let bytes = std::fs::read(model).unwrap();
+    let mut file = File::options().write(true).open(model).unwrap();
     file.write_all(&bytes).unwrap();
     file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1)).unwrap();
-    let (code, _, stderr) = rest(child);
-    assert_eq!(code, Some(0), "{stderr}");
-    let told = format!("warning: {} was written to by another program", model.model);
+}
+
+#[test]
+fn a_file_that_was_written_to_is_a_field_in_json() {
+    let home = tempfile::tempdir().unwrap();
+    // Nothing, other rights and another name change no byte.
+    let harmless: [fn(&str); 3] = [
+        |_| {},
+        |model| {
+            let mut rights = std::fs::metadata(model).unwrap().permissions();
+            rights.set_readonly(true);
+            std::fs::set_permissions(model, rights).unwrap();
+        },
+        |model| std::fs::rename(model, format!("{model}.old")).unwrap(),
+    ];
+    let rows = harmless.map(|act| (act, 0)).into_iter().chain([(rewrite as fn(&str), 74)]);
+    for ((act, code), changed) in rows.zip([None, None, Some("removed"), Some("rewritten")]) {
+        let model = endless_model();
+        let mut command = binary(home.path());
+        command.args(["-raw", "-temp", "0", "-ctx", "100000", "-n", "3000", "-p", "the cat", "-format", "json"]);
+        command.args(["-model", &model.model]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut notes = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(notes.any(|line| line.unwrap().starts_with("---")), "the prompt is shown before the answer");
+        act(&model.model);
+        let notes: Vec<String> = notes.map(Result::unwrap).collect();
+        let mut stdout = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{changed:?}: {notes:?}");
+        let object: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(object["changed"], changed.map_or(serde_json::Value::Null, Into::into), "{notes:?}");
+        assert_eq!(object["stop"], "length");
+    }
+}
+
+#[test]
+fn a_chat_tells_of_a_file_that_was_written_to_even_if_quiet() {
+    let tiny = tiny_model();
+    let home = tempfile::tempdir().unwrap();
+    let mut command = binary(home.path());
+    command.args(["-i", "-quiet", "-model", &tiny.model, "-template", "chatml", "-n", "4", "-format", "json"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut answers = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut changed = |child: &mut Child| -> serde_json::Value {
+        child.stdin.as_mut().unwrap().write_all(b"the cat\n").unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
+        answer["changed"].clone()
+    };
+    assert_eq!(changed(&mut child), serde_json::Value::Null);
+    rewrite(&tiny.model);
+    assert_eq!(changed(&mut child), "rewritten");
+    assert_eq!(changed(&mut child), "rewritten");
+    drop(child.stdin.take());
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{stderr}");
+    let told = format!("warning: {} was written to by another program", tiny.model);
     assert_eq!(stderr.matches(&told).count(), 1, "{stderr}");
 }
 

@@ -112,9 +112,9 @@ fn it_can_be_looked_into_and_unpacked() {
         object.as_object_mut().unwrap().remove("path");
         object
     };
-    let wanted = inspect(run(&["inspect", "-no-plan", "-format", "json", "-model", &chat.tiny.model]));
-    assert_eq!(inspect(chat.run(&["inspect", "-no-plan", "-format", "json"])), wanted);
-    assert_eq!(inspect(run(&["inspect", "-no-plan", "-format", "json", "-model", path(&chat.program)])), wanted);
+    let wanted = inspect(run(&["inspect", "-format", "json", "-model", &chat.tiny.model]));
+    assert_eq!(inspect(chat.run(&["inspect", "-format", "json"])), wanted);
+    assert_eq!(inspect(run(&["inspect", "-format", "json", "-model", path(&chat.program)])), wanted);
     let model = std::fs::read(&chat.tiny.model).unwrap();
     let out = chat.tiny.folder.path().join("back.gguf");
     for unpack in [

@@ -41,14 +41,59 @@ fn a_model_that_streams_says_how_much_a_token() {
 }
 
 #[test]
-fn inspect_has_the_plan_unless_it_is_left_out() {
+fn inspect_measures_for_a_plan_only_if_it_is_asked_for() {
     let tiny = tiny_model();
-    let with = run(&["inspect", "-model", &tiny.model]).ok().stdout;
+    let with = run(&["inspect", "-model", &tiny.model, "-plan"]).ok().stdout;
     assert!(with.contains("\nPlan: fits: ") && with.contains("\nMetadata:\n"), "{with}");
-    assert_eq!(json_of_inspect(&tiny.model, &[])["plan"]["verdict"], "fits");
-    let without = run(&["inspect", "-model", &tiny.model, "-no-plan"]).ok().stdout;
-    assert!(!without.contains("Plan: "), "{without}");
-    assert_eq!(json_of_inspect(&tiny.model, &["-no-plan"])["plan"], Value::Null);
+    let plan = json_of_inspect(&tiny.model, &["-plan"])["plan"].clone();
+    assert!(plan["verdict"] == "fits" && plan["memory_bytes_per_second"].is_number(), "{plan}");
+    let without = run(&["inspect", "-model", &tiny.model]).ok().stdout;
+    assert!(!without.contains("Plan: ") && without.contains("\nMetadata:\n"), "{without}");
+    assert_eq!(json_of_inspect(&tiny.model, &[])["plan"], Value::Null);
+}
+
+/// Half a gigabyte is swept to measure memory: a limit on addresses tells whether it was.
+#[cfg(target_os = "linux")]
+#[test]
+fn inspect_needs_little_memory() {
+    let tiny = tiny_model();
+    let mut command = std::process::Command::new("sh");
+    let script = r#"ulimit -v 262144; exec "$0" inspect -model "$1" -quiet"#;
+    command.args(["-c", script, env!("CARGO_BIN_EXE_modelembed"), &tiny.model]);
+    let output = command.env("HOME", tiny.folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn one_answer_is_planned_with_what_it_can_use() {
+    let tiny = tiny_model();
+    let other_bytes = |args: &[&str]| {
+        let common = ["-model", &tiny.model, "-dry-run", "-ram-budget", "4G"];
+        json(&[&common, args].concat())["other_bytes"].as_u64().unwrap()
+    };
+    let whole = other_bytes(&["-i"]);
+    let endless = other_bytes(&["-raw", "-p", "the cat", "-n", "-1"]);
+    let short = other_bytes(&["-raw", "-p", "the cat", "-n", "8"]);
+    let longer = other_bytes(&["-raw", "-p", "the cat", "-n", "9"]);
+    let chat = other_bytes(&["-template", "chatml", "-p", "the cat", "-n", "8"]);
+    assert!(short < endless && endless < whole, "{short} {endless} {whole}");
+    // One token's keys and values, and the template's tokens.
+    assert!(short < longer && longer < chat && chat < endless, "{short} {longer} {chat} {endless}");
+    assert_eq!(whole, other_bytes(&["-i", "-ctx", "2048"]));
+    assert!(other_bytes(&["-i", "-ctx", "0"]) < whole, "this model's own context has 1024 tokens");
+    assert!(other_bytes(&["-raw", "-p", "the cat", "-n", "8", "-ctx", "4"]) < short, "-ctx is a bound");
+    // What will come through a pipe is not waited for.
+    let piped = run_in(
+        tiny.folder.path(),
+        &["-model", &tiny.model, "-dry-run", "-format", "json", "-ram-budget", "4G"],
+        Some(b"x"),
+    );
+    assert_eq!(piped.ok().json()["other_bytes"], whole);
+    // The run itself has the same plan.
+    let args = ["-model", &tiny.model, "-ram-budget", "4G", "-raw", "-p", "the cat", "-n", "8"];
+    let planned = run(&[&args[..], &["-dry-run"]].concat()).ok().stdout;
+    let ran = json(&args)["statistics"]["plan"].as_str().unwrap().to_string();
+    assert!(planned.lines().next().unwrap().ends_with(&ran), "{planned} {ran}");
 }
 
 /// The JSON of `inspect` has many lines.

@@ -74,9 +74,7 @@ fn names_and_texts_of_a_file_are_shown_without_control_characters() {
     let writer = writer.tensor(evil, TensorType::F32, &[8], &[0; 32]);
     std::fs::write(folder.path().join("m.gguf"), writer.build()).unwrap();
     let json = ["inspect -format json", "verify -tensors -format json"];
-    for command in
-        ["inspect", "inspect -no-plan", "verify", "verify -tensors", "status", "-p x"].into_iter().chain(json)
-    {
+    for command in ["inspect", "inspect -plan", "verify", "verify -tensors", "status", "-p x"].into_iter().chain(json) {
         let words: Vec<&str> = command.split(' ').chain(["-model", "m.gguf"]).collect();
         let run = run_in(folder.path(), &words, None);
         assert_eq!(run.code == 0, command != "-p x", "{command}: {}", run.stderr);

@@ -71,8 +71,14 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    pub(crate) fn new(program: &Program, rotated: &[usize], capacity: usize, pool: &Pool) -> Result<Scratch> {
-        let cols = chunk_cols(program).min(capacity);
+    /// For a context of `capacity` tokens, of which `cols` are computed together at most.
+    pub(crate) fn new(
+        program: &Program,
+        rotated: &[usize],
+        capacity: usize,
+        cols: usize,
+        pool: &Pool,
+    ) -> Result<Scratch> {
         let tile = tile_len(cols);
         let n_vocab = program.n_vocab();
         let head_grain = grain_rows(n_vocab, LOGIT_COLS, pool.threads());
@@ -131,8 +137,7 @@ fn longest_vector(program: &Program) -> usize {
 }
 
 /// Bytes of a session's working memory once a chunk of `cols` columns was processed.
-pub(crate) fn bytes(program: &Program, capacity: usize, exact: bool) -> u64 {
-    let cols = chunk_cols(program).min(capacity);
+pub(crate) fn bytes(program: &Program, cols: usize, exact: bool) -> u64 {
     let registers = Register::ALL.into_iter().filter(|r| *r != Register::Logits);
     let vectors: usize = registers.map(|r| program.register_len(r)).sum();
     let kind = if exact { ActKind::F32 } else { ActKind::Q8 };
@@ -147,4 +152,10 @@ pub(crate) fn chunk_cols(program: &Program) -> usize {
     const MIN_COLS: usize = 32;
     const HIDDEN_BYTES: usize = 32 << 20;
     (HIDDEN_BYTES / (4 * program.register_len(Register::Hidden).max(1))).clamp(MIN_COLS, MAX_COLS)
+}
+
+/// The same in a session that holds `capacity` tokens and is given `chunk_tokens` at once at most. Guesses
+/// are checked in one chunk.
+pub(crate) fn session_cols(program: &Program, capacity: usize, chunk_tokens: Option<usize>) -> usize {
+    chunk_cols(program).min(chunk_tokens.map_or(usize::MAX, |n| n.max(LOGIT_COLS))).min(capacity)
 }

@@ -1,15 +1,79 @@
 //! What a session refuses, and that a refusal changes nothing.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use modelembed::{Error, LoadOptions, Session, SessionOptions, TokenId};
+use modelembed::{
+    ContextNeed, Error, GenerateOptions, LoadOptions, Model, ModelFiles, RamBudget, Sampler, SamplerOptions, Session,
+    SessionOptions, TokenId, generate,
+};
 use modelembed_testkit::{TINY_VOCAB, first_bit_difference, tiny, tiny_prompt, tiny_spec};
 
 use crate::common::{TinyModels, load, session};
 
 fn prompt(n: usize) -> Vec<TokenId> {
     tiny_prompt(n).into_iter().map(TokenId).collect()
+}
+
+#[test]
+fn a_session_of_what_one_answer_needs_gives_the_same_and_is_what_was_planned_for() {
+    let dir = TinyModels::new();
+    let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
+    let options = LoadOptions { ram_budget: RamBudget::Bytes(1 << 30), ..LoadOptions::default() };
+    let whole = load(&path, &options);
+    let ids = prompt(50);
+    let wanted = session(&whole, 200).eval(&ids).expect("evaluates").to_vec();
+
+    let need = ContextNeed { ctx_tokens: 60, chunk_tokens: 50 };
+    let mut asked = 0;
+    let mut ask = |gguf: &modelembed::gguf::Gguf, tokenizer: &modelembed::text::Tokenizer| {
+        asked += 1;
+        assert!(gguf.get("general.architecture").is_some() && tokenizer.n_vocab() == TINY_VOCAB);
+        Some(need)
+    };
+    let model = Model::load_for(&path, &options, &mut ask, &mut |_| ControlFlow::Continue(())).expect("loads");
+    assert_eq!(asked, 1);
+    let by_hand = LoadOptions { ctx_tokens: Some(60), chunk_tokens: Some(50), ..options.clone() };
+    assert_eq!(model.plan().other_bytes, load(&path, &by_hand).plan().other_bytes);
+    assert!(model.plan().other_bytes < whole.plan().other_bytes);
+    // A context that was asked for, and the model's own, are bounds.
+    let bounded = LoadOptions { ctx_tokens: Some(40), ..options.clone() };
+    let planned = |options: &LoadOptions, need| {
+        ModelFiles::open(&path)
+            .and_then(|files| files.plan_devices_for(options, need))
+            .expect("a plan")
+            .plan
+            .other_bytes
+    };
+    assert_eq!(
+        planned(&bounded, Some(need)),
+        planned(&LoadOptions { chunk_tokens: Some(50), ..bounded.clone() }, None)
+    );
+    let endless = ContextNeed { ctx_tokens: usize::MAX, chunk_tokens: usize::MAX };
+    assert_eq!(planned(&options, Some(endless)), planned(&options, None));
+
+    // Chunks of fewer columns than the prompt has are computed in turns; not even guesses need more than eight.
+    for chunk_tokens in [50, 13, 1] {
+        let options =
+            SessionOptions { ctx_tokens: Some(60), chunk_tokens: Some(chunk_tokens), ..SessionOptions::default() };
+        let mut session = Session::new(&model, options).expect("a session");
+        let seen = session.eval(&ids).expect("evaluates").to_vec();
+        assert_eq!(first_bit_difference(&seen, &wanted), None, "{chunk_tokens} tokens at once");
+        let texts = [0, 7].map(|lookup_tokens| {
+            session.truncate(0);
+            let mut sampler = Sampler::new(SamplerOptions { temp: 0.0, ..Default::default() }).expect("options");
+            let options = GenerateOptions { max_tokens: 10, lookup_tokens, ..Default::default() };
+            let mut text = String::new();
+            generate(&mut session, &mut sampler, &ids, &options, |piece| {
+                text += piece;
+                ControlFlow::Continue(())
+            })
+            .expect("generates");
+            text
+        });
+        assert_eq!(texts[0], texts[1], "{chunk_tokens} tokens at once");
+    }
 }
 
 #[test]
