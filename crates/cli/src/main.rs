@@ -49,7 +49,7 @@ fn work(low: args::LowArgs, own: Option<&Own>) -> anyhow::Result<ExitCode> {
         (Task::Talk(talk), Some(setting)) => run::run(&setting, talk),
         (Task::Tokenize { text, special }, Some(setting)) => commands::tokenize::tokenize(&setting, &text, special),
         (Task::DryRun(talk), Some(setting)) => commands::plan::dry_run(&setting, talk.as_ref()),
-        (Task::Inspect { with_plan }, Some(setting)) => commands::inspect::inspect(&setting, with_plan),
+        (Task::Inspect(inspect), Some(setting)) => commands::inspect::inspect(&setting, &inspect),
         (Task::Score { text }, Some(setting)) => commands::score::score(&setting, &text),
         (Task::Devices(format), _) => print(&commands::devices(format)),
         (Task::Status, Some(setting)) => commands::status::status(&setting),

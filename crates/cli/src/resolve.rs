@@ -175,9 +175,7 @@ pub enum Task {
     },
     /// What running the model will be like, with what is to be said where that is known.
     DryRun(Option<Talk>),
-    Inspect {
-        with_plan: bool,
-    },
+    Inspect(args::InspectArgs),
     Score {
         text: Vec<u8>,
     },
@@ -268,7 +266,7 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
         Some(args::Command::Tokenize(tokenize)) => {
             Task::Tokenize { text: text_of(&tokenize.prompt)?, special: !tokenize.no_special }
         }
-        Some(args::Command::Inspect(inspect)) => Task::Inspect { with_plan: inspect.plan },
+        Some(args::Command::Inspect(inspect)) => Task::Inspect(inspect),
         Some(args::Command::Score(score)) => Task::Score { text: text_of(&score.prompt)? },
         Some(args::Command::Status) => Task::Status,
         Some(args::Command::Warm(warm)) => Task::Warm { layers: warm.layers, force: warm.force },

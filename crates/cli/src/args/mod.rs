@@ -296,6 +296,9 @@ pub struct InspectArgs {
     /// Also what running the model here will be like, from a second's measuring of disk and memory
     #[arg(long)]
     pub plan: bool,
+    /// Only what the model is, and the steps that compute it: layers that are alike once
+    #[arg(long, conflicts_with = "plan")]
+    pub program: bool,
 }
 
 /// `compare`

@@ -1,6 +1,7 @@
 //! `inspect`: what a model file says about itself. Reads no tensor.
 
 use super::plan;
+use crate::args::InspectArgs;
 use crate::report::{megabytes, without_controls};
 use crate::resolve::{Format, Setting};
 use crate::terminal::Answer;
@@ -21,19 +22,40 @@ const SHOWN_CHARS: usize = 120;
 ///
 /// With a plan: what running it here will be like, too, which takes a second to measure. A model that cannot run is no failure
 /// here: why is told.
-pub fn inspect(setting: &Setting, with_plan: bool) -> Result<ExitCode> {
+pub fn inspect(setting: &Setting, args: &InspectArgs) -> Result<ExitCode> {
     if let Some(note) = &setting.model_note {
         setting.notes().line(note);
     }
     let files = ModelFiles::open(&setting.model)?;
     let mut out = Answer::new();
-    let text = match setting.format {
-        Format::Json => json_of(setting, &files, with_plan),
-        Format::Text => text_of(setting, &files, with_plan),
+    let text = match (setting.format, args.program) {
+        (Format::Json, false) => json_of(setting, &files, args.plan),
+        (Format::Text, false) => text_of(setting, &files, args.plan),
+        (format, true) => program_of(&files, format)?,
     };
     out.bytes(text.as_bytes())?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the model is, and the steps that compute it; or why there are none.
+fn program_of(files: &ModelFiles, format: Format) -> Result<String> {
+    let description = files.spec()?.to_string();
+    let program = files.describe_program();
+    Ok(match format {
+        Format::Json => {
+            let (program, problem) = match program {
+                Ok(text) => (Some(text), None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            let object = json!({"description": description, "program": program, "problem": problem});
+            without_controls(&format!("{object:#}\n"))
+        }
+        Format::Text => match program {
+            Ok(text) => format!("{description}\nProgram:\n{text}"),
+            Err(error) => format!("{description}\nProgram: none: {}\n", printable(&error.to_string())),
+        },
+    })
 }
 
 /// Number and bytes of the tensors of each type.

@@ -166,3 +166,19 @@ fn completions_are_scripts() {
         assert!(run(&["completions", shell]).ok().stdout.contains(part), "{shell}");
     }
 }
+
+#[test]
+fn a_program_is_printed_with_layers_that_are_alike_once() {
+    let tiny = tiny_model();
+    let text = run(&["inspect", "-program", "-model", &tiny.model]).ok().stdout;
+    let (description, program) = text.split_once("\nProgram:\n").unwrap();
+    for line in ["input", "layers 0-2", "  attend ", "  gate-up ", "head", "  logits "] {
+        assert_eq!(program.lines().filter(|l| l.starts_with(line)).count(), 1, "{line:?} in {text}");
+    }
+    let json = run(&["inspect", "-program", "-format", "json", "-model", &tiny.model]).ok().stdout;
+    let object: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((object["program"].as_str(), object["problem"].is_null()), (Some(program), true));
+    assert_eq!(object["description"].as_str(), Some(description));
+    let both = run(&["inspect", "-program", "-plan", "-model", &tiny.model]);
+    assert_eq!(both.code, 2, "{}", both.stderr);
+}
