@@ -57,7 +57,8 @@ fn where_no_logit_is_a_number_every_way_to_one_is_an_error() {
             assert!(is_no_number(generated), "{what}: temp {temp}, lookup {lookup_tokens}");
             assert_eq!(text, "", "{what}");
         }
-        let template = chat::for_model(model.gguf(), model.tokenizer(), Some("chatml")).unwrap().template;
+        let template =
+            chat::for_model(model.gguf(), model.tokenizer(), Some(chat::Wanted::Named("chatml"))).unwrap().template;
         let mut chat = Chat::new(session(&model, 64), Sampler::default(), template, GenerateOptions::default());
         for _ in 0..2 {
             let turn = chat.send("the cat", |_| ControlFlow::Continue(()));
