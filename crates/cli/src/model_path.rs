@@ -1,6 +1,7 @@
 //! Which model file is meant when none, or not quite the right one, was named.
 
 use anyhow::{Result, bail};
+use modelembed::gguf::shown_path;
 use std::path::{Path, PathBuf};
 
 /// The default of `-model`.
@@ -23,7 +24,7 @@ pub fn find(named: Option<&Path>) -> Result<Found> {
 fn find_in(folder: &Path, named: Option<&Path>) -> Result<Found> {
     if let Some(path) = named {
         if !folder.join(path).try_exists().unwrap_or(true) {
-            bail!("Model file not found: {}\n{}", path.display(), advice(folder, path));
+            bail!("Model file not found: {}\n{}", shown_path(path), advice(folder, path));
         }
         return Ok(Found { path: path.to_path_buf(), note: None });
     }
@@ -35,7 +36,7 @@ fn find_in(folder: &Path, named: Option<&Path>) -> Result<Found> {
     match &models_in(folder, models)[..] {
         [only] => {
             let note =
-                format!("{DEFAULT} is not there: using {}, the only model in {}", only.display(), models.display());
+                format!("{DEFAULT} is not there: using {}, the only model in {}", shown_path(only), shown_path(models));
             Ok(Found { path: only.clone(), note: Some(note) })
         }
         _ => bail!("Model file not found: {DEFAULT}\n{}", advice(folder, default)),
@@ -49,7 +50,7 @@ fn advice(folder: &Path, path: &Path) -> String {
         return "Give the path of a GGUF file with -model PATH, or fetch a small model with scripts/fetch-model.sh"
             .to_string();
     }
-    let names: Vec<String> = beside.iter().map(|path| format!("  -model {}", path.display())).collect();
+    let names: Vec<String> = beside.iter().map(|path| format!("  -model {}", shown_path(path))).collect();
     format!("These models are there:\n{}", names.join("\n"))
 }
 

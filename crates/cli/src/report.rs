@@ -1,6 +1,7 @@
 //! The banner before and the statistics after an answer.
 
 use crate::resolve::Mode;
+use modelembed::gguf::shown_path;
 use modelembed::storage::Change;
 use modelembed::{Error, GpuLayers, GpuPlacement, LockStats, Model};
 use serde_json::{Value, json};
@@ -61,7 +62,7 @@ pub fn banner(model: &Path, ctx_tokens: Option<usize>, gpu_layers: GpuLayers, mo
         std::env::consts::ARCH,
         env!("CARGO_PKG_VERSION"),
         env!("MODELEMBED_RUSTC_VERSION"),
-        model.display(),
+        shown_path(model),
         mode.words(),
         mode.loading(),
     )
@@ -101,7 +102,7 @@ pub fn loaded(mode: Mode, address: Option<usize>, len_bytes: u64) -> String {
 
 /// What became of a mapped file, and what that means for the answers.
 pub fn changed(path: &Path, change: Change) -> String {
-    let path = path.display();
+    let path = shown_path(path);
     match change {
         Change::CutShort => format!(
             "{path} was cut short by another program since it was mapped: this one ends when it needs what is gone; start again"

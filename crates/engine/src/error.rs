@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use modelembed_gguf::TensorType;
+use modelembed_gguf::{TensorType, shown_path};
 use modelembed_storage::StorageError;
 use modelembed_terms::CacheType;
 use modelembed_text::TextError;
@@ -14,7 +14,7 @@ pub enum Error {
     Storage(#[from] StorageError),
 
     /// The file is no usable GGUF file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", shown_path(path))]
     Gguf {
         /// The file.
         path: PathBuf,
@@ -23,7 +23,7 @@ pub enum Error {
     },
 
     /// A model was packed into the file, but is not as it was packed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", shown_path(path))]
     Packed {
         /// The file.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum Error {
     },
 
     /// The file is of another kind, recognised by its first bytes.
-    #[error("{} is not a GGUF file: {found}", path.display())]
+    #[error("{} is not a GGUF file: {found}", shown_path(path))]
     NotGguf {
         /// The file.
         path: PathBuf,

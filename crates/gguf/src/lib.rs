@@ -22,6 +22,7 @@ pub use directory::TensorInfo;
 pub use error::{Error, Result};
 pub use gguf::Gguf;
 pub use identify::{FileKind, identify};
+pub use printable::{escaped, shown_path};
 pub use tensor_type::TensorType;
 pub use value::{Array, NumArray, Number, StrArray, Value, ValueType};
 pub use write::{GgufValue, HeaderWriter, encode_string};

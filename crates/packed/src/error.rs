@@ -1,6 +1,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use modelembed_gguf::shown_path;
+
 /// Why a packed file cannot be used or made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -21,7 +23,7 @@ pub enum PackedError {
     #[error("the model was packed by another version of modelembed (format {0}, this one knows 1)")]
     Version(u32),
     /// Reading failed.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", shown_path(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -29,7 +31,7 @@ pub enum PackedError {
         source: io::Error,
     },
     /// Writing failed. Nothing is left behind.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}", shown_path(path))]
     Write {
         /// The file that was to be made.
         path: PathBuf,
@@ -37,10 +39,10 @@ pub enum PackedError {
         source: io::Error,
     },
     /// The file to be made is there already.
-    #[error("{} is there already; -force replaces it", .0.display())]
+    #[error("{} is there already; -force replaces it", shown_path(.0))]
     Exists(PathBuf),
     /// The file to be made cannot be made there.
-    #[error("cannot write {}: {problem}", path.display())]
+    #[error("cannot write {}: {problem}", shown_path(path))]
     Output {
         /// The file that was to be made.
         path: PathBuf,
@@ -48,7 +50,7 @@ pub enum PackedError {
         problem: String,
     },
     /// What was to be packed changed meanwhile.
-    #[error("{} changed while it was copied; nothing was written", .0.display())]
+    #[error("{} changed while it was copied; nothing was written", shown_path(.0))]
     SourceChanged(PathBuf),
     /// What was to be packed does not fit into the format.
     #[error("cannot pack this: {0}")]

@@ -1,15 +1,21 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use modelembed_gguf::shown_path;
+
 /// Why a file's bytes cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
     /// No file of this name.
-    #[error("Model file not found: {}\n  check the path, or name another file with -model", .0.display())]
+    #[error("Model file not found: {}\n  check the path, or name another file with -model", shown_path(.0))]
     NotFound(PathBuf),
     /// A link whose target does not exist.
-    #[error("Model file not found: {}\n  it is a link to {}, which does not exist", path.display(), target.display())]
+    #[error(
+        "Model file not found: {}\n  it is a link to {}, which does not exist",
+        shown_path(path),
+        shown_path(target)
+    )]
     DanglingLink {
         /// The link.
         path: PathBuf,
@@ -17,13 +23,16 @@ pub enum StorageError {
         target: PathBuf,
     },
     /// The file may not be read.
-    #[error("permission denied: {}\n  make the file readable for this user (chmod +r), and its folders searchable (chmod +x)", .0.display())]
+    #[error("permission denied: {}\n  make the file readable for this user (chmod +r), and its folders searchable (chmod +x)", shown_path(.0))]
     PermissionDenied(PathBuf),
     /// A folder, not a file.
-    #[error("{} is a directory; name a .gguf file in it", .0.display())]
+    #[error("{} is a directory; name a .gguf file in it", shown_path(.0))]
     IsDirectory(PathBuf),
     /// A pipe, a socket or a device.
-    #[error("{} is {found}, not a regular file; a model must be a file that can be mapped and read anywhere", path.display())]
+    #[error(
+        "{} is {found}, not a regular file; a model must be a file that can be mapped and read anywhere",
+        shown_path(path)
+    )]
     NotRegular {
         /// The path.
         path: PathBuf,
@@ -31,10 +40,10 @@ pub enum StorageError {
         found: &'static str,
     },
     /// A file without bytes.
-    #[error("{} is empty (0 bytes); was the download interrupted?", .0.display())]
+    #[error("{} is empty (0 bytes); was the download interrupted?", shown_path(.0))]
     Empty(PathBuf),
     /// The operating system refused to map the file.
-    #[error("mmap failed: {}: {source}\n  try -mmap=false, which reads the file instead", path.display())]
+    #[error("mmap failed: {}: {source}\n  try -mmap=false, which reads the file instead", shown_path(path))]
     MapFailed {
         /// The path.
         path: PathBuf,
@@ -42,7 +51,10 @@ pub enum StorageError {
         source: io::Error,
     },
     /// The file ended before all of its bytes were read.
-    #[error("{} ended at byte {at} while it was read; it had {wanted} bytes when it was opened\n  wait until nothing writes to it, then try again", path.display())]
+    #[error(
+        "{} ended at byte {at} while it was read; it had {wanted} bytes when it was opened\n  wait until nothing writes to it, then try again",
+        shown_path(path)
+    )]
     Shrunk {
         /// The path.
         path: PathBuf,
@@ -52,7 +64,7 @@ pub enum StorageError {
         wanted: u64,
     },
     /// Reading failed.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", shown_path(path))]
     Io {
         /// The path.
         path: PathBuf,
@@ -60,7 +72,10 @@ pub enum StorageError {
         source: io::Error,
     },
     /// A part of the file that does not stay in memory could not be read again.
-    #[error("cannot read {} at byte {offset}: {source}\n  the model is larger than the memory it may use, so parts of it are read for every token", path.display())]
+    #[error(
+        "cannot read {} at byte {offset}: {source}\n  the model is larger than the memory it may use, so parts of it are read for every token",
+        shown_path(path)
+    )]
     StreamRead {
         /// The path.
         path: PathBuf,
@@ -70,7 +85,7 @@ pub enum StorageError {
         source: io::Error,
     },
     /// A range that was to be loaded does not lie within the file.
-    #[error("bytes {start}..{end} of {} do not exist: the file has {file_bytes} bytes", path.display())]
+    #[error("bytes {start}..{end} of {} do not exist: the file has {file_bytes} bytes", shown_path(path))]
     OutOfRange {
         /// The path.
         path: PathBuf,
@@ -84,7 +99,8 @@ pub enum StorageError {
     /// A private copy wants more memory than there is. Nothing was allocated.
     #[error(
         "not enough memory for a private copy of {}: {wanted_bytes} bytes wanted, {available_bytes} available\n  \
-         try -mmap, which needs no copy", path.display()
+         try -mmap, which needs no copy",
+        shown_path(path)
     )]
     OutOfMemory {
         /// The path.
@@ -98,7 +114,8 @@ pub enum StorageError {
     /// for example.
     #[error(
         "cannot get {wanted_bytes} bytes of memory for a private copy of {}: {source}\n  \
-         try -mmap, which needs no copy", path.display()
+         try -mmap, which needs no copy",
+        shown_path(path)
     )]
     CopyRefused {
         /// The path.

@@ -3,8 +3,9 @@
 mod expand;
 mod packed;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use modelembed::gguf::escaped;
 use modelembed::{GpuLayers, Lock, RamBudget};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -533,7 +534,15 @@ fn matches(args: impl IntoIterator<Item = OsString>) -> Result<ArgMatches, Refus
 }
 
 /// clap writes long options with two dashes; this program's are written with one.
-fn refusal(error: clap::Error) -> Refusal {
+fn refusal(mut error: clap::Error) -> Refusal {
+    // What was typed is quoted in the message, whose lines are clap's own.
+    let quoted = |(kind, value): (ContextKind, &ContextValue)| match value {
+        ContextValue::String(text) => Some((kind, ContextValue::String(escaped(text).into_owned()))),
+        _ => None,
+    };
+    for (kind, value) in error.context().filter_map(quoted).collect::<Vec<_>>() {
+        error.insert(kind, value);
+    }
     let rendered = error.render().to_string();
     let mut text = String::with_capacity(rendered.len());
     let mut previous = ' ';

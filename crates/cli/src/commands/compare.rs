@@ -9,6 +9,7 @@ use crate::resolve::{Compare, Format, Mode, Setting};
 use crate::terminal::{Answer, Notes};
 use anyhow::{Context, Result, bail};
 use modelembed::ModelFiles;
+use modelembed::gguf::shown_path;
 use modelembed::storage::Storage;
 use serde_json::json;
 use std::io::Read;
@@ -59,9 +60,10 @@ pub fn compare(setting: &Setting, compare: &Compare) -> Result<ExitCode> {
     let texts: Vec<&str> = rows.iter().filter_map(|row| Some(row.result.as_ref().ok()?.response.as_str())).collect();
     let is_same = texts.windows(2).all(|pair| pair[0] == pair[1]);
     let is_complete = rows.iter().all(|row| row.result.is_ok());
-    let title = format!("{}, {}", setting.model.display(), megabytes(n_bytes));
+    let title = format!("{}, {}", shown_path(&setting.model), megabytes(n_bytes));
     if let Some(path) = &compare.svg {
-        std::fs::write(path, chart::svg(&title, &rows)).with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(path, chart::svg(&title, &rows))
+            .with_context(|| format!("cannot write {}", shown_path(path)))?;
     }
     let text = match setting.format {
         Format::Json => json_of(setting, n_bytes, &rows, is_same, why_no_cold.as_deref()),
@@ -104,7 +106,7 @@ fn read_through(setting: &Setting) -> Result<()> {
     let files = ModelFiles::open(&setting.model)?;
     let mut buffer = vec![0; 4 << 20];
     for path in files.storages().map(Storage::path) {
-        let context = || format!("cannot read {}", path.display());
+        let context = || format!("cannot read {}", shown_path(path));
         let mut file = std::fs::File::open(path).with_context(context)?;
         while file.read(&mut buffer).with_context(context)? > 0 {}
     }

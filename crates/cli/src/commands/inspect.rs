@@ -7,8 +7,7 @@ use crate::resolve::{Format, Setting};
 use crate::terminal::Answer;
 use anyhow::Result;
 use modelembed::ModelFiles;
-use modelembed::gguf::{Array, TensorInfo, Value, ValueType};
-use modelembed::text::printable;
+use modelembed::gguf::{Array, TensorInfo, Value, ValueType, escaped, shown_path};
 use serde_json::{Map, json};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -81,7 +80,7 @@ fn text_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
     let tensor_bytes: u64 = tensors.iter().map(|tensor| tensor.n_bytes).sum();
     let mut out = format!(
         "File: {}\nFormat: GGUF v{}, alignment {}\nSize: {} in {} file(s)\nTensors: {}, {}\nParameters: {}\n\nMetadata:\n",
-        setting.model.display(),
+        shown_path(&setting.model),
         gguf.version(),
         gguf.alignment(),
         megabytes(files.n_bytes()),
@@ -97,9 +96,9 @@ fn text_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
         };
         out = out.replacen("\n\nMetadata:\n", &format!("\n\n{plan}\n\nMetadata:\n"), 1);
     }
-    let width = gguf.metadata().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
+    let width = gguf.metadata().map(|(key, _)| escaped(key).chars().count()).max().unwrap_or(0);
     for (key, value) in gguf.metadata() {
-        out += &format!("  {:<width$}  {}\n", printable(key), shown(value, (**files.header()).as_ref()));
+        out += &format!("  {:<width$}  {}\n", escaped(key), shown(value, (**files.header()).as_ref()));
     }
     out += "\nTensor types:\n";
     for (name, (count, bytes)) in histogram(&tensors) {
@@ -107,12 +106,12 @@ fn text_of(setting: &Setting, files: &ModelFiles, with_plan: bool) -> String {
         out += &format!("  {name:<8} {count:>6} tensors  {:>12}  {share:>5.1}%\n", megabytes(bytes));
     }
     out += "\nTensors:\n";
-    let width = tensors.iter().map(|tensor| tensor.name.chars().count()).max().unwrap_or(0);
+    let width = tensors.iter().map(|tensor| escaped(&tensor.name).chars().count()).max().unwrap_or(0);
     for tensor in &tensors {
         let shape = tensor.dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
         out += &format!(
             "  {:<width$}  {:<8} {shape:<20} {:>12}  at {:#x}\n",
-            printable(&tensor.name),
+            escaped(&tensor.name),
             tensor.ty.name(),
             megabytes(tensor.n_bytes),
             tensor.offset
@@ -181,7 +180,7 @@ fn shown(value: &Value, header: &[u8]) -> String {
 
 fn quoted(text: &str) -> String {
     let cut = text.char_indices().nth(SHOWN_CHARS).map(|(at, _)| at);
-    let shown = format!("{:?}", printable(&text[..cut.unwrap_or(text.len())]));
+    let shown = format!("{:?}", &text[..cut.unwrap_or(text.len())]);
     match cut {
         Some(_) => format!("{shown}... ({} bytes)", text.len()),
         None => shown,
@@ -251,7 +250,7 @@ mod tests {
 
     #[test]
     fn texts_are_shown_short_and_without_control_characters() {
-        assert_eq!(quoted("a\n\u{1b}[2J\"b"), r#""a\n[2J\"b""#);
+        assert_eq!(quoted("a\n\u{1b}[2J\"b"), r#""a\n\u{1b}[2J\"b""#);
         let long = "é".repeat(500);
         assert_eq!(quoted(&long), format!("\"{}\"... (1000 bytes)", "é".repeat(SHOWN_CHARS)));
     }

@@ -250,7 +250,9 @@ impl Program {
         // Old converters stored the angles of RoPE, which follow from the metadata.
         let harmless = |name: &str| name.ends_with("attn_rot_embd") || name.ends_with("attn_rot_embd.weight");
         match tensors.map(|t| t.name.as_str()).find(|name| !used.contains(name) && !harmless(name)) {
-            Some(name) => Err(Error::UnusedTensor { name: name.to_owned(), arch: self.arch }),
+            Some(name) => {
+                Err(Error::UnusedTensor { name: modelembed_gguf::escaped(name).into_owned(), arch: self.arch })
+            }
             None => Ok(()),
         }
     }
