@@ -1,5 +1,6 @@
 //! Ctrl-C: the first one asks the running answer to stop, the second one ends the program.
 
+use crate::{progress, tty};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,12 +12,17 @@ pub const EXIT_CODE: u8 = 130;
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Takes over Ctrl-C. Where the system refuses, Ctrl-C goes on to end the program at once.
+    /// Takes over Ctrl-C, unless the parent chose to ignore it: then it stays without effect. Where
+    /// the system refuses, Ctrl-C goes on to end the program at once.
     pub fn install() -> Interrupt {
         let flag = Arc::new(AtomicBool::new(false));
         let seen = flag.clone();
-        let _ = ctrlc::set_handler(move || {
-            if seen.swap(true, Ordering::Relaxed) {
+        let _ = ctrlc::try_set_handler(move || {
+            // Where somebody types, Ctrl-C is a key: this signal was sent by another program, which
+            // means what it says.
+            if seen.swap(true, Ordering::Relaxed) || tty::is_editing() {
+                progress::wipe();
+                tty::restore();
                 std::process::exit(i32::from(EXIT_CODE));
             }
         });

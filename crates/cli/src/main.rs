@@ -8,12 +8,14 @@ mod interrupt;
 mod measure;
 mod model_path;
 mod own;
+mod progress;
 mod report;
 mod resolve;
 mod run;
 mod setup;
 mod terminal;
 mod timing;
+mod tty;
 
 use modelembed::packed::PackedError;
 use modelembed::storage::{CountingAllocator, StorageError, report_lost_pages};

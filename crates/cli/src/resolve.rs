@@ -4,6 +4,7 @@ pub use crate::args::Format;
 use crate::args::{self, Activations, LowArgs, Seed};
 use crate::model_path::{self, Found};
 use crate::own::Own;
+use crate::tty;
 use anyhow::{Context, Result, bail};
 use modelembed::GpuLayers;
 use modelembed::storage::{StreamReader, process};
@@ -393,6 +394,9 @@ fn text_of(argument: &OsStr) -> Result<Vec<u8>> {
 }
 
 fn read_stdin() -> Result<Vec<u8>> {
+    if stdin().is_terminal() {
+        return tty::read_to_end().context("cannot read from the terminal");
+    }
     let mut text = Vec::new();
     stdin().lock().read_to_end(&mut text).context("cannot read standard input")?;
     Ok(text)

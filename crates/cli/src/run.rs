@@ -2,16 +2,18 @@
 
 use crate::interrupt::{self, Interrupt};
 use crate::measure::{self, Speed};
-use crate::report::{self, RULE, Statistics};
+use crate::progress::Waiting;
+use crate::report::{self, RULE, Statistics, without_controls};
 use crate::resolve::{Format, Setting, Talk};
 use crate::setup;
-use crate::terminal::Answer;
+use crate::terminal::{Answer, Notes};
 use anyhow::{Result, anyhow};
 use modelembed::text::chat::ChatTemplate;
 use modelembed::{Chat, Error, GenerateOptions, GenerateStats, StopReason, generate};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Answers the prompt: text as it comes, or one JSON object at the end.
 pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
@@ -19,7 +21,8 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let interrupt = Interrupt::install();
     let (model, need) = setup::load_with_banner(setting, &talk, &interrupt)?;
     let template = setup::template(&model, &talk, notes)?;
-    let mut session = setup::session(&model, setting, need, &interrupt)?;
+    let progress = Arc::default();
+    let mut session = setup::session(&model, setting, need, &interrupt, Some(&progress))?;
     let mut sampler = setup::sampler(&talk.sampling)?;
     let options = generate_options(&talk, template.as_ref());
     let prompt = talk.prompt.unwrap_or_default();
@@ -35,9 +38,9 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     if let Ok(tokens) = &raw_tokens {
         setup::warn_of_doubled_tokens(model.tokenizer(), tokens, notes);
     }
-    notes.text("Response: ");
     let mut stream = Stream::new(setting.format, &interrupt);
-    stream.waiting = Some(setup::Waiting::start(&model, notes));
+    stream.label = Some((notes, "Response: "));
+    stream.waiting = Some(Waiting::start(&model, &progress, notes));
     let timing;
     let result = match template {
         Some(template) => {
@@ -55,13 +58,10 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
             result
         }
     };
-    let is_on_terminal = stream.is_on_terminal();
-    let response = stream.end();
-    if (result.is_err() || response.is_err()) && !is_on_terminal {
-        // The cursor is behind "Response: ".
-        notes.line("");
+    if result.is_ok() {
+        stream.begin();
     }
-    let response = response?;
+    let response = stream.end()?;
     let (changed, unchanged) = setup::check_files(&model, notes);
     let (stats, code) = match result {
         Ok(stats) => (Some(stats), if interrupt.is_set() { interrupt::EXIT_CODE } else { 0 }),
@@ -95,7 +95,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
             "changed": changed,
             "statistics": statistics.json(),
         });
-        Answer::new().piece(&format!("{object}\n"))?;
+        Answer::new().piece(&without_controls(&format!("{object}\n")))?;
     }
     Ok(unchanged.map(|()| ExitCode::from(code))?)
 }
@@ -128,18 +128,20 @@ pub struct Stream<'a> {
     failure: Option<std::io::Error>,
     interrupt: &'a Interrupt,
     /// Shown until there is something else to show.
-    pub waiting: Option<setup::Waiting>,
+    pub waiting: Option<Waiting>,
+    /// What stands before the answer's first piece, among the notes.
+    pub label: Option<(Notes, &'static str)>,
 }
 
 impl<'a> Stream<'a> {
     pub fn new(format: Format, interrupt: &'a Interrupt) -> Stream<'a> {
         let answer = (format == Format::Text).then(Answer::new);
-        Stream { answer, text: String::new(), failure: None, interrupt, waiting: None }
+        Stream { answer, text: String::new(), failure: None, interrupt, waiting: None, label: None }
     }
 
     /// Takes a piece; asks to stop after Ctrl-C or when nobody reads any more.
     pub fn piece(&mut self, piece: &str) -> ControlFlow<()> {
-        self.waiting = None;
+        self.begin();
         match &mut self.answer {
             None => self.text.push_str(piece),
             Some(answer) => {
@@ -152,9 +154,12 @@ impl<'a> Stream<'a> {
         if self.interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Whether pieces of the answer were shown on a terminal, whose cursor they moved.
-    pub fn is_on_terminal(&self) -> bool {
-        self.answer.as_ref().is_some_and(Answer::is_on_terminal)
+    /// The answer begins, if only to be an empty one.
+    pub fn begin(&mut self) {
+        self.waiting = None;
+        if let Some((notes, label)) = self.label.take() {
+            notes.text(label);
+        }
     }
 
     /// Ends the line; returns the text that was kept.

@@ -1,6 +1,7 @@
 //! From settings to a loaded model, a sampler and a template, with the banner and warnings that belong to it.
 
 use crate::interrupt::Interrupt;
+use crate::progress::{Bar, Unit};
 use crate::report;
 use crate::resolve::{Mode, Sampling, Setting, Talk, Template, UsageError};
 use crate::terminal::Notes;
@@ -10,15 +11,12 @@ use modelembed::storage::Change;
 use modelembed::text::chat::{self, ChatTemplate, Source, TemplateError, Wanted};
 use modelembed::text::{EncodeOptions, TokenId, Tokenizer};
 use modelembed::{
-    Chat, ContextNeed, GpuLimits, Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session, SessionOptions,
-    Verdict,
+    Chat, ContextNeed, EvalProgress, GpuLimits, Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session,
+    SessionOptions, Verdict,
 };
-use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 impl Setting {
     /// Tokens that a context of this model may hold.
@@ -95,7 +93,7 @@ pub fn load_for(setting: &Setting, need: AskNeed<'_>, interrupt: &Interrupt) -> 
     warn_of_unused_device(setting);
     let isa = setting.isa.as_deref().map(isa_of).transpose()?;
     let options = LoadOptions { isa, ..setting.load_options() };
-    let mut bar = ProgressBar::new(notes);
+    let mut bar = Bar::new("loading the model", Unit::Bytes, notes);
     let loaded = Model::load_for(&setting.model, &options, need, &mut |progress| {
         bar.show(progress.done_bytes, progress.total_bytes);
         if interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -238,12 +236,14 @@ pub fn check_files(model: &Model, notes: Notes) -> (Option<&'static str>, Result
     (worst, outcome)
 }
 
-/// A context as it was asked for, or as small as what is needed; Ctrl-C ends an evaluation in it.
+/// A context as it was asked for, or as small as what is needed; Ctrl-C ends an evaluation in it, and `progress` is told how far
+/// each is.
 pub fn session(
     model: &Arc<Model>,
     setting: &Setting,
     need: Option<ContextNeed>,
     interrupt: &Interrupt,
+    progress: Option<&Arc<EvalProgress>>,
 ) -> Result<Session> {
     let trained = model.spec().ctx_train;
     let most = setting.ctx_of(model);
@@ -255,6 +255,7 @@ pub fn session(
         ctx_tokens: Some(need.map_or(most, |need| need.ctx_tokens.min(most))),
         chunk_tokens: need.map(|need| need.chunk_tokens),
         cancel: Some(interrupt.flag()),
+        progress: progress.cloned(),
         cache_type: setting.cache_type,
         timing: setting.timing,
     };
@@ -314,84 +315,5 @@ fn template_for(gguf: &Gguf, tokenizer: &Tokenizer, talk: &Talk, notes: Notes) -
 pub fn warn_of_system(takes_system: bool, notes: Notes) {
     if !takes_system {
         notes.warning("the chat template has no place for a system message: its text goes before the first question");
-    }
-}
-
-/// Shows how far the model's pages are, on a terminal, until the first piece of the answer or until they are there. Reading from
-/// a cache is over before anything is shown.
-pub struct Waiting {
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Waiting {
-    pub fn start(model: &Arc<Model>, notes: Notes) -> Waiting {
-        let stop = Arc::new(AtomicBool::new(false));
-        let is_there = model.prefetch_progress().is_none_or(|p| p.done_bytes == p.total_bytes);
-        if notes.quiet || is_there || !std::io::stderr().is_terminal() {
-            return Waiting { stop, thread: None };
-        }
-        let (model, stopped) = (Arc::clone(model), Arc::clone(&stop));
-        let show = move || {
-            const STEP: Duration = Duration::from_millis(100);
-            let mut is_shown = false;
-            std::thread::park_timeout(2 * STEP);
-            while let Some(p) = model.prefetch_progress().filter(|p| p.done_bytes < p.total_bytes) {
-                if stopped.load(Ordering::Relaxed) {
-                    break;
-                }
-                let (done, total) = (report::megabytes(p.done_bytes), report::megabytes(p.total_bytes));
-                notes.redraw(&format!("  reading the model: {done} of {total}"));
-                is_shown = true;
-                std::thread::park_timeout(STEP);
-            }
-            if is_shown {
-                notes.redraw("");
-            }
-        };
-        Waiting { stop, thread: std::thread::Builder::new().name("progress".into()).spawn(show).ok() }
-    }
-
-    /// Takes the line away, before something else is written.
-    pub fn end(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            self.stop.store(true, Ordering::Relaxed);
-            thread.thread().unpark();
-            // It has nothing to say that would matter.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// How far loading is, on a terminal only.
-pub struct ProgressBar {
-    shown_percent: Option<u64>,
-    notes: Notes,
-}
-
-impl ProgressBar {
-    pub fn new(notes: Notes) -> ProgressBar {
-        let quiet = notes.quiet || !std::io::stderr().is_terminal();
-        ProgressBar { shown_percent: None, notes: Notes { quiet, ..notes } }
-    }
-
-    pub fn show(&mut self, done_bytes: u64, total_bytes: u64) {
-        let percent = (u128::from(done_bytes) * 100 / u128::from(total_bytes.max(1))) as u64;
-        if self.shown_percent != Some(percent) {
-            self.shown_percent = Some(percent);
-            self.notes.redraw(&format!("  {percent}% of {}", report::megabytes(total_bytes)));
-        }
-    }
-
-    pub fn end(&self) {
-        if self.shown_percent.is_some() {
-            self.notes.redraw("");
-        }
     }
 }

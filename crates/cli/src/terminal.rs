@@ -1,25 +1,28 @@
 //! Standard output for the answer, standard error for everything else.
 
+use modelembed::storage::write_before_report;
 use modelembed::text::printable;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether the last text on standard error, or on a terminal that is standard output, has not ended
+/// its line. What is said next begins on a line of its own.
+static ERROR_IS_MID_LINE: AtomicBool = AtomicBool::new(false);
+static OUTPUT_IS_MID_LINE: AtomicBool = AtomicBool::new(false);
+static BAR_IS_SHOWN: AtomicBool = AtomicBool::new(false);
 
 /// Standard output. On a terminal, control characters of the model's text are left out.
 pub struct Answer {
     out: BufWriter<io::Stdout>,
     is_terminal: bool,
-    is_begun: bool,
     ends_line: bool,
 }
 
 impl Answer {
     pub fn new() -> Answer {
         let is_terminal = io::stdout().is_terminal();
-        Answer { out: BufWriter::new(io::stdout()), is_terminal, is_begun: false, ends_line: true }
-    }
-
-    /// Whether something was shown on a terminal.
-    pub fn is_on_terminal(&self) -> bool {
-        self.is_terminal && self.is_begun
+        Answer { out: BufWriter::new(io::stdout()), is_terminal, ends_line: true }
     }
 
     /// Writes a piece of text and shows it at once.
@@ -27,9 +30,9 @@ impl Answer {
         if text.is_empty() {
             return Ok(());
         }
-        self.is_begun = true;
         self.ends_line = text.ends_with('\n');
         if self.is_terminal {
+            note_output(self.ends_line);
             self.bytes(printable(text).as_bytes())?;
         } else {
             self.bytes(text.as_bytes())?;
@@ -73,19 +76,10 @@ impl Notes {
         }
     }
 
-    /// Text without a line end.
+    /// Text without a line end, on a line of its own.
     pub fn text(&self, text: &str) {
         if !self.quiet {
-            let mut err = io::stderr().lock();
-            let _ = err.write_all(printable(text).as_bytes()).and_then(|()| err.flush());
-        }
-    }
-
-    /// Shows `text` in place of the line that the cursor is on: for progress, on a terminal.
-    pub fn redraw(&self, text: &str) {
-        if !self.quiet {
-            let mut err = io::stderr().lock();
-            let _ = write!(err, "\r{text:<40}\r{text}").and_then(|()| err.flush());
+            eprint(text, false);
         }
     }
 
@@ -104,8 +98,88 @@ impl Notes {
 
 /// A line on standard error, whatever `-quiet` says: errors.
 pub fn eprint_line(text: &str) {
+    eprint(text, true);
+}
+
+/// Writes at the beginning of a line: a line that something else has begun is ended first.
+fn eprint(text: &str, ends_line: bool) {
+    let text = printable(text);
+    let mut whole = String::with_capacity(text.len() + 2);
+    if is_mid_line() && !text.starts_with('\n') {
+        whole.push('\n');
+    }
+    whole.push_str(&text);
+    if ends_line {
+        whole.push('\n');
+    }
     let mut err = io::stderr().lock();
-    let _ = writeln!(err, "{}", printable(text));
+    let _ = err.write_all(whole.as_bytes()).and_then(|()| err.flush());
+    ERROR_IS_MID_LINE.store(!whole.ends_with('\n'), Ordering::Relaxed);
+    if is_one_screen() {
+        OUTPUT_IS_MID_LINE.store(false, Ordering::Relaxed);
+    }
+    note_cursor();
+}
+
+/// Ends the line that the cursor is in.
+pub fn begin_line() {
+    if is_mid_line() {
+        eprint("", true);
+    }
+}
+
+/// Says that a bar stands on the line of standard error, or that it is gone.
+pub fn bar_is_shown(is_shown: bool) {
+    BAR_IS_SHOWN.store(is_shown, Ordering::Relaxed);
+    cursor_is_at_start();
+}
+
+/// Says that the editor or a bar has put the cursor at the beginning of a line.
+pub fn cursor_is_at_start() {
+    ERROR_IS_MID_LINE.store(false, Ordering::Relaxed);
+    OUTPUT_IS_MID_LINE.store(false, Ordering::Relaxed);
+    note_cursor();
+}
+
+fn note_output(ends_line: bool) {
+    OUTPUT_IS_MID_LINE.store(!ends_line, Ordering::Relaxed);
+    if is_one_screen() {
+        ERROR_IS_MID_LINE.store(false, Ordering::Relaxed);
+    }
+    note_cursor();
+}
+
+/// Whether both streams show on a terminal. Asked once: an answer has many pieces.
+fn is_one_screen() -> bool {
+    static IS_ONE: OnceLock<bool> = OnceLock::new();
+    *IS_ONE.get_or_init(|| io::stdout().is_terminal() && io::stderr().is_terminal())
+}
+
+fn is_mid_line() -> bool {
+    ERROR_IS_MID_LINE.load(Ordering::Relaxed) || is_one_screen() && OUTPUT_IS_MID_LINE.load(Ordering::Relaxed)
+}
+
+/// Tells the handler of lost pages, which can ask nobody, how to get to the beginning of a line.
+fn note_cursor() {
+    write_before_report(match () {
+        () if BAR_IS_SHOWN.load(Ordering::Relaxed) => &(b"\r\x1b[2K" as &[u8]),
+        () if is_mid_line() => &(b"\n" as &[u8]),
+        () => &(b"" as &[u8]),
+    });
+}
+
+/// Whether the terminal cannot move its cursor, as `TERM` tells.
+pub fn is_dumb() -> bool {
+    // The editor's list.
+    let is_named = |term: String| ["dumb", "cons25", "emacs"].iter().any(|name| term.eq_ignore_ascii_case(name));
+    std::env::var("TERM").is_ok_and(is_named)
+}
+
+/// Whether the reader's locale can show block characters.
+pub fn speaks_utf8() -> bool {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default().to_lowercase();
+    cfg!(any(windows, target_os = "macos")) || locale.contains("utf-8") || locale.contains("utf8")
 }
 
 /// Whether an error says that the reader of our output has gone.

@@ -44,6 +44,7 @@ mod model;
 mod options;
 mod plan;
 mod prefetch;
+mod progress;
 mod residency;
 mod sampler;
 mod session;
@@ -76,6 +77,7 @@ pub use modelembed_text as text;
 pub use modelembed_text::TokenId;
 pub use options::{ContextNeed, LoadOptions, LoadStats};
 pub use plan::{Plan, PlanInput, RamBudget, Verdict};
+pub use progress::EvalProgress;
 pub use sampler::{
     Candidate, Dry, DryBreakers, InvalidDryBreaker, InvalidSamplerOption, InvalidSamplerOrder, Mirostat,
     MirostatVersion, Sampler, SamplerOptions, SamplerOrder, SamplerStep, Xtc,

@@ -1,5 +1,6 @@
 //! A conversation with a model: what it has seen, and what it expects next.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use crate::cpu::{Pass, Wanted};
 use crate::error::{Error, Result};
 use crate::gpu::{Best, GpuSession};
 use crate::model::Model;
+use crate::progress::EvalProgress;
 use crate::sampler::Sampler;
 use crate::state::kv::{self, KvCache};
 use crate::state::rope::Turn;
@@ -35,6 +37,8 @@ pub struct SessionOptions {
     pub chunk_tokens: Option<usize>,
     /// When this is set, [`Session::eval`] stops at the next layer with [`Error::Cancelled`].
     pub cancel: Option<Arc<AtomicBool>>,
+    /// Told how far each evaluation is.
+    pub progress: Option<Arc<EvalProgress>>,
     /// What keys and values are stored in; `None` takes [`I16`](CacheType::I16) where heads fit, and f32 for a model loaded as
     /// [exact](crate::LoadOptions::exact).
     pub cache_type: Option<CacheType>,
@@ -50,6 +54,7 @@ pub struct Session {
     gpu: Option<GpuSession>,
     tokens: Vec<TokenId>,
     cancel: Option<Arc<AtomicBool>>,
+    progress: Option<Arc<EvalProgress>>,
     clock: Clock,
     /// Of the last evaluation the logits that a sampler needs, where they did not all come to `scratch`: one for each column.
     best: Option<Vec<Best>>,
@@ -89,6 +94,7 @@ impl Session {
             gpu,
             tokens: Vec::with_capacity(capacity.min(MOST_RESERVED_TOKENS)),
             cancel: options.cancel,
+            progress: options.progress,
             clock: Clock::new(options.timing),
             best: None,
             model: Arc::clone(model),
@@ -251,17 +257,34 @@ impl Session {
         mut after_chunk: impl FnMut(&mut Pass<'_>, bool) -> Result<()>,
     ) -> Result<()> {
         self.check(tokens)?;
-        let Session { model, kv, scratch, gpu, cancel, clock, .. } = self;
+        let Session { model, kv, scratch, gpu, cancel, progress, clock, .. } = self;
         let _turn = model.residency().turn();
         clock.start(phase, tokens.len(), || model.pool().waited());
-        let is_cancelled = || cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));
-        let mut pos = self.tokens.len();
+        let progress = progress.as_deref();
+        let start = self.tokens.len();
+        let mut pos = start;
         let end = pos + tokens.len();
+        let n_parts = model.cpu_share().layer_segments(model.program()).len().max(1);
+        if let Some(progress) = progress {
+            progress.start(tokens.len());
+        }
         for chunk in tokens.chunks(scratch.max_cols) {
+            // Every part asks when it begins, and again where it waits for its weights.
+            let n_asked = Cell::new(0);
+            let is_cancelled = || {
+                if let Some(progress) = progress {
+                    progress.reach(pos - start + chunk.len() * n_asked.get() / n_parts);
+                    n_asked.set(n_parts.min(n_asked.get() + 1));
+                }
+                cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed))
+            };
             let mut pass = Pass { model, kv, s: scratch, gpu: gpu.as_mut(), clock, pos, n: chunk.len() };
             pass.layers(chunk, &is_cancelled)?;
             pos += chunk.len();
             after_chunk(&mut pass, pos == end)?;
+        }
+        if let Some(progress) = progress {
+            progress.reach(tokens.len());
         }
         self.tokens.extend_from_slice(tokens);
         Ok(())

@@ -44,6 +44,6 @@ pub use mappers::{Mapper, Mappers, mappers};
 pub use probe::DiskSpeed;
 pub use read::Progress;
 pub use region::{Plain, Reserved};
-pub use report::report_lost_pages;
+pub use report::{report_lost_pages, restore_before_report, write_before_report};
 pub use storage::{LoadMode, Residency, SharedBytes, Storage};
 pub use stream::{Stream, StreamOptions, StreamReader, StreamStats, StreamedRange};

@@ -7,7 +7,7 @@
 //! to standard error and ends the process.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
 /// Files that are known by name at once. Of more, as of more than this many shards, the message is
 /// the system's own.
@@ -19,7 +19,10 @@ const BEFORE_NAME: &[u8] = b"error: ";
 const AFTER_NAME: &[u8] =
     b" was cut short by another program, or its disk failed, while it was mapped: start again when the \
 file is whole (with -memory it is read once and not needed afterwards)\n";
-const LINE_BYTES: usize = BEFORE_NAME.len() + NAME_BYTES + AFTER_NAME.len();
+/// As many bytes of what comes before it are written: more than any sequence that ends a line
+/// needs.
+const BEFORE_BYTES: usize = 32;
+const LINE_BYTES: usize = BEFORE_BYTES + BEFORE_NAME.len() + NAME_BYTES + AFTER_NAME.len();
 
 /// A mapping. `start` is 0 in a free slot, 1 while a slot is being filled.
 struct Slot {
@@ -47,6 +50,15 @@ pub(crate) fn first_to_report() -> bool {
 /// What the process ends with.
 pub(crate) fn set_exit_code(exit_code: i32) {
     EXIT_CODE.store(exit_code, Ordering::Relaxed);
+}
+
+/// Bytes that are written before the message, as a pointer to a constant: a handler can take no
+/// lock.
+static BEFORE: AtomicPtr<&'static [u8]> = AtomicPtr::new(std::ptr::null_mut());
+
+/// What is written before the message.
+pub(crate) fn set_before(bytes: &'static &'static [u8]) {
+    BEFORE.store(std::ptr::from_ref(bytes).cast_mut(), Ordering::Release);
 }
 
 /// Keeps the name of a mapped file known.
@@ -94,7 +106,9 @@ pub(crate) fn message_for(address: usize, write: impl FnOnce(&[u8])) -> Option<i
             len += 1;
         }
     };
-    BEFORE_NAME.iter().for_each(|byte| push(*byte));
+    // SAFETY: null, or a constant that lives as long as the process.
+    let before = unsafe { BEFORE.load(Ordering::Acquire).as_ref() }.copied().unwrap_or_default();
+    before.iter().take(BEFORE_BYTES).chain(BEFORE_NAME).for_each(|byte| push(*byte));
     slot.name.iter().map(|byte| byte.load(Ordering::Relaxed)).take_while(|byte| *byte != 0).for_each(&mut push);
     AFTER_NAME.iter().for_each(|byte| push(*byte));
     write(line.get(..len).unwrap_or_default());
@@ -123,6 +137,9 @@ mod tests {
             assert!(line.ends_with("afterwards)\n") && line.lines().count() == 1, "{line:?}");
         }
         assert_eq!((told(at - 1), told(at + 1000), told(0), told(usize::MAX)), (None, None, None, None));
+        set_before(&(b"\n" as &[u8]));
+        assert!(told(at).unwrap().starts_with("\nerror: some/mo?del?[1m was cut short"));
+        set_before(&(b"" as &[u8]));
         drop(named);
         assert_eq!(told(at), None);
         let long = "x/".repeat(500) + "model";

@@ -35,3 +35,9 @@ pub fn available_memory_bytes() -> Option<u64> {
 pub fn stdin_is_pipe_or_file() -> bool {
     os::stdin_is_pipe_or_file()
 }
+
+/// Whether this process ignores a signal, by its number: what its parent ignored stays ignored.
+/// False where there are no signals, and for a number that is none.
+pub fn ignores_signal(signal: i32) -> bool {
+    os::ignores_signal(signal)
+}

@@ -10,3 +10,15 @@ pub fn report_lost_pages(exit_code: i32) -> bool {
     lost_pages::set_exit_code(exit_code);
     os::handle_lost_pages()
 }
+
+/// Names what is written before the message of [`report_lost_pages`], at most 32 bytes: what ends
+/// the line that a terminal's cursor is in.
+pub fn write_before_report(bytes: &'static &'static [u8]) {
+    lost_pages::set_before(bytes);
+}
+
+/// Notes the modes of the terminal that standard input is, if it is one: [`report_lost_pages`]
+/// gives them back before the process ends. Only the first call counts.
+pub fn restore_before_report() {
+    os::keep_terminal_modes();
+}

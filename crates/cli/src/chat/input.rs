@@ -1,11 +1,10 @@
 //! The lines of a chat: typed with an editor on a terminal, or read from a pipe or file.
 
-use crate::terminal::{Notes, eprint_line};
+use super::editor::LineEditor;
+use crate::terminal::{Notes, cursor_is_at_start, is_dumb};
+use crate::tty::{self, Lines, Typed};
 use anyhow::{Context, Result};
-use rustyline::error::ReadlineError;
-use rustyline::history::FileHistory;
-use rustyline::{Config, Editor};
-use std::io::{BufRead, ErrorKind, IsTerminal};
+use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
 /// What the user did.
@@ -21,41 +20,31 @@ pub enum Input {
 
 /// Where messages come from.
 pub enum Source {
-    /// A terminal. The history file is absent where the system has no place for it.
-    Editor { editor: Box<Editor<(), FileHistory>>, history: Option<PathBuf> },
-    /// Anything else. The prompt is shown where somebody types without the editor.
-    Lines { prompts: Option<Notes> },
+    /// A terminal, with an editor.
+    Editor(Box<LineEditor>),
+    /// A terminal that cannot move its cursor.
+    Typed { lines: Lines, notes: Notes },
+    /// Anything else.
+    Piped,
 }
 
-/// Messages kept between runs.
-const HISTORY_LEN: usize = 1000;
-
 impl Source {
-    /// The editor if both ends are a terminal.
+    /// Takes the terminal where somebody types: what is typed from now on waits to be read.
     pub fn open(notes: Notes) -> Result<Source> {
-        let typed = std::io::stdin().is_terminal();
-        if !typed || !std::io::stdout().is_terminal() {
-            return Ok(Source::Lines { prompts: typed.then_some(notes) });
+        if !std::io::stdin().is_terminal() {
+            return Ok(Source::Piped);
         }
-        let config = Config::builder()
-            .max_history_size(HISTORY_LEN)?
-            .history_ignore_space(true)
-            .auto_add_history(false)
-            .bracketed_paste(true)
-            .build();
-        let history = FileHistory::with_config(&config);
-        let mut editor = Editor::with_history(config, history).context("cannot open the terminal")?;
-        let history = history_path();
-        if let Some(path) = &history {
-            // Absent at the first start.
-            let _ = editor.load_history(path);
+        // The editor shows lines on standard output or on the controlling terminal.
+        if is_dumb() || !(std::io::stdout().is_terminal() || tty::is_controlling()) {
+            let lines = Lines::open().context("cannot change the terminal's modes")?;
+            return Ok(Source::Typed { lines, notes });
         }
-        Ok(Source::Editor { editor: Box::new(editor), history })
+        Ok(Source::Editor(Box::new(LineEditor::open(history_path())?)))
     }
 
     /// Whether somebody types with the editor.
     pub fn is_editor(&self) -> bool {
-        matches!(self, Source::Editor { .. })
+        matches!(self, Source::Editor(_))
     }
 
     /// The next message, which may span lines (see [`Assembler`]).
@@ -73,7 +62,9 @@ impl Source {
                 },
             };
             if let Some(message) = assembler.push(&line) {
-                self.remember(&message);
+                if let Source::Editor(editor) = self {
+                    editor.remember(&message);
+                }
                 return Ok(Input::Message(message));
             }
         }
@@ -81,43 +72,23 @@ impl Source {
 
     fn line(&mut self, prompt: &str) -> Result<Input> {
         match self {
-            Source::Editor { editor, .. } => loop {
-                match editor.readline(prompt) {
-                    Ok(line) => return Ok(Input::Message(line)),
-                    Err(ReadlineError::Interrupted) => return Ok(Input::Interrupted),
-                    Err(ReadlineError::Eof) => return Ok(Input::End),
-                    // The editor has taken the byte, so asking again gets on.
-                    Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
-                        eprint_line("(that was no UTF-8: the line is dropped, type it again)");
-                    }
-                    Err(error) => return Err(error).context("cannot read from the terminal"),
-                }
-            },
-            Source::Lines { prompts } => {
-                if let Some(notes) = prompts {
-                    notes.text(prompt);
-                }
+            Source::Editor(editor) => editor.next(prompt),
+            Source::Typed { lines, notes } => {
+                let typed = lines.next(&|| notes.text(prompt)).context("cannot read from the terminal")?;
+                cursor_is_at_start();
+                Ok(match typed {
+                    Typed::Line(line) => Input::Message(String::from_utf8_lossy(&line).into_owned()),
+                    Typed::Interrupted => Input::Interrupted,
+                    Typed::End => Input::End,
+                })
+            }
+            Source::Piped => {
                 let mut bytes = Vec::new();
                 let n = std::io::stdin().lock().read_until(b'\n', &mut bytes).context("cannot read standard input")?;
                 let line = String::from_utf8_lossy(&bytes);
                 let line = line.strip_suffix('\n').map_or(&*line, |line| line.strip_suffix('\r').unwrap_or(line));
                 Ok(if n == 0 { Input::End } else { Input::Message(line.to_string()) })
             }
-        }
-    }
-
-    /// Keeps a message for later runs, at once: the program may be ended at any moment.
-    fn remember(&mut self, message: &str) {
-        let Source::Editor { editor, history } = self else { return };
-        if message.trim().is_empty() || !editor.add_history_entry(message).unwrap_or(false) {
-            return;
-        }
-        if let Some(path) = history
-            && let Some(folder) = path.parent()
-            && std::fs::create_dir_all(folder).is_ok()
-        {
-            // A history that cannot be kept is no reason to stop a chat.
-            let _ = editor.append_history(path);
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The interactive chat.
 
 mod commands;
+mod editor;
 mod input;
 
 use crate::interrupt::Interrupt;
 use crate::measure::{self, Speed};
-use crate::report::{self, Statistics};
+use crate::progress::Waiting;
+use crate::report::{self, Statistics, without_controls};
 use crate::resolve::{Format, Setting, Talk};
 use crate::run::{self, Stream};
 use crate::setup::{self, Watch};
@@ -13,7 +15,8 @@ use crate::terminal::{Answer, Notes, eprint_line};
 use anyhow::{Context, Result};
 use commands::Line;
 use input::{Input, Source};
-use modelembed::{Chat, Error, Model};
+use modelembed::gguf::escaped;
+use modelembed::{Chat, Error, EvalProgress, Model};
 use serde_json::json;
 use std::io::Write;
 use std::process::ExitCode;
@@ -23,9 +26,12 @@ use std::sync::Arc;
 pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let notes = setting.notes();
     let interrupt = Interrupt::install();
+    // Before the model: what is typed while it loads is not lost either.
+    let mut source = Source::open(notes)?;
     let (model, need) = setup::load_with_banner(setting, &talk, &interrupt)?;
     let template = setup::template(&model, &talk, notes)?.context("a chat needs a chat template")?;
-    let session = setup::session(&model, setting, need, &interrupt)?;
+    let progress = Arc::default();
+    let session = setup::session(&model, setting, need, &interrupt, Some(&progress))?;
     let options = run::generate_options(&talk, Some(&template));
     let mut chat = Chat::new(session, setup::sampler(&talk.sampling)?, template, options);
     if talk.system.is_some() {
@@ -40,10 +46,10 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         speed: Speed::default(),
         watch: Watch::default(),
         interrupt,
+        progress,
         notes,
         format: setting.format,
     };
-    let mut source = Source::open(notes)?;
     if source.is_editor() {
         notes.line("Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands.\n");
     }
@@ -52,12 +58,15 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         talker.say(&first)?;
     }
     talker.converse(&mut source)?;
+    let is_typed = source.is_editor();
+    // What follows is for the terminal as it was.
+    drop(source);
     talker.watch.tell(&talker.model, notes);
     let timing = talker.chat.session().timing().copied();
     let statistics = Statistics { timing, ..measure::statistics(&talker.model, &talker.speed) };
     notes.line(&format!("\n{}", statistics.text().trim_end()));
     // Who types has seen what failed; a script learns it from the exit code.
-    let fails = talker.failed > 0 && !source.is_editor();
+    let fails = talker.failed > 0 && !is_typed;
     Ok(if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -71,6 +80,7 @@ struct Talker {
     speed: Speed,
     watch: Watch,
     interrupt: Interrupt,
+    progress: Arc<EvalProgress>,
     notes: Notes,
     format: Format,
 }
@@ -107,7 +117,7 @@ impl Talker {
     fn say(&mut self, text: &str) -> Result<bool> {
         self.watch.tell(&self.model, self.notes);
         let mut stream = Stream::new(self.format, &self.interrupt);
-        stream.waiting = Some(setup::Waiting::start(&self.model, self.notes));
+        stream.waiting = Some(Waiting::start(&self.model, &self.progress, self.notes));
         let turn = self.chat.send(text, |piece| stream.piece(piece));
         let response = stream.end()?;
         let stopped = self.interrupt.is_set();
@@ -120,7 +130,7 @@ impl Talker {
                     let (dropped_turns, changed) = (turn.dropped_turns, self.watch.worst());
                     let object =
                         json!({"response": response, "stop": stop, "dropped_turns": dropped_turns, "changed": changed});
-                    Answer::new().piece(&format!("{object}\n"))?;
+                    Answer::new().piece(&without_controls(&format!("{object}\n")))?;
                 }
                 if turn.dropped_turns > 0 {
                     let turns = if turn.dropped_turns == 1 { "turn was" } else { "turns were" };
@@ -176,7 +186,7 @@ impl Talker {
                 eprint_line("(a new conversation with this system message)");
             }
             Line::Save(path) => match self.save(path) {
-                Ok(count) => eprint_line(&format!("({count} messages written to {path})")),
+                Ok(count) => eprint_line(&format!("({count} messages written to {})", escaped(path))),
                 Err(error) => eprint_line(&format!("error: {error:#}")),
             },
             Line::Unknown(line) => eprint_line(&format!("unknown command {line:?}: /help lists all")),
@@ -203,8 +213,8 @@ impl Talker {
             })
             .collect();
         let text = format!("{:#}\n", json!(objects));
-        let mut file = std::fs::File::create_new(path).with_context(|| format!("cannot create {path}"))?;
-        file.write_all(text.as_bytes()).with_context(|| format!("cannot write {path}"))?;
+        let mut file = std::fs::File::create_new(path).with_context(|| format!("cannot create {}", escaped(path)))?;
+        file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", escaped(path)))?;
         Ok(messages.len())
     }
 }

@@ -59,7 +59,7 @@ fn measure(
     // Decoding is measured behind one token at least.
     let wanted = bench.depth + bench.prompt_tokens.max(bench.gen_tokens + 1).max(longest_short);
     let ctx_tokens = Some(setting.ctx_of(model).max(wanted));
-    let mut session = setup::session(model, &Setting { ctx_tokens, ..setting.clone() }, None, interrupt)?;
+    let mut session = setup::session(model, &Setting { ctx_tokens, ..setting.clone() }, None, interrupt, None)?;
     let tokens = tokens(wanted, model.n_vocab());
     let (before, behind) = tokens.split_at(bench.depth);
     let mut figures = Figures::default();

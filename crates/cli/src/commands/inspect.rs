@@ -52,7 +52,7 @@ fn program_of(files: &ModelFiles, format: Format) -> Result<String> {
         }
         Format::Text => match program {
             Ok(text) => format!("{description}\nProgram:\n{text}"),
-            Err(error) => format!("{description}\nProgram: none: {}\n", printable(&error.to_string())),
+            Err(error) => format!("{description}\nProgram: none: {}\n", escaped(&error.to_string())),
         },
     })
 }

@@ -1,6 +1,7 @@
 //! `score`: how likely the model finds each token of a text.
 
 use crate::interrupt::Interrupt;
+use crate::progress::Waiting;
 use crate::report;
 use crate::resolve::Setting;
 use crate::setup;
@@ -10,7 +11,9 @@ use modelembed::ContextNeed;
 use modelembed::gguf::Gguf;
 use modelembed::text::{TokenId, Tokenizer};
 use serde_json::json;
+use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Prints a JSON object a token: `{"pos":..,"id":..,"logprob":..,"top1":..}`, with natural logarithms. The first token
 /// follows nothing: its `logprob` and `top1` are null.
@@ -33,8 +36,11 @@ pub fn score(setting: &Setting, text: &[u8]) -> Result<ExitCode> {
         report::way_to_more(n, model.spec().ctx_train)
     );
     let need = ContextNeed { ctx_tokens: n, chunk_tokens: n };
-    let mut session = setup::session(&model, setting, Some(need), &interrupt)?;
+    let progress = Arc::default();
+    let mut session = setup::session(&model, setting, Some(need), &interrupt, Some(&progress))?;
     let mut out = Answer::new();
+    // On a terminal the lines themselves show how far it is.
+    let waiting = (!std::io::stdout().is_terminal()).then(|| Waiting::start(&model, &progress, notes));
     out.bytes(line(0, ids[0], None, None).as_bytes())?;
     let (mut failure, mut sum) = (None, 0.0);
     // The last token's own logits are about what follows the text.
@@ -46,6 +52,7 @@ pub fn score(setting: &Setting, text: &[u8]) -> Result<ExitCode> {
             failure = out.bytes(line(i + 1, next, Some(logprob), Some(top1)).as_bytes()).err();
         }
     });
+    drop(waiting);
     if let Some(error) = failure {
         return Err(error.into());
     }

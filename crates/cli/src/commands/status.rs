@@ -3,9 +3,10 @@
 use super::parts::{Part, parts, resident_bytes};
 use crate::report::megabytes;
 use crate::resolve::{Format, Setting};
-use crate::terminal::Answer;
+use crate::terminal::{Answer, speaks_utf8};
 use anyhow::Result;
 use modelembed::ModelFiles;
+use modelembed::gguf::{escaped, shown_path};
 use modelembed::storage::{Change, Mappers, mappers};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -23,7 +24,12 @@ pub fn status(setting: &Setting) -> Result<ExitCode> {
         // What broke the file may have been done to processes that use it.
         let found = mappers(&setting.model).unwrap_or_default();
         for (process, change) in found.processes.iter().filter_map(|p| Some((p, p.change?))) {
-            setting.notes().warning(&format!("process {} ({}) {}", process.pid, process.name, in_words(change)));
+            setting.notes().warning(&format!(
+                "process {} ({}) {}",
+                process.pid,
+                escaped(&process.name),
+                in_words(change)
+            ));
         }
     })?;
     let processes = merged(files.storages().map(|s| mappers(s.path())), own);
@@ -104,13 +110,6 @@ fn name_of(change: Change) -> &'static str {
     }
 }
 
-/// Whether the reader's locale can show block characters.
-fn speaks_utf8() -> bool {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default().to_lowercase();
-    cfg!(any(windows, target_os = "macos")) || locale.contains("utf-8") || locale.contains("utf8")
-}
-
 fn bar(cells: &[f64], utf8: bool) -> String {
     let scale: [char; 5] = if utf8 { [' ', '░', '▒', '▓', '█'] } else { [' ', '.', '-', '+', '#'] };
     // Full is full and empty is empty; what is between never looks like either.
@@ -127,7 +126,7 @@ fn text_of(setting: &Setting, files: &ModelFiles, rows: &[Row], processes: Optio
     let resident: Option<u64> = rows.iter().map(|row| row.resident_bytes).sum();
     let mut out = format!(
         "Model: {}\nSize: {} in {} file(s)\n",
-        setting.model.display(),
+        shown_path(&setting.model),
         megabytes(files.n_bytes()),
         files.storages().count()
     );
@@ -163,7 +162,7 @@ fn text_of(setting: &Setting, files: &ModelFiles, rows: &[Row], processes: Optio
                 out += &format!(
                     "  {:>8} {:<16} mapped {}, its share {}, unshared {}; own memory {private}\n",
                     p.pid,
-                    p.name,
+                    escaped(&p.name),
                     megabytes(p.resident_bytes),
                     megabytes(p.proportional_bytes),
                     megabytes(p.unshared_bytes),

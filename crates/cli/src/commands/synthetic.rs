@@ -1,10 +1,12 @@
 //! `bench -synthetic`: writes a model with random weights.
 
 use crate::interrupt::Interrupt;
+use crate::progress::{Bar, Unit};
 use crate::report::megabytes;
 use crate::resolve::{Setting, SyntheticModel};
 use anyhow::{Context, Result};
 use modelembed::ModelFiles;
+use modelembed::gguf::shown_path;
 use modelembed_synthetic::Synthetic;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -19,14 +21,17 @@ pub fn synthetic(setting: &Setting, model: &SyntheticModel) -> Result<ExitCode> 
     let interrupt = Interrupt::install();
     let vocab = ModelFiles::open(&setting.model)?;
     let plan = Synthetic::new(&model.spec, vocab.gguf(), (**vocab.header()).as_ref())?;
-    let cannot = || format!("cannot write {} ({})", model.out.display(), megabytes(plan.n_bytes()));
+    let cannot = || format!("cannot write {} ({})", shown_path(&model.out), megabytes(plan.n_bytes()));
     let folder = model.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = temporary().tempfile_in(folder).with_context(cannot)?;
-    let mut out = BufWriter::with_capacity(1 << 20, Stoppable { out: file.as_file_mut(), interrupt: &interrupt });
+    let bar = Bar::new("writing the model", Unit::Bytes, notes);
+    let counted =
+        Counted { out: file.as_file_mut(), done_bytes: 0, total_bytes: plan.n_bytes(), bar, interrupt: &interrupt };
+    let mut out = BufWriter::with_capacity(1 << 20, counted);
     plan.write(&mut out).with_context(cannot)?;
     drop(out);
     file.persist(&model.out).map_err(|e| e.error).with_context(cannot)?;
-    notes.line(&format!("wrote {} ({}, {})", model.out.display(), model.spec, megabytes(plan.n_bytes())));
+    notes.line(&format!("wrote {} ({}, {})", shown_path(&model.out), model.spec, megabytes(plan.n_bytes())));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -39,16 +44,25 @@ fn temporary() -> tempfile::Builder<'static, 'static> {
     builder
 }
 
-/// Refuses to write on after Ctrl-C; then the temporary file goes.
-struct Stoppable<'a, W> {
+/// Shows how far the file is. Refuses to write on after Ctrl-C; then the temporary file goes.
+struct Counted<'a, W> {
     out: W,
+    done_bytes: u64,
+    total_bytes: u64,
+    bar: Bar,
     interrupt: &'a Interrupt,
 }
 
-impl<W: Write> Write for Stoppable<'_, W> {
+impl<W: Write> Write for Counted<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Not `Interrupted`, which `write_all` takes as a reason to try again.
-        if self.interrupt.is_set() { Err(io::Error::other("stopped by Ctrl-C")) } else { self.out.write(bytes) }
+        if self.interrupt.is_set() {
+            // Not `Interrupted`, which `write_all` takes as a reason to try again.
+            return Err(io::Error::other("stopped by Ctrl-C"));
+        }
+        let n = self.out.write(bytes)?;
+        self.done_bytes += n as u64;
+        self.bar.show(self.done_bytes, self.total_bytes);
+        Ok(n)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -2,13 +2,13 @@
 
 use super::scan::{bad_block, blocks_within, can_scan};
 use crate::interrupt::{self, Interrupt};
+use crate::progress::{Bar, Unit};
 use crate::report::{megabytes, without_controls};
 use crate::resolve::{Format, Setting};
-use crate::setup::ProgressBar;
 use crate::terminal::Answer;
 use anyhow::{Context, Result, bail};
 use modelembed::ModelFiles;
-use modelembed::gguf::TensorInfo;
+use modelembed::gguf::{TensorInfo, escaped, shown_path};
 use modelembed::storage::Storage;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -35,11 +35,11 @@ impl Stated {
         let path = storage.path();
         let Some(packed) = files.packed() else {
             let wanted = stated_hash(path)?.map(|hash| (hash, "its .sha256 file"));
-            return Ok(Stated { name: path.display().to_string(), wanted });
+            return Ok(Stated { name: path.to_string_lossy().into_owned(), wanted });
         };
         let part = &packed.manifest().parts[i];
         let wanted = Some((part.sha256.clone(), "the program that holds it"));
-        Ok(Stated { name: format!("{} in {}", part.name, path.display()), wanted })
+        Ok(Stated { name: format!("{} in {}", part.name, path.to_string_lossy()), wanted })
     }
 }
 
@@ -72,7 +72,7 @@ pub fn verify(setting: &Setting, with_tensors: bool) -> Result<ExitCode> {
     let files = ModelFiles::open(&setting.model)?;
     let start = Instant::now();
     let total = files.n_bytes();
-    let mut bar = ProgressBar::new(notes);
+    let mut bar = Bar::new("verifying", Unit::Bytes, notes);
     let mut done = 0;
     let mut reports = Vec::new();
     for (i, storage) in files.storages().enumerate() {
@@ -137,7 +137,8 @@ fn one_file(
         let block = (*block)?;
         Some(format!(
             "tensor {} ({}): block {block} has a scale or weight that is infinite or not a number",
-            tensor.name, tensor.ty
+            escaped(&tensor.name),
+            tensor.ty
         ))
     });
     Some(Report {
@@ -182,14 +183,15 @@ fn stated_hash(path: &Path) -> Result<Option<String>> {
     let text = match std::fs::read_to_string(&beside) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", Path::new(&beside).display())),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", shown_path(Path::new(&beside)))),
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match hash_for(&text, &name) {
         Some(hash) => Ok(Some(hash)),
         None => bail!(
-            "{} holds no SHA-256 of {name}; wanted 64 hexadecimal digits, alone or before the name",
-            Path::new(&beside).display()
+            "{} holds no SHA-256 of {}; wanted 64 hexadecimal digits, alone or before the name",
+            shown_path(Path::new(&beside)),
+            escaped(&name)
         ),
     }
 }
@@ -210,9 +212,9 @@ fn text_of(reports: &[Report], total_bytes: u64, seconds: f64) -> String {
     let mut out = String::new();
     for report in reports {
         for (name, hash) in &report.tensors {
-            out += &format!("{hash}  {name}\n");
+            out += &format!("{hash}  {}\n", escaped(name));
         }
-        out += &format!("{}  {}\n", report.sha256, report.stated.name);
+        out += &format!("{}  {}\n", report.sha256, escaped(&report.stated.name));
         out += &match &report.stated.wanted {
             None => "  no .sha256 file lies beside it to compare with\n".to_string(),
             Some((_, who)) if report.matches() => format!("  as {who} says\n"),

@@ -2,9 +2,9 @@
 
 use super::parts::{Part, chosen, parts, resident_bytes};
 use crate::interrupt::{self, Interrupt};
+use crate::progress::{Bar, Unit};
 use crate::report::megabytes;
 use crate::resolve::{Format, Setting};
-use crate::setup::ProgressBar;
 use crate::terminal::Answer;
 use anyhow::{Result, bail};
 use modelembed::ModelFiles;
@@ -138,7 +138,7 @@ fn read(setting: &Setting, files: &ModelFiles, ranges: &Ranges, n_bytes: u64, in
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
-        let mut bar = ProgressBar::new(setting.notes());
+        let mut bar = Bar::new("reading the model", Unit::Bytes, setting.notes());
         while !workers.iter().all(|worker| worker.is_finished()) {
             bar.show(done.load(Ordering::Relaxed), n_bytes);
             std::thread::sleep(Duration::from_millis(5));

@@ -49,7 +49,7 @@ fn requests_that_cannot_be_met_end_with_1() {
         (&["-ngl", "3", "-device", "no such device"], "GPU"),
         (&["warm", "-layers", "99"], "-layers 99: the model has no layer 99"),
         // On a line of its own.
-        (&["-ctx", "4", "-p", "the cat sat on the mat and was very happy"], "Response: \nerror: "),
+        (&["-ctx", "4", "-p", "the cat sat on the mat and was very happy"], "---\nerror: "),
     ];
     for (args, wanted) in rows {
         let run = run(&[&["-model", &tiny.model], args].concat());

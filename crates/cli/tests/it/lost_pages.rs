@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 /// The tiny llama without a token that ends an answer.
-fn endless_model() -> Tiny {
+pub fn endless_model() -> Tiny {
     let tiny = tiny_model();
     let spec = tiny_spec("llama");
     let mut writer = GgufWriter::new();
@@ -38,7 +38,7 @@ fn answering(model: &str, args: &[&str], home: &Path) -> Child {
 }
 
 /// Lets the answer go on to its end: exit code, length of the rest, standard error.
-fn rest(mut child: Child) -> (Option<i32>, usize, String) {
+pub fn rest(mut child: Child) -> (Option<i32>, usize, String) {
     let mut rest = Vec::new();
     child.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
     let mut stderr = String::new();

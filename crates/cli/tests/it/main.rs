@@ -8,15 +8,25 @@ mod flags;
 mod gpu;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod lost_pages;
+#[cfg(unix)]
+mod names;
 mod packed;
 mod plan;
+#[cfg(target_os = "linux")]
+mod progress;
 mod real;
 mod residency;
 #[cfg(unix)]
 mod robust;
+#[cfg(unix)]
+mod screen;
 #[cfg(target_os = "linux")]
 mod shared;
+#[cfg(target_os = "linux")]
+mod signals;
 mod subcommands;
 #[cfg(unix)]
 mod terminal;
+#[cfg(unix)]
+mod typing;
 mod util;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use modelembed::{
-    ContextNeed, Error, GenerateOptions, LoadOptions, Model, ModelFiles, RamBudget, Sampler, SamplerOptions, Session,
-    SessionOptions, TokenId, generate,
+    ContextNeed, Error, EvalProgress, GenerateOptions, LoadOptions, Model, ModelFiles, RamBudget, Sampler,
+    SamplerOptions, Session, SessionOptions, TokenId, generate,
 };
 use modelembed_testkit::{TINY_VOCAB, first_bit_difference, tiny, tiny_prompt, tiny_spec};
 
@@ -121,4 +121,37 @@ fn options_that_nothing_can_meet_are_refused() {
     let options = LoadOptions { threads: Some(0), ..LoadOptions::default() };
     let loaded = modelembed::Model::load(&path, &options, &mut |_| std::ops::ControlFlow::Continue(()));
     assert!(matches!(loaded, Err(Error::InvalidOption(_))));
+}
+
+#[test]
+fn progress_goes_up_to_the_number_of_tokens() {
+    let dir = TinyModels::new();
+    let model = load(&dir.write("llama", &tiny(&tiny_spec("llama"))), &LoadOptions::default());
+    let (progress, cancel) = (Arc::new(EvalProgress::default()), Arc::new(AtomicBool::new(false)));
+    let options = SessionOptions {
+        ctx_tokens: Some(700),
+        cancel: Some(Arc::clone(&cancel)),
+        progress: Some(Arc::clone(&progress)),
+        ..Default::default()
+    };
+    let mut session = Session::new(&model, options).expect("a session");
+    assert_eq!(progress.tokens(), (0, 0));
+    let mut seen = vec![0];
+    session
+        .eval_each(&prompt(600), |_, _| {
+            let (done, total) = progress.tokens();
+            assert!(done < total && total == 600, "{done} of {total}");
+            seen.push(done);
+        })
+        .expect("evaluates");
+    assert!(seen.is_sorted(), "{seen:?}");
+    seen.dedup();
+    // More than one chunk, each of them more than a layer.
+    assert!(seen.len() > 2, "{seen:?}");
+    assert_eq!(progress.tokens(), (600, 600));
+    session.eval(&prompt(7)).expect("evaluates");
+    assert_eq!(progress.tokens(), (7, 7));
+    cancel.store(true, Ordering::Relaxed);
+    assert!(matches!(session.eval(&prompt(9)), Err(Error::Cancelled)));
+    assert_eq!(progress.tokens(), (0, 9));
 }

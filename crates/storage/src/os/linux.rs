@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 pub(crate) use super::unix::{
-    Anonymous, alias, anonymous, file_id, handle_lost_pages, irregular_kind, page_bytes, read_at, resident_bytes,
-    stdin_is_pipe_or_file,
+    Anonymous, alias, anonymous, file_id, handle_lost_pages, ignores_signal, irregular_kind, keep_terminal_modes,
+    page_bytes, read_at, resident_bytes, stdin_is_pipe_or_file,
 };
 use super::unix::{advise_pages, faults, lock as lock_present, memlock_limit, pages_of};
 use crate::advice::Advice;

@@ -3,8 +3,8 @@
 use std::fs::{File, Metadata};
 
 pub(crate) use super::unix::{
-    Anonymous, alias, anonymous, file_id, handle_lost_pages, irregular_kind, lock, memlock_limit as lockable_bytes,
-    read_at, resident_bytes, stdin_is_pipe_or_file,
+    Anonymous, alias, anonymous, file_id, handle_lost_pages, ignores_signal, irregular_kind, keep_terminal_modes, lock,
+    memlock_limit as lockable_bytes, read_at, resident_bytes, stdin_is_pipe_or_file,
 };
 use super::unix::{advise_pages, faults};
 use crate::advice::Advice;

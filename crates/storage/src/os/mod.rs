@@ -17,10 +17,11 @@
 //! - `open_direct(path)`: opens a file for reads past the page cache, if there are any that nothing
 //!   in the cache answers;
 //! - `advise_huge_pages(bytes)`: larger pages serve this memory better, if the system has them;
-//! - `handle_lost_pages()`: see [`crate::report_lost_pages`];
+//! - `handle_lost_pages()`, `keep_terminal_modes()`: see [`crate::report_lost_pages`] and
+//! [`crate::restore_before_report`];
 //! - `Ring`: many reads under way by one thread, where the system has such a thing;
-//! - `snapshot()`, `machine_memory_bytes()`, `groups_memory_bytes()`, `stdin_is_pipe_or_file()`:
-//!   see [`crate::process`].
+//! - `snapshot()`, `machine_memory_bytes()`, `groups_memory_bytes()`, `stdin_is_pipe_or_file()`,
+//!   `ignores_signal(signal)`: see [`crate::process`].
 
 #[cfg(unix)]
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos")), allow(dead_code, reason = "`other` asks for little"))]

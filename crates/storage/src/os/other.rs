@@ -4,7 +4,9 @@
 use std::fs::{File, Metadata};
 
 #[cfg(unix)]
-pub(crate) use super::unix::{Anonymous, anonymous, file_id, irregular_kind, read_at, stdin_is_pipe_or_file};
+pub(crate) use super::unix::{
+    Anonymous, anonymous, file_id, ignores_signal, irregular_kind, read_at, stdin_is_pipe_or_file,
+};
 use crate::advice::Advice;
 use crate::snapshot::Snapshot;
 
@@ -42,6 +44,13 @@ pub(crate) fn file_id(_metadata: &Metadata) -> Option<(u64, u64)> {
 pub(crate) fn stdin_is_pipe_or_file() -> bool {
     false
 }
+
+#[cfg(not(unix))]
+pub(crate) fn ignores_signal(_signal: i32) -> bool {
+    false
+}
+
+pub(crate) fn keep_terminal_modes() {}
 
 #[cfg(unix)]
 pub(crate) use super::unix::{lock, memlock_limit as lockable_bytes};

@@ -34,6 +34,15 @@ pub(crate) fn stdin_is_pipe_or_file() -> bool {
     kind.is_fifo() || kind.is_file()
 }
 
+pub(crate) fn ignores_signal(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call changes nothing and fills the structure that it is
+    // given; zeros are a valid one.
+    let (ok, action) =
+        unsafe { (libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0, action.assume_init()) };
+    ok && action.sa_sigaction == libc::SIG_IGN
+}
+
 pub(crate) fn page_bytes() -> usize {
     // SAFETY: sysconf reads a constant of the system.
     let n = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
@@ -151,6 +160,21 @@ pub(crate) fn resident_bytes(bytes: &[u8]) -> Option<u64> {
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 static FORMER: std::sync::OnceLock<libc::sigaction> = std::sync::OnceLock::new();
 
+/// The modes of the terminal that standard input is, for the handler to give back.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+static KEPT_MODES: std::sync::OnceLock<libc::termios> = std::sync::OnceLock::new();
+
+/// Notes the modes that the terminal has now, the first time.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+pub(crate) fn keep_terminal_modes() {
+    let mut modes = std::mem::MaybeUninit::<libc::termios>::zeroed();
+    // SAFETY: the call fills the structure that it is given; zeros are a valid one.
+    let (ok, modes) = unsafe { (libc::tcgetattr(libc::STDIN_FILENO, modes.as_mut_ptr()) == 0, modes.assume_init()) };
+    if ok {
+        let _ = KEPT_MODES.set(modes);
+    }
+}
+
 /// Sets the handler of SIGBUS, once.
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 pub(crate) fn handle_lost_pages() -> bool {
@@ -180,8 +204,8 @@ pub(crate) fn handle_lost_pages() -> bool {
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 extern "C" fn on_lost_page(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     // SAFETY: the system passes a valid structure; for SIGBUS it holds an address. `write` takes
-    // the line's own extent, `pause` nothing. `_exit` ends the process without running anything
-    // else.
+    // the line's own extent, `pause` nothing, `tcsetattr` modes that the system gave; a handler may
+    // call all of them. `_exit` ends the process without running anything else.
     unsafe {
         let address = (*info).si_addr() as usize;
         let write = |line: &[u8]| {
@@ -189,6 +213,13 @@ extern "C" fn on_lost_page(_signal: libc::c_int, info: *mut libc::siginfo_t, _co
                 // Another thread is writing the line and will end the process.
                 loop {
                     libc::pause();
+                }
+            }
+            if let Some(modes) = KEPT_MODES.get() {
+                // Of another job's terminal the system would stop this process instead of giving
+                // the modes back.
+                if libc::tcgetpgrp(libc::STDIN_FILENO) == libc::getpgrp() {
+                    libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, modes);
                 }
             }
             // If the message cannot be written, the exit code still tells.

@@ -81,6 +81,13 @@ pub(crate) fn file_id(_metadata: &Metadata) -> Option<(u64, u64)> {
     None
 }
 
+/// There are no signals that a parent could have ignored.
+pub(crate) fn ignores_signal(_signal: i32) -> bool {
+    false
+}
+
+pub(crate) fn keep_terminal_modes() {}
+
 pub(crate) fn stdin_is_pipe_or_file() -> bool {
     // SAFETY: the call takes any handle, and this one is open as long as the process runs.
     let kind = unsafe { GetFileType(io::stdin().as_raw_handle()) };
