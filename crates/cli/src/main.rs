@@ -7,6 +7,7 @@ mod commands;
 mod interrupt;
 mod measure;
 mod model_path;
+mod npy;
 mod own;
 mod progress;
 mod report;
@@ -52,7 +53,7 @@ fn work(low: args::LowArgs, own: Option<&Own>) -> anyhow::Result<ExitCode> {
         (Task::Tokenize { text, special }, Some(setting)) => commands::tokenize::tokenize(&setting, &text, special),
         (Task::DryRun(talk), Some(setting)) => commands::plan::dry_run(&setting, talk.as_ref()),
         (Task::Inspect(inspect), Some(setting)) => commands::inspect::inspect(&setting, &inspect),
-        (Task::Score { text }, Some(setting)) => commands::score::score(&setting, &text),
+        (Task::Score { input, logits }, Some(setting)) => commands::score::score(&setting, &input, logits.as_deref()),
         (Task::Devices(format), _) => print(&commands::devices(format)),
         (Task::Status, Some(setting)) => commands::status::status(&setting),
         (Task::Warm { layers, force }, Some(setting)) => commands::warm::warm(&setting, layers.as_deref(), force),

@@ -6,9 +6,9 @@ use crate::model_path::{self, Found};
 use crate::own::Own;
 use crate::tty;
 use anyhow::{Context, Result, bail};
-use modelembed::GpuLayers;
 use modelembed::storage::{StreamReader, process};
 use modelembed::text::chat::has_tag;
+use modelembed::{GpuLayers, TokenId};
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{IsTerminal, Read, stdin};
@@ -166,6 +166,13 @@ pub struct Unpack {
     pub force: bool,
 }
 
+/// What is scored.
+#[derive(Debug)]
+pub enum Scored {
+    Text(Vec<u8>),
+    Ids(Vec<TokenId>),
+}
+
 /// What is to be done.
 #[derive(Debug)]
 pub enum Task {
@@ -178,7 +185,9 @@ pub enum Task {
     DryRun(Option<Talk>),
     Inspect(args::InspectArgs),
     Score {
-        text: Vec<u8>,
+        input: Scored,
+        /// Where all logits go.
+        logits: Option<PathBuf>,
     },
     Bench(Bench),
     Status,
@@ -268,7 +277,13 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
             Task::Tokenize { text: text_of(&tokenize.prompt)?, special: !tokenize.no_special }
         }
         Some(args::Command::Inspect(inspect)) => Task::Inspect(inspect),
-        Some(args::Command::Score(score)) => Task::Score { text: text_of(&score.prompt)? },
+        Some(args::Command::Score(score)) => Task::Score {
+            input: match (score.ids, score.prompt) {
+                (Some(ids), _) => Scored::Ids(ids_of(&text_of(&ids)?)?),
+                (None, text) => Scored::Text(text_of(&text.unwrap_or_default())?),
+            },
+            logits: score.logits,
+        },
         Some(args::Command::Status) => Task::Status,
         Some(args::Command::Warm(warm)) => Task::Warm { layers: warm.layers, force: warm.force },
         Some(args::Command::Evict(evict)) => Task::Evict { layers: evict.layers },
@@ -393,6 +408,23 @@ fn text_of(argument: &OsStr) -> Result<Vec<u8>> {
     if argument == "-" { read_stdin() } else { Ok(argument.as_encoded_bytes().to_vec()) }
 }
 
+/// The ids of a list, with commas, blanks or line ends between them and maybe in square brackets.
+fn ids_of(list: &[u8]) -> Result<Vec<TokenId>> {
+    let list = String::from_utf8_lossy(list);
+    let inner = list.trim();
+    let inner = inner.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(inner);
+    let words = inner.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+    let id = |word: &str| {
+        let refusal = || format!("-ids: {word:?} is no token id, wanted whole numbers with commas between them");
+        word.parse().map(TokenId).map_err(|_| UsageError(refusal()))
+    };
+    let ids = words.map(id).collect::<Result<Vec<_>, _>>()?;
+    if ids.is_empty() {
+        return Err(UsageError("-ids: the list is empty, wanted token ids with commas between them".into()).into());
+    }
+    Ok(ids)
+}
+
 fn read_stdin() -> Result<Vec<u8>> {
     if stdin().is_terminal() {
         return tty::read_to_end().context("cannot read from the terminal");
@@ -470,6 +502,18 @@ fn random_seed() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_a_list_of_whole_numbers() {
+        let ids = |list: &str| ids_of(list.as_bytes()).map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>());
+        for list in ["1,2,30", "1 2 30", "[1, 2, 30]", "1\n2\n30\n", " 1,,2 ,30, "] {
+            assert_eq!(ids(list).unwrap(), [1, 2, 30], "{list:?}");
+        }
+        for (list, wanted) in [("", "empty"), ("[]", "empty"), ("1,-2", "\"-2\""), ("1;2", "\"1;2\""), ("1.5", "1.5")] {
+            let error = ids(list).unwrap_err();
+            assert!(error.is::<UsageError>() && error.to_string().contains(wanted), "{list:?}: {error}");
+        }
+    }
 
     #[test]
     fn load_modes_follow_the_two_switches() {

@@ -282,6 +282,8 @@ pub fn template(model: &Model, talk: &Talk, notes: Notes) -> Result<Option<ChatT
 }
 
 fn template_for(gguf: &Gguf, tokenizer: &Tokenizer, talk: &Talk, notes: Notes) -> Result<Option<ChatTemplate>> {
+    // Before anything is said about templates.
+    tokenizer.require_vocabulary()?;
     if talk.raw {
         return Ok(None);
     }

@@ -323,8 +323,20 @@ pub struct CompareArgs {
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
     /// The text; `-` reads standard input byte for byte
-    #[arg(long = "p", value_name = "TEXT", allow_hyphen_values = true)]
-    pub prompt: OsString,
+    #[arg(
+        long = "p",
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        required_unless_present = "ids",
+        conflicts_with = "ids"
+    )]
+    pub prompt: Option<OsString>,
+    /// Token ids instead of a text, as they are, with commas or blanks between them; `-` reads standard input
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub ids: Option<OsString>,
+    /// Write all logits of every token into this file, as NumPy reads it: float32, (tokens, vocabulary)
+    #[arg(long, value_name = "FILE.npy")]
+    pub logits: Option<PathBuf>,
 }
 
 /// `bench`

@@ -1,35 +1,47 @@
 //! `score`: how likely the model finds each token of a text.
 
 use crate::interrupt::Interrupt;
+use crate::npy::NpyFile;
 use crate::progress::Waiting;
 use crate::report;
-use crate::resolve::Setting;
+use crate::resolve::{Scored, Setting};
 use crate::setup;
 use crate::terminal::Answer;
-use anyhow::{Result, ensure};
-use modelembed::ContextNeed;
+use anyhow::{Context, Result, ensure};
 use modelembed::gguf::Gguf;
 use modelembed::text::{TokenId, Tokenizer};
+use modelembed::{ContextNeed, Error};
 use serde_json::json;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 /// Prints a JSON object a token: `{"pos":..,"id":..,"logprob":..,"top1":..}`, with natural logarithms. The first token
-/// follows nothing: its `logprob` and `top1` are null.
-pub fn score(setting: &Setting, text: &[u8]) -> Result<ExitCode> {
+/// follows nothing: its `logprob` and `top1` are null. All logits go to the file `all`, if there is one: (n_tokens, n_vocab), row
+/// i about what follows token i.
+pub fn score(setting: &Setting, input: &Scored, all: Option<&Path>) -> Result<ExitCode> {
     let notes = setting.notes();
     let interrupt = Interrupt::install();
     // The whole text at once, and nothing after it.
     let mut need = |_: &Gguf, tokenizer: &Tokenizer| {
-        let n = tokenizer.encode(text, setup::WHOLE_TEXT).ok()?.len();
+        let n = match input {
+            Scored::Text(text) => tokenizer.encode(text, setup::WHOLE_TEXT).ok()?.len(),
+            Scored::Ids(ids) => ids.len(),
+        };
         Some(ContextNeed { ctx_tokens: n.max(1), chunk_tokens: n })
     };
     let model = setup::load_for(setting, &mut need, &interrupt)?;
-    let ids = model.tokenizer().encode(text, setup::WHOLE_TEXT)?;
+    let ids = match input {
+        Scored::Text(text) => model.tokenizer().encode(text, setup::WHOLE_TEXT)?,
+        Scored::Ids(ids) => ids.clone(),
+    };
     setup::warn_of_doubled_tokens(model.tokenizer(), &ids, notes);
     ensure!(!ids.is_empty(), "the text is empty: there is nothing to score");
-    let (n, ctx_tokens) = (ids.len(), setting.ctx_of(&model));
+    let (n, n_vocab, ctx_tokens) = (ids.len(), model.n_vocab(), setting.ctx_of(&model));
+    if let Some(id) = ids.iter().find(|id| id.0 as usize >= n_vocab) {
+        return Err(Error::TokenOutOfRange { id: id.0, n_vocab }.into());
+    }
     ensure!(
         n <= ctx_tokens,
         "the text has {n} tokens, but the context holds {ctx_tokens}; {}",
@@ -38,14 +50,19 @@ pub fn score(setting: &Setting, text: &[u8]) -> Result<ExitCode> {
     let need = ContextNeed { ctx_tokens: n, chunk_tokens: n };
     let progress = Arc::default();
     let mut session = setup::session(&model, setting, Some(need), &interrupt, Some(&progress))?;
+    let mut file = all.map(|path| NpyFile::create(path, n, n_vocab)).transpose()?;
     let mut out = Answer::new();
     // On a terminal the lines themselves show how far it is.
     let waiting = (!std::io::stdout().is_terminal()).then(|| Waiting::start(&model, &progress, notes));
     out.bytes(line(0, ids[0], None, None).as_bytes())?;
-    let (mut failure, mut sum) = (None, 0.0);
+    let (mut failure, mut file_failure, mut sum) = (None, None, 0.0);
     // The last token's own logits are about what follows the text.
-    let evaluated = session.eval_each(&ids[..n - 1], |i, logits| {
-        let next = ids[i + 1];
+    let n_judging = if file.is_some() { n } else { n - 1 };
+    let evaluated = session.eval_each(&ids[..n_judging], |i, logits| {
+        if let Some(file) = file.as_mut().filter(|_| file_failure.is_none()) {
+            file_failure = file.row(logits).err();
+        }
+        let Some(&next) = ids.get(i + 1) else { return };
         let (logprob, top1) = judge(logits, next);
         sum += logprob;
         if failure.is_none() {
@@ -53,6 +70,9 @@ pub fn score(setting: &Setting, text: &[u8]) -> Result<ExitCode> {
         }
     });
     drop(waiting);
+    if let (Some(error), Some(path)) = (file_failure, all) {
+        return Err(error).with_context(|| format!("cannot write {}", path.display()));
+    }
     if let Some(error) = failure {
         return Err(error.into());
     }
@@ -60,6 +80,9 @@ pub fn score(setting: &Setting, text: &[u8]) -> Result<ExitCode> {
     // What failed may have failed for it.
     setup::check_files(&model, notes).1?;
     evaluated?;
+    if let Some(file) = file {
+        file.finish()?;
+    }
     if n > 1 {
         let mean = sum / (n - 1) as f64;
         notes.line(&format!("{n} tokens, mean log-probability {mean:.4}, perplexity {:.3}", (-mean).exp()));

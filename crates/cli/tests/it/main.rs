@@ -18,6 +18,7 @@ mod real;
 mod residency;
 #[cfg(unix)]
 mod robust;
+mod score;
 #[cfg(unix)]
 mod screen;
 #[cfg(target_os = "linux")]
