@@ -13,6 +13,7 @@ mod progress;
 mod report;
 mod resolve;
 mod run;
+mod sampling;
 mod setup;
 mod terminal;
 mod timing;

@@ -6,8 +6,8 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// A matrix of float32 that is written row by row. There is the whole file in the end or none: it has another name until then,
-/// unless it goes to a pipe or a device.
+/// A matrix of float32 that is written row by row. There is the whole file in the end or none: it
+/// has another name until then, unless it goes to a pipe or a device.
 pub struct NpyFile {
     out: BufWriter<Target>,
     path: PathBuf,
@@ -75,7 +75,8 @@ fn temporary() -> tempfile::Builder<'static, 'static> {
     builder
 }
 
-/// Magic bytes, version, length, and a Python dictionary, filled up so that the numbers begin at a multiple of 64.
+/// Magic bytes, version, length, and a Python dictionary, filled up so that the numbers begin at a
+/// multiple of 64.
 fn header(n_rows: usize, n_cols: usize) -> Vec<u8> {
     const ALIGN: usize = 64;
     let mut dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n_rows}, {n_cols}), }}");

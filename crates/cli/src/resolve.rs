@@ -1,9 +1,11 @@
-//! What the command line means: defaults filled in, conflicts refused, standard input read, the model found.
+//! What the command line means: defaults filled in, conflicts refused, standard input read, the
+//! model found.
 
 pub use crate::args::Format;
-use crate::args::{self, Activations, LowArgs, Seed};
+use crate::args::{self, Activations, LowArgs};
 use crate::model_path::{self, Found};
 use crate::own::Own;
+use crate::sampling::Sampling;
 use crate::tty;
 use anyhow::{Context, Result, bail};
 use modelembed::storage::{StreamReader, process};
@@ -82,6 +84,8 @@ pub struct Talk {
     /// Tokens that are guessed ahead at most.
     pub lookup_tokens: usize,
     pub sampling: Sampling,
+    /// Texts that end an answer.
+    pub stop: Vec<String>,
 }
 
 /// A chat template that was asked for.
@@ -101,17 +105,6 @@ impl Template {
             Template::Typed(text) | Template::File(_, text) => text,
         }
     }
-}
-
-/// How tokens are drawn.
-#[derive(Debug, Clone, Copy)]
-pub struct Sampling {
-    pub seed: u64,
-    pub temp: f32,
-    pub top_k: usize,
-    pub top_p: f32,
-    pub min_p: f32,
-    pub repeat_penalty: f32,
 }
 
 /// What a benchmark does.
@@ -215,8 +208,8 @@ const DEFAULT_CTX_TOKENS: usize = 2048;
 /// The prompt of a run that was given none.
 const DEFAULT_PROMPT: &str = "Hello! How can I help you today?";
 
-/// Resolves everything but the setting of `completions`, which has none. `own` is the running program if it holds a model: then that
-/// is the default one.
+/// Resolves everything but the setting of `completions`, which has none. `own` is the running
+/// program if it holds a model: then that is the default one.
 pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Setting>)> {
     if let Some(args::Command::Completions(completions)) = low.command {
         return Ok((Task::Completions(completions.shell), None));
@@ -389,17 +382,8 @@ fn talk(run: args::RunArgs) -> Result<Talk> {
         template: run.template.map(template_of).transpose()?,
         raw: run.raw,
         lookup_tokens: usize::from(run.lookup),
-        sampling: Sampling {
-            seed: match run.sampling.seed {
-                Seed::Fixed(seed) => seed,
-                Seed::Random => random_seed(),
-            },
-            temp: run.sampling.temp,
-            top_k: run.sampling.top_k as usize,
-            top_p: run.sampling.top_p,
-            min_p: run.sampling.min_p,
-            repeat_penalty: run.sampling.repeat_penalty,
-        },
+        sampling: Sampling::of(&run.sampling),
+        stop: run.sampling.stop,
     })
 }
 
@@ -493,27 +477,9 @@ fn template_of(template: String) -> Result<Template> {
     Ok(Template::File(path.to_path_buf(), text))
 }
 
-fn random_seed() -> u64 {
-    // The standard library keys its hash maps with the system's randomness.
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_a_list_of_whole_numbers() {
-        let ids = |list: &str| ids_of(list.as_bytes()).map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>());
-        for list in ["1,2,30", "1 2 30", "[1, 2, 30]", "1\n2\n30\n", " 1,,2 ,30, "] {
-            assert_eq!(ids(list).unwrap(), [1, 2, 30], "{list:?}");
-        }
-        for (list, wanted) in [("", "empty"), ("[]", "empty"), ("1,-2", "\"-2\""), ("1;2", "\"1;2\""), ("1.5", "1.5")] {
-            let error = ids(list).unwrap_err();
-            assert!(error.is::<UsageError>() && error.to_string().contains(wanted), "{list:?}: {error}");
-        }
-    }
 
     #[test]
     fn load_modes_follow_the_two_switches() {
@@ -539,6 +505,18 @@ mod tests {
             [(b"a\n", "a"), (b"a\r\n", "a"), (b"a\n\n", "a\n"), (b"a", "a"), (b"\xff", "\u{fffd}")];
         let failed: Vec<_> = rows.iter().filter(|(bytes, wanted)| line_of(bytes.to_vec()) != *wanted).collect();
         assert!(failed.is_empty(), "{failed:?}");
+    }
+
+    #[test]
+    fn ids_are_a_list_of_whole_numbers() {
+        let ids = |list: &str| ids_of(list.as_bytes()).map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>());
+        for list in ["1,2,30", "1 2 30", "[1, 2, 30]", "1\n2\n30\n", " 1,,2 ,30, "] {
+            assert_eq!(ids(list).unwrap(), [1, 2, 30], "{list:?}");
+        }
+        for (list, wanted) in [("", "empty"), ("[]", "empty"), ("1,-2", "\"-2\""), ("1;2", "\"1;2\""), ("1.5", "1.5")] {
+            let error = ids(list).unwrap_err();
+            assert!(error.is::<UsageError>() && error.to_string().contains(wanted), "{list:?}: {error}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let template = setup::template(&model, &talk, notes)?;
     let progress = Arc::default();
     let mut session = setup::session(&model, setting, need, &interrupt, Some(&progress))?;
-    let mut sampler = setup::sampler(&talk.sampling)?;
+    let mut sampler = talk.sampling.sampler(&model, notes)?;
     let options = generate_options(&talk, template.as_ref());
     let prompt = talk.prompt.unwrap_or_default();
     if let Some(template) = template.as_ref().filter(|_| talk.system.is_some()) {
@@ -104,7 +104,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
 pub fn generate_options(talk: &Talk, template: Option<&ChatTemplate>) -> GenerateOptions {
     GenerateOptions {
         max_tokens: talk.max_tokens.unwrap_or(usize::MAX),
-        stop: template.map(|template| template.stop().to_vec()).unwrap_or_default(),
+        stop: template.iter().flat_map(|template| template.stop()).chain(&talk.stop).cloned().collect(),
         lookup_tokens: talk.lookup_tokens,
         ..Default::default()
     }

@@ -1,9 +1,10 @@
-//! From settings to a loaded model, a sampler and a template, with the banner and warnings that belong to it.
+//! From settings to a loaded model, a sampler and a template, with the banner and warnings that
+//! belong to it.
 
 use crate::interrupt::Interrupt;
 use crate::progress::{Bar, Unit};
 use crate::report;
-use crate::resolve::{Mode, Sampling, Setting, Talk, Template, UsageError};
+use crate::resolve::{Mode, Setting, Talk, Template, UsageError};
 use crate::terminal::Notes;
 use anyhow::Result;
 use modelembed::gguf::Gguf;
@@ -11,8 +12,7 @@ use modelembed::storage::Change;
 use modelembed::text::chat::{self, ChatTemplate, Source, TemplateError, Wanted};
 use modelembed::text::{EncodeOptions, TokenId, Tokenizer};
 use modelembed::{
-    Chat, ContextNeed, EvalProgress, GpuLimits, Isa, LoadMode, LoadOptions, Model, Sampler, SamplerOptions, Session,
-    SessionOptions, Verdict,
+    Chat, ContextNeed, EvalProgress, GpuLimits, Isa, LoadMode, LoadOptions, Model, Session, SessionOptions, Verdict,
 };
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -262,21 +262,8 @@ pub fn session(
     Ok(Session::new(model, options)?)
 }
 
-/// The sampler that the flags describe.
-pub fn sampler(sampling: &Sampling) -> Result<Sampler> {
-    Ok(Sampler::new(SamplerOptions {
-        seed: sampling.seed,
-        temp: sampling.temp,
-        top_k: sampling.top_k,
-        top_p: sampling.top_p,
-        min_p: sampling.min_p,
-        repeat_penalty: sampling.repeat_penalty,
-        ..Default::default()
-    })?)
-}
-
-/// The chat template to use, or none for plain completion: with `-raw`, and for a model that carries none, unless a chat
-/// (which cannot do without) or `-template` wants one.
+/// The chat template to use, or none for plain completion: with `-raw`, and for a model that
+/// carries none, unless a chat (which cannot do without) or `-template` wants one.
 pub fn template(model: &Model, talk: &Talk, notes: Notes) -> Result<Option<ChatTemplate>> {
     template_for(model.gguf(), model.tokenizer(), talk, notes)
 }

@@ -19,11 +19,12 @@ pub struct GenerateOptions {
     pub max_tokens: usize,
     /// Whether control tokens appear in the text.
     pub renders_special: bool,
-    /// Texts that end generation; they and what follows them are not handed out. The name of a control token ends it too,
-    /// whether such tokens appear in the text or not.
+    /// Texts that end generation; they and what follows them are not handed out. The name of a
+    /// control token ends it too, whether such tokens appear in the text or not.
     pub stop: Vec<String>,
-    /// Tokens that are guessed ahead at most (7 are the most that is of use), from what followed the same words earlier in the
-    /// context, and checked in one evaluation; 0 guesses nothing. The text does not depend on it.
+    /// Tokens that are guessed ahead at most (7 are the most that is of use), from what followed
+    /// the same words earlier in the context, and checked in one evaluation; 0 guesses nothing. The
+    /// text does not depend on it.
     pub lookup_tokens: usize,
 }
 
@@ -59,7 +60,8 @@ pub struct GenerateStats {
     pub generated_tokens: usize,
     /// Evaluations after the prompt.
     pub decode_steps: usize,
-    /// Tokens that these evaluations added to the text's context: as many, and one more for each guess that came true.
+    /// Tokens that these evaluations added to the text's context: as many, and one more for each
+    /// guess that came true.
     pub decoded_tokens: usize,
     /// Tokens that were guessed; see [`GenerateOptions::lookup_tokens`].
     pub guessed_tokens: usize,
@@ -71,7 +73,8 @@ pub struct GenerateStats {
     pub first_token_time: Duration,
     /// Why it ended.
     pub stop: StopReason,
-    /// The last generated token, where its text was handed out but the context does not hold it yet.
+    /// The last generated token, where its text was handed out but the context does not hold it
+    /// yet.
     pub pending: Option<TokenId>,
 }
 
@@ -91,9 +94,11 @@ fn per_second(n: usize, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { n as f64 / time.as_secs_f64() }
 }
 
-/// Evaluates `prompt`, then samples and evaluates token after token, and hands each piece of complete UTF-8 to `on_text`.
+/// Evaluates `prompt`, then samples and evaluates token after token, and hands each piece of
+/// complete UTF-8 to `on_text`.
 ///
-/// The last token is not evaluated (see [`GenerateStats::pending`]): nothing is asked about what follows it.
+/// The last token is not evaluated (see [`GenerateStats::pending`]): nothing is asked about what
+/// follows it.
 ///
 /// # Errors
 /// As [`Session::eval`], or a model without a vocabulary; whatever was handed out before stays so. A prompt that does not
@@ -146,12 +151,14 @@ pub(crate) fn generate_making_room(
                 break StopReason::ContextFull;
             }
             base = session.len();
-            // The last token that may be generated is not evaluated, nor one that the context has no room for.
+            // The last token that may be generated is not evaluated, nor one that the context has
+            // no room for.
             let room = (options.max_tokens - generated_tokens - 1).min(session.capacity() - base - 1);
             session.eval_guesses(lookup.guess(session.tokens(), id, room), sampler)?;
             decode_steps += 1;
         }
-        // Each position is sampled as if it were the only one; the next one counts only if its token was guessed.
+        // Each position is sampled as if it were the only one; the next one counts only if its
+        // token was guessed.
         let mut n_kept = 0;
         let stop = loop {
             let id = session.sample(n_kept, sampler)?;
@@ -231,7 +238,8 @@ struct StopGate<'a> {
 
 impl<'a> StopGate<'a> {
     fn new(stops: &'a [String]) -> Self {
-        // What is held back and the next piece: room from the start, so that a token allocates nothing.
+        // What is held back and the next piece: room from the start, so that a token allocates
+        // nothing.
         let room = stops.iter().map(String::len).max().map_or(0, |longest| longest + 256);
         StopGate { stops, held: String::with_capacity(room), is_closed: false }
     }

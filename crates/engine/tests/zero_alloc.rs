@@ -92,7 +92,8 @@ fn a_decoded_token_allocates_nothing() {
                 windows.contains(&0),
                 "{name}, exact {exact}: bytes allocated for 16 tokens, four times: {windows:?}"
             );
-            // A text that is longer costs no more, where the head's job has found the peaks, whatever the sampler is told.
+            // A text that is longer costs no more, where the head's job has found the peaks,
+            // whatever the sampler is told.
             for options in chains().into_iter().take(if name == "llama" { usize::MAX } else { 1 }) {
                 let least = |max_tokens| (0..4).map(|_| allocated_for(&model, &ids, max_tokens, options)).min();
                 let (short, long) = (least(24), least(72));

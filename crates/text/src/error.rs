@@ -12,7 +12,8 @@ pub enum TextError {
         /// The GGUF metadata key.
         key: &'static str,
     },
-    /// The file holds no vocabulary, by its own word or because nothing names one: the model takes and gives token ids only.
+    /// The file holds no vocabulary, by its own word or because nothing names one: the model takes
+    /// and gives token ids only.
     #[error(
         "the model has no vocabulary (metadata tokenizer.ggml.model is {}): it takes token ids and no text",
         seen.as_ref().map_or("missing".to_string(), |name| format!("{name:?}"))

@@ -18,7 +18,8 @@ const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
 const MERGES: &str = "tokenizer.ggml.merges";
 
-/// Texts up to this length can be encoded: positions are 32-bit numbers, and a space may become three bytes.
+/// Texts up to this length can be encoded: positions are 32-bit numbers, and a space may become
+/// three bytes.
 const MOST_TEXT_BYTES: usize = (u32::MAX / 4) as usize;
 
 /// Which tokens [`Tokenizer::encode`] may produce besides those of plain text.
@@ -26,8 +27,9 @@ const MOST_TEXT_BYTES: usize = (u32::MAX / 4) as usize;
 pub struct EncodeOptions {
     /// Put BOS before and EOS after the text where the model asks for it.
     pub add_special: bool,
-    /// Read the text of control tokens (`<|im_start|>`) as those tokens. Without this it is plain text, as text from
-    /// outside must be. User-defined tokens, which stand for ordinary text, are recognised always.
+    /// Read the text of control tokens (`<|im_start|>`) as those tokens. Without this it is plain
+    /// text, as text from outside must be. User-defined tokens, which stand for ordinary text, are
+    /// recognised always.
     pub parse_special: bool,
 }
 
@@ -46,8 +48,9 @@ const KNOWN_MODELS: &str = "gpt2 (byte-level BPE), gemma4 (BPE over characters),
 
 /// Text to token ids and back, by the vocabulary in a model file.
 ///
-/// Loading it reads a handful of numbers: the tokens stay where they are in the file, and look-up tables are built by the
-/// first text that is encoded. It is immutable and can be shared between threads. Ids equal llama.cpp's.
+/// Loading it reads a handful of numbers: the tokens stay where they are in the file, and look-up
+/// tables are built by the first text that is encoded. It is immutable and can be shared between
+/// threads. Ids equal llama.cpp's.
 pub struct Tokenizer {
     vocab: Vocab,
     model: Model,
@@ -75,8 +78,9 @@ impl Tokenizer {
     /// Takes the vocabulary of a model. `header` holds the bytes that `gguf` was parsed from.
     ///
     /// # Errors
-    /// If the file's vocabulary is of an unknown kind, or its parts do not fit together. What can be repaired is reported by
-    /// [`Tokenizer::warnings`]. A file that holds none gives a tokenizer of 0 tokens: see [`Tokenizer::require_vocabulary`].
+    /// If the file's vocabulary is of an unknown kind, or its parts do not fit together. What can
+    /// be repaired is reported by [`Tokenizer::warnings`]. A file that holds none gives a tokenizer
+    /// of 0 tokens: see [`Tokenizer::require_vocabulary`].
     pub fn from_gguf(gguf: &Gguf, header: SharedBytes) -> Result<Tokenizer, TextError> {
         let mut warnings = Vec::new();
         let model_name = match gguf.str(MODEL)? {
@@ -92,7 +96,8 @@ impl Tokenizer {
         };
         let vocab = Vocab::from_gguf(gguf, header)?;
         let mut ids = Ids { gguf, n_vocab: vocab.len(), warnings: &mut warnings };
-        // Ids of files that do not name them: SentencePiece's, and for BPE those of Falcon's vocabulary.
+        // Ids of files that do not name them: SentencePiece's, and for BPE those of Falcon's
+        // vocabulary.
         let (bos, eos, unk) = match pre {
             None => (Some(1), Some(2), Some(0)),
             Some(_) if model_name == "gemma4" => (None, None, None),
@@ -163,7 +168,8 @@ impl Tokenizer {
     }
 
     /// # Errors
-    /// If the model takes token ids only: every text that is to be encoded has this error, and no token has a text.
+    /// If the model takes token ids only: every text that is to be encoded has this error, and no
+    /// token has a text.
     pub fn require_vocabulary(&self) -> Result<(), TextError> {
         match &self.model {
             Model::None(seen) => Err(TextError::NoVocabulary { seen: seen.clone() }),
@@ -186,7 +192,8 @@ impl Tokenizer {
         self.eos
     }
 
-    /// The token that ends a turn of a chat: from the file, else the first known one in the vocabulary.
+    /// The token that ends a turn of a chat: from the file, else the first known one in the
+    /// vocabulary.
     pub fn eot(&self) -> Option<TokenId> {
         self.special().specials.eot.map(TokenId)
     }
@@ -246,7 +253,8 @@ impl Tokenizer {
         &self.warnings
     }
 
-    /// The token's bytes as stored in the file (with GPT-2's alphabet or ▁); empty if there is no such token.
+    /// The token's bytes as stored in the file (with GPT-2's alphabet or ▁); empty if there is no
+    /// such token.
     pub fn token_bytes(&self, id: TokenId) -> &[u8] {
         self.vocab.token(id.0)
     }
@@ -259,7 +267,8 @@ impl Tokenizer {
     /// Token ids of a text, which need not be valid UTF-8.
     ///
     /// # Errors
-    /// If the text is longer than 1 GiB, or the model has [no vocabulary](Self::require_vocabulary).
+    /// If the text is longer than 1 GiB, or the model has [no
+    /// vocabulary](Self::require_vocabulary).
     pub fn encode(&self, text: &[u8], options: EncodeOptions) -> Result<Vec<TokenId>, TextError> {
         self.encode_fragments(text, options, true)
     }
@@ -314,8 +323,8 @@ impl Tokenizer {
         Ok(ids.into_iter().map(TokenId).collect())
     }
 
-    /// Builds the look-up tables that the first text would build: a few milliseconds, which a caller with something else to
-    /// do meanwhile can spend on another thread.
+    /// Builds the look-up tables that the first text would build: a few milliseconds, which a
+    /// caller with something else to do meanwhile can spend on another thread.
     pub fn prepare(&self) {
         self.special();
         if let Model::Bpe(bpe) = &self.model {

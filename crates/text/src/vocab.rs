@@ -1,4 +1,5 @@
-//! The vocabulary as it lies in the file: bytes, kind and score of each token, and the way back from bytes to id.
+//! The vocabulary as it lies in the file: bytes, kind and score of each token, and the way back
+//! from bytes to id.
 
 use std::sync::OnceLock;
 
@@ -34,7 +35,8 @@ enum Scores {
     I32(NumArray<i32>),
 }
 
-/// Tokens of a model file. Nothing is copied out of it; each read is checked anew, since a mapped file may change.
+/// Tokens of a model file. Nothing is copied out of it; each read is checked anew, since a mapped
+/// file may change.
 pub(crate) struct Vocab {
     header: SharedBytes,
     tokens: Option<StrArray>,
@@ -102,7 +104,8 @@ impl Vocab {
         self.tokens.as_ref().and_then(|tokens| tokens.get(header, id as usize)).unwrap_or_default()
     }
 
-    /// What the file says about the token's kind, in bits of [`attr`]. A file without kinds has normal tokens only.
+    /// What the file says about the token's kind, in bits of [`attr`]. A file without kinds has
+    /// normal tokens only.
     pub(crate) fn stored_attr(&self, id: u32) -> u8 {
         let Some(types) = &self.types else { return attr::NORMAL };
         match types.get(self.bytes(), id as usize) {

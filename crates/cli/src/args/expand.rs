@@ -52,7 +52,7 @@ fn collect(command: &Command, longs: &mut BTreeMap<String, Kind>, shorts: &mut V
             (true, true) => Kind::OptionalValue,
             (true, false) => Kind::Value,
         };
-        if let Some(long) = arg.get_long() {
+        for long in arg.get_long().into_iter().chain(arg.get_all_aliases().into_iter().flatten()) {
             let before = longs.insert(long.to_string(), kind);
             debug_assert!(before.is_none_or(|before| before == kind), "-{long} means different things");
         }

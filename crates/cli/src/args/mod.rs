@@ -2,11 +2,13 @@
 
 mod expand;
 mod packed;
+mod sampling;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use modelembed::gguf::escaped;
 use modelembed::{GpuLayers, Lock, RamBudget};
+pub use sampling::{SamplingArgs, Window};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -38,7 +40,8 @@ pub struct LowArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct CommonArgs {
-    /// Model file [default: models/tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf, or the only model in models/]
+    /// Model file [default: models/tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf, or the only model in
+    /// models/]
     #[arg(long, global = true, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// Map the file [default: true]; -mmap=false reads it the standard way, tensor by tensor
@@ -49,35 +52,39 @@ pub struct CommonArgs {
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_parser = clap::builder::BoolishValueParser::new())]
     pub memory: Option<bool>,
-    /// Memory that a mapped model may use: a size like 600M or 4G, auto (what the machine and its control groups leave) or off.
-    /// What does not fit is read from the disk for every token
+    /// Memory that a mapped model may use: a size like 600M or 4G, auto (what the machine and its
+    /// control groups leave) or off. What does not fit is read from the disk for every token
     #[arg(long, global = true, value_name = "SIZE", default_value = "auto", value_parser = parse_ram_budget)]
     pub ram_budget: RamBudget,
-    /// How that is read: io_uring (Linux), several threads, or auto: io_uring where the system allows it
+    /// How that is read: io_uring (Linux), several threads, or auto: io_uring where the system
+    /// allows it
     #[arg(long, global = true, value_name = "KIND", value_enum, default_value_t = StreamIo::Auto)]
     pub stream_io: StreamIo,
-    /// Lock the weights in memory, layer by layer, as far as the system allows; at most a size like 2G of them. With `require` a
-    /// model that cannot be locked as a whole does not run
+    /// Lock the weights in memory, layer by layer, as far as the system allows; at most a size like
+    /// 2G of them. With `require` a model that cannot be locked as a whole does not run
     #[arg(long, global = true, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "on",
           default_value = "off", value_parser = parse_lock)]
     pub mlock: Lock,
     /// Context size in tokens; 0: as many as the model was trained for [default: 2048]
     #[arg(long, global = true, value_name = "N")]
     pub ctx: Option<u32>,
-    /// Layers on the GPU, the last ones first; more than the model has: the output head too; or all, or auto [default: 0]
+    /// Layers on the GPU, the last ones first; more than the model has: the output head too; or
+    /// all, or auto [default: 0]
     #[arg(long, global = true, value_name = "LAYERS", value_parser = gpu_layers)]
     pub ngl: Option<GpuLayers>,
-    /// The GPU: its number, or a part of its name; "list" shows what there is [default: the best that is no software]
+    /// The GPU: its number, or a part of its name; "list" shows what there is [default: the best
+    /// that is no software]
     #[arg(long, global = true, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub device: Option<String>,
-    /// Worker threads [default: the physical cores that this process may use]; `bench` takes a list: 1,2
+    /// Worker threads [default: the physical cores that this process may use]; `bench` takes a
+    /// list: 1,2
     #[arg(long, global = true, value_name = "N", value_parser = parse_threads)]
     pub threads: Option<Numbers>,
     /// Number format of activations: q8 is fast, f32 exact
     #[arg(long, global = true, value_name = "KIND", value_enum, default_value_t = Activations::Q8)]
     pub activations: Activations,
-    /// Number format of the KV cache [default: i16, or f32 with -activations f32]; i16 is as exact as f16 and faster
-    /// at prompts, q8_0 takes half the memory
+    /// Number format of the KV cache [default: i16, or f32 with -activations f32]; i16 is as exact
+    /// as f16 and faster at prompts, q8_0 takes half the memory
     #[arg(long, global = true, value_name = "TYPE", value_enum)]
     pub cache_type: Option<CacheType>,
     /// Instruction set of the kernels [default: the best that the CPU has]
@@ -111,7 +118,8 @@ fn gpu_layers(typed: &str) -> Result<GpuLayers, String> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Prompt and answer")]
 pub struct RunArgs {
-    /// Initial prompt; `-p -`, or a pipe and no -p, reads standard input [default: "Hello! How can I help you today?"]
+    /// Initial prompt; `-p -`, or a pipe and no -p, reads standard input [default: "Hello! How can
+    /// I help you today?"]
     #[arg(long = "p", value_name = "PROMPT", allow_hyphen_values = true)]
     pub prompt: Option<OsString>,
     /// The prompt is the text of this file, without its last line end
@@ -136,8 +144,8 @@ pub struct RunArgs {
     /// No chat template: complete the prompt's text
     #[arg(long)]
     pub raw: bool,
-    /// Guess up to N tokens ahead from what the context holds, and check them together: repetitive text comes faster, and is
-    /// the same; 0: none
+    /// Guess up to N tokens ahead from what the context holds, and check them together: repetitive
+    /// text comes faster, and is the same; 0: none
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=7))]
     pub lookup: u8,
     /// Print where the time went, job by job
@@ -145,30 +153,6 @@ pub struct RunArgs {
     pub timing: bool,
     #[command(flatten)]
     pub sampling: SamplingArgs,
-}
-
-/// How the next token is drawn.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Sampling")]
-pub struct SamplingArgs {
-    /// Random seed; -1: another one each time
-    #[arg(long, value_name = "SEED", default_value = "42", allow_negative_numbers = true, value_parser = parse_seed)]
-    pub seed: Seed,
-    /// Temperature; 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = parse_not_negative)]
-    pub temp: f32,
-    /// Draw from the K likeliest tokens only; 0: all
-    #[arg(long, value_name = "K", default_value_t = 40)]
-    pub top_k: u32,
-    /// Draw from the likeliest tokens that make up this share of probability; 1: all
-    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = parse_share)]
-    pub top_p: f32,
-    /// Leave out tokens below this share of the likeliest one's probability; 0: none
-    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = parse_share)]
-    pub min_p: f32,
-    /// Penalty on tokens among the last 64; 1: none
-    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = parse_positive)]
-    pub repeat_penalty: f32,
 }
 
 /// `-seed`
@@ -331,10 +315,12 @@ pub struct ScoreArgs {
         conflicts_with = "ids"
     )]
     pub prompt: Option<OsString>,
-    /// Token ids instead of a text, as they are, with commas or blanks between them; `-` reads standard input
+    /// Token ids instead of a text, as they are, with commas or blanks between them; `-` reads
+    /// standard input
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub ids: Option<OsString>,
-    /// Write all logits of every token into this file, as NumPy reads it: float32, (tokens, vocabulary)
+    /// Write all logits of every token into this file, as NumPy reads it: float32, (tokens,
+    /// vocabulary)
     #[arg(long, value_name = "FILE.npy")]
     pub logits: Option<PathBuf>,
 }
@@ -374,7 +360,8 @@ pub struct BenchArgs {
 /// `warm`
 #[derive(Debug, Args)]
 pub struct WarmArgs {
-    /// Only these: numbers, ranges such as 0..8 (without the last), embedding, head; several with commas
+    /// Only these: numbers, ranges such as 0..8 (without the last), embedding, head; several with
+    /// commas
     #[arg(long, value_name = "LAYERS")]
     pub layers: Option<String>,
     /// Read even if it does not fit into the memory that is available
@@ -385,7 +372,8 @@ pub struct WarmArgs {
 /// `evict`
 #[derive(Debug, Args)]
 pub struct EvictArgs {
-    /// Only these: numbers, ranges such as 0..8 (without the last), embedding, head; several with commas
+    /// Only these: numbers, ranges such as 0..8 (without the last), embedding, head; several with
+    /// commas
     #[arg(long, value_name = "LAYERS")]
     pub layers: Option<String>,
 }
@@ -498,7 +486,8 @@ pub struct Refusal {
     pub exit_code: u8,
 }
 
-/// Parses the arguments, the program's name first, with `flags` before them that were packed into the program.
+/// Parses the arguments, the program's name first, with `flags` before them that were packed into
+/// the program.
 pub fn parse_with(flags: &[String], args: impl IntoIterator<Item = OsString>) -> Result<LowArgs, Refusal> {
     let args: Vec<OsString> = args.into_iter().collect();
     // Alone first: a mistake is one in what was typed.

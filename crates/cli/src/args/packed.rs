@@ -1,7 +1,7 @@
 //! Options that are packed into a program: defaults that what is typed overrides.
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 /// Options of `pack` that speak of the packing itself.
 const OWN: [&str; 4] = ["o", "force", "model", "help"];
@@ -15,6 +15,11 @@ const INSTEAD_OF: [(&str, &[&str]); 6] = [
     ("template", &["raw"]),
     ("i", &["raw"]),
 ];
+
+/// Whether every value counts that an option is given.
+fn takes_several(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Append)
+}
 
 fn was_typed(matches: &ArgMatches, id: &str) -> bool {
     matches.value_source(id) == Some(ValueSource::CommandLine)
@@ -32,10 +37,14 @@ pub fn to_store(command: &Command, of_pack: &ArgMatches) -> Result<Vec<String>, 
             flags.push(format!("--{long}"));
             continue;
         }
-        let value = of_pack.get_raw(id).and_then(|mut values| values.next_back()).unwrap_or_default();
-        let value =
-            value.to_str().ok_or_else(|| format!("the value of --{long} is not UTF-8: it cannot be packed\n"))?;
-        flags.push(format!("--{long}={value}"));
+        let given = of_pack.get_raw(id).map(|values| values.collect::<Vec<_>>()).unwrap_or_default();
+        // The last word counts, unless all do.
+        let first = if takes_several(arg) { 0 } else { given.len().saturating_sub(1) };
+        for value in &given[first..] {
+            let value =
+                value.to_str().ok_or_else(|| format!("the value of --{long} is not UTF-8: it cannot be packed\n"))?;
+            flags.push(format!("--{long}={value}"));
+        }
     }
     Ok(flags)
 }
@@ -48,7 +57,9 @@ pub fn applicable(flags: &[String], command: &Command, typed: &ArgMatches) -> Ve
         let name = flag.trim_start_matches('-');
         let name = name.split_once('=').map_or(name, |(name, _)| name);
         let global = arg(name).is_some_and(|arg| arg.is_global_set());
-        let replaced = INSTEAD_OF.iter().any(|(typed, packed)| packed.contains(&name) && is_typed(typed));
+        // Values that are typed take the place of all that are packed.
+        let has_others = arg(name).is_some_and(takes_several) && is_typed(name);
+        let replaced = has_others || INSTEAD_OF.iter().any(|(typed, packed)| packed.contains(&name) && is_typed(typed));
         (typed.subcommand().is_none() || global) && !replaced
     };
     flags.iter().filter(applies).cloned().collect()

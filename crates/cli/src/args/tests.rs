@@ -127,6 +127,116 @@ fn help_shows_every_option_with_one_dash() {
     assert!(parse_words(&["bench", "-help"]).unwrap_err().text.contains("-repeat <N>"));
 }
 
+/// The options of sampling as a table, from the list that help and completions come from too.
+fn sampling_table() -> String {
+    let command = LowArgs::command();
+    let ours = command.get_arguments().filter(|arg| arg.get_help_heading() == Some("Sampling"));
+    let row = |arg: &clap::Arg| {
+        let value = arg.get_value_names().filter(|_| arg.get_action().takes_values());
+        let value = value.map(|names| format!(" {}", names[0])).unwrap_or_default();
+        let default: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        let help = arg.get_help().unwrap().to_string().replace('|', "\\|");
+        format!("| `-{}{value}` | {help} | {} |\n", arg.get_long().unwrap(), default.join(" "))
+    };
+    format!("| option | meaning | default |\n|---|---|---|\n{}", ours.map(row).collect::<String>())
+}
+
+#[test]
+fn the_document_on_sampling_lists_the_options_as_they_are() {
+    let document = include_str!("../../../../docs/sampling.md");
+    let table = sampling_table();
+    assert!(document.contains(&table), "docs/sampling.md should hold\n\n{table}");
+    assert!(table.lines().count() > 25);
+}
+
+#[test]
+fn sampling_options_have_llama_cpps_names_and_may_be_repeated() {
+    let low = parse_words(&[
+        "-temperature=0.5",
+        "-typical-p",
+        "0.9",
+        "-top-n-sigma",
+        "-1",
+        "-presence-penalty",
+        "-0.5",
+        "-repeat-last-n",
+        "-1",
+        "-logit-bias",
+        "5-inf",
+        "-logit-bias=6+2",
+        "-stop",
+        "a",
+        "-stop",
+        "-b",
+        "-samplers",
+        "top_k;temp",
+        "-ignore-eos",
+        "-dry-sequence-breaker",
+        r"\n",
+        "-dry-sequence-breaker",
+        "none",
+        "-mirostat",
+        "2",
+        "-xtc-probability",
+        "0.5",
+    ])
+    .unwrap_or_else(|refusal| panic!("{}", refusal.text));
+    let s = &low.run.sampling;
+    assert_eq!((s.temp, s.typical, s.top_n_sigma, s.presence_penalty), (0.5, 0.9, -1.0, -0.5));
+    assert_eq!((s.repeat_last_n, s.dry_penalty_last_n), (Window::All, Window::Last(64)));
+    assert_eq!(
+        s.logit_bias.iter().map(|(id, bias)| (id.0, *bias)).collect::<Vec<_>>(),
+        [(5, f32::NEG_INFINITY), (6, 2.0)]
+    );
+    assert_eq!((s.stop.as_slice(), s.ignore_eos), (&["a".to_string(), "-b".to_string()][..], true));
+    assert_eq!((s.samplers.to_string().as_str(), s.mirostat, s.xtc_probability), ("top_k;temperature", 2, 0.5));
+    assert_eq!(s.dry_sequence_breaker, ["\n", "none"]);
+    let none = parse_words(&[]).unwrap().run.sampling;
+    assert!(none.stop.is_empty() && none.logit_bias.is_empty() && none.dry_sequence_breaker.is_empty());
+    assert_eq!((none.samplers, none.repeat_last_n), (modelembed::SamplerOrder::DEFAULT, Window::Last(64)));
+}
+
+#[test]
+fn packing_keeps_every_value_and_typed_ones_take_the_place_of_packed_ones() {
+    let low = parse_words(&["pack", "-o", "x", "-stop", "a", "-stop", "b", "-n", "1", "-n", "2"]).unwrap();
+    let Some(Command::Pack(pack)) = low.command else { panic!("no pack") };
+    assert_eq!(pack.flags, ["--n=2", "--stop=a", "--stop=b"]);
+    let with = |words: &[&str]| {
+        let words = std::iter::once("modelembed").chain(words.iter().copied()).map(OsString::from);
+        parse_with(&pack.flags, words).unwrap().run.sampling.stop
+    };
+    assert_eq!(with(&[]), ["a", "b"]);
+    assert_eq!(with(&["-stop", "c"]), ["c"]);
+}
+
+#[test]
+fn sampling_options_that_make_no_sense_are_one_clear_error() {
+    let rows: [(&[&str], &str); 15] = [
+        (&["-repeat-last-n", "-2"], "wanted a whole number from 0, or -1 for all"),
+        (&["-dry-penalty-last-n", "x"], "wanted a whole number from 0, or -1 for all"),
+        (&["-typical", "1.5"], "wanted a number from 0 to 1"),
+        (&["-xtc-probability", "2"], "wanted a number from 0 to 1"),
+        (&["-xtc-threshold", "-0.1"], "wanted a number from 0 to 1"),
+        (&["-dynatemp-range", "-1"], "wanted a number that is not negative"),
+        (&["-presence-penalty", "nan"], "wanted a number"),
+        (&["-dry-base", "0.5"], "wanted a number from 1"),
+        (&["-dry-sequence-breaker", ""], "wanted a text that is not empty"),
+        (&["-mirostat", "3"], "3 is not in 0..=2"),
+        (&["-samplers", "top_k;topp"], "there is no sampler \"topp\", wanted some of penalties;dry;"),
+        (&["-samplers", "top_k;top_k"], "the sampler top_k is named twice"),
+        (&["-logit-bias", "5"], "wanted ID+BIAS or ID-BIAS"),
+        (&["-stop="], "wanted a text that is not empty"),
+        (&["score"], "-p"),
+    ];
+    for (words, wanted) in rows {
+        let refusal = parse_words(words).expect_err(&format!("{words:?}"));
+        assert_eq!(refusal.exit_code, 2, "{words:?}");
+        assert!(refusal.text.contains(wanted) && refusal.text.contains(words[0].trim_matches('=')), "{}", refusal.text);
+    }
+    let both = parse_words(&["score", "-p", "x", "-ids", "1"]).unwrap_err().text;
+    assert!(both.contains("-ids") && both.contains("-p"), "{both}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_prompt_may_be_any_bytes() {

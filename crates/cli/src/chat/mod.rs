@@ -33,7 +33,7 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let progress = Arc::default();
     let session = setup::session(&model, setting, need, &interrupt, Some(&progress))?;
     let options = run::generate_options(&talk, Some(&template));
-    let mut chat = Chat::new(session, setup::sampler(&talk.sampling)?, template, options);
+    let mut chat = Chat::new(session, talk.sampling.sampler(&model, notes)?, template, options);
     if talk.system.is_some() {
         setup::warn_of_system(chat.takes_system(), notes);
     }

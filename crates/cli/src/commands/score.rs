@@ -17,9 +17,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Prints a JSON object a token: `{"pos":..,"id":..,"logprob":..,"top1":..}`, with natural logarithms. The first token
-/// follows nothing: its `logprob` and `top1` are null. All logits go to the file `all`, if there is one: (n_tokens, n_vocab), row
-/// i about what follows token i.
+/// Prints a JSON object a token: `{"pos":..,"id":..,"logprob":..,"top1":..}`, with natural
+/// logarithms. The first token follows nothing: its `logprob` and `top1` are null. All logits go to
+/// the file `all`, if there is one: (n_tokens, n_vocab), row i about what follows token i.
 pub fn score(setting: &Setting, input: &Scored, all: Option<&Path>) -> Result<ExitCode> {
     let notes = setting.notes();
     let interrupt = Interrupt::install();

@@ -1,4 +1,5 @@
-//! The real binary with real flags: on tiny models made here, and on real ones where they are at hand.
+//! The real binary with real flags: on tiny models made here, and on real ones where they are at
+//! hand.
 
 #[cfg(target_os = "linux")]
 mod cgroup;
@@ -18,6 +19,7 @@ mod real;
 mod residency;
 #[cfg(unix)]
 mod robust;
+mod sampling;
 mod score;
 #[cfg(unix)]
 mod screen;

@@ -34,7 +34,8 @@ fn without_vocabulary(folder: &Path, kind: Option<&str>) -> PathBuf {
     path
 }
 
-/// The prompt of the tiny models' goldens, and the logits (positions, 320) of the tiny llama at some positions of it.
+/// The prompt of the tiny models' goldens, and the logits (positions, 320) of the tiny llama at
+/// some positions of it.
 fn golden() -> (Vec<u64>, Vec<usize>, Vec<f32>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/goldens/tiny");
     let facts: Value = serde_json::from_slice(&std::fs::read(folder.join("tiny.json")).unwrap()).unwrap();

@@ -37,7 +37,8 @@ pub(super) struct Candidates {
     pub(super) list: Vec<Candidate>,
     /// The most likely one comes first; else they come in order of id or in none.
     pub(super) is_sorted: bool,
-    /// What was taken off every logit so far, which probabilities do not show but a penalty that divides would.
+    /// What was taken off every logit so far, which probabilities do not show but a penalty that
+    /// divides would.
     pub(super) offset: f32,
 }
 

@@ -1,4 +1,5 @@
-//! The steps one after the other: on the logits of a vocabulary for as long as that is cheaper, then on candidates.
+//! The steps one after the other: on the logits of a vocabulary for as long as that is cheaper,
+//! then on candidates.
 
 use super::candidate::{Candidate, candidate, finite};
 use super::options::SamplerOptions;
@@ -56,7 +57,8 @@ impl Sampler {
         self.candidates.softmax();
     }
 
-    /// Fills `candidates` from the part of a vocabulary that holds the most likely ones: place i is token `ids[i]`.
+    /// Fills `candidates` from the part of a vocabulary that holds the most likely ones: place i is
+    /// token `ids[i]`.
     pub(super) fn choose_best(&mut self, ids: &[TokenId], logits: &[f32], peaks: &Peaks<'_>, chance: u64) {
         self.candidates.clear();
         top_k::select_top_k(logits, peaks, self.options.top_k.min(logits.len()), &mut self.candidates.list);
@@ -66,7 +68,8 @@ impl Sampler {
         self.candidates.softmax();
     }
 
-    /// Adds the biases and takes the steps at the front, in place; `place` tells where a token's logit is.
+    /// Adds the biases and takes the steps at the front, in place; `place` tells where a token's
+    /// logit is.
     pub(super) fn change(
         &mut self,
         logits: &mut [f32],
@@ -96,7 +99,8 @@ impl Sampler {
         }
     }
 
-    /// Makes candidates of what the next steps may leave of the vocabulary. Returns how many of these steps are taken with that.
+    /// Makes candidates of what the next steps may leave of the vocabulary. Returns how many of
+    /// these steps are taken with that.
     fn start(&mut self, logits: &[f32], peaks: &Peaks<'_>) -> usize {
         let Sampler { options, candidates: kept, .. } = self;
         let mut rest = &self.steps.steps()[self.n_front..];

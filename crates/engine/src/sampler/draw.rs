@@ -3,7 +3,8 @@
 use super::candidate::Candidate;
 use crate::TokenId;
 
-/// The candidate at a random place of the unit interval that the probabilities fill one after the other.
+/// The candidate at a random place of the unit interval that the probabilities fill one after the
+/// other.
 pub(super) fn draw(candidates: &[Candidate], random: u64) -> Option<TokenId> {
     let total: f64 = candidates.iter().map(|c| f64::from(c.p)).sum();
     let place = unit(random) * total;
@@ -12,7 +13,8 @@ pub(super) fn draw(candidates: &[Candidate], random: u64) -> Option<TokenId> {
         sum += f64::from(c.p);
         sum > place
     });
-    // Rounding could leave the place at the very end: then it is the last one that has a probability at all.
+    // Rounding could leave the place at the very end: then it is the last one that has a
+    // probability at all.
     hit.or_else(|| candidates.iter().rfind(|c| c.p > 0.0)).map(|c| c.id)
 }
 

@@ -1,6 +1,8 @@
-//! DRY, "don't repeat yourself": what would go on with a sequence that was there before gets less likely, the longer the sequence.
+//! DRY, "don't repeat yourself": what would go on with a sequence that was there before gets less
+//! likely, the longer the sequence.
 //!
-//! (By p-e-w, 2024, for text-generation-webui. Sequences end at breakers, so that lists, dialogues and quotations may look alike.)
+//! (By p-e-w, 2024, for text-generation-webui. Sequences end at breakers, so that lists, dialogues
+//! and quotations may look alike.)
 
 use std::collections::VecDeque;
 
@@ -22,7 +24,8 @@ pub(super) struct Repeats {
     tokens: VecDeque<TokenId>,
     /// For each distance back how many of the latest tokens stand there too.
     lengths: Vec<u32>,
-    /// Tokens that would go on with a sequence, in order of id, and the length of the longest such sequence.
+    /// Tokens that would go on with a sequence, in order of id, and the length of the longest such
+    /// sequence.
     next: Vec<(TokenId, u32)>,
 }
 
@@ -108,8 +111,8 @@ impl Repeats {
     }
 }
 
-/// For each distance back from the end how many tokens before that place are the same as at the end: the Z function of the
-/// tokens in reverse, in linear time (Gusfield 1997, chapter 1).
+/// For each distance back from the end how many tokens before that place are the same as at the
+/// end: the Z function of the tokens in reverse, in linear time (Gusfield 1997, chapter 1).
 fn suffix_lengths(tokens: &[TokenId], lengths: &mut Vec<u32>) {
     let n = tokens.len();
     let from_end = |i: usize| tokens[n - 1 - i];

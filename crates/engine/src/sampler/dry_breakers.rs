@@ -34,8 +34,9 @@ impl DryBreakers {
     /// Tokens of a tail that are looked at.
     const MOST_TAIL: usize = 20;
 
-    /// Finds the tokens of a vocabulary that hold one of the texts or end with the beginning of one; what then has to follow is
-    /// the rest of the text, as the tokenizer encodes it. Goes through the whole vocabulary, which takes milliseconds.
+    /// Finds the tokens of a vocabulary that hold one of the texts or end with the beginning of
+    /// one; what then has to follow is the rest of the text, as the tokenizer encodes it. Goes
+    /// through the whole vocabulary, which takes milliseconds.
     ///
     /// # Errors
     /// A text that is empty or too long, or a model without a vocabulary.
@@ -54,7 +55,8 @@ impl DryBreakers {
         for id in (0..tokenizer.n_vocab() as u32).map(TokenId) {
             word.clear();
             tokenizer.piece(id, true, &mut word);
-            // As a text from its beginning, which the space that the tokenizer puts there is no part of.
+            // As a text from its beginning, which the space that the tokenizer puts there is no
+            // part of.
             let skipped = usize::from(tokenizer.adds_space_prefix() && word.first() == Some(&b' '));
             let word = &word[skipped..];
             for (text, rests) in texts.iter().zip(&mut rests) {

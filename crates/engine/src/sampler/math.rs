@@ -2,11 +2,12 @@
 
 /// e to the power of `x` for `x <= 0`, to 1e-7 of the value; 0 below -87.
 ///
-/// Not `f32::exp`, which differs between systems: a seed has to give the same text everywhere. Multiplications and
-/// additions alone are the same everywhere, and compile to vector instructions.
+/// Not `f32::exp`, which differs between systems: a seed has to give the same text everywhere.
+/// Multiplications and additions alone are the same everywhere, and compile to vector instructions.
 pub(super) fn exp(x: f32) -> f32 {
-    // 2^n * e^r with |r| <= ln(2)/2. Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits; shifted
-    // to the exponent's place they are n, and the rest falls off. No branch: loops over this are vectorised.
+    // 2^n * e^r with |r| <= ln(2)/2. Adding 1.5 * 2^23 rounds to an integer, which is then in the
+    // low bits; shifted to the exponent's place they are n, and the rest falls off. No branch:
+    // loops over this are vectorised.
     const ROUND: f32 = 12_582_912.0;
     // ln(2) in two parts, the first with so few bits that n times it is exact.
     const LN_2_HIGH: f32 = 0.693_359_4;

@@ -1,4 +1,5 @@
-//! Mirostat: a bound on the surprise that follows the surprise that was seen (Basu et al. 2020, arXiv 2007.14966).
+//! Mirostat: a bound on the surprise that follows the surprise that was seen (Basu et al. 2020,
+//! arXiv 2007.14966).
 
 use std::f64::consts::LN_2;
 
@@ -55,7 +56,8 @@ impl Controller {
         candidates.sort();
     }
 
-    /// How many tokens have a surprise within the bound if the n-th one's probability goes with 1 / n^s.
+    /// How many tokens have a surprise within the bound if the n-th one's probability goes with 1 /
+    /// n^s.
     fn zipf_k(&self, candidates: &mut Candidates, n_vocab: usize) -> usize {
         let list = &mut candidates.list;
         let n = ESTIMATED_FROM.min(list.len());

@@ -1,8 +1,9 @@
 //! Choosing the next token from its logits.
 //!
-//! The steps, their names and their default order are llama.cpp's: penalties, DRY, top-n-sigma, top-k, typical-p, top-p, min-p, XTC,
-//! temperature, draw. (All but the draw therefore see probabilities at temperature 1.) Nothing here sorts a vocabulary that a
-//! cut leaves little of: the cut is found by selection, and only what it keeps is sorted.
+//! The steps, their names and their default order are llama.cpp's: penalties, DRY, top-n-sigma,
+//! top-k, typical-p, top-p, min-p, XTC, temperature, draw. (All but the draw therefore see
+//! probabilities at temperature 1.) Nothing here sorts a vocabulary that a cut leaves little of:
+//! the cut is found by selection, and only what it keeps is sorted.
 
 mod candidate;
 mod chain;
@@ -44,9 +45,9 @@ use crate::cpu::peaks::Peaks;
 
 /// The chain with its state: recent tokens, the random stream and buffers.
 ///
-/// The stream is ChaCha8 with the seed as the first 8 bytes of its key (little-endian, the rest zero). Each draw takes
-/// 64 bits of it, also where one candidate is left, so that the stream's position tells how many tokens were drawn; with
-/// XTC each takes 64 bits more, before those.
+/// The stream is ChaCha8 with the seed as the first 8 bytes of its key (little-endian, the rest
+/// zero). Each draw takes 64 bits of it, also where one candidate is left, so that the stream's
+/// position tells how many tokens were drawn; with XTC each takes 64 bits more, before those.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     options: SamplerOptions,
@@ -105,8 +106,9 @@ impl Sampler {
         &self.options
     }
 
-    /// Adds to the logit of each of these tokens, before everything else; minus infinity forbids it. Replaces what was set before;
-    /// of a token that is there several times the sum counts. NaN and plus infinity are left out.
+    /// Adds to the logit of each of these tokens, before everything else; minus infinity forbids
+    /// it. Replaces what was set before; of a token that is there several times the sum counts. NaN
+    /// and plus infinity are left out.
     pub fn set_logit_biases(&mut self, biases: impl IntoIterator<Item = (TokenId, f32)>) {
         self.biases.clear();
         self.biases.extend(biases.into_iter().filter(|(_, bias)| *bias < f32::INFINITY));
@@ -127,8 +129,8 @@ impl Sampler {
         }
     }
 
-    /// Tells it that a token became part of the text, prompt or answer: penalties and DRY look back at these. Mirostat learns from
-    /// the surprise of the first one after a choice.
+    /// Tells it that a token became part of the text, prompt or answer: penalties and DRY look back
+    /// at these. Mirostat learns from the surprise of the first one after a choice.
     pub fn accept(&mut self, id: TokenId) {
         self.penalties.accept(id);
         if let Some(repeats) = &mut self.repeats {
@@ -158,11 +160,13 @@ impl Sampler {
         self.mirostat.as_ref().map(|mirostat| mirostat.mu)
     }
 
-    /// Chooses a token from the logits, one a token of the vocabulary; biases and penalties change them in place.
+    /// Chooses a token from the logits, one a token of the vocabulary; biases and penalties change
+    /// them in place.
     ///
-    /// NaN and minus infinity are never chosen while another value is there, plus infinity is the largest number, and
-    /// of equal logits the lower id counts as more likely. If there is nothing to choose from the answer is token 0.
-    /// Allocates when the vocabulary is larger than any before, else not.
+    /// NaN and minus infinity are never chosen while another value is there, plus infinity is the
+    /// largest number, and of equal logits the lower id counts as more likely. If there is nothing
+    /// to choose from the answer is token 0. Allocates when the vocabulary is larger than any
+    /// before, else not.
     pub fn sample(&mut self, logits: &mut [f32]) -> TokenId {
         let mut buffer = mem::take(&mut self.peaks);
         let peaks = Peaks::find(logits, &mut buffer);
@@ -182,8 +186,8 @@ impl Sampler {
         self.draw()
     }
 
-    /// How many of the most likely tokens it takes to choose one, besides those that it [changes](Self::changed); `None` if it
-    /// takes all.
+    /// How many of the most likely tokens it takes to choose one, besides those that it
+    /// [changes](Self::changed); `None` if it takes all.
     pub fn n_best(&self) -> Option<usize> {
         let (front, rest) = self.steps.steps().split_at(self.n_front);
         // Which tokens DRY changes is known only when the text before them is.
@@ -206,8 +210,9 @@ impl Sampler {
         recent.iter().map(|&(id, _)| id).chain(self.biases.iter().map(|&(id, _)| id))
     }
 
-    /// [`sample`](Self::sample) from a part of the vocabulary that holds the [`n_best`](Self::n_best) most likely tokens and all
-    /// [changed](Self::changed) ones: `ids` in ascending order, and the logit of each. The answer is the one that all logits give.
+    /// [`sample`](Self::sample) from a part of the vocabulary that holds the
+    /// [`n_best`](Self::n_best) most likely tokens and all [changed](Self::changed) ones: `ids` in
+    /// ascending order, and the logit of each. The answer is the one that all logits give.
     pub fn sample_best(&mut self, ids: &[TokenId], logits: &mut [f32]) -> TokenId {
         let mut buffer = mem::take(&mut self.peaks);
         let mut peaks = Peaks::find(logits, &mut buffer);
@@ -223,8 +228,9 @@ impl Sampler {
         chosen
     }
 
-    /// The tokens that [`Sampler::sample`] chooses among, with their probabilities after the whole chain: most likely
-    /// first, or in order of id if no step had to sort them. Takes nothing from the random stream.
+    /// The tokens that [`Sampler::sample`] chooses among, with their probabilities after the whole
+    /// chain: most likely first, or in order of id if no step had to sort them. Takes nothing from
+    /// the random stream.
     pub fn distribution(&mut self, logits: &mut [f32]) -> &[Candidate] {
         let mut buffer = mem::take(&mut self.peaks);
         let peaks = Peaks::find(logits, &mut buffer);

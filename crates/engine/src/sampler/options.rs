@@ -5,21 +5,26 @@ use super::order::{SamplerOrder, SamplerStep};
 /// How the next token is chosen. The defaults are llama.cpp's, but for the seed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplerOptions {
-    /// Divides the logits; above 1 the text gets more surprising. 0 always takes the most likely token.
+    /// Divides the logits; above 1 the text gets more surprising. 0 always takes the most likely
+    /// token.
     pub temp: f32,
-    /// With a range above 0 the temperature is from `temp - range` for a certain choice to `temp + range` for one between equals.
+    /// With a range above 0 the temperature is from `temp - range` for a certain choice to `temp +
+    /// range` for one between equals.
     pub dynatemp_range: f32,
     /// Power of the entropy (1 for equals) that sets the temperature within that range.
     pub dynatemp_exponent: f32,
     /// Keeps the `top_k` most likely tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the fewest most likely tokens that together have at least this probability; 1 keeps all.
+    /// Keeps the fewest most likely tokens that together have at least this probability; 1 keeps
+    /// all.
     pub top_p: f32,
     /// Keeps tokens at least this fraction as likely as the most likely one; 0 keeps all.
     pub min_p: f32,
-    /// Keeps the tokens that surprise about as much as the average, which together have this probability; 1 keeps all.
+    /// Keeps the tokens that surprise about as much as the average, which together have this
+    /// probability; 1 keeps all.
     pub typical_p: f32,
-    /// Keeps tokens whose logits are at most so many standard deviations below the greatest; 0 or less keeps all.
+    /// Keeps tokens whose logits are at most so many standard deviations below the greatest; 0 or
+    /// less keeps all.
     pub top_n_sigma: f32,
     /// Leaves out the most likely ones of several likely tokens.
     pub xtc: Option<Xtc>,
@@ -41,7 +46,8 @@ pub struct SamplerOptions {
     pub seed: u64,
 }
 
-/// "Exclude top choices": of the tokens with at least the probability `threshold` only the least likely one stays.
+/// "Exclude top choices": of the tokens with at least the probability `threshold` only the least
+/// likely one stays.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Xtc {
     /// How often that is done, from 0 to 1; it takes 64 bits of the random stream a token.
@@ -50,10 +56,11 @@ pub struct Xtc {
     pub threshold: f32,
 }
 
-/// "Don't repeat yourself": a token that goes on with a sequence of n tokens which was there before loses
-/// `multiplier * base ^ (n - allowed_length)` of its logit.
+/// "Don't repeat yourself": a token that goes on with a sequence of n tokens which was there before
+/// loses `multiplier * base ^ (n - allowed_length)` of its logit.
 ///
-/// What counts as the end of every sequence is told to [`Sampler::set_dry_breakers`](super::Sampler::set_dry_breakers).
+/// What counts as the end of every sequence is told to
+/// [`Sampler::set_dry_breakers`](super::Sampler::set_dry_breakers).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dry {
     /// The penalty of a sequence of the allowed length; 0 turns it off.
@@ -86,7 +93,8 @@ pub struct Mirostat {
 /// Which of the algorithms of [`Mirostat`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MirostatVersion {
-    /// Estimates the exponent of Zipf's law from the most likely tokens, and from that how many to keep.
+    /// Estimates the exponent of Zipf's law from the most likely tokens, and from that how many to
+    /// keep.
     V1,
     /// Keeps the tokens that surprise less than the bound.
     V2,

@@ -63,7 +63,8 @@ impl SamplerStep {
 /// Number of steps.
 const N: usize = 9;
 
-/// Steps in an order, each at most once. As a text: their names with semicolons (or commas) between them.
+/// Steps in an order, each at most once. As a text: their names with semicolons (or commas) between
+/// them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SamplerOrder {
     steps: [SamplerStep; N],

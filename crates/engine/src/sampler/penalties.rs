@@ -6,7 +6,8 @@ use super::candidate::{Candidates, finite};
 use super::options::SamplerOptions;
 use crate::TokenId;
 
-/// Tokens that a window has room for from the start. A larger one costs memory only once so many tokens were accepted.
+/// Tokens that a window has room for from the start. A larger one costs memory only once so many
+/// tokens were accepted.
 pub(super) const MOST_RESERVED_TOKENS: usize = 1 << 16;
 
 /// The window of recent tokens.

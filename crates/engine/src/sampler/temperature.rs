@@ -18,7 +18,8 @@ pub(super) fn apply(candidates: &mut Candidates, options: &SamplerOptions) {
     candidates.offset = finite((candidates.offset + max) / temp);
 }
 
-/// Dynamic temperature: the entropy, as a share of what it would be between equals, says where in the range.
+/// Dynamic temperature: the entropy, as a share of what it would be between equals, says where in
+/// the range.
 fn temperature(candidates: &Candidates, options: &SamplerOptions, max: f32) -> f32 {
     let (temp, range) = (options.temp, options.temp_range());
     if range == 0.0 {

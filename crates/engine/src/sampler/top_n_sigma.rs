@@ -1,4 +1,5 @@
-//! Top-n-sigma (Tang et al. 2024, arXiv 2411.07641): logits are noise of a normal distribution with a few above it.
+//! Top-n-sigma (Tang et al. 2024, arXiv 2411.07641): logits are noise of a normal distribution with
+//! a few above it.
 
 use super::candidate::{Candidate, Candidates, candidate, finite};
 

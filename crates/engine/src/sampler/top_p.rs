@@ -1,4 +1,5 @@
-//! Top-p (Holtzman et al. 2019, arXiv 1904.09751): the most likely tokens that make up a share of probability.
+//! Top-p (Holtzman et al. 2019, arXiv 1904.09751): the most likely tokens that make up a share of
+//! probability.
 
 use super::candidate::{Candidate, Candidates, candidate, finite};
 use super::math::exp;
@@ -27,7 +28,8 @@ pub(super) fn apply(candidates: &mut Candidates, top_p: f32) {
     cut_top_p(&mut candidates.list, max, total, top_p);
 }
 
-/// Fills `kept` with what top-p leaves of a whole vocabulary, in order. Tokens that min-p will leave out may be missing.
+/// Fills `kept` with what top-p leaves of a whole vocabulary, in order. Tokens that min-p will
+/// leave out may be missing.
 pub(super) fn gather(logits: &[f32], max: f32, top_p: f32, min_p: f32, kept: &mut Candidates) {
     let mut masses = Masses::new();
     logits.chunks(STRETCH).for_each(|stretch| masses.add(stretch, max));
@@ -46,8 +48,8 @@ pub(super) fn gather(logits: &[f32], max: f32, top_p: f32, min_p: f32, kept: &mu
 /// Sums of exp(logit - max) by how far logits are below the largest one.
 struct Masses([f64; STEPS]);
 
-/// Steps of 1/16 from the largest logit down to 32 below it, where the probability is 1e-14 of the best one's; the last step
-/// also holds the rest.
+/// Steps of 1/16 from the largest logit down to 32 below it, where the probability is 1e-14 of the
+/// best one's; the last step also holds the rest.
 const STEPS: usize = 512;
 
 /// The step of a logit `below` under the largest one.
@@ -100,7 +102,8 @@ impl Nucleus {
     }
 }
 
-/// Keeps the shortest front part of sorted candidates whose weights reach `top_p` of `total`, at least one.
+/// Keeps the shortest front part of sorted candidates whose weights reach `top_p` of `total`, at
+/// least one.
 fn cut_top_p(sorted: &mut Vec<Candidate>, max: f32, total: f64, top_p: f32) {
     let wanted = total * f64::from(top_p);
     let mut sum = 0.0;

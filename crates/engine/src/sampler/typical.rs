@@ -1,9 +1,11 @@
-//! Locally typical sampling (Meister et al. 2022, arXiv 2202.00666): people say what surprises about as much as they do on average.
+//! Locally typical sampling (Meister et al. 2022, arXiv 2202.00666): people say what surprises
+//! about as much as they do on average.
 
 use super::candidate::{Candidates, more_likely};
 use super::math::exp;
 
-/// Leaves the candidates whose surprise is nearest to the entropy, the fewest that together have more than the probability `p`.
+/// Leaves the candidates whose surprise is nearest to the entropy, the fewest that together have
+/// more than the probability `p`.
 pub(super) fn apply(candidates: &mut Candidates, p: f32) {
     candidates.sort();
     let max = candidates.max();

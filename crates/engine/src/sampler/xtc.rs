@@ -1,9 +1,11 @@
-//! XTC, "exclude top choices": sometimes the likeliest of several likely tokens are left out, for less usual text.
+//! XTC, "exclude top choices": sometimes the likeliest of several likely tokens are left out, for
+//! less usual text.
 
 use super::candidate::{Candidates, more_likely};
 use super::math::exp;
 
-/// Of the candidates with at least the probability `threshold` leaves the least likely one only; and all others.
+/// Of the candidates with at least the probability `threshold` leaves the least likely one only;
+/// and all others.
 pub(super) fn apply(candidates: &mut Candidates, threshold: f32) {
     let max = candidates.max();
     let lowest = candidates.total(max) * f64::from(threshold);

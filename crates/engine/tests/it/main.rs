@@ -1,7 +1,8 @@
 //! The engine from outside, on tiny models whose numbers are known and on the real ones.
 //!
-//! What counts something of the whole process (allocations, descriptors, faults, resident pages) is a binary of its own beside this one:
-//! `cargo test` runs the tests of one binary as threads of one process.
+//! What counts something of the whole process (allocations, descriptors, faults, resident pages) is
+//! a binary of its own beside this one: `cargo test` runs the tests of one binary as threads of one
+//! process.
 
 mod cache;
 mod chat;

@@ -86,7 +86,8 @@ fn strange_bias(rng: &mut Rng) -> TinyTensor {
     TinyTensor { name: "output.bias".into(), ty: TensorType::F32, dims: vec![TINY_VOCAB as u64], data }
 }
 
-/// With no large numbers among the others, so that sampling has a choice; infinities choose for themselves.
+/// With no large numbers among the others, so that sampling has a choice; infinities choose for
+/// themselves.
 fn with(mut bias: TinyTensor, large: f32) -> TinyTensor {
     let values = bias.data.as_chunks_mut::<4>().0;
     values.iter_mut().filter(|x| f32::from_le_bytes(**x) == 1e30).for_each(|x| *x = large.to_le_bytes());

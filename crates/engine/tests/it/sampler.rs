@@ -1,4 +1,5 @@
-//! The sampler chain against llama.cpp's (goldens from tools/sampler_goldens.py), and its behaviour at the edges.
+//! The sampler chain against llama.cpp's (goldens from tools/sampler_goldens.py), and its behaviour
+//! at the edges.
 
 use modelembed::{Candidate, Dry, Mirostat, MirostatVersion, Sampler, SamplerOptions, SamplerOrder, TokenId, Xtc};
 use serde_json::Value;

@@ -1,4 +1,5 @@
-//! DRY with sequence breakers that are looked up in a vocabulary, against llama.cpp (goldens from tools/sampler_goldens.py).
+//! DRY with sequence breakers that are looked up in a vocabulary, against llama.cpp (goldens from
+//! tools/sampler_goldens.py).
 
 use modelembed::text::Tokenizer;
 use modelembed::{Dry, DryBreakers, ModelFiles, Sampler, SamplerOptions, TokenId};

@@ -1,4 +1,5 @@
-//! Vocabularies that are wrong or meant to harm: one clear error or safe behaviour, never a panic or a hang.
+//! Vocabularies that are wrong or meant to harm: one clear error or safe behaviour, never a panic
+//! or a hang.
 
 use std::sync::Arc;
 
@@ -140,7 +141,8 @@ fn ids_beyond_the_vocabulary_are_reported_and_unused() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Tables that belong to other kinds of tokenizers, in sizes that those stumble over: nothing here reads them.
+/// Tables that belong to other kinds of tokenizers, in sizes that those stumble over: nothing here
+/// reads them.
 #[test]
 fn tables_of_other_tokenizers_change_nothing() {
     let plain = spm(&[(TOKENS, Meta::strs(&["<unk>", "a", "b", "ab"]))]);
@@ -171,7 +173,8 @@ fn odd_tokens_are_harmless() {
         (SCORES, Meta::F32s(scores.to_vec())),
     ])))
     .unwrap();
-    // The last of equal tokens counts; a byte without a token is unknown; text of malformed byte tokens is nothing.
+    // The last of equal tokens counts; a byte without a token is unknown; text of malformed byte
+    // tokens is nothing.
     assert_eq!(ids(&tokenizer, "aAb"), [1, 10, 8, 9, 0]);
     let piece = |id| {
         let mut out = Vec::new();
@@ -187,7 +190,8 @@ fn odd_tokens_are_harmless() {
 #[test]
 fn bytes_without_a_token_are_unknown() {
     let tokenizer = tokenizer(header(&spm(&[(TOKENS, Meta::strs(&["x"])), (ADD_BOS, Meta::Bool(false))]))).unwrap();
-    // SentencePiece's unknown token is 0 where the file does not say; the space before the text has three bytes.
+    // SentencePiece's unknown token is 0 where the file does not say; the space before the text has
+    // three bytes.
     assert_eq!(ids(&tokenizer, "xy"), [0, 0, 0, 0, 0]);
 }
 
@@ -196,14 +200,15 @@ fn merges_without_a_space_or_a_token_are_ignored() {
     let merges = ["ab", "a b", "a b", " ", "", "a", "ab c", "x y"];
     let tokens = ["a", "b", "c", "ab", "x", "y"];
     let tokenizer = tokenizer(header(&bpe(&[(TOKENS, Meta::strs(&tokens)), (MERGES, Meta::strs(&merges))]))).unwrap();
-    // "abc" and "xy" merge but are no tokens: their bytes are what is left. "z" has no token and gives none.
+    // "abc" and "xy" merge but are no tokens: their bytes are what is left. "z" has no token and
+    // gives none.
     assert_eq!(ids(&tokenizer, "abc"), [0, 1, 2]);
     assert_eq!(ids(&tokenizer, "xyz"), [4, 5]);
     assert_eq!(ids(&tokenizer, "abab"), [3, 3]);
 }
 
-/// Merges that grow one symbol byte by byte, tokens that are prefixes of one another, special tokens in runs: what
-/// quadratic algorithms need days for.
+/// Merges that grow one symbol byte by byte, tokens that are prefixes of one another, special
+/// tokens in runs: what quadratic algorithms need days for.
 #[test]
 fn long_texts_take_near_linear_time() {
     let long: Vec<String> = (1..200).map(|n| "a".repeat(n)).collect();
@@ -244,8 +249,8 @@ fn a_file_that_changes_underneath_does_no_harm() {
     }
 }
 
-/// Fields of texts that are filled as Python does: no width takes memory out of proportion, no name is cut within a character, and
-/// what is not known is refused and never printed in another way.
+/// Fields of texts that are filled as Python does: no width takes memory out of proportion, no name
+/// is cut within a character, and what is not known is refused and never printed in another way.
 #[test]
 fn formats_are_bounded_or_refused() {
     let rows = [
