@@ -376,12 +376,15 @@ fn milliseconds(elapsed_us: u64) -> String {
     }
 }
 
-/// JSON in which DEL and the C1 controls are escaped, too: JSON lets them stand, and terminals obey some of them.
+/// JSON in which DEL, the C1 controls and what turns the direction of text around are escaped, too:
+/// JSON lets them stand, and terminals obey some of them.
 pub fn without_controls(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
-            '\u{7f}'..='\u{9f}' => out += &format!("\\u{:04x}", u32::from(c)),
+            '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                out += &format!("\\u{:04x}", u32::from(c))
+            }
             c => out.push(c),
         }
     }

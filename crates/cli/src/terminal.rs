@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static ERROR_IS_MID_LINE: AtomicBool = AtomicBool::new(false);
 static OUTPUT_IS_MID_LINE: AtomicBool = AtomicBool::new(false);
 static BAR_IS_SHOWN: AtomicBool = AtomicBool::new(false);
+static PASTES_ARE_MARKED: AtomicBool = AtomicBool::new(false);
 
 /// Standard output. On a terminal, control characters of the model's text are left out.
 pub struct Answer {
@@ -134,6 +135,13 @@ pub fn bar_is_shown(is_shown: bool) {
     cursor_is_at_start();
 }
 
+/// Says whether the terminal marks what is pasted, which is to end with the program.
+#[cfg_attr(not(unix), allow(dead_code, reason = "consoles are not asked to"))]
+pub fn pastes_are_marked(are_marked: bool) {
+    PASTES_ARE_MARKED.store(are_marked, Ordering::Relaxed);
+    note_cursor();
+}
+
 /// Says that the editor or a bar has put the cursor at the beginning of a line.
 pub fn cursor_is_at_start() {
     ERROR_IS_MID_LINE.store(false, Ordering::Relaxed);
@@ -161,10 +169,14 @@ fn is_mid_line() -> bool {
 
 /// Tells the handler of lost pages, which can ask nobody, how to get to the beginning of a line.
 fn note_cursor() {
-    write_before_report(match () {
-        () if BAR_IS_SHOWN.load(Ordering::Relaxed) => &(b"\r\x1b[2K" as &[u8]),
-        () if is_mid_line() => &(b"\n" as &[u8]),
-        () => &(b"" as &[u8]),
+    let (marks_pastes, bar) = (PASTES_ARE_MARKED.load(Ordering::Relaxed), BAR_IS_SHOWN.load(Ordering::Relaxed));
+    write_before_report(match (marks_pastes, bar, is_mid_line()) {
+        (false, false, false) => &(b"" as &[u8]),
+        (false, false, true) => &(b"\n" as &[u8]),
+        (false, true, _) => &(b"\r\x1b[2K" as &[u8]),
+        (true, false, false) => &(b"\x1b[?2004l" as &[u8]),
+        (true, false, true) => &(b"\x1b[?2004l\n" as &[u8]),
+        (true, true, _) => &(b"\x1b[?2004l\r\x1b[2K" as &[u8]),
     });
 }
 

@@ -1,7 +1,7 @@
 //! The terminal's modes: whose they are now, and how they come back.
 
 use super::{Keys, Use};
-use crate::progress;
+use crate::{progress, terminal};
 use modelembed::storage::{process, restore_before_report};
 use rustix::fs::OFlags;
 use rustix::process::{Signal, getpgrp, getpid, getsid, kill_current_process_group, kill_process};
@@ -169,12 +169,14 @@ impl Held {
         if is_foreground() {
             self.set_modes();
             self.write(MARK_PASTES);
+            terminal::pastes_are_marked(self.marks_pastes);
         }
     }
 
     fn let_go(&mut self) {
         if is_foreground() {
             self.write(DO_NOT_MARK_PASTES);
+            terminal::pastes_are_marked(false);
             let _ = tcsetattr(stdin(), OptionalActions::Now, &self.theirs);
         }
     }

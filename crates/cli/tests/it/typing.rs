@@ -36,13 +36,29 @@ fn lines_that_arrive_in_one_write_are_all_there() {
     assert_eq!(questions(&keys), wanted);
 }
 
+/// A line that the system alone would cut. As a system message it costs no evaluation.
+fn long_line(len: usize) -> String {
+    "the cat sat on the mat ".chars().cycle().take(len).collect::<String>() + "."
+}
+
+/// The system message of a conversation that was written by `/save`.
+fn saved_system(path: &Path) -> String {
+    let saved: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    saved[0]["content"].as_str().unwrap().to_string()
+}
+
 #[test]
 fn lines_of_any_length_are_whole() {
-    let long = |len: usize| "the cat sat on the mat ".chars().cycle().take(len).collect::<String>() + ".";
-    // The second and the third one arrive while the first is answered.
-    let wanted = [long(100), long(6000), long(9000)];
-    let keys: String = wanted.iter().map(|line| format!("{line}\r")).collect();
-    assert_eq!(questions(&keys), wanted);
+    let (tiny, home) = (tiny_model(), tempfile::tempdir().unwrap());
+    let mut screen = chat(home.path(), &tiny);
+    let [first, second] = [6000, 9000].map(long_line);
+    // They arrive while a question is answered.
+    screen.send(format!("the cat\r/system {first}\r/save first.json\r/system {second}\r/save second.json\r"));
+    screen.wait_for("messages written to second.json");
+    screen.wait_until("a prompt", |screen| screen.cursor() == (">".to_string(), 2));
+    leave(screen);
+    assert_eq!(saved_system(&home.path().join("first.json")), first);
+    assert_eq!(saved_system(&home.path().join("second.json")), second);
 }
 
 #[test]
@@ -135,9 +151,9 @@ fn a_terminal_without_a_cursor_takes_lines_of_any_length_and_edits_their_ends() 
     command.env("TERM", "dumb");
     let mut screen = Screen::start(command, 400, 80);
     screen.wait_for_prompt(1);
-    let long = "the cat sat on the mat ".repeat(300);
+    let long = long_line(6900);
     // A whole word, a wide character, and a line are taken back.
-    screen.send(format!("{long}end\r"));
+    screen.send(format!("/system {long}\r"));
     screen.send("not this\u{15}a wrong\u{17}日本\u{7f}\u{7f}good one\r");
     screen.send("dropped\u{3}kept\r/save talk.json\r");
     screen.wait_for("messages written to talk.json");
@@ -145,7 +161,8 @@ fn a_terminal_without_a_cursor_takes_lines_of_any_length_and_edits_their_ends() 
     assert!(!screen.bytes().contains('\u{1b}'), "{}", screen.bytes());
     let text = leave(screen);
     assert!(text.contains("\n> a good one\n") && text.contains("\n> dropped^C\n"), "{text}");
-    assert_eq!(saved_questions(&home.path().join("talk.json")), [format!("{long}end").as_str(), "a good one", "kept"]);
+    assert_eq!(saved_questions(&home.path().join("talk.json")), ["a good one", "kept"]);
+    assert_eq!(saved_system(&home.path().join("talk.json")), long);
 }
 
 #[test]
@@ -156,12 +173,13 @@ fn a_chat_whose_answers_go_into_a_pipe_is_edited_on_the_terminal() {
     command.env("TERM", "xterm");
     let mut screen = Screen::start(command, 400, 80);
     screen.wait_for_prompt(1);
-    let long = "the cat sat on the mat ".repeat(300);
-    screen.send(format!("ac\u{1b}[Db\r{long}end\r/save talk.json\r"));
+    let long = long_line(6900);
+    screen.send(format!("/system {long}\rac\u{1b}[Db\r/save talk.json\r"));
     screen.wait_for("messages written to talk.json");
     screen.wait_until("a prompt", |screen| screen.cursor() == (">".to_string(), 2));
     leave(screen);
-    assert_eq!(saved_questions(&home.path().join("talk.json")), ["abc", &format!("{long}end")]);
+    assert_eq!(saved_questions(&home.path().join("talk.json")), ["abc"]);
+    assert_eq!(saved_system(&home.path().join("talk.json")), long);
     let log = std::fs::read_to_string(home.path().join("log")).unwrap();
     assert!(!log.contains('>') && !log.contains('\u{1b}'), "{log:?}");
 }
