@@ -43,6 +43,9 @@ fi
 step "format"
 cargo fmt --all --check
 
+step "width of comments and documents"
+"$python" scripts/check-width.py
+
 step "lints"
 cargo clippy --locked --workspace --all-targets -- -D warnings
 

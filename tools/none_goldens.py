@@ -27,8 +27,9 @@ greaterthan(none) in([none]) in([missing]) in('None') in(none) in(missing) in({'
 lt('a') mapping ne(none) ne(missing) none number odd sameas(none) sameas(missing) sequence string test true undefined upper
 """.split()
 
-# The same for filters. What makes a generator is made a list of. `random` draws; `filesizeformat`, `striptags`, `urlencode`, `urlize`,
-# `wordwrap` and `xmlattr` are for web pages and mail, and not known to the program.
+# The same for filters. What makes a generator is made a list of. `random` draws; `filesizeformat`,
+# `striptags`, `urlencode`, `urlize`, `wordwrap` and `xmlattr` are for web pages and mail, and not
+# known to the program.
 FILTERS = [
     "abs", "attr('a')", "attr('missing')", "batch(2)|list", "batch(2, none)|list", "capitalize", "center(9)", "count", "d('x')", "d('x', true)",
     "default('x')", "default('x', true)", "default(none)", "default(missing)", "default", "default(default_value='x', boolean=true)", "dictsort",

@@ -29,7 +29,8 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// The exit code after a mapped file lost pages or was written to: what `sysexits.h` calls an input or output error.
+/// The exit code after a mapped file lost pages or was written to: what `sysexits.h` calls an input
+/// or output error.
 const LOST_PAGES_EXIT_CODE: i32 = 74;
 
 fn main() -> ExitCode {
@@ -75,8 +76,8 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Exit codes: 0, 1 for what failed, 2 for a command line that makes no sense, 74 for a file that changed while it was mapped, 130 for
-/// Ctrl-C; a reader that went away is no failure.
+/// Exit codes: 0, 1 for what failed, 2 for a command line that makes no sense, 74 for a file that
+/// changed while it was mapped, 130 for Ctrl-C; a reader that went away is no failure.
 fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
@@ -93,7 +94,8 @@ fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     }
 }
 
-/// An error with its causes, each of them once (some messages hold their cause already), and what to do about it.
+/// An error with its causes, each of them once (some messages hold their cause already), and what
+/// to do about it.
 fn in_words(error: &anyhow::Error) -> String {
     let told = causes(error);
     match error.downcast_ref().and_then(report::way_out) {

@@ -11,7 +11,7 @@ pub struct Speed {
     decode: Pace,
     /// Evaluations while decoding.
     decode_steps: usize,
-    guessed_tokens: usize,
+    draft_tokens: usize,
     accepted_tokens: usize,
     /// Of the first answer.
     first_token_us: Option<u64>,
@@ -25,7 +25,7 @@ impl Speed {
         self.prompt.elapsed_us += us(stats.prompt_time);
         self.decode.tokens += stats.decoded_tokens;
         self.decode_steps += stats.decode_steps;
-        self.guessed_tokens += stats.guessed_tokens;
+        self.draft_tokens += stats.draft_tokens;
         self.accepted_tokens += stats.accepted_tokens;
         self.decode.elapsed_us += us(stats.decode_time);
         if stats.generated_tokens > 0 {
@@ -52,7 +52,7 @@ pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
         prompt: speed.prompt,
         decode: speed.decode,
         decode_steps: speed.decode_steps,
-        guessed_tokens: speed.guessed_tokens,
+        draft_tokens: speed.draft_tokens,
         accepted_tokens: speed.accepted_tokens,
         bytes_per_token: model.bytes_per_token(),
         process_resident_bytes: process.resident_bytes,

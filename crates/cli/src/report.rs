@@ -68,8 +68,9 @@ pub fn banner(model: &Path, ctx_tokens: Option<usize>, gpu_layers: GpuLayers, mo
     )
 }
 
-/// What a GPU computes of a model, and what is left to the CPU: the weights that a token reads, and the token
-/// embedding, of which it reads a row. That one never leaves the CPU: a tied head on the GPU is a copy.
+/// What a GPU computes of a model, and what is left to the CPU: the weights that a token reads, and
+/// the token embedding, of which it reads a row. That one never leaves the CPU: a tied head on the
+/// GPU is a copy.
 pub fn placed(gpu: &GpuPlacement, model: &Model) -> String {
     let head = if gpu.has_head { " and the output head" } else { "" };
     let embedding = match model.has_tied_head() && !gpu.has_head {
@@ -122,7 +123,8 @@ pub fn changed(path: &Path, change: Change) -> String {
     }
 }
 
-/// Whether answers may be made of other bytes than those that were checked: not so where a file only lost its name.
+/// Whether answers may be made of other bytes than those that were checked: not so where a file
+/// only lost its name.
 pub fn spoils(change: Change) -> bool {
     !matches!(change, Change::Replaced | Change::Removed)
 }
@@ -191,7 +193,8 @@ impl Pace {
     }
 }
 
-/// Everything that is measured in a run. All of it comes from the counting allocator, the OS or a clock.
+/// Everything that is measured in a run. All of it comes from the counting allocator, the OS or a
+/// clock.
 #[derive(Debug, Clone, Default)]
 pub struct Statistics {
     /// Heap and anonymous buffers in use.
@@ -215,7 +218,7 @@ pub struct Statistics {
     pub decode: Pace,
     /// Evaluations while decoding: fewer than tokens where guesses came true.
     pub decode_steps: usize,
-    pub guessed_tokens: usize,
+    pub draft_tokens: usize,
     pub accepted_tokens: usize,
     /// Bytes of weights that an evaluation reads.
     pub bytes_per_token: u64,
@@ -313,11 +316,11 @@ impl Statistics {
                 ),
             );
         }
-        if self.guessed_tokens > 0 {
-            let share = 100.0 * self.accepted_tokens as f64 / self.guessed_tokens as f64;
+        if self.draft_tokens > 0 {
+            let share = 100.0 * self.accepted_tokens as f64 / self.draft_tokens as f64;
             line(
                 "Lookup",
-                format!("{} of {} guesses came true ({share:.0}%)", self.accepted_tokens, self.guessed_tokens),
+                format!("{} of {} guesses came true ({share:.0}%)", self.accepted_tokens, self.draft_tokens),
             );
         }
         if let Some(timing) = &self.timing {
@@ -361,7 +364,7 @@ impl Statistics {
                 "direct": s.is_direct,
                 "reader": s.reader,
             })),
-            "lookup_guessed_tokens": self.guessed_tokens,
+            "lookup_guessed_tokens": self.draft_tokens,
             "lookup_accepted_tokens": self.accepted_tokens,
             "timing": self.timing.as_ref().map(crate::timing::json),
         })
@@ -432,7 +435,7 @@ mod tests {
             prompt: Pace { tokens: 10, elapsed_us: 100_000 },
             decode: Pace { tokens: 5, elapsed_us: 500_000 },
             decode_steps: 5,
-            guessed_tokens: 0,
+            draft_tokens: 0,
             accepted_tokens: 0,
             bytes_per_token: 100_000_000,
             process_resident_bytes: Some(4),

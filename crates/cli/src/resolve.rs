@@ -445,7 +445,8 @@ fn line_of(bytes: Vec<u8>) -> String {
     text
 }
 
-/// What standard input was to hold: whatever was to write it said nothing, perhaps because it failed.
+/// What standard input was to hold: whatever was to write it said nothing, perhaps because it
+/// failed.
 fn said(text: String) -> Result<String> {
     anyhow::ensure!(!text.is_empty(), "no prompt on standard input");
     Ok(text)

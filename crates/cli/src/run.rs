@@ -100,7 +100,8 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     Ok(unchanged.map(|()| ExitCode::from(code))?)
 }
 
-/// When an answer ends. A built-in template knows texts that end one in a vocabulary that lacks the template's end token.
+/// When an answer ends. A built-in template knows texts that end one in a vocabulary that lacks the
+/// template's end token.
 pub fn generate_options(talk: &Talk, template: Option<&ChatTemplate>) -> GenerateOptions {
     GenerateOptions {
         max_tokens: talk.max_tokens.unwrap_or(usize::MAX),

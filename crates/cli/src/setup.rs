@@ -116,7 +116,8 @@ pub fn load_for(setting: &Setting, need: AskNeed<'_>, interrupt: &Interrupt) -> 
     Ok(model)
 }
 
-/// What one answer needs: its prompt's tokens and those that may follow. Not known in a chat, nor before a prompt that fails.
+/// What one answer needs: its prompt's tokens and those that may follow. Not known in a chat, nor
+/// before a prompt that fails.
 pub fn need(talk: &Talk, gguf: &Gguf, tokenizer: &Tokenizer) -> Option<ContextNeed> {
     let prompt = talk.prompt.as_deref().filter(|_| !talk.interactive)?;
     let silent = Notes { quiet: true, verbose: false };
@@ -131,7 +132,8 @@ pub fn need(talk: &Talk, gguf: &Gguf, tokenizer: &Tokenizer) -> Option<ContextNe
 /// How a text is read that no template was made for.
 pub const WHOLE_TEXT: EncodeOptions = EncodeOptions { add_special: true, parse_special: true };
 
-/// Says that a text begins or ends with a token that the tokenizer adds, so that there are two of them.
+/// Says that a text begins or ends with a token that the tokenizer adds, so that there are two of
+/// them.
 pub fn warn_of_doubled_tokens(tokenizer: &Tokenizer, tokens: &[TokenId], notes: Notes) {
     let name = |id: TokenId| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned();
     if let ([first, second, ..], true) = (tokens, tokenizer.adds_bos())
@@ -154,7 +156,8 @@ pub fn warn_of_doubled_tokens(tokenizer: &Tokenizer, tokens: &[TokenId], notes: 
     }
 }
 
-/// Loads the model, for what is to be said, between the banner and the line that says that it is there; and what a session needs.
+/// Loads the model, for what is to be said, between the banner and the line that says that it is
+/// there; and what a session needs.
 pub fn load_with_banner(
     setting: &Setting,
     talk: &Talk,
@@ -220,7 +223,8 @@ impl std::fmt::Display for FileChanged {
 
 impl std::error::Error for FileChanged {}
 
-/// At the end of a run: tells what became of the files, and what of it may have spoilt the answer as an error.
+/// At the end of a run: tells what became of the files, and what of it may have spoilt the answer
+/// as an error.
 pub fn check_files(model: &Model, notes: Notes) -> (Option<&'static str>, Result<(), FileChanged>) {
     let changes: Vec<_> =
         model.storages().filter_map(|storage| Some((storage.path().to_owned(), storage.changed()?))).collect();
@@ -236,8 +240,8 @@ pub fn check_files(model: &Model, notes: Notes) -> (Option<&'static str>, Result
     (worst, outcome)
 }
 
-/// A context as it was asked for, or as small as what is needed; Ctrl-C ends an evaluation in it, and `progress` is told how far
-/// each is.
+/// A context as it was asked for, or as small as what is needed; Ctrl-C ends an evaluation in it,
+/// and `progress` is told how far each is.
 pub fn session(
     model: &Arc<Model>,
     setting: &Setting,

@@ -62,7 +62,8 @@ fn of_stdout(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot write to standard output: {error}"))
 }
 
-/// Standard error, unless `-quiet`. Nobody can be told that it does not work, so failures are ignored.
+/// Standard error, unless `-quiet`. Nobody can be told that it does not work, so failures are
+/// ignored.
 #[derive(Clone, Copy)]
 pub struct Notes {
     pub quiet: bool,

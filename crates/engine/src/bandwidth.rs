@@ -1,9 +1,12 @@
-//! How fast this machine reads memory: the ceiling of decoding, which reads every weight once a token.
+//! How fast this machine reads memory: the ceiling of decoding, which reads every weight once a
+//! token.
 //!
-//! A sweep reads a buffer that no cache holds, in chunks that the threads of a pool take in turn, and does nothing with the
-//! bytes but add them up. The buffer lies on large pages where the system has them, as a mapped model at best does: small ones would
-//! measure address translation, which costs a virtual machine several times as much. That is what a row-dot would be if its arithmetic cost nothing. The fastest of several sweeps
-//! counts: anything that disturbs a sweep makes it slower.
+//! A sweep reads a buffer that no cache holds, in chunks that the threads of a pool take in turn,
+//! and does nothing with the bytes but add them up. The buffer lies on large pages where the system
+//! has them, as a mapped model at best does: small ones would measure address translation, which
+//! costs a virtual machine several times as much. That is what a row-dot would be if its arithmetic
+//! cost nothing. The fastest of several sweeps counts: anything that disturbs a sweep makes it
+//! slower.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -22,11 +25,14 @@ pub struct ReadBandwidth {
     pub bytes_per_second: f64,
 }
 
-/// A sweep is this many times as long as the last-level cache, so that nearly nothing of the sweep before is still in it.
+/// A sweep is this many times as long as the last-level cache, so that nearly nothing of the sweep
+/// before is still in it.
 const CACHES: u64 = 8;
-/// Bounds of a sweep. The lower one serves machines that do not tell their cache: few have more than 64 MiB.
+/// Bounds of a sweep. The lower one serves machines that do not tell their cache: few have more
+/// than 64 MiB.
 const SWEEP_BYTES: std::ops::RangeInclusive<u64> = 512 << 20..=4 << 30;
-/// What a thread reads at a time: long enough that taking a chunk costs nothing beside reading it (10 µs or more).
+/// What a thread reads at a time: long enough that taking a chunk costs nothing beside reading it
+/// (10 µs or more).
 const CHUNK_BYTES: usize = 256 << 10;
 const LINE_WORDS: usize = 16; // of 4 bytes: a cache line
 const CHUNK_WORDS: usize = CHUNK_BYTES / 4;
@@ -35,8 +41,8 @@ const SWEEPS: usize = 5;
 const SWEEPING: Duration = Duration::from_millis(400);
 
 impl ReadBandwidth {
-    /// Measures with `threads` threads (at least one). Takes about a second and, for that time, half a gigabyte of memory or
-    /// more; a quarter of what is available at most.
+    /// Measures with `threads` threads (at least one). Takes about a second and, for that time,
+    /// half a gigabyte of memory or more; a quarter of what is available at most.
     ///
     /// `None` where so little memory is available that the caches would be measured.
     pub fn measure(threads: usize) -> Option<ReadBandwidth> {
@@ -52,8 +58,8 @@ impl ReadBandwidth {
 
 fn sweep(threads: usize, n_chunks: usize) -> Option<ReadBandwidth> {
     let pool = Pool::new(threads);
-    // Written, since pages that were only reserved are all the same page of zeros, and written by the threads that read it, so
-    // that a machine with several memory nodes has it on all of them.
+    // Written, since pages that were only reserved are all the same page of zeros, and written by
+    // the threads that read it, so that a machine with several memory nodes has it on all of them.
     let mut memory = Reserved::<u32>::zeroed(n_chunks * CHUNK_WORDS).ok()?;
     memory.advise_huge_pages();
     pool.run(memory.len(), CHUNK_WORDS, &mut memory[..], |items, part, _| {

@@ -95,11 +95,12 @@ impl Chat {
         self.reset();
     }
 
-    /// Sends a message and streams the answer to `on_text`; `Break` ends the answer and keeps what there is of it.
+    /// Sends a message and streams the answer to `on_text`; `Break` ends the answer and keeps what
+    /// there is of it.
     ///
     /// # Errors
-    /// A template that fails, a message that does not fit into an empty context, or cancellation during the prompt. The
-    /// message then is not part of the chat.
+    /// A template that fails, a message that does not fit into an empty context, or cancellation
+    /// during the prompt. The message then is not part of the chat.
     pub fn send(&mut self, text: &str, mut on_text: impl FnMut(&str) -> ControlFlow<()>) -> Result<Turn> {
         let seen_before = self.first_seen;
         self.messages.push(Message::new("user", text));
@@ -117,7 +118,8 @@ impl Chat {
         }
     }
 
-    /// The tokens that [`send`](Self::send) evaluates first in a chat with this system message and nothing else.
+    /// The tokens that [`send`](Self::send) evaluates first in a chat with this system message and
+    /// nothing else.
     ///
     /// # Errors
     /// A template that fails, a text that cannot be encoded.
@@ -162,7 +164,8 @@ impl Chat {
         Ok((answer, stats))
     }
 
-    /// The tokens that the context lacks for the last message; afterwards `segments` describes the context with them.
+    /// The tokens that the context lacks for the last message; afterwards `segments` describes the
+    /// context with them.
     fn prompt(&mut self) -> Result<Vec<TokenId>> {
         loop {
             let whole = self.render(None)?;

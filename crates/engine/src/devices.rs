@@ -11,7 +11,7 @@ use crate::plan::Plan;
 pub struct DeviceShare {
     /// Its name: the driver's, or CPU.
     pub device: String,
-    /// The interface that a graphics processor is reached by: Vulkan, Metal, Dx12. `None` for the CPU.
+    /// The interface that a GPU is reached by: Vulkan, Metal, Dx12. `None` for the CPU.
     pub backend: Option<String>,
     /// Its layers, counted from 0.
     pub layers: Range<usize>,
@@ -28,7 +28,7 @@ pub struct DeviceShare {
 pub struct DevicePlan {
     /// Of the part that the CPU computes.
     pub plan: Plan,
-    /// The CPU's share, then that of a graphics processor where it has one.
+    /// The CPU's share, then that of a GPU where it has one.
     pub devices: Vec<DeviceShare>,
     /// Whatever a user should know, one sentence each.
     pub warnings: Vec<String>,

@@ -83,7 +83,8 @@ pub enum Error {
         n_vocab: usize,
     },
 
-    /// Nothing can be chosen: the weights hold infinities, NaNs, or numbers that overflow when they are computed with.
+    /// Nothing can be chosen: the weights hold infinities, NaNs, or numbers that overflow when they
+    /// are computed with.
     #[error(
         "none of the {n_vocab} logits after {n_tokens} tokens is a number: the file holds weights that are none, or too large"
     )]

@@ -1,4 +1,5 @@
-//! The files of a model, opened but not yet understood: enough to look at metadata, the directory and the vocabulary.
+//! The files of a model, opened but not yet understood: enough to look at metadata, the directory
+//! and the vocabulary.
 
 use std::io::Cursor;
 use std::ops::ControlFlow;
@@ -20,7 +21,8 @@ use crate::shard::{self, Shard};
 use crate::share::CpuShare;
 use crate::tensors::Compiled;
 
-/// The opened files of a model. Works for any valid GGUF file: of an unknown architecture, or with a vocabulary only.
+/// The opened files of a model. Works for any valid GGUF file: of an unknown architecture, or with
+/// a vocabulary only.
 pub struct ModelFiles {
     pub(crate) shards: Vec<Shard>,
     pub(crate) header: SharedBytes,
@@ -28,11 +30,12 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Maps a model's file, and where it is one of a split model, all the others; reads and checks the headers. The file may be
-    /// a program that a model was packed into.
+    /// Maps a model's file, and where it is one of a split model, all the others; reads and checks
+    /// the headers. The file may be a program that a model was packed into.
     ///
     /// # Errors
-    /// A file that cannot be opened or is no valid GGUF file; a split model of which files are missing.
+    /// A file that cannot be opened or is no valid GGUF file; a split model of which files are
+    /// missing.
     pub fn open(path: &Path) -> Result<ModelFiles> {
         ModelFiles::open_with(path, LoadMode::Map, &mut |_| ControlFlow::Continue(()))
     }
@@ -42,9 +45,10 @@ impl ModelFiles {
         mode: LoadMode,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<ModelFiles> {
-        // A program is looked for through a mapping: a read of a few bytes would make the system read megabytes ahead into small pages
-        // of its cache, and pages that came small stay small. What is wrong with a file that cannot be mapped is said below; some file
-        // systems only refuse mappings.
+        // A program is looked for through a mapping: a read of a few bytes would make the system
+        // read megabytes ahead into small pages of its cache, and pages that came small stay small.
+        // What is wrong with a file that cannot be mapped is said below; some file systems only
+        // refuse mappings.
         let mapped = Storage::open(path, LoadMode::Map, &mut |_| ControlFlow::Continue(())).ok();
         let packed = match mapped.as_ref().and_then(|storage| storage.bytes(0..storage.len())) {
             Some(bytes) => Packed::find_in(&mut Cursor::new(bytes), path),
@@ -85,7 +89,8 @@ impl ModelFiles {
         self.shards.iter().map(|s| &s.storage)
     }
 
-    /// What a program says of the model that was packed into it; `None` for a model in files of its own.
+    /// What a program says of the model that was packed into it; `None` for a model in files of its
+    /// own.
     pub fn packed(&self) -> Option<&Packed> {
         self.packed.as_ref()
     }
@@ -106,17 +111,18 @@ impl ModelFiles {
         self.shards.iter().enumerate().map(source).collect()
     }
 
-    /// The plan that [`Model::load`](crate::Model::load) would make for these files here and now, of what the CPU computes. Reads
-    /// no tensor.
+    /// The plan that [`Model::load`](crate::Model::load) would make for these files here and now,
+    /// of what the CPU computes. Reads no tensor.
     ///
     /// # Errors
-    /// Whatever keeps the model from running: an unknown architecture, a missing or misshapen tensor.
+    /// Whatever keeps the model from running: an unknown architecture, a missing or misshapen
+    /// tensor.
     pub fn plan(&self, options: &LoadOptions) -> Result<Plan> {
         Ok(self.plan_devices(options)?.plan)
     }
 
-    /// The same, and which device would compute what. Memory of a GPU is taken for the layers that are meant for
-    /// it, and given back.
+    /// The same, and which device would compute what. Memory of a GPU is taken for the layers that
+    /// are meant for it, and given back.
     ///
     /// # Errors
     /// As [`plan`](Self::plan), and whatever keeps the layers from a GPU that must be there.
@@ -124,7 +130,8 @@ impl ModelFiles {
         self.plan_devices_for(options, None)
     }
 
-    /// The same for a session that needs no more than that; see [`Model::load_for`](crate::Model::load_for).
+    /// The same for a session that needs no more than that; see
+    /// [`Model::load_for`](crate::Model::load_for).
     ///
     /// # Errors
     /// As [`plan_devices`](Self::plan_devices).
@@ -215,7 +222,8 @@ impl From<modelembed_gguf::Error> for Failed {
     }
 }
 
-/// Opens the files of a model that lie within a program, each of them once its header proved to be what was packed.
+/// Opens the files of a model that lie within a program, each of them once its header proved to be
+/// what was packed.
 fn open_parts(
     path: &Path,
     parts: &[Part],
@@ -257,7 +265,8 @@ fn read_header(storage: Storage) -> Result<(Shard, SharedBytes)> {
         match Gguf::parse(bytes, storage.len()) {
             Ok(gguf) => return Ok((Shard { storage, gguf }, header)),
             Err(modelembed_gguf::Error::HeaderTruncated { needed_bytes, .. }) => {
-                // Doubling keeps the number of tries low; growing past what is asked for is bounded by the file.
+                // Doubling keeps the number of tries low; growing past what is asked for is bounded
+                // by the file.
                 wanted = needed_bytes.max(2 * bytes.len() as u64).min(storage.len());
             }
             Err(modelembed_gguf::Error::Magic { .. }) => {

@@ -1,4 +1,5 @@
-//! What running a model here will be like: from sizes, and from how fast the disk and the memory are.
+//! What running a model here will be like: from sizes, and from how fast the disk and the memory
+//! are.
 
 use std::fmt;
 
@@ -36,13 +37,14 @@ impl Forecast {
         self.plan.weight_bytes + self.gpu_bytes()
     }
 
-    /// Bytes of weights in the memory of a graphics processor.
+    /// Bytes of weights in the memory of a GPU.
     fn gpu_bytes(&self) -> u64 {
         self.devices.iter().filter(|share| share.backend.is_some()).map(|share| share.weight_bytes).sum()
     }
 
-    /// Bytes that the disk has to give before the first token is complete: all weights once, without those that are in memory and
-    /// will stay there or go from there to a graphics processor. `None` if nobody knows what is.
+    /// Bytes that the disk has to give before the first token is complete: all weights once,
+    /// without those that are in memory and will stay there or go from there to a GPU. `None` if
+    /// that is unknown.
     pub fn first_read_bytes(&self) -> Option<u64> {
         let stays = self.cached_bytes?.min(self.plan.resident_bytes() + self.gpu_bytes());
         Some(self.all_bytes() - stays.min(self.all_bytes()))
@@ -56,8 +58,8 @@ impl Forecast {
         }
     }
 
-    /// An upper bound, from the slower of memory and disk; arithmetic comes on top, and the time of a graphics processor. `None`
-    /// where either is unknown, or all layers are on a graphics processor.
+    /// An upper bound, from the slower of memory and disk; arithmetic comes on top, and the time of
+    /// a GPU. `None` where either is unknown, or all layers are on a GPU.
     pub fn tokens_per_second(&self) -> Option<f64> {
         match self.verdict() {
             Verdict::Impossible => None,
@@ -66,8 +68,8 @@ impl Forecast {
     }
 }
 
-/// Some lines: the plan, which device computes what if the CPU does not do all, what it takes to load, how fast it can be, and
-/// what that rests on.
+/// Some lines: the plan, which device computes what if the CPU does not do all, what it takes to
+/// load, how fast it can be, and what that rests on.
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / f64::from(1 << 20));
@@ -75,7 +77,7 @@ impl fmt::Display for Forecast {
         match (self.verdict(), self.plan.verdict) {
             (Verdict::Impossible, Verdict::Streams | Verdict::Fits) => write!(
                 f,
-                "Plan: impossible: a private copy of {} does not fit into {} of memory; -mmap needs no copy",
+                "Plan: impossible: a private copy of {} does not fit into {} of memory; a mapped model needs no copy",
                 mb(self.all_bytes()),
                 mb(self.plan.budget_bytes)
             )?,
@@ -115,8 +117,8 @@ mod tests {
 
     const MB: u64 = 1 << 20;
 
-    /// A model of 20 blocks of 50 MB on a machine that may use `ram_mb`, with a memory of 10 GB/s and a disk of `disk` bytes a
-    /// second.
+    /// A model of 20 blocks of 50 MB on a machine that may use `ram_mb`, with a memory of 10 GB/s
+    /// and a disk of `disk` bytes a second.
     fn machine(ram_mb: u64, disk: Option<f64>, cached_mb: Option<u64>, mode: LoadMode) -> Forecast {
         let mut plan = Plan::new(&PlanInput {
             unit_bytes: vec![50 * MB; 20],
@@ -165,7 +167,7 @@ mod tests {
             assert_eq!(machine(2000, None, None, mode).verdict(), Verdict::Fits);
             let f = machine(800, Some(1e9), Some(0), mode);
             assert_eq!((f.verdict(), f.tokens_per_second()), (Verdict::Impossible, None));
-            assert!(f.to_string().contains("-mmap needs no copy"), "{f}");
+            assert!(f.to_string().contains("a mapped model needs no copy"), "{f}");
         }
         let f = machine(1, Some(1e9), Some(0), LoadMode::Map);
         assert!(f.verdict() == Verdict::Impossible && f.to_string().lines().count() == 1);

@@ -9,7 +9,7 @@ use modelembed_text::{EncodeOptions, TokenId, Tokenizer};
 use crate::error::Result;
 use crate::lookup::Lookup;
 use crate::sampler::Sampler;
-use crate::session::{MAX_GUESSES, Session};
+use crate::session::{MAX_DRAFT_TOKENS, Session};
 use crate::timing::Stage;
 
 /// When generation ends by itself.
@@ -22,8 +22,8 @@ pub struct GenerateOptions {
     /// Texts that end generation; they and what follows them are not handed out. The name of a
     /// control token ends it too, whether such tokens appear in the text or not.
     pub stop: Vec<String>,
-    /// Tokens that are guessed ahead at most (7 are the most that is of use), from what followed
-    /// the same words earlier in the context, and checked in one evaluation; 0 guesses nothing. The
+    /// Draft tokens at most (7 are the most that is of use), from what followed
+    /// the same words earlier in the context, and checked in one evaluation; 0 drafts nothing. The
     /// text does not depend on it.
     pub lookup_tokens: usize,
 }
@@ -61,10 +61,10 @@ pub struct GenerateStats {
     /// Evaluations after the prompt.
     pub decode_steps: usize,
     /// Tokens that these evaluations added to the text's context: as many, and one more for each
-    /// guess that came true.
+    /// draft token that came true.
     pub decoded_tokens: usize,
-    /// Tokens that were guessed; see [`GenerateOptions::lookup_tokens`].
-    pub guessed_tokens: usize,
+    /// Draft tokens; see [`GenerateOptions::lookup_tokens`].
+    pub draft_tokens: usize,
     /// Guesses that came true.
     pub accepted_tokens: usize,
     /// Time for these evaluations with sampling and text.
@@ -101,8 +101,8 @@ fn per_second(n: usize, time: Duration) -> f64 {
 /// follows it.
 ///
 /// # Errors
-/// As [`Session::eval`], or a model without a vocabulary; whatever was handed out before stays so. A prompt that does not
-/// fit is an error; a context that fills up later ends generation.
+/// As [`Session::eval`], or a model without a vocabulary; whatever was handed out before stays so.
+/// A prompt that does not fit is an error; a context that fills up later ends generation.
 pub fn generate(
     session: &mut Session,
     sampler: &mut Sampler,
@@ -135,7 +135,7 @@ pub(crate) fn generate_making_room(
     session.pause_clock();
     session.eval_prompt(prompt, sampler)?;
     let prompt_time = start.elapsed();
-    let mut lookup = Lookup::new(options.lookup_tokens.min(MAX_GUESSES));
+    let mut lookup = Lookup::new(options.lookup_tokens.min(MAX_DRAFT_TOKENS));
     let (mut generated_tokens, mut decode_steps, mut first_token_time) = (0, 0, Duration::ZERO);
     let mut pending = None;
     let stop = 'passes: loop {
@@ -154,11 +154,11 @@ pub(crate) fn generate_making_room(
             // The last token that may be generated is not evaluated, nor one that the context has
             // no room for.
             let room = (options.max_tokens - generated_tokens - 1).min(session.capacity() - base - 1);
-            session.eval_guesses(lookup.guess(session.tokens(), id, room), sampler)?;
+            session.eval_drafts(lookup.draft(session.tokens(), id, room), sampler)?;
             decode_steps += 1;
         }
         // Each position is sampled as if it were the only one; the next one counts only if its
-        // token was guessed.
+        // token was drafted.
         let mut n_kept = 0;
         let stop = loop {
             let id = session.sample(n_kept, sampler)?;
@@ -183,14 +183,14 @@ pub(crate) fn generate_making_room(
             if flow.is_break() {
                 break Some(StopReason::Callback);
             }
-            if lookup.guesses().get(n_kept) != Some(&id) {
+            if lookup.drafts().get(n_kept) != Some(&id) {
                 break None;
             }
             // The context holds it already.
             pending = None;
             n_kept += 1;
         };
-        if !lookup.guesses().is_empty() {
+        if !lookup.drafts().is_empty() {
             session.truncate(base + 1 + n_kept);
             lookup.learn(n_kept);
         }
@@ -208,7 +208,7 @@ pub(crate) fn generate_making_room(
         generated_tokens,
         decode_steps,
         decoded_tokens: decode_steps + lookup.n_accepted,
-        guessed_tokens: lookup.n_guessed,
+        draft_tokens: lookup.n_drafted,
         accepted_tokens: lookup.n_accepted,
         decode_time: start.elapsed() - prompt_time,
         first_token_time,

@@ -1,13 +1,17 @@
 //! Run GGUF language models straight from a memory map.
 //!
-//! The model file is the in-memory format: nothing is repacked or copied at load, so a [`Model`] is ready in milliseconds
-//! and its bytes are shared with every other process that maps the file.
+//! The model file is the in-memory format: nothing is repacked or copied at load, so a [`Model`] is
+//! ready in milliseconds and its bytes are shared with every other process that maps the file.
 //!
-//! - [`Model::load`] opens a file in one of three [`LoadMode`]s. A model never changes; any number of sessions share it.
-//! - [`Session`] is a context: [`eval`](Session::eval) appends tokens and gives the logits of what follows.
-//! - [`Sampler`] chooses a token from logits; [`generate`] turns a prompt into text, piece by piece.
+//! - [`Model::load`] opens a file in one of three [`LoadMode`]s. A model never changes; any number
+//!   of sessions share it.
+//! - [`Session`] is a context: [`eval`](Session::eval) appends tokens and gives the logits of what
+//!   follows.
+//! - [`Sampler`] chooses a token from logits; [`generate`] turns a prompt into text, piece by
+//!   piece.
 //! - [`Chat`] keeps a conversation in one session, through the model's own template.
-//! - [`text`], [`gguf`] and [`storage`] are the layers below: tokenizers and templates, the file format, where bytes live.
+//! - [`text`], [`gguf`] and [`storage`] are the layers below: tokenizers and templates, the file
+//!   format, where bytes live.
 //!
 //! ```no_run
 //! use std::ops::ControlFlow::Continue;
@@ -25,8 +29,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A mapped file that is truncated by another program raises SIGBUS when its lost pages are read, which ends the process.
-//! [`LoadMode::Buffer`] avoids that at the price of a private copy.
+//! A mapped file that is truncated by another program raises SIGBUS when its lost pages are read,
+//! which ends the process. [`LoadMode::Buffer`] avoids that at the price of a private copy.
 #![forbid(unsafe_code)]
 
 mod bandwidth;

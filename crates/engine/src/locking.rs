@@ -40,8 +40,9 @@ pub(crate) fn least(budgets: impl IntoIterator<Item = Option<Budget>>) -> Option
     budgets.into_iter().flatten().min_by_key(|budget| budget.bytes)
 }
 
-/// Locks unit by unit (a layer, the head) until the budget or the system ends it. A unit is parts of files: (shard, bytes). A unit
-/// for which the budget is too small is not begun: half a layer in memory helps no token.
+/// Locks unit by unit (a layer, the head) until the budget or the system ends it. A unit is parts
+/// of files: (shard, bytes). A unit for which the budget is too small is not begun: half a layer in
+/// memory helps no token.
 pub(crate) fn lock_units(
     units: &[Vec<(usize, Range<u64>)>],
     budget: Option<&Budget>,

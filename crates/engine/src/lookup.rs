@@ -1,12 +1,14 @@
 //! Guessing the next tokens from the context: what followed the same tokens before.
 //!
-//! ("Prompt lookup decoding", Saxena 2023; the check is that of Leviathan et al. 2023, arXiv 2211.17192, in its plainest form: a
-//! position counts if the tokens before it are those that were sampled.) Decoding reads all weights for each evaluation, so that a
-//! few columns more cost little, and text that repeats itself (code, quotations, lists) gets several tokens out of one reading.
+//! ("Prompt lookup decoding", Saxena 2023; the check is that of Leviathan et al. 2023, arXiv
+//! 2211.17192, in its plainest form: a position counts if the tokens before it are those that were
+//! sampled.) Decoding reads all weights for each evaluation, so that a few columns more cost
+//! little, and text that repeats itself (code, quotations, lists) gets several tokens out of one
+//! reading.
 
 use modelembed_text::TokenId;
 
-/// Tokens that must be equal for what follows them to be a guess. One alone says too little.
+/// Tokens that must be equal for what follows them to be a draft. One alone says too little.
 const MIN_MATCH: usize = 2;
 /// Tokens beyond which a longer match says no more.
 const MAX_MATCH: usize = 8;
@@ -15,35 +17,36 @@ const REACH: usize = 16 << 10;
 
 /// Guesses of one generation.
 pub(crate) struct Lookup {
-    /// Most guesses at a time.
+    /// Most draft tokens at a time.
     max: usize,
-    /// Most guesses now: what came true lately, and a bit more.
+    /// Most draft tokens now: what came true lately, and a bit more.
     limit: usize,
-    /// The token before the guesses, then the guesses.
+    /// The token before the drafts, then the drafts.
     batch: Vec<TokenId>,
-    pub(crate) n_guessed: usize,
+    pub(crate) n_drafted: usize,
     pub(crate) n_accepted: usize,
 }
 
 impl Lookup {
     pub(crate) fn new(max: usize) -> Lookup {
-        Lookup { max, limit: max, batch: Vec::with_capacity(max + 1), n_guessed: 0, n_accepted: 0 }
+        Lookup { max, limit: max, batch: Vec::with_capacity(max + 1), n_drafted: 0, n_accepted: 0 }
     }
 
-    /// No guesses.
+    /// No draft tokens.
     pub(crate) fn clear(&mut self) {
         self.batch.clear();
     }
 
-    /// `last`, which follows `context`, and at most `room` guesses of what comes then.
-    pub(crate) fn guess(&mut self, context: &[TokenId], last: TokenId, room: usize) -> &[TokenId] {
+    /// `last`, which follows `context`, and at most `room` draft tokens of what comes then.
+    pub(crate) fn draft(&mut self, context: &[TokenId], last: TokenId, room: usize) -> &[TokenId] {
         self.batch.clear();
         self.batch.push(last);
         let wanted = self.limit.min(room);
         if wanted > 0 {
             let end = context.len();
             let mut best = (MIN_MATCH - 1, end);
-            // `last` again, and as many tokens before it as agree; of equally long matches the latest.
+            // `last` again, and as many tokens before it as agree; of equally long matches the
+            // latest.
             for at in (end.saturating_sub(REACH)..end).rev().filter(|&at| context[at] == last) {
                 let before = context[..at].iter().rev().zip(context.iter().rev());
                 let length = 1 + before.take(MAX_MATCH - 1).take_while(|(a, b)| a == b).count();
@@ -55,26 +58,27 @@ impl Lookup {
                 }
             }
             let first = best.1;
-            // A text that repeats itself goes on with what was just guessed.
+            // A text that repeats itself goes on with what was just drafted.
             for i in 0..if first < end { wanted } else { 0 } {
                 let followed = context.get(first + i).copied();
-                let guess = followed.unwrap_or_else(|| self.batch[first + i - end]);
-                self.batch.push(guess);
+                let next = followed.unwrap_or_else(|| self.batch[first + i - end]);
+                self.batch.push(next);
             }
-            self.n_guessed += self.guesses().len();
+            self.n_drafted += self.drafts().len();
         }
         &self.batch
     }
 
-    /// What was guessed.
-    pub(crate) fn guesses(&self) -> &[TokenId] {
+    /// The draft tokens.
+    pub(crate) fn drafts(&self) -> &[TokenId] {
         self.batch.get(1..).unwrap_or_default()
     }
 
-    /// `n` of the guesses came true: the next guess is as long and one more, or as long as can be after one that was right.
+    /// `n` of the draft tokens came true: the next draft is as long and one more, or as long as can
+    /// be after one that was right.
     pub(crate) fn learn(&mut self, n: usize) {
         self.n_accepted += n;
-        self.limit = if n == self.guesses().len() { self.max } else { (n + 1).min(self.max) };
+        self.limit = if n == self.drafts().len() { self.max } else { (n + 1).min(self.max) };
     }
 }
 
@@ -86,16 +90,16 @@ mod tests {
         text.bytes().map(|b| TokenId(b.into())).collect()
     }
 
-    fn guess(context: &str, last: char, max: usize, room: usize) -> String {
+    fn draft(context: &str, last: char, max: usize, room: usize) -> String {
         let mut lookup = Lookup::new(max);
-        let batch = lookup.guess(&ids(context), TokenId(last as u32), room).to_vec();
+        let batch = lookup.draft(&ids(context), TokenId(last as u32), room).to_vec();
         assert_eq!(batch[0], TokenId(last as u32));
-        assert_eq!(lookup.n_guessed, batch.len() - 1);
+        assert_eq!(lookup.n_drafted, batch.len() - 1);
         batch[1..].iter().map(|id| id.0 as u8 as char).collect()
     }
 
     #[test]
-    fn guesses_are_what_followed_the_longest_match() {
+    fn drafts_are_what_followed_the_longest_match() {
         let rows = [
             ("abcdefg ab", 'c', 4, 9, "defg"),
             ("abcdefg ab", 'c', 4, 2, "de"),
@@ -109,18 +113,18 @@ mod tests {
         ];
         let wrong: Vec<_> = rows
             .iter()
-            .map(|&(context, last, max, room, want)| (context, guess(context, last, max, room), want))
+            .map(|&(context, last, max, room, want)| (context, draft(context, last, max, room), want))
             .filter(|(_, got, want)| got != want)
             .collect();
-        assert!(wrong.is_empty(), "context, guessed, wanted: {wrong:?}");
+        assert!(wrong.is_empty(), "context, drafted, wanted: {wrong:?}");
     }
 
     #[test]
-    fn guesses_get_shorter_while_they_fail() {
+    fn drafts_get_shorter_while_they_fail() {
         let mut lookup = Lookup::new(4);
         let lengths: Vec<usize> = [4, 1, 2, 3, 4]
             .map(|kept| {
-                let n = lookup.guess(&ids("abcdefgh ab"), TokenId('c' as u32), 9).len() - 1;
+                let n = lookup.draft(&ids("abcdefgh ab"), TokenId('c' as u32), 9).len() - 1;
                 lookup.learn(kept.min(n));
                 n
             })

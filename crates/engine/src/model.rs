@@ -42,9 +42,11 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens a model: maps it (or reads it, as `options.mode` says), reads its header and checks that it can run.
+    /// Opens a model: maps it (or reads it, as `options.mode` says), reads its header and checks
+    /// that it can run.
     ///
-    /// A split model is opened by naming any of its files. `progress` is called while bytes are read and can end the loading.
+    /// A split model is opened by naming any of its files. `progress` is called while bytes are
+    /// read and can end the loading.
     ///
     /// # Errors
     /// Whatever is wrong with the file, its metadata or its tensors; see [`Error`].
@@ -56,8 +58,8 @@ impl Model {
         Model::load_for(path, options, &mut |_, _| None, progress)
     }
 
-    /// As [`load`](Self::load), but memory is planned for what `need` says, which is asked once there is a tokenizer to count a
-    /// prompt with: a single answer rarely takes the whole context.
+    /// As [`load`](Self::load), but memory is planned for what `need` says, which is asked once
+    /// there is a tokenizer to count a prompt with: a single answer rarely takes the whole context.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -93,7 +95,8 @@ impl Model {
         let options = of_need.as_ref().unwrap_or(options);
         load_tensors(&mut shards, &compiled, progress)?;
         let mut warnings = tokenizer.warnings().to_vec();
-        // Before the plan, which may replace pages of the map: what is copied is what the file holds.
+        // Before the plan, which may replace pages of the map: what is copied is what the file
+        // holds.
         let gpu = gpu::load(&compiled, &shards, options, &mut warnings, progress)?;
         let budget = if options.mode == LoadMode::Map { options.ram_budget } else { RamBudget::Off };
         let share = gpu.as_deref().map_or(CpuShare::all(&compiled.program), GpuModel::cpu_share);
@@ -144,8 +147,8 @@ impl Model {
         self.shards.iter().map(|s| &s.storage)
     }
 
-    /// Bytes of the files that the page cache holds, whoever brought them there; what streams is not among them. `None` for
-    /// other modes than mapping, and where the system does not tell.
+    /// Bytes of the files that the page cache holds, whoever brought them there; what streams is
+    /// not among them. `None` for other modes than mapping, and where the system does not tell.
     pub fn resident_bytes(&self) -> Option<u64> {
         let whole = self.storages().enumerate().map(|(i, storage)| (i, 0..storage.len())).collect();
         let parts = self.residency.staying(whole);
@@ -212,7 +215,8 @@ impl Model {
         self.gpu.as_deref().map(GpuModel::placement)
     }
 
-    /// Gives the GPU up: evaluations of layers on it are errors from now on, as when it is unplugged.
+    /// Gives the GPU up: evaluations of layers on it are errors from now on, as when it is
+    /// unplugged.
     pub fn give_up_gpu(&self) {
         if let Some(gpu) = &self.gpu {
             gpu.give_up();
@@ -228,7 +232,8 @@ impl Model {
         self.gpu.as_deref().map_or(CpuShare::all(self.program()), GpuModel::cpu_share)
     }
 
-    /// How far the pages are that are read ahead of the first token; `None` where nothing is read ahead.
+    /// How far the pages are that are read ahead of the first token; `None` where nothing is read
+    /// ahead.
     pub fn prefetch_progress(&self) -> Option<Progress> {
         self.prefetch.as_ref().map(Prefetch::progress)
     }
@@ -331,7 +336,8 @@ impl Model {
             Lock::Allowed | Lock::Require => None,
         };
         let limit = storage::lockable_bytes().map(|bytes| Budget { bytes, name: "the limit (ulimit -l)".into() });
-        // Locked pages are gone for everybody else: some memory must be left. A private copy is in memory already.
+        // Locked pages are gone for everybody else: some memory must be left. A private copy is in
+        // memory already.
         let available = process::available_memory_bytes().filter(|_| mode == LoadMode::Map);
         let available = available.map(|n| Budget { bytes: n - n / 10, name: "the memory that is available".into() });
         let part = |t: &Tensor| (t.shard, t.offset..t.offset + t.n_bytes);
@@ -344,7 +350,8 @@ impl Model {
         }
         let parts = |unit: &Vec<Tensor>| {
             let parts = unit.iter().map(part).collect();
-            // Tensors that were read one by one lie apart: no bytes are from one into the next. Nor does any of them stream.
+            // Tensors that were read one by one lie apart: no bytes are from one into the next. Nor
+            // does any of them stream.
             if mode == LoadMode::File { parts } else { self.residency.staying(parts) }
         };
         let units: Vec<_> = units.iter().map(parts).collect();
@@ -367,7 +374,8 @@ impl Model {
         let (program, gpu) = (self.program(), self.gpu.as_deref());
         // Where memory is short, the embedding's rows come as they are looked up.
         let is_wanted = |id: &TensorId| around || program.has_tied_head() || *id != program.embedding();
-        // Of what a GPU holds nothing is read here; of an embedding that is its head too, rows are looked up.
+        // Of what a GPU holds nothing is read here; of an embedding that is its head too, rows are
+        // looked up.
         let is_here = |id: &TensorId| gpu.is_none_or(|gpu| !gpu.holds(*id));
         let wanted = program.in_use_order().into_iter().filter(|id| is_wanted(id) && is_here(id));
         let wanted = wanted.map(|id| *self.tensor(id));
@@ -386,7 +394,8 @@ impl std::fmt::Debug for Model {
     }
 }
 
-/// Reads the tensors, where the load mode reads each on its own: in the order in which they lie in the files.
+/// Reads the tensors, where the load mode reads each on its own: in the order in which they lie in
+/// the files.
 fn load_tensors(
     shards: &mut [Shard],
     compiled: &Compiled,

@@ -15,7 +15,8 @@ use crate::plan::RamBudget;
 pub struct LoadOptions {
     /// Where the model's bytes live.
     pub mode: LoadMode,
-    /// Worker threads, the calling one included; `None` takes the physical cores that this process may use.
+    /// Worker threads, the calling one included; `None` takes the physical cores that this process
+    /// may use.
     pub threads: Option<usize>,
     /// Instruction set of the kernels; `None` takes the best that the CPU has.
     pub isa: Option<Isa>,
@@ -23,19 +24,21 @@ pub struct LoadOptions {
     pub exact: bool,
     /// How much memory a mapped model may use; what is more streams from the disk.
     pub ram_budget: RamBudget,
-    /// Tokens of the context that the plan leaves memory for; `None` takes the length that the model was trained for.
+    /// Tokens of the context that the plan leaves memory for; `None` takes the length that the
+    /// model was trained for.
     pub ctx_tokens: Option<usize>,
     /// Tokens that a session computes together at most, as
     /// [`SessionOptions::chunk_tokens`](crate::SessionOptions::chunk_tokens).
     pub chunk_tokens: Option<usize>,
-    /// What keys and values of that context are stored in; `None` takes what a session takes that does not say.
+    /// What keys and values of that context are stored in; `None` takes what a session takes that
+    /// does not say.
     pub cache_type: Option<CacheType>,
     /// How much of the weights is locked in memory.
     pub lock: Lock,
     /// How many of the last layers a GPU computes.
     pub gpu_layers: GpuLayers,
-    /// Which GPU: its index in [`gpu_adapters`](crate::gpu_adapters) or a part of its name; `None` takes the
-    /// best that is no software.
+    /// Which GPU: its index in [`gpu_adapters`](crate::gpu_adapters) or a part of its name; `None`
+    /// takes the best that is no software.
     pub gpu_device: Option<String>,
     /// Limits below those that the GPU reports.
     pub gpu_limits: GpuLimits,
@@ -53,8 +56,8 @@ pub struct ContextNeed {
 }
 
 impl LoadOptions {
-    /// These options for a session that needs no more than that, and gets no more than they allow; without
-    /// a length that was asked for that is the one the model was trained for.
+    /// These options for a session that needs no more than that, and gets no more than they allow;
+    /// without a length that was asked for that is the one the model was trained for.
     pub(crate) fn needing(&self, need: ContextNeed, ctx_train: usize) -> LoadOptions {
         let ctx_tokens = need.ctx_tokens.min(self.ctx_tokens.unwrap_or(ctx_train));
         LoadOptions { ctx_tokens: Some(ctx_tokens), chunk_tokens: Some(need.chunk_tokens), ..self.clone() }

@@ -1,8 +1,10 @@
-//! What of a model stays in memory: decided from sizes and what the machine allows, before a byte is read.
+//! What of a model stays in memory: decided from sizes and what the machine allows, before a byte
+//! is read.
 //!
-//! Reading a model larger than memory in a circle, as tokens do, through a cache that forgets what was used longest ago misses
-//! every time. The best that can be done is to keep a fixed part P of the M bytes and to read the rest for every token:
-//! a token then takes max(M / memory bandwidth, (M - P) / disk bandwidth).
+//! Reading a model larger than memory in a circle, as tokens do, through a cache that forgets what
+//! was used longest ago misses every time. The best that can be done is to keep a fixed part P of
+//! the M bytes and to read the rest for every token: a token then takes max(M / memory bandwidth,
+//! (M - P) / disk bandwidth).
 
 use std::fmt;
 
@@ -23,7 +25,8 @@ pub enum RamBudget {
 /// What a plan depends on.
 #[derive(Clone, Debug, Default)]
 pub struct PlanInput {
-    /// Bytes of weights that are used together and in this order: both halves of each block, then the output head.
+    /// Bytes of weights that are used together and in this order: both halves of each block, then
+    /// the output head.
     pub unit_bytes: Vec<u64>,
     /// How many of a unit's bytes can be streamed.
     pub streamable_bytes: Vec<u64>,
@@ -50,7 +53,7 @@ pub enum Verdict {
     Streams,
     /// Too little memory even to stream.
     Impossible,
-    /// Nobody knows how much memory there is, or nobody wants a plan.
+    /// Memory size is unknown, or planning is off.
     Unplanned,
 }
 
@@ -146,7 +149,7 @@ impl fmt::Display for Plan {
             Verdict::Impossible => write!(
                 f,
                 "impossible: {budget} of memory hold {others} of KV cache and working memory and no windows to stream {weights} of \
-                 weights through; a smaller context (-ctx) needs less"
+                 weights through; a smaller context needs less"
             ),
             Verdict::Streams => {
                 let streamed = self.streamed_per_token();
@@ -164,23 +167,26 @@ impl fmt::Display for Plan {
     }
 }
 
-/// What may be used of what is left. Of the machine's memory some is for other programs; of a control group's, where others'
-/// use is counted already, for the kernel's on behalf of this one (page tables, 2 bytes a thousand). Using too much costs
-/// pages of the model, which are read again, before it costs the process.
+/// What may be used of what is left. Of the machine's memory some is for other programs; of a
+/// control group's, where others' use is counted already, for the kernel's on behalf of this one
+/// (page tables, 2 bytes a thousand). Using too much costs pages of the model, which are read
+/// again, before it costs the process.
 fn automatic(left: MemoryLeft) -> Option<u64> {
     let machine = left.machine_bytes.map(|left| left.saturating_sub((16 << 20) + left / 50));
     let groups = left.groups_bytes.map(|left| left.saturating_sub((4 << 20) + left / 100));
     machine.into_iter().chain(groups).min()
 }
 
-/// Streams as little as lets the rest and the windows fit into `for_weights` bytes: of each unit the same number of bytes, or the
-/// same share of the smaller ones. `None` if streaming everything takes more.
+/// Streams as little as lets the rest and the windows fit into `for_weights` bytes: of each unit
+/// the same number of bytes, or the same share of the smaller ones. `None` if streaming everything
+/// takes more.
 fn least_streamed(input: &PlanInput, for_weights: u64) -> Option<Vec<u64>> {
     const PAGE: u64 = 4096;
     let total: u64 = input.unit_bytes.iter().sum();
     let most = input.streamable_bytes.iter().max().copied().unwrap_or(0);
-    // The largest window decides about the windows' memory; no unit needs to stream less than it allows. Typical units are
-    // halves of blocks, small and large in turn, which the output head must not make wider windows for.
+    // The largest window decides about the windows' memory; no unit needs to stream less than it
+    // allows. Typical units are halves of blocks, small and large in turn, which the output head
+    // must not make wider windows for.
     let streamed =
         |window: u64| -> Vec<u64> { input.streamable_bytes.iter().map(|&n| n.min(window) / PAGE * PAGE).collect() };
     let needed = |window: u64| -> u64 {
@@ -188,7 +194,8 @@ fn least_streamed(input: &PlanInput, for_weights: u64) -> Option<Vec<u64>> {
         let widest = parts.iter().max().copied().unwrap_or(0);
         total - parts.iter().sum::<u64>() + widest * input.n_windows as u64
     };
-    // What is needed falls with the window as long as more units than windows still give bytes to it.
+    // What is needed falls with the window as long as more units than windows still give bytes to
+    // it.
     let mut widths: Vec<u64> = input.streamable_bytes.clone();
     widths.sort_unstable();
     let best = widths.len().checked_sub(input.n_windows + 1).map(|i| widths[i])?.min(most);
@@ -273,7 +280,8 @@ mod tests {
         }
     }
 
-    /// Attention is smaller than the feed-forward network: once all of it streams, the rest comes from the other halves.
+    /// Attention is smaller than the feed-forward network: once all of it streams, the rest comes
+    /// from the other halves.
     #[test]
     fn halves_of_blocks_stream_the_same_or_all_they_have() {
         for mb in (240..668).step_by(7) {

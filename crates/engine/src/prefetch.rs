@@ -1,5 +1,5 @@
-//! Brings a mapped model's pages in, in the order in which the first token needs them, while the prompt is being prepared and
-//! its first layers compute.
+//! Brings a mapped model's pages in, in the order in which the first token needs them, while the
+//! prompt is being prepared and its first layers compute.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,11 +15,13 @@ use crate::shard::Shard;
 const STEP_BYTES: u64 = 2 << 20;
 /// Threads while the disk is read: requests that are under way at once.
 const READERS: usize = 8;
-/// A step that takes longer reads from a disk: from the page cache the slowest of 360 took 0.35 ms (a 2-core virtual machine).
+/// A step that takes longer reads from a disk: from the page cache the slowest of 360 took 0.35 ms
+/// (a 2-core virtual machine).
 const SLOW: Duration = Duration::from_millis(1);
 
-/// The threads end when this is dropped, or when all is there. Dropping it waits for the step that is under way: the files must be
-/// nobody's when a model is gone, since Windows lets no file be written or removed while a map of it is left.
+/// The threads end when this is dropped, or when all is there. Dropping it waits for the step that
+/// is under way: the files must be nobody's when a model is gone, since Windows lets no file be
+/// written or removed while a map of it is left.
 pub(crate) struct Prefetch {
     shared: Arc<Shared>,
     first: Option<JoinHandle<()>>,
@@ -37,7 +39,8 @@ struct Shared {
 }
 
 impl Prefetch {
-    /// Begins with ranges (shard, bytes) in this order; `around`: there is room for what the system reads around them.
+    /// Begins with ranges (shard, bytes) in this order; `around`: there is room for what the system
+    /// reads around them.
     pub(crate) fn start(
         shards: &Arc<[Shard]>,
         ranges: impl Iterator<Item = (usize, Range<u64>)>,
@@ -88,8 +91,8 @@ fn spawn(shared: &Arc<Shared>, helpers: usize) -> std::io::Result<JoinHandle<()>
 }
 
 impl Shared {
-    /// Takes steps until there are none; once one turns out to read from a disk, `helpers` more threads do the same, and this one
-    /// ends after them.
+    /// Takes steps until there are none; once one turns out to read from a disk, `helpers` more
+    /// threads do the same, and this one ends after them.
     fn run(self: Arc<Shared>, mut helpers: usize) {
         let mut others = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {

@@ -1,8 +1,9 @@
-//! Carries a [`Plan`] out: takes the streamed part of each unit out of the map, and has it read before it is computed with.
+//! Carries a [`Plan`] out: takes the streamed part of each unit out of the map, and has it read
+//! before it is computed with.
 //!
-//! A unit is what must be in memory together: a segment of the program, that is half a layer, and last the output head. Smaller ones
-//! leave more memory to what stays, since windows hold whole units. Units come in a circle, one after the other, as the segments of a
-//! dense model do.
+//! A unit is what must be in memory together: a segment of the program, that is half a layer, and
+//! last the output head. Smaller ones leave more memory to what stays, since windows hold whole
+//! units. Units come in a circle, one after the other, as the segments of a dense model do.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
@@ -21,7 +22,8 @@ use crate::share::CpuShare;
 use crate::state::kv;
 use crate::tensors::{Compiled, Tensor};
 
-/// Units in memory at once: one that is computed with, one that is complete when that is done, one that is being read.
+/// Units in memory at once: one that is computed with, one that is complete when that is done, one
+/// that is being read.
 const N_WINDOWS: usize = 3;
 
 /// Padding up to the usual alignments; smaller than any tensor that could lie there unseen.
@@ -39,7 +41,8 @@ pub(crate) struct Residency {
 
 struct Streaming {
     stream: Stream,
-    /// The file of the embedding once more, without streamed parts: its rows are looked up whatever the windows hold.
+    /// The file of the embedding once more, without streamed parts: its rows are looked up whatever
+    /// the windows hold.
     embedding: Storage,
     /// Units come in a circle, so evaluations of several sessions take turns.
     turn: Mutex<()>,
@@ -115,11 +118,13 @@ impl Residency {
 
     /// To be held by an evaluation from its first unit to its last.
     pub(crate) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
-        // What the turn guards is not left half done by a panic: the next one begins with its own first unit.
+        // What the turn guards is not left half done by a panic: the next one begins with its own
+        // first unit.
         self.stream.as_ref().map(|s| s.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
-    /// Waits until the tensors of a unit, by its number in the order of use, are in memory. They are until the next call.
+    /// Waits until the tensors of a unit, by its number in the order of use, are in memory. They
+    /// are until the next call.
     ///
     /// # Errors
     /// A failed read, or cancellation.
@@ -207,14 +212,15 @@ pub(crate) fn plan(shards: &[Shard], compiled: &Compiled, budget: RamBudget, siz
     Plan::new(&plan_input(shards, compiled, budget, sizes).0)
 }
 
-/// The tensors of each segment that is computed here. A norm behind a half of a layer is the next one's: that is where its output
-/// joins the residual stream.
+/// The tensors of each segment that is computed here. A norm behind a half of a layer is the next
+/// one's: that is where its output joins the residual stream.
 pub(crate) fn units(compiled: &Compiled, share: CpuShare) -> Vec<Vec<Tensor>> {
     let segments = share.segments(&compiled.program);
     segments.map(|segment| compiled.tensors.of(segment.tensors())).collect()
 }
 
-/// The parts of a unit that can stream: whole pages that hold nothing but its tensors, longest parts first.
+/// The parts of a unit that can stream: whole pages that hold nothing but its tensors, longest
+/// parts first.
 fn runs(shards: &[Shard], tensors: &[Tensor]) -> Vec<StreamedRange> {
     let mut tensors: Vec<&Tensor> = tensors.iter().collect();
     tensors.sort_by_key(|t| (t.shard, t.offset));

@@ -20,11 +20,12 @@ use crate::state::kv::{self, KvCache};
 use crate::state::rope::Turn;
 use crate::timing::{Clock, Phase, Stage, Timing};
 
-/// Guesses that one evaluation checks at most: with the token before them as many columns as logits are computed for at once.
-pub(crate) const MAX_GUESSES: usize = LOGIT_COLS - 1;
+/// Guesses that one evaluation checks at most: with the token before them as many columns as logits
+/// are computed for at once.
+pub(crate) const MAX_DRAFT_TOKENS: usize = LOGIT_COLS - 1;
 
-/// Token ids that a session has room for from the start, in 4 MB: metadata may name a context of any length, and what a token
-/// appends must not allocate in contexts that are used.
+/// Token ids that a session has room for from the start, in 4 MB: metadata may name a context of
+/// any length, and what a token appends must not allocate in contexts that are used.
 const MOST_RESERVED_TOKENS: usize = 1 << 20;
 
 /// How a [`Session`] is set up.
@@ -32,21 +33,22 @@ const MOST_RESERVED_TOKENS: usize = 1 << 20;
 pub struct SessionOptions {
     /// Tokens that the context holds; `None` takes the length that the model was trained for.
     pub ctx_tokens: Option<usize>,
-    /// Tokens that are computed together at most, which working memory grows with; `None` takes as many as are quickest. A session
-    /// whose longest prompt is known needs no more than that.
+    /// Tokens that are computed together at most, which working memory grows with; `None` takes as
+    /// many as are quickest. A session whose longest prompt is known needs no more than that.
     pub chunk_tokens: Option<usize>,
     /// When this is set, [`Session::eval`] stops at the next layer with [`Error::Cancelled`].
     pub cancel: Option<Arc<AtomicBool>>,
     /// Told how far each evaluation is.
     pub progress: Option<Arc<EvalProgress>>,
-    /// What keys and values are stored in; `None` takes [`I16`](CacheType::I16) where heads fit, and f32 for a model loaded as
-    /// [exact](crate::LoadOptions::exact).
+    /// What keys and values are stored in; `None` takes [`I16`](CacheType::I16) where heads fit,
+    /// and f32 for a model loaded as [exact](crate::LoadOptions::exact).
     pub cache_type: Option<CacheType>,
     /// Whether [`Session::timing`] tells where the time goes. Costs two readings of a clock a job.
     pub timing: bool,
 }
 
-/// A context of tokens over a shared model: KV cache and working memory. Everything that changes is here.
+/// A context of tokens over a shared model: KV cache and working memory. Everything that changes is
+/// here.
 pub struct Session {
     model: Arc<Model>,
     kv: KvCache,
@@ -56,7 +58,8 @@ pub struct Session {
     cancel: Option<Arc<AtomicBool>>,
     progress: Option<Arc<EvalProgress>>,
     clock: Clock,
-    /// Of the last evaluation the logits that a sampler needs, where they did not all come to `scratch`: one for each column.
+    /// Of the last evaluation the logits that a sampler needs, where they did not all come to
+    /// `scratch`: one for each column.
     best: Option<Vec<Best>>,
 }
 
@@ -64,7 +67,8 @@ impl Session {
     /// Reserves the memory of a context; it is used as the context fills.
     ///
     /// # Errors
-    /// A context of 0 tokens or of more than memory can be addressed for, or the operating system's refusal.
+    /// A context of 0 tokens or of more than memory can be addressed for, or the operating system's
+    /// refusal.
     pub fn new(model: &Arc<Model>, options: SessionOptions) -> Result<Session> {
         let capacity = options.ctx_tokens.unwrap_or(model.spec().ctx_train);
         if capacity == 0 {
@@ -148,11 +152,12 @@ impl Session {
         self.clock.pause();
     }
 
-    /// Appends tokens and returns the logits of what follows the last one: (n_vocab), free for the caller to change.
+    /// Appends tokens and returns the logits of what follows the last one: (n_vocab), free for the
+    /// caller to change.
     ///
     /// # Errors
-    /// No tokens, a full context, an id outside the vocabulary, cancellation, or logits of which none is a number. The context
-    /// then is as it was before.
+    /// No tokens, a full context, an id outside the vocabulary, cancellation, or logits of which
+    /// none is a number. The context then is as it was before.
     pub fn eval(&mut self, tokens: &[TokenId]) -> Result<&mut [f32]> {
         if tokens.is_empty() {
             return Err(Error::InvalidOption("no tokens to evaluate".into()));
@@ -179,9 +184,10 @@ impl Session {
         self.append_for(tokens, phase, sampler, |n| n - 1..n)
     }
 
-    /// Appends the last token and some that may follow it, at most [`MAX_GUESSES`] of them, to [`sample`](Self::sample) what
-    /// follows each. On the CPU logits have the bits that [`eval`](Self::eval) gives, token by token.
-    pub(crate) fn eval_guesses(&mut self, tokens: &[TokenId], sampler: &Sampler) -> Result<()> {
+    /// Appends the last token and some that may follow it, at most [`MAX_DRAFT_TOKENS`] of them, to
+    /// [`sample`](Self::sample) what follows each. On the CPU logits have the bits that
+    /// [`eval`](Self::eval) gives, token by token.
+    pub(crate) fn eval_drafts(&mut self, tokens: &[TokenId], sampler: &Sampler) -> Result<()> {
         self.append_for(tokens, Phase::Decode, sampler, |n| 0..n)
     }
 
@@ -194,10 +200,11 @@ impl Session {
     ) -> Result<()> {
         let mut wanted = Wanted { n_best: None, also: Vec::new() };
         if self.gpu.is_some() {
-            // As guesses come true they are recent tokens too, and may push as many others from the front.
-            let n_guesses = if phase == Phase::Decode { tokens.len() } else { 0 };
-            wanted.n_best = sampler.n_best().map(|n| n + n_guesses);
-            wanted.also.extend(sampler.changed().chain(tokens.iter().copied().take(n_guesses)));
+            // As drafts come true they are recent tokens too, and may push as many others from the
+            // front.
+            let n_drafts = if phase == Phase::Decode { tokens.len() } else { 0 };
+            wanted.n_best = sampler.n_best().map(|n| n + n_drafts);
+            wanted.also.extend(sampler.changed().chain(tokens.iter().copied().take(n_drafts)));
         }
         let mut best = None;
         self.append(tokens, phase, |pass, is_last| {
@@ -210,11 +217,12 @@ impl Session {
         Ok(())
     }
 
-    /// Chooses what follows the token of column `index` of the last [`eval_guesses`](Self::eval_guesses) or
-    /// [`eval_prompt`](Self::eval_prompt).
+    /// Chooses what follows the token of column `index` of the last
+    /// [`eval_drafts`](Self::eval_drafts) or [`eval_prompt`](Self::eval_prompt).
     ///
     /// # Errors
-    /// Logits of which none is a number. Only the column that is asked for counts: a guess that did not come true is no matter.
+    /// Logits of which none is a number. Only the column that is asked for counts: a draft that did
+    /// not come true is no matter.
     pub(crate) fn sample(&mut self, index: usize, sampler: &mut Sampler) -> Result<TokenId> {
         let (n_vocab, n_tokens) = (self.model.n_vocab(), self.tokens.len());
         if let Some(best) = self.best.as_mut().and_then(|all| all.get_mut(index)) {
@@ -227,7 +235,8 @@ impl Session {
         Ok(if head_is_here { sampler.sample_with_peaks(logits, peaks) } else { sampler.sample(logits) })
     }
 
-    /// Appends tokens and calls `each` with the index and the logits (n_vocab) of every one of them, in order.
+    /// Appends tokens and calls `each` with the index and the logits (n_vocab) of every one of
+    /// them, in order.
     ///
     /// # Errors
     /// As [`eval`](Self::eval).
@@ -306,8 +315,8 @@ impl Session {
         self.tokens.truncate(len);
     }
 
-    /// Forgets the tokens `range` and moves the later ones down to close the gap. Their keys are turned to their new
-    /// positions; what they learnt from the forgotten tokens stays in them.
+    /// Forgets the tokens `range` and moves the later ones down to close the gap. Their keys are
+    /// turned to their new positions; what they learnt from the forgotten tokens stays in them.
     ///
     /// # Panics
     /// If the range ends beyond the context.
@@ -330,7 +339,8 @@ impl Session {
     }
 }
 
-/// An error where nothing can be chosen from. In logits of a sound model the first one is a number: one look.
+/// An error where nothing can be chosen from. In logits of a sound model the first one is a number:
+/// one look.
 fn must_hold_a_number(logits: &[f32], n_vocab: usize, n_tokens: usize) -> Result<()> {
     match logits.iter().any(|logit| logit.is_finite()) {
         true => Ok(()),

@@ -39,8 +39,8 @@ impl Compiled {
     /// Reads a model's metadata and compiles it over the tensors of a directory.
     ///
     /// # Errors
-    /// Metadata that describe no model that is known, a missing tensor, a wrong shape, a type that cannot be computed with, or a
-    /// tensor left over.
+    /// Metadata that describe no model that is known, a missing tensor, a wrong shape, a type that
+    /// cannot be computed with, or a tensor left over.
     pub(crate) fn new<'a>(
         gguf: &Gguf,
         header: &[u8],

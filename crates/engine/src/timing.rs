@@ -29,7 +29,8 @@ pub enum Stage {
     Head,
     /// Choosing the next token.
     Sampling,
-    /// Turning tokens into text, handing it out, and whatever else the caller does between two evaluations.
+    /// Turning tokens into text, handing it out, and whatever else the caller does between two
+    /// evaluations.
     Text,
 }
 
@@ -129,9 +130,10 @@ pub struct Timing {
 pub(crate) struct Clock {
     timing: Option<Box<Timing>>,
     phase: Phase,
-    /// When the last stage ended, and what the pool had waited until then; `None` while nothing is timed.
+    /// When the last stage ended, and what the pool had waited until then; `None` while nothing is
+    /// timed.
     last: Option<(Instant, Duration)>,
-    /// What a graphics processor had computed until then.
+    /// What the GPU had computed until then.
     busy: Duration,
 }
 
@@ -151,7 +153,8 @@ impl Clock {
         self.timing.as_deref()
     }
 
-    /// An evaluation of `tokens` tokens begins. What was not timed since the last stage, in decoding, was the caller's.
+    /// An evaluation of `tokens` tokens begins. What was not timed since the last stage, in
+    /// decoding, was the caller's.
     pub(crate) fn start(&mut self, phase: Phase, tokens: usize, waited: impl FnOnce() -> Duration) {
         if self.timing.is_none() {
             return;

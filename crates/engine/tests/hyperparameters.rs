@@ -107,8 +107,8 @@ fn every_hyper_parameter_with_every_nasty_value() {
                 }
                 match outcome {
                     Ok(()) => accepted += 1,
-                    // What is wrong may be a key, a tensor that has no such shape, a context that no
-                    // memory holds, or logits that overflow.
+                    // What is wrong may be a key, a tensor that has no such shape, a context that
+                    // no memory holds, or logits that overflow.
                     Err(e)
                         if [&*prefix, "tensor ", "context of ", "reserve", "is a number"]
                             .iter()

@@ -1,8 +1,9 @@
 //! GGUF files: metadata, the tensor directory, and the table of tensor types.
 //!
-//! [`Gguf::parse`] walks a header once and checks every number in it; the bytes come from the caller. Scalars and
-//! strings are copied out, arrays stay in the file and are read on demand ([`StrArray`], [`NumArray`]) with their bounds
-//! checked each time, since a mapped file may change. [`HeaderWriter`] writes a header.
+//! [`Gguf::parse`] walks a header once and checks every number in it; the bytes come from the
+//! caller. Scalars and strings are copied out, arrays stay in the file and are read on demand
+//! ([`StrArray`], [`NumArray`]) with their bounds checked each time, since a mapped file may
+//! change. [`HeaderWriter`] writes a header.
 #![forbid(unsafe_code)]
 
 mod directory;

@@ -7,7 +7,8 @@ use std::path::Path;
 /// Longest text that a message quotes.
 const MAX_CHARS: usize = 100;
 
-/// `text` with control and invisible formatting characters escaped, cut after [`MAX_CHARS`] characters.
+/// `text` with control and invisible formatting characters escaped, cut after [`MAX_CHARS`]
+/// characters.
 pub(crate) fn printable(text: &str) -> String {
     match text.char_indices().nth(MAX_CHARS) {
         Some((cut, _)) => escaped(&text[..cut]).into_owned() + "...",

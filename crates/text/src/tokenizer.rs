@@ -410,8 +410,8 @@ struct Ids<'a> {
 }
 
 impl Ids<'_> {
-    /// The id that the file gives; one that is no token is left out with a warning. -1, which llama.cpp writes for a token that
-    /// a model does not have, is no id.
+    /// The id that the file gives; one that is no token is left out with a warning. -1, which
+    /// llama.cpp writes for a token that a model does not have, is no id.
     fn get(&mut self, key: &str) -> Result<Option<u32>, TextError> {
         if self.gguf.get(key).and_then(Value::as_int).is_some_and(|id| id == -1 || id == u32::MAX.into()) {
             return Ok(None);

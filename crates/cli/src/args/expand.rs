@@ -1,8 +1,8 @@
 //! Long options with one dash, which clap does not parse: `-model x`, `-mmap=false`, `-p=text`.
 //!
-//! Every option of this program is a long one for clap, even `-p`; this pass rewrites what was typed to `--name=value`,
-//! driven by clap's own table of arguments. It must know which options take a value, so as not to touch the value: in
-//! `-p -model`, `-model` is the prompt.
+//! Every option of this program is a long one for clap, even `-p`; this pass rewrites what was
+//! typed to `--name=value`, driven by clap's own table of arguments. It must know which options
+//! take a value, so as not to touch the value: in `-p -model`, `-model` is the prompt.
 
 use clap::Command;
 use std::collections::BTreeMap;

@@ -6,7 +6,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 /// Options of `pack` that speak of the packing itself.
 const OWN: [&str; 4] = ["o", "force", "model", "help"];
 
-/// What is typed on the left takes the place of the packed options on the right, which would contradict it.
+/// What is typed on the left takes the place of the packed options on the right, which would
+/// contradict it.
 const INSTEAD_OF: [(&str, &[&str]); 6] = [
     ("mmap", &["memory"]),
     ("memory", &["mmap"]),
@@ -25,7 +26,8 @@ fn was_typed(matches: &ArgMatches, id: &str) -> bool {
     matches.value_source(id) == Some(ValueSource::CommandLine)
 }
 
-/// The options of a `pack` command line that the new program is to have, as `--name=value`. `command` is built.
+/// The options of a `pack` command line that the new program is to have, as `--name=value`.
+/// `command` is built.
 pub fn to_store(command: &Command, of_pack: &ArgMatches) -> Result<Vec<String>, String> {
     let mut flags = Vec::new();
     for arg in command.find_subcommand("pack").into_iter().flat_map(Command::get_arguments) {
@@ -49,7 +51,8 @@ pub fn to_store(command: &Command, of_pack: &ArgMatches) -> Result<Vec<String>, 
     Ok(flags)
 }
 
-/// Those of the packed options that go with what was typed: for a sub-command only those that every one takes.
+/// Those of the packed options that go with what was typed: for a sub-command only those that every
+/// one takes.
 pub fn applicable(flags: &[String], command: &Command, typed: &ArgMatches) -> Vec<String> {
     let arg = |long: &str| command.get_arguments().find(|arg| arg.get_long() == Some(long));
     let is_typed = |long: &str| arg(long).is_some_and(|arg| was_typed(typed, arg.get_id().as_str()));

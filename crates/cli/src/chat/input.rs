@@ -99,8 +99,8 @@ fn history_path() -> Option<PathBuf> {
     Some(base.data_dir().join("modelembed").join("history.txt"))
 }
 
-/// Joins lines to a message: a line that ends with a backslash goes on in the next one, and a block between lines of three
-/// double quotes may hold any lines.
+/// Joins lines to a message: a line that ends with a backslash goes on in the next one, and a block
+/// between lines of three double quotes may hold any lines.
 #[derive(Debug, Default)]
 struct Assembler {
     text: String,

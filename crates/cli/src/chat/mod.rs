@@ -87,7 +87,8 @@ struct Talker {
 
 impl Talker {
     fn converse(&mut self, source: &mut Source) -> Result<()> {
-        // Whether the next Ctrl-C leaves: one has just stopped an answer or been answered with a hint.
+        // Whether the next Ctrl-C leaves: one has just stopped an answer or been answered with a
+        // hint.
         let mut leaves = false;
         loop {
             let input = source.next()?;
@@ -112,8 +113,8 @@ impl Talker {
         }
     }
 
-    /// Sends a message and shows the answer. Returns whether Ctrl-C stopped it. What goes wrong with one message does not
-    /// end the chat, except that nobody reads the answers any more.
+    /// Sends a message and shows the answer. Returns whether Ctrl-C stopped it. What goes wrong
+    /// with one message does not end the chat, except that nobody reads the answers any more.
     fn say(&mut self, text: &str) -> Result<bool> {
         self.watch.tell(&self.model, self.notes);
         let mut stream = Stream::new(self.format, &self.interrupt);

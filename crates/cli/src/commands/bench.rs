@@ -1,4 +1,5 @@
-//! `bench`: how fast this machine runs a model, and how fast it could at best. `docs/benchmarks.md` says what each figure means.
+//! `bench`: how fast this machine runs a model, and how fast it could at best. `docs/benchmarks.md`
+//! says what each figure means.
 
 use crate::interrupt::Interrupt;
 use crate::report::{Pace, megabytes};
@@ -22,13 +23,15 @@ struct Figures {
     decode_us: Vec<u64>,
     /// Length of a prompt, and the times to its first token.
     short_us: Vec<(usize, Vec<u64>)>,
-    /// From before loading to the logits of the first prompt, where nothing was evaluated in between.
+    /// From before loading to the logits of the first prompt, where nothing was evaluated in
+    /// between.
     load_to_first_token_us: Option<u64>,
     private_bytes: Option<u64>,
     bandwidth: Option<ReadBandwidth>,
 }
 
-/// Evaluates prompts and single tokens, some times over, with each number of threads, and prints the medians.
+/// Evaluates prompts and single tokens, some times over, with each number of threads, and prints
+/// the medians.
 pub fn bench(setting: Setting, bench: &Bench) -> Result<ExitCode> {
     let interrupt = Interrupt::install();
     let mut setting = setting;
@@ -126,7 +129,8 @@ impl Figures {
         decode.map(|pace| pace.per_second() * model.bytes_per_token() as f64 / 1e9)
     }
 
-    /// The part of the machine's read bandwidth that decoding reaches. More than 1 where weights stay in a cache.
+    /// The part of the machine's read bandwidth that decoding reaches. More than 1 where weights
+    /// stay in a cache.
     fn bandwidth_share(&self, bench: &Bench, model: &Model) -> Option<f64> {
         Some(self.gb_per_second(bench, model)? * 1e9 / self.bandwidth?.bytes_per_second)
     }

@@ -1,4 +1,5 @@
-//! `compare`: what each load mode costs, measured in a process of its own each time, with a cold and a warm page cache.
+//! `compare`: what each load mode costs, measured in a process of its own each time, with a cold
+//! and a warm page cache.
 
 use super::chart;
 use super::cost::{Figures, Row};

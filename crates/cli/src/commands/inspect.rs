@@ -19,8 +19,8 @@ const SHOWN_CHARS: usize = 120;
 
 /// Prints metadata, the histogram of tensor types, the tensor table and sizes.
 ///
-/// With a plan: what running it here will be like, too, which takes a second to measure. A model that cannot run is no failure
-/// here: why is told.
+/// With a plan: what running it here will be like, too, which takes a second to measure. A model
+/// that cannot run is no failure here: why is told.
 pub fn inspect(setting: &Setting, args: &InspectArgs) -> Result<ExitCode> {
     if let Some(note) = &setting.model_note {
         setting.notes().line(note);
@@ -187,7 +187,8 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// A value for programs. Of a long array (a vocabulary) only the beginning is given, with its length.
+/// A value for programs. Of a long array (a vocabulary) only the beginning is given, with its
+/// length.
 fn json_value(value: &Value, header: &[u8]) -> serde_json::Value {
     match value {
         Value::U8(x) => json!(x),

@@ -1,4 +1,5 @@
-//! What running a model here will be like, for `inspect` and `-dry-run`: nothing of the model is loaded.
+//! What running a model here will be like, for `inspect` and `-dry-run`: nothing of the model is
+//! loaded.
 
 use crate::resolve::{Format, Setting, Talk};
 use crate::setup;
@@ -12,8 +13,8 @@ use modelembed::{
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-/// Prints the forecast for a run with these settings, and with this prompt where it is known. Exit code 1 if the model cannot
-/// run so.
+/// Prints the forecast for a run with these settings, and with this prompt where it is known. Exit
+/// code 1 if the model cannot run so.
 pub fn dry_run(setting: &Setting, talk: Option<&Talk>) -> Result<ExitCode> {
     if let Some(note) = &setting.model_note {
         setting.notes().line(note);

@@ -1,4 +1,5 @@
-//! `status`: which part of a model is in memory, and which processes map it, or what it was before. Reads no tensor.
+//! `status`: which part of a model is in memory, and which processes map it, or what it was before.
+//! Reads no tensor.
 
 use super::parts::{Part, parts, resident_bytes};
 use crate::report::megabytes;

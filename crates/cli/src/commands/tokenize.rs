@@ -48,7 +48,8 @@ fn piece(tokenizer: &Tokenizer, id: TokenId) -> Vec<u8> {
     bytes
 }
 
-/// A piece in quotes, with escapes for what is no printable text: a token may be a part of a character.
+/// A piece in quotes, with escapes for what is no printable text: a token may be a part of a
+/// character.
 fn quoted(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => format!("{text:?}"),

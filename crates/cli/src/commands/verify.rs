@@ -1,4 +1,5 @@
-//! `verify`: hashes a model's files and looks for values that no weight can have, in one pass at the disk's speed.
+//! `verify`: hashes a model's files and looks for values that no weight can have, in one pass at
+//! the disk's speed.
 
 use super::scan::{bad_block, blocks_within, can_scan};
 use crate::interrupt::{self, Interrupt};
@@ -104,7 +105,8 @@ pub fn verify(setting: &Setting, with_tensors: bool) -> Result<ExitCode> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Goes over one file. `advance` is told how many bytes were done since the last call and says whether to give up.
+/// Goes over one file. `advance` is told how many bytes were done since the last call and says
+/// whether to give up.
 fn one_file(
     storage: &Storage,
     tensors: &[&TensorInfo],
@@ -176,7 +178,8 @@ fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The hash in `FILE.sha256`, if there is such a file: alone, or before the file's name as `sha256sum` writes it.
+/// The hash in `FILE.sha256`, if there is such a file: alone, or before the file's name as
+/// `sha256sum` writes it.
 fn stated_hash(path: &Path) -> Result<Option<String>> {
     let mut beside = OsString::from(path);
     beside.push(".sha256");

@@ -1,4 +1,5 @@
-//! `warm` and `evict`: bring a model, or some of its layers, into the page cache, or make the system forget them.
+//! `warm` and `evict`: bring a model, or some of its layers, into the page cache, or make the
+//! system forget them.
 
 use super::parts::{Part, chosen, parts, resident_bytes};
 use crate::interrupt::{self, Interrupt};
@@ -99,7 +100,8 @@ fn of(resident: Option<u64>, n_bytes: u64) -> String {
 
 type Ranges = Vec<(usize, Range<u64>)>;
 
-/// The model's files, and the ranges that are meant: the parts that were named, else all bytes of all files.
+/// The model's files, and the ranges that are meant: the parts that were named, else all bytes of
+/// all files.
 fn open(setting: &Setting, layers: Option<&str>) -> Result<(ModelFiles, Ranges, u64)> {
     if let Some(note) = &setting.model_note {
         setting.notes().line(note);

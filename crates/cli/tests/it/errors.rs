@@ -158,7 +158,8 @@ fn a_file_that_may_not_be_read_is_named_as_such() {
     permit(tiny.model.as_ref(), 0o000);
     permit(tiny.folder.path(), 0o755);
     permit(&tiny.folder.path().join("models"), 0o755);
-    // The superuser may read everything, so it runs a copy as another user: the build's folder may be closed to others.
+    // The superuser may read everything, so it runs a copy as another user: the build's folder may
+    // be closed to others.
     let is_root = std::fs::read(&tiny.model).is_ok();
     let program = tiny.folder.path().join("copy");
     if is_root {
@@ -180,7 +181,8 @@ fn a_file_that_may_not_be_read_is_named_as_such() {
     }
 }
 
-/// Before anything is allocated: afterwards it would be the system that ends a process, and not always this one.
+/// Before anything is allocated: afterwards it would be the system that ends a process, and not
+/// always this one.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_copy_larger_than_memory_is_refused_before_it_is_made() {

@@ -16,7 +16,8 @@ pub fn endless_model() -> Tiny {
         if let ("tokenizer.ggml.tokens", GgufValue::Array(_, tokens)) = (key.as_str(), &mut value) {
             tokens[TINY_EOS as usize] = "<goes-on>".into();
         }
-        // Without the key it would be the usual id of this kind of vocabulary. The unknown token is never the likeliest.
+        // Without the key it would be the usual id of this kind of vocabulary. The unknown token is
+        // never the likeliest.
         let value = if key == "tokenizer.ggml.eos_token_id" { GgufValue::U32(0) } else { value };
         writer = writer.pair(&key, value);
     }
@@ -25,8 +26,9 @@ pub fn endless_model() -> Tiny {
     tiny
 }
 
-/// Starts an answer that does not end by itself soon, and waits until it has begun. Nobody reads on: the program waits for its
-/// reader at the latest when the pipe is full, so that it is in the middle of the answer.
+/// Starts an answer that does not end by itself soon, and waits until it has begun. Nobody reads
+/// on: the program waits for its reader at the latest when the pipe is full, so that it is in the
+/// middle of the answer.
 fn answering(model: &str, args: &[&str], home: &Path) -> Child {
     let mut command = binary(home);
     command.args(["-quiet", "-raw", "-temp", "0"]);

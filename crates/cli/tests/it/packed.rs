@@ -158,7 +158,8 @@ fn packing_again_replaces_the_model_and_refuses_what_would_be_lost() {
     assert!(after[..chat_program_bytes()] == before[..chat_program_bytes()], "the program is the same");
     let wanted = run(&["-model", &other.model, "-p", "the", "-n", "4", "-temp", "0"]).ok().stdout;
     assert_eq!(chat.run(&["-p", "the"]).ok().stdout, wanted);
-    // A model is not replaced by what holds it; a prompt is not a default; a broken model is not packed.
+    // A model is not replaced by what holds it; a prompt is not a default; a broken model is not
+    // packed.
     let onto = run(&["pack", "-model", &other.model, "-o", &other.model, "-force"]);
     assert!(onto.code == 1 && onto.stderr.contains("is the model itself"), "{}", onto.stderr);
     assert_eq!(run(&["pack", "-model", &other.model, "-o", "x", "-p", "hi"]).code, 2);

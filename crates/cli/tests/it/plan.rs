@@ -37,7 +37,7 @@ fn a_model_that_streams_says_how_much_a_token() {
     let streamed = object["streamed_bytes_per_token"].as_u64().unwrap();
     assert!(streamed > 0 && object["first_read_bytes"].as_u64().is_none_or(|bytes| bytes >= streamed), "{object}");
     let copy = run(&["-model", &model, "-dry-run", "-ram-budget", "80M", "-ctx", "128", "-memory"]);
-    assert!(copy.code == 1 && copy.stdout.contains("-mmap needs no copy"), "{}", copy.stdout);
+    assert!(copy.code == 1 && copy.stdout.contains("a mapped model needs no copy"), "{}", copy.stdout);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What the system does to a program: signals, full disks, streams that are closed, files that are none.
+//! What the system does to a program: signals, full disks, streams that are closed, files that are
+//! none.
 
 use crate::util::*;
 use modelembed::gguf::TensorType;
@@ -14,7 +15,8 @@ fn ctrl_c_while_a_model_is_read_into_memory_ends_the_program() {
     let tiny = tiny_model();
     File::options().write(true).open(&tiny.model).unwrap().set_len(1 << 30).unwrap();
     let mut seen = Vec::new();
-    // Mapped and read tensor by tensor the model is there at once: what Ctrl-C ends then is the answer.
+    // Mapped and read tensor by tensor the model is there at once: what Ctrl-C ends then is the
+    // answer.
     let rows = [("-memory", [0, 20, 100, 200]), ("-mmap", [0, 5, 20, 100]), ("-mmap=false", [0, 5, 20, 100])];
     let rows = rows.iter().flat_map(|(mode, waits)| waits.map(|wait_ms| (*mode, wait_ms)));
     for (mode, wait_ms) in rows {
@@ -29,7 +31,8 @@ fn ctrl_c_while_a_model_is_read_into_memory_ends_the_program() {
         let status = child.wait().unwrap();
         assert!(!stderr.contains("panicked"), "{stderr}");
         use std::os::unix::process::ExitStatusExt;
-        // Before the handler stands, the signal ends the process by itself. A model that is there at once may have had its say.
+        // Before the handler stands, the signal ends the process by itself. A model that is there
+        // at once may have had its say.
         let is_over = mode != "-memory" && status.code() == Some(0);
         let is_stopped = status.code() == Some(130) || status.signal() == Some(2);
         assert!(is_stopped || is_over, "{mode} {wait_ms} ms: {status} {stderr}");
@@ -98,7 +101,8 @@ fn what_is_no_file_is_refused_without_waiting() {
     }
 }
 
-/// A folder of its own on a disk of one megabyte, seen by `script` only; none where mounting is not allowed.
+/// A folder of its own on a disk of one megabyte, seen by `script` only; none where mounting is not
+/// allowed.
 fn on_a_small_disk(script: &str) -> Option<std::process::Output> {
     let folder = tempfile::tempdir().unwrap();
     let script =

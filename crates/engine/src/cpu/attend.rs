@@ -1,8 +1,10 @@
-//! Attention over the cache: flash-style, no score matrix, keys and values read once for all query heads of a group.
+//! Attention over the cache: flash-style, no score matrix, keys and values read once for all query
+//! heads of a group.
 //!
-//! The context is cut into spans at fixed positions. The softmax state of each span is computed on its own and the states are
-//! merged in order, whether one worker does all spans of a query or several share them: the bits are the same.
-//! (Online softmax: Milakov & Gimelshein 2018, arXiv 1805.02867; split over the context: Dao et al. 2023, "Flash-Decoding".)
+//! The context is cut into spans at fixed positions. The softmax state of each span is computed on
+//! its own and the states are merged in order, whether one worker does all spans of a query or
+//! several share them: the bits are the same. (Online softmax: Milakov & Gimelshein 2018, arXiv
+//! 1805.02867; split over the context: Dao et al. 2023, "Flash-Decoding".)
 
 use std::ops::Range;
 
@@ -15,8 +17,8 @@ use super::attention_room::{SPAN, State, queries_at_once};
 use super::scratch::{Scratch, WorkerScratch};
 use crate::state::kv::{KeysValues, KvCache};
 
-/// Positions up to which all heads of a single token are taken to be less work than sharing them. Chosen, not measured: it changes no
-/// bits.
+/// Positions up to which all heads of a single token are taken to be less work than sharing them.
+/// Chosen, not measured: it changes no bits.
 const SHORT_CONTEXT: usize = 48;
 
 /// The attention of a layer over a chunk.

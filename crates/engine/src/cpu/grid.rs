@@ -16,7 +16,8 @@ pub(super) fn tile_len(cols: usize) -> usize {
 
 /// Rows that a worker takes at a time.
 ///
-/// Small enough for the last worker to finish soon after the others, large enough for the kernels' blocks of rows.
+/// Small enough for the last worker to finish soon after the others, large enough for the kernels'
+/// blocks of rows.
 pub(crate) fn grain_rows(rows: usize, cols: usize, threads: usize) -> usize {
     const CHUNKS_PER_WORKER: usize = 8;
     /// Rows that the widest kernels compute together: a partial block costs as much as a full one.
@@ -27,14 +28,15 @@ pub(crate) fn grain_rows(rows: usize, cols: usize, threads: usize) -> usize {
 
 /// How the products of a weight matrix are dealt to workers.
 ///
-/// Workers share the columns as long as each share is wide enough for unpacking the weights not to count, and the rows beyond
-/// that. A worker then reads what it wrote itself in the steps before, which are dealt by columns too: nothing but weights,
-/// keys and values crosses from core to core.
+/// Workers share the columns as long as each share is wide enough for unpacking the weights not to
+/// count, and the rows beyond that. A worker then reads what it wrote itself in the steps before,
+/// which are dealt by columns too: nothing but weights, keys and values crosses from core to core.
 pub(crate) fn projection_grid(n_rows: usize, n_cols: usize, threads: usize) -> Grid {
-    /// The least columns of a share: unpacking takes as long as the products of eight columns. (Zen 4, one core, Q4_1: 136 GMAC/s with
-    /// 64 columns, 145 with 128, 150 with 256.)
+    /// The least columns of a share: unpacking takes as long as the products of eight columns. (Zen
+    /// 4, one core, Q4_1: 136 GMAC/s with 64 columns, 145 with 128, 150 with 256.)
     const MIN_COLS: usize = 128;
-    /// Shares are multiples of as many: the columns of a tile of the kernels, and what the steps by columns take at a time.
+    /// Shares are multiples of as many: the columns of a tile of the kernels, and what the steps by
+    /// columns take at a time.
     const COLS_BLOCK: usize = 12;
     let shares = (n_cols / MIN_COLS).clamp(1, threads);
     let tile_cols = n_cols.div_ceil(shares).next_multiple_of(COLS_BLOCK);

@@ -26,8 +26,8 @@ pub(crate) struct Wanted {
 }
 
 impl Pass<'_> {
-    /// What a sampler needs of the logits of some columns: the best of them if they can be found where they are computed, all
-    /// others as [`logits`](Self::logits).
+    /// What a sampler needs of the logits of some columns: the best of them if they can be found
+    /// where they are computed, all others as [`logits`](Self::logits).
     pub(crate) fn logits_for(&mut self, cols: Range<usize>, wanted: &Wanted) -> Result<Option<Vec<Best>>> {
         let gpu = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head());
         if let (Some(gpu), Some(n_best)) = (gpu, wanted.n_best) {
@@ -41,9 +41,9 @@ impl Pass<'_> {
         Ok(None)
     }
 
-    /// Runs the head over some columns, at most [`LOGIT_COLS`], into the register of logits: (columns, n_vocab); computed here,
-    /// they leave their peaks in `peaks`. Columns may be asked for once, in ascending order: they are moved over those asked for
-    /// before.
+    /// Runs the head over some columns, at most [`LOGIT_COLS`], into the register of logits:
+    /// (columns, n_vocab); computed here, they leave their peaks in `peaks`. Columns may be asked
+    /// for once, in ascending order: they are moved over those asked for before.
     pub(crate) fn logits(&mut self, cols: Range<usize>) -> Result<()> {
         let model = self.model;
         if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head()) {
@@ -115,11 +115,13 @@ impl Pass<'_> {
         });
     }
 
-    /// Puts behind the `n` quantised columns `n` more, of what quantising them lost; returns their number.
+    /// Puts behind the `n` quantised columns `n` more, of what quantising them lost; returns their
+    /// number.
     ///
-    /// Logits are what a token is chosen by, and the error of the head's input goes straight into them: measured on
-    /// SmolLM2 it is a quarter of the variance that 8-bit activations cause in all the model. The second column costs
-    /// arithmetic only, which the head, read once a token, has to spare.
+    /// Logits are what a token is chosen by, and the error of the head's input goes straight into
+    /// them: measured on SmolLM2 it is a quarter of the variance that 8-bit activations cause in
+    /// all the model. The second column costs arithmetic only, which the head, read once a token,
+    /// has to spare.
     fn add_residuals(&mut self, input: Input, layout: ActLayout) -> usize {
         let (n, k, kernels) = (self.n, layout.k(), self.model.kernels());
         let Scratch { inputs, registers, .. } = &mut *self.s;

@@ -1,7 +1,8 @@
 //! One pass of some tokens through a program on the CPU.
 //!
-//! Each step is one job of the pool over columns or over tiles of rows and columns, or a few; a job whose work is one chunk runs
-//! on the caller. A column's numbers depend neither on how many columns a chunk has nor on the number of workers.
+//! Each step is one job of the pool over columns or over tiles of rows and columns, or a few; a job
+//! whose work is one chunk runs on the caller. A column's numbers depend neither on how many
+//! columns a chunk has nor on the number of workers.
 
 mod attend;
 mod attention_room;
@@ -44,7 +45,8 @@ pub(crate) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Runs the layers over `tokens`; afterwards the last one's output is still to be joined by [`logits`](Self::logits).
+    /// Runs the layers over `tokens`; afterwards the last one's output is still to be joined by
+    /// [`logits`](Self::logits).
     pub(crate) fn layers(&mut self, tokens: &[TokenId], is_cancelled: &dyn Fn() -> bool) -> Result<()> {
         let model = self.model;
         let share = model.cpu_share();

@@ -51,7 +51,8 @@ impl Pass<'_> {
         kinds
     }
 
-    /// x += what is pending (normalised where the architecture does); then the norm of x becomes an input of these kinds.
+    /// x += what is pending (normalised where the architecture does); then the norm of x becomes an
+    /// input of these kinds.
     pub(super) fn join_norm(&mut self, join: Option<&Pending>, norm: Option<&Norm>, to: Input, kinds: Kinds) {
         let (model, n, kernels) = (self.model, self.n, self.model.kernels());
         let n_embd = model.spec().n_embd;
@@ -107,7 +108,8 @@ impl Pass<'_> {
     }
 }
 
-/// Which kinds of activations are to be written, and their layouts. A kind that nobody wants has no bytes.
+/// Which kinds of activations are to be written, and their layouts. A kind that nobody wants has no
+/// bytes.
 struct Targets {
     q8: Option<ActLayout>,
     f32: Option<ActLayout>,

@@ -1,9 +1,11 @@
-//! The greatest logits of stretches of a vocabulary. Most stretches hold nothing that a sampler is after, and their peaks say so.
+//! The greatest logits of stretches of a vocabulary. Most stretches hold nothing that a sampler is
+//! after, and their peaks say so.
 
 /// Logits that have a peak together where nothing else decides.
 pub(crate) const STRETCH: usize = 256;
 
-/// The greatest logit of each stretch of neighbouring tokens; minus infinity where nothing is greater.
+/// The greatest logit of each stretch of neighbouring tokens; minus infinity where nothing is
+/// greater.
 pub(crate) struct Peaks<'a> {
     /// Tokens of a stretch; the last one may have fewer.
     pub(crate) stretch: usize,
@@ -46,7 +48,8 @@ impl<'a> Peaks<'a> {
     }
 }
 
-/// The greatest of some values; minus infinity if all are NaN. As many lanes as vector instructions need to hide latency.
+/// The greatest of some values; minus infinity if all are NaN. As many lanes as vector instructions
+/// need to hide latency.
 pub(crate) fn greatest(values: &[f32]) -> f32 {
     const LANES: usize = 32;
     let larger = |m: f32, x: f32| if x > m { x } else { m };

@@ -35,7 +35,8 @@ impl<'a> Bound<'a> {
         }
     }
 
-    /// The products of rows `rows`, counted from the first one here, with columns `cols`, and their bias.
+    /// The products of rows `rows`, counted from the first one here, with columns `cols`, and their
+    /// bias.
     fn multiply(&self, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>, out: &mut dyn Output) {
         let n = cols.len();
         let of_matrix = self.rows.start + rows.start..self.rows.start + rows.end;
@@ -45,7 +46,8 @@ impl<'a> Bound<'a> {
 }
 
 impl Pass<'_> {
-    /// The rows of some matrices, one matrix after the other, times every column of an input; or added to what is there.
+    /// The rows of some matrices, one matrix after the other, times every column of an input; or
+    /// added to what is there.
     pub(super) fn project(&mut self, from: Input, parts: &[Linear], to: Register, adds: bool) {
         let (model, n, kernels) = (self.model, self.n, self.model.kernels());
         let rows: usize = parts.iter().map(Linear::n_rows).sum();

@@ -55,7 +55,8 @@ pub(crate) struct WorkerScratch {
 pub(crate) struct Scratch {
     /// Columns of the widest chunk.
     pub(crate) max_cols: usize,
-    /// By the number of the register: (n_cols, elements of a column); logits are (columns, n_vocab).
+    /// By the number of the register: (n_cols, elements of a column); logits are (columns,
+    /// n_vocab).
     pub(super) registers: [Reserved<f32>; Register::ALL.len()],
     /// By the number of the input.
     pub(super) inputs: [InputBuffers; 2],
@@ -63,7 +64,8 @@ pub(crate) struct Scratch {
     pub(crate) angles: Vec<Box<[f32]>>,
     /// Attention over parts of the context, before they are merged.
     pub(super) partials: Reserved<f32>,
-    /// The greatest of each `head_grain` logits, where the output head is computed here: (columns, stretches).
+    /// The greatest of each `head_grain` logits, where the output head is computed here: (columns,
+    /// stretches).
     pub(super) peaks: Box<[f32]>,
     /// Rows of the output head that a worker takes at a time.
     pub(super) head_grain: usize,
@@ -154,8 +156,8 @@ pub(crate) fn chunk_cols(program: &Program) -> usize {
     (HIDDEN_BYTES / (4 * program.register_len(Register::Hidden).max(1))).clamp(MIN_COLS, MAX_COLS)
 }
 
-/// The same in a session that holds `capacity` tokens and is given `chunk_tokens` at once at most. Guesses
-/// are checked in one chunk.
+/// The same in a session that holds `capacity` tokens and is given `chunk_tokens` at once at most.
+/// Guesses are checked in one chunk.
 pub(crate) fn session_cols(program: &Program, capacity: usize, chunk_tokens: Option<usize>) -> usize {
     chunk_cols(program).min(chunk_tokens.map_or(usize::MAX, |n| n.max(LOGIT_COLS))).min(capacity)
 }

@@ -17,8 +17,8 @@ pub(super) struct CacheSize {
     pub(super) ty: CacheType,
     pub(super) heads: usize,
     pub(super) head_dim: usize,
-    /// Positions: a multiple of 64 rows is as many aligned bytes, so that heads can be bound in parts where a binding does not
-    /// hold all.
+    /// Positions: a multiple of 64 rows is as many aligned bytes, so that heads can be bound in
+    /// parts where a binding does not hold all.
     pub(super) capacity: usize,
     pub(super) len_bytes: u64,
 }
@@ -63,7 +63,8 @@ pub(super) struct Buffers {
     pub(super) up: Buffer,
     /// Of each rotary embedding: (n_cols, 2, n_pairs).
     pub(super) angles: Vec<Buffer>,
-    /// Products' columns as pairs of 8-bit integers, where the device multiplies those: (n_cols, int8_words).
+    /// Products' columns as pairs of 8-bit integers, where the device multiplies those: (n_cols,
+    /// int8_words).
     pub(super) int8: Option<Buffer>,
     /// The same as halves: (n_cols, half_words).
     pub(super) half: Option<Buffer>,

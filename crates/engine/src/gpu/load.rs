@@ -1,4 +1,5 @@
-//! Placing and copying the last layers of a model into the memory of a GPU, straight from where the file's bytes live.
+//! Placing and copying the last layers of a model into the memory of a GPU, straight from where the
+//! file's bytes live.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use crate::tensors::Compiled;
 /// Bytes that are copied between two reports of progress.
 const STEP_BYTES: u64 = 4 << 20;
 
-/// The adapters that this machine has, in the order of their indices. Empty in a build without the feature `gpu`.
+/// The adapters that this machine has, in the order of their indices. Empty in a build without the
+/// feature `gpu`.
 pub fn gpu_adapters() -> Vec<GpuAdapter> {
     let adapter = |a: modelembed_gpu::AdapterInfo| GpuAdapter {
         index: a.index,
@@ -31,11 +33,13 @@ pub fn gpu_adapters() -> Vec<GpuAdapter> {
     modelembed_gpu::adapters().into_iter().map(adapter).collect()
 }
 
-/// Places and copies as many layers as the options ask for; `None` for none. Under `auto` less is tried where memory turns out
-/// to be missing or the device is lost, until a pass was computed; `warnings` tells what became of it.
+/// Places and copies as many layers as the options ask for; `None` for none. Under `auto` less is
+/// tried where memory turns out to be missing or the device is lost, until a pass was computed;
+/// `warnings` tells what became of it.
 ///
 /// # Errors
-/// No usable adapter, too little memory, or whatever the device refuses, unless `auto` can do without.
+/// No usable adapter, too little memory, or whatever the device refuses, unless `auto` can do
+/// without.
 pub(crate) fn load(
     compiled: &Compiled,
     shards: &[Shard],
@@ -100,8 +104,8 @@ fn attempt(
     Ok(Some(model))
 }
 
-/// What [`load`] would place where, as long as memory that is promised is there: it is taken and given back, and
-/// nothing is copied.
+/// What [`load`] would place where, as long as memory that is promised is there: it is taken and
+/// given back, and nothing is copied.
 ///
 /// # Errors
 /// As [`load`].
@@ -178,7 +182,8 @@ impl Auto {
                 OutOfMemory { what, wanted_bytes }.to_string()
             }
             Failure::Gpu(Lost(why)) => {
-                // Too much memory or too long a step can be what a driver gives a device up for. Twice is more than that.
+                // Too much memory or too long a step can be what a driver gives a device up for.
+                // Twice is more than that.
                 self.n_lost += 1;
                 self.most = if self.n_lost == 1 { n_placed / 2 } else { 0 };
                 Lost(why).to_string()
@@ -216,8 +221,8 @@ impl Auto {
     }
 }
 
-/// Copies bytes in the order in which they lie in the files, and gives the host's pages back behind the copy. Ends early if
-/// `progress` asks for it.
+/// Copies bytes in the order in which they lie in the files, and gives the host's pages back behind
+/// the copy. Ends early if `progress` asks for it.
 fn copy(
     gpu: &Gpu,
     uploads: &[Upload],

@@ -1,5 +1,5 @@
-//! A program's steps as steps of a device. Activations are f32 there; what a half of a layer made joins the residual stream at the
-//! next norm, as on the CPU, which lets the split lie anywhere.
+//! A program's steps as steps of a device. Activations are f32 there; what a half of a layer made
+//! joins the residual stream at the next norm, as on the CPU, which lets the split lie anywhere.
 
 use modelembed_gpu::{Buffer, Columns, Limits, Op, Operand, Vectors, WIDE_COLS, half_words, int8_words};
 use modelembed_spec::{Attend, HeadNormSpan, HeadRope, Input, Linear, Norm, Pending, Register, RopeId, Step, Visible};
@@ -42,7 +42,8 @@ pub(super) struct Lowering<'a> {
     n_embd: usize,
     /// Position of the first column.
     pos: usize,
-    /// The first column that is computed: those of the residual stream lie where they are, all others at the front.
+    /// The first column that is computed: those of the residual stream lie where they are, all
+    /// others at the front.
     first: usize,
     n: usize,
     /// Where the inputs are.
@@ -129,7 +130,8 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// x += what is pending (normalised where the architecture does), then the next input is norm(x).
+    /// x += what is pending (normalised where the architecture does), then the next input is
+    /// norm(x).
     fn join_norm(&mut self, join: Option<&Pending>, norm: Option<&Norm>) {
         let (n_embd, first) = (self.n_embd, self.first * self.n_embd);
         let of = |buffer: &Buffer| columns(buffer, first, n_embd);
@@ -222,7 +224,8 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// Each matrix times the columns of an input; its rows go to a buffer, from the row given on, in columns of a stride.
+    /// Each matrix times the columns of an input; its rows go to a buffer, from the row given on,
+    /// in columns of a stride.
     fn project(&mut self, from: Input, targets: &[(&Linear, &Buffer, usize, usize)]) {
         let from = match from {
             Input::Normed => self.normed.clone(),

@@ -1,4 +1,5 @@
-//! Layers on a GPU: how many, what was placed where, and (with the feature `gpu`) their weights and forward pass.
+//! Layers on a GPU: how many, what was placed where, and (with the feature `gpu`) their weights and
+//! forward pass.
 
 #[cfg(feature = "gpu")]
 mod buffers;
@@ -53,8 +54,8 @@ impl Default for GpuLayers {
     }
 }
 
-/// Limits below those that the GPU reports: room for others, and for tests what weak GPUs impose. `None` leaves it to the
-/// device.
+/// Limits below those that the GPU reports: room for others, and for tests what weak GPUs impose.
+/// `None` leaves it to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GpuLimits {
     /// Bytes of its memory that may be used.
@@ -121,7 +122,8 @@ pub struct GpuPlacement {
     pub has_head: bool,
     /// Bytes of weights in its memory.
     pub weight_bytes: u64,
-    /// Bytes that the keys and values of these layers take there, of a context of the planned length.
+    /// Bytes that the keys and values of these layers take there, of a context of the planned
+    /// length.
     pub kv_bytes: u64,
 }
 

@@ -13,9 +13,11 @@ use crate::error::Error;
 use crate::options::LoadOptions;
 use crate::tensors::{Compiled, Tensor};
 
-/// Bytes of the largest buffer for weights, where the device does not allow less: not all devices that allow more like it.
+/// Bytes of the largest buffer for weights, where the device does not allow less: not all devices
+/// that allow more like it.
 const PART_BYTES: u64 = 1 << 30;
-/// What `auto` leaves free besides the KV cache: activations, and what the driver and the screen want.
+/// What `auto` leaves free besides the KV cache: activations, and what the driver and the screen
+/// want.
 const MARGIN_BYTES: u64 = 256 << 20;
 
 /// Layers, their tensors in buffers that hold nothing yet.
@@ -100,8 +102,9 @@ pub(super) fn open(options: &LoadOptions) -> modelembed_gpu::Result<Gpu> {
     })
 }
 
-/// Takes memory for the layers that the options ask for, and for no more than `most` layers and head under `auto`; `None` where
-/// that takes none. Layers with a step that devices lack stay on the CPU, and so do those before them.
+/// Takes memory for the layers that the options ask for, and for no more than `most` layers and
+/// head under `auto`; `None` where that takes none. Layers with a step that devices lack stay on
+/// the CPU, and so do those before them.
 ///
 /// # Errors
 /// Too little memory, or whatever the device refuses.
@@ -221,8 +224,9 @@ impl Plan<'_> {
         Ok([half()?, half()?])
     }
 
-    /// The last `n` layers and, where that is more than there are, the head. Room for keys and values is taken too, where
-    /// `caches` says how much for each layer, and given back for the sessions.
+    /// The last `n` layers and, where that is more than there are, the head. Room for keys and
+    /// values is taken too, where `caches` says how much for each layer, and given back for the
+    /// sessions.
     fn these(&mut self, n: usize, caches: &[CacheSize]) -> Taken<GpuShare> {
         let program = &self.compiled.program;
         let can = lowerable(program);
@@ -240,8 +244,9 @@ impl Plan<'_> {
         Ok(share)
     }
 
-    /// Layers from the last one down while memory lasts, and at most so many of them and the head; the head only where all fit.
-    /// A layer that no kernel is for, or that is too large for the device, ends it too.
+    /// Layers from the last one down while memory lasts, and at most so many of them and the head;
+    /// the head only where all fit. A layer that no kernel is for, or that is too large for the
+    /// device, ends it too.
     fn as_many_as_fit(&mut self, most: usize, caches: &[CacheSize]) -> Taken<GpuShare> {
         use modelembed_gpu::Error::{Limit, OutOfMemory, Unsupported};
         fn if_it_fits<T>(placed: Taken<T>) -> Taken<Option<T>> {

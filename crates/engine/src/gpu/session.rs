@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::state::rope::Turn;
 use crate::tensors::Compiled;
 
-/// Columns up to which a whole pass is one submission. Longer ones go layer by layer, so that no submission is long enough for
-/// a driver's watchdog, and a cancel is seen in time.
+/// Columns up to which a whole pass is one submission. Longer ones go layer by layer, so that no
+/// submission is long enough for a driver's watchdog, and a cancel is seen in time.
 const ONE_SUBMISSION_COLS: usize = 8;
 
 /// A session's part on the device.
@@ -31,7 +31,8 @@ pub(crate) struct GpuSession {
 }
 
 impl GpuSession {
-    /// Takes memory for `capacity` tokens, keys and values in `cache_type`, and chunks of `max_cols`.
+    /// Takes memory for `capacity` tokens, keys and values in `cache_type`, and chunks of
+    /// `max_cols`.
     pub(crate) fn new(
         gpu: &Arc<GpuModel>,
         compiled: &Compiled,
@@ -74,8 +75,8 @@ impl GpuSession {
         Ok(self.model.gpu.busy()?.unwrap_or_default())
     }
 
-    /// Runs the layers here over the `n` columns of the scratch's residual stream and pending output; those come back, unless
-    /// the head, which takes them from here, is here too.
+    /// Runs the layers here over the `n` columns of the scratch's residual stream and pending
+    /// output; those come back, unless the head, which takes them from here, is here too.
     pub(crate) fn layers(
         &mut self,
         program: &Program,
@@ -117,8 +118,8 @@ impl GpuSession {
         Ok(())
     }
 
-    /// Computes a pass of one column of zeros, and makes the kernels of chunks of `max_cols`: what a device has too little memory for,
-    /// does not take or is lost by shows here.
+    /// Computes a pass of one column of zeros, and makes the kernels of chunks of `max_cols`: what
+    /// a device has too little memory for, does not take or is lost by shows here.
     pub(super) fn try_out(&self, program: &Program, max_cols: usize) -> modelembed_gpu::Result<()> {
         let gpu = &self.model.gpu;
         let pass = |n: usize| {
@@ -145,8 +146,8 @@ impl GpuSession {
         Ok(self.model.gpu.read_f32(&out.all, 0, &mut logits[..n])?)
     }
 
-    /// The same, of which only the `n_best` most likely tokens' and those of `also` come back; `None`, with nothing done, if
-    /// those are more than can be picked here.
+    /// The same, of which only the `n_best` most likely tokens' and those of `also` come back;
+    /// `None`, with nothing done, if those are more than can be picked here.
     pub(crate) fn best(
         &mut self,
         program: &Program,
@@ -198,7 +199,8 @@ impl GpuSession {
         (lowering.ops, out)
     }
 
-    /// Moves the keys and values of positions `from` down to `to`; keys are turned by their rotary embedding's turn.
+    /// Moves the keys and values of positions `from` down to `to`; keys are turned by their rotary
+    /// embedding's turn.
     pub(crate) fn shift(&mut self, from: Range<usize>, to: usize, turns: &[Turn]) {
         if let Err(e) = self.try_shift(from, to, turns) {
             self.failure = Some(e);

@@ -6,7 +6,8 @@ use modelembed_gguf::TensorType;
 use modelembed_gpu::{Buffer, Weight};
 use modelembed_spec::{Linear, Program, Segment, TensorId};
 
-/// What of a program a device computes: the last layers, and the head if all steps behind them are there too.
+/// What of a program a device computes: the last layers, and the head if all steps behind them are
+/// there too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GpuShare {
     pub(super) n_layers: usize,

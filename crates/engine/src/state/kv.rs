@@ -62,7 +62,8 @@ impl<'a, T> HeadRows<'a, T> {
     }
 }
 
-/// Keys and values of each layer, (heads, capacity, elements of a row), reserved but not cleared: memory is used as positions fill.
+/// Keys and values of each layer, (heads, capacity, elements of a row), reserved but not cleared:
+/// memory is used as positions fill.
 pub(crate) struct KvCache {
     data: Data,
     layers: Vec<Layer>,
@@ -208,7 +209,8 @@ impl KvCache {
         }
     }
 
-    /// Moves positions `from` of every layer and head down to `to`, and lets `rotate` turn each moved key of a layer.
+    /// Moves positions `from` of every layer and head down to `to`, and lets `rotate` turn each
+    /// moved key of a layer.
     pub(crate) fn shift(
         &mut self,
         from: Range<usize>,

@@ -1,4 +1,5 @@
-//! What a sequence leaves behind: keys and values of its positions, and the angles that positions have.
+//! What a sequence leaves behind: keys and values of its positions, and the angles that positions
+//! have.
 
 pub(crate) mod kv;
 pub(crate) mod rope;

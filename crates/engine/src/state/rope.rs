@@ -1,4 +1,5 @@
-//! Rotary position embedding: the angles of a position, with the scalings that models were trained with.
+//! Rotary position embedding: the angles of a position, with the scalings that models were trained
+//! with.
 //!
 //! RoPE: Su et al. 2021 (arXiv 2104.09864). YaRN: Peng et al. 2023 (arXiv 2309.00071).
 
@@ -53,8 +54,8 @@ pub(crate) struct RopeTable {
 }
 
 impl RopeTable {
-    /// For heads whose first `n_rot` elements are rotated, at `base`, with the scaling and the optional
-    /// per-pair divisors (`rope_freqs.weight` of Llama 3.1, `n_rot / 2` of them).
+    /// For heads whose first `n_rot` elements are rotated, at `base`, with the scaling and the
+    /// optional per-pair divisors (`rope_freqs.weight` of Llama 3.1, `n_rot / 2` of them).
     pub(crate) fn new(n_rot: usize, base: f32, scaling: RopeScaling, divisors: Option<&[f32]>) -> RopeTable {
         let divisor = |i: usize| divisors.map_or(1.0, |d| f64::from(d[i]));
         let plain = |i: usize| f64::from(base).powf(-2.0 * i as f64 / n_rot as f64) / divisor(i);
@@ -88,7 +89,8 @@ impl RopeTable {
         self.radians_per_position.len()
     }
 
-    /// Writes cosines and sines, scaled by the magnitude, for one position; both slices hold [`n_pairs`](Self::n_pairs).
+    /// Writes cosines and sines, scaled by the magnitude, for one position; both slices hold
+    /// [`n_pairs`](Self::n_pairs).
     pub(crate) fn fill(&self, position: usize, cos: &mut [f32], sin: &mut [f32]) {
         self.fill_angles(position as f64, f64::from(self.magnitude), cos, sin);
     }

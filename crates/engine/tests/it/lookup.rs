@@ -44,7 +44,7 @@ fn run(
     (Outcome { text, tokens, pending: stats.pending, next }, stats)
 }
 
-/// Runs with and without guesses under many settings; returns how many guesses came true.
+/// Runs with and without draft tokens under many settings; returns how many came true.
 fn compare(model: &Arc<Model>, what: &str, prompt: &[TokenId], max_tokens: &[usize], lookups: &[usize]) -> usize {
     let mut accepted = 0;
     let mut failures = Vec::new();
@@ -56,7 +56,7 @@ fn compare(model: &Arc<Model>, what: &str, prompt: &[TokenId], max_tokens: &[usi
             for &max_tokens in max_tokens {
                 let options = |lookup_tokens| GenerateOptions { max_tokens, lookup_tokens, ..Default::default() };
                 let (want, plain) = run(model, cache_type, prompt, sampling, &options(0));
-                assert_eq!((plain.guessed_tokens, plain.decoded_tokens), (0, plain.decode_steps));
+                assert_eq!((plain.draft_tokens, plain.decoded_tokens), (0, plain.decode_steps));
                 for &lookup_tokens in lookups {
                     let (got, stats) = run(model, cache_type, prompt, sampling, &options(lookup_tokens));
                     if got != want || stats.generated_tokens != plain.generated_tokens || stats.stop != plain.stop {
@@ -65,7 +65,7 @@ fn compare(model: &Arc<Model>, what: &str, prompt: &[TokenId], max_tokens: &[usi
                     }
                     assert_eq!(stats.decoded_tokens, plain.decoded_tokens);
                     assert_eq!(stats.decode_steps + stats.accepted_tokens, stats.decoded_tokens);
-                    assert!(stats.accepted_tokens <= stats.guessed_tokens);
+                    assert!(stats.accepted_tokens <= stats.draft_tokens);
                     accepted += stats.accepted_tokens;
                 }
             }
@@ -76,7 +76,7 @@ fn compare(model: &Arc<Model>, what: &str, prompt: &[TokenId], max_tokens: &[usi
 }
 
 #[test]
-fn guesses_change_nothing_on_tiny_models() {
+fn draft_tokens_change_nothing_on_tiny_models() {
     let dir = TinyModels::new();
     let prompt: Vec<TokenId> = tiny_prompt(12).into_iter().cycle().take(60).map(TokenId).collect();
     let mut accepted = 0;
@@ -92,7 +92,7 @@ fn guesses_change_nothing_on_tiny_models() {
 }
 
 #[test]
-fn guesses_change_nothing_on_a_real_model() {
+fn draft_tokens_change_nothing_on_a_real_model() {
     let Some(path) = real_model("SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
     let model = load(&path, &LoadOptions::default());
     let text = "One two three four five six seven eight. ".repeat(8);

@@ -1,4 +1,5 @@
-//! Weights that are no numbers: where nothing can be chosen from, that is an error and not an empty answer.
+//! Weights that are no numbers: where nothing can be chosen from, that is an error and not an empty
+//! answer.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -70,7 +71,8 @@ fn where_no_logit_is_a_number_every_way_to_one_is_an_error() {
 
 #[test]
 fn a_logit_that_is_no_number_is_never_chosen_and_spoils_nothing_else() {
-    // The output's first row, of the token with id 0, and all but the last one. In folders of their own: both are mapped.
+    // The output's first row, of the token with id 0, and all but the last one. In folders of their
+    // own: both are mapped.
     let dirs = [TinyModels::new(), TinyModels::new()];
     let one = spoilt(&dirs[0], "llama", "output.weight", |data| data[..4].copy_from_slice(&f32::NAN.to_le_bytes()));
     let most = spoilt(&dirs[1], "llama", "output.weight", |data| {

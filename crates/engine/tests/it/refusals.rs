@@ -1,4 +1,5 @@
-//! Models that cannot run: each is refused with an error that names the key or tensor, and nothing panics.
+//! Models that cannot run: each is refused with an error that names the key or tensor, and nothing
+//! panics.
 
 use modelembed::{Error, LoadOptions, Model, TokenId};
 use modelembed_gguf::TensorType;
@@ -167,7 +168,8 @@ fn every_tensor_is_missed() {
 fn a_file_cut_anywhere_is_refused() {
     let dir = TinyModels::new();
     let bytes = tiny(&TinySpec { n_layer: 1, ..tiny_spec("llama") });
-    // Every place in the first 64 bytes and each 997th one after; padding at the very end may be missing.
+    // Every place in the first 64 bytes and each 997th one after; padding at the very end may be
+    // missing.
     let end = bytes.len() - 256;
     for len in (0..64).chain((64..end).step_by(997)) {
         let path = dir.write("cut", &bytes[..len]);

@@ -53,7 +53,8 @@ fn a_session_of_what_one_answer_needs_gives_the_same_and_is_what_was_planned_for
     let endless = ContextNeed { ctx_tokens: usize::MAX, chunk_tokens: usize::MAX };
     assert_eq!(planned(&options, Some(endless)), planned(&options, None));
 
-    // Chunks of fewer columns than the prompt has are computed in turns; not even guesses need more than eight.
+    // Chunks of fewer columns than the prompt has are computed in turns; not even guesses need more
+    // than eight.
     for chunk_tokens in [50, 13, 1] {
         let options =
             SessionOptions { ctx_tokens: Some(60), chunk_tokens: Some(chunk_tokens), ..SessionOptions::default() };

@@ -168,8 +168,8 @@ impl ModelSpec {
         }
     }
 
-    /// Lets the layers for which `is_windowed` says so see the last `window` positions only, rotated
-    /// by `rope`.
+    /// Lets the layers for which `is_windowed` says so see the last `window` positions only,
+    /// rotated by `rope`.
     pub(super) fn window_layers(&mut self, is_windowed: &[bool], window: u32, rope: RopeId) {
         self.each_attention(|il, attention| {
             if is_windowed[il] {

@@ -1,5 +1,6 @@
-//! olmo2: OLMo 2 and 3 (arXiv 2501.00656, 2512.13961): norms behind each half and none before, norms
-//! over all heads of queries and of keys; in OLMo 3 of each four layers three that see a window.
+//! olmo2: OLMo 2 and 3 (arXiv 2501.00656, 2512.13961): norms behind each half and none before,
+//! norms over all heads of queries and of keys; in OLMo 3 of each four layers three that see a
+//! window.
 
 use modelembed_terms::{NormKind, RopeStyle};
 

@@ -1,6 +1,6 @@
-//! phi3: Phi-3, Phi-3.5 and Phi-4 (arXiv 2404.14219): llama with other pairs in RoPE, which may leave a
-//! part of each head as it is; one matrix for queries, keys and values and one for gate and up
-//! projection; divisors of the angles for long contexts and for others (LongRoPE).
+//! phi3: Phi-3, Phi-3.5 and Phi-4 (arXiv 2404.14219): llama with other pairs in RoPE, which may
+//! leave a part of each head as it is; one matrix for queries, keys and values and one for gate and
+//! up projection; divisors of the angles for long contexts and for others (LongRoPE).
 
 use modelembed_terms::RopeStyle;
 
