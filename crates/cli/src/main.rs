@@ -18,12 +18,14 @@ mod setup;
 mod terminal;
 mod timing;
 mod tty;
+mod usage;
 
 use modelembed::packed::PackedError;
 use modelembed::storage::{CountingAllocator, StorageError, report_lost_pages};
 use own::Own;
-use resolve::{Task, UsageError};
+use resolve::Task;
 use std::process::ExitCode;
+use usage::UsageError;
 
 /// Counts what the heap holds, for the statistics.
 #[global_allocator]

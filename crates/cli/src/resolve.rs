@@ -7,26 +7,14 @@ use crate::model_path::{self, Found};
 use crate::own::Own;
 use crate::sampling::Sampling;
 use crate::tty;
+use crate::usage::UsageError;
 use anyhow::{Context, Result, bail};
 use modelembed::storage::{StreamReader, process};
 use modelembed::text::chat::has_tag;
 use modelembed::{GpuLayers, TokenId};
 use std::ffi::OsStr;
-use std::fmt;
 use std::io::{IsTerminal, Read, stdin};
 use std::path::PathBuf;
-
-/// A combination of options that makes no sense: exit code 2.
-#[derive(Debug)]
-pub struct UsageError(pub String);
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
 
 /// Where the model's bytes are to live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

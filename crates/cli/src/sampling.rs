@@ -1,8 +1,8 @@
 //! How tokens are drawn, from the options to the engine's sampler.
 
 use crate::args::{SamplingArgs, Seed, Window};
-use crate::resolve::UsageError;
 use crate::terminal::Notes;
+use crate::usage::UsageError;
 use anyhow::{Context, Result};
 use modelembed::{
     Dry, DryBreakers, Mirostat, MirostatVersion, Model, Sampler, SamplerOptions, SamplerStep, TokenId, Xtc,

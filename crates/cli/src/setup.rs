@@ -4,8 +4,9 @@
 use crate::interrupt::Interrupt;
 use crate::progress::{Bar, Unit};
 use crate::report;
-use crate::resolve::{Mode, Setting, Talk, Template, UsageError};
+use crate::resolve::{Mode, Setting, Talk, Template};
 use crate::terminal::Notes;
+use crate::usage::UsageError;
 use anyhow::Result;
 use modelembed::gguf::Gguf;
 use modelembed::storage::Change;

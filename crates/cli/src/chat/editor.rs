@@ -1,7 +1,7 @@
 //! A line editor on a terminal. Nothing that arrives is lost: what is read beyond a line is kept
 //! for the next one.
 
-use super::input::Input;
+use super::keys::Input;
 use crate::terminal::{cursor_is_at_start, eprint_line};
 use crate::tty::{self, Keys, Terminal, Use};
 use anyhow::{Context, Result};

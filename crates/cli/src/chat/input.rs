@@ -1,22 +1,12 @@
 //! The lines of a chat: typed with an editor on a terminal, or read from a pipe or file.
 
 use super::editor::LineEditor;
+use super::keys::Input;
 use crate::terminal::{Notes, cursor_is_at_start, is_dumb};
 use crate::tty::{self, Lines, Typed};
 use anyhow::{Context, Result};
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
-
-/// What the user did.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Input {
-    /// Finished a message or command.
-    Message(String),
-    /// Pressed Ctrl-C; what was typed is gone.
-    Interrupted,
-    /// Pressed Ctrl-D, or the pipe ended.
-    End,
-}
 
 /// Where messages come from.
 pub enum Source {

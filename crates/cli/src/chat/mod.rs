@@ -3,6 +3,7 @@
 mod commands;
 mod editor;
 mod input;
+mod keys;
 
 use crate::interrupt::Interrupt;
 use crate::measure::{self, Speed};
@@ -14,7 +15,8 @@ use crate::setup::{self, Watch};
 use crate::terminal::{Answer, Notes, eprint_line};
 use anyhow::{Context, Result};
 use commands::Line;
-use input::{Input, Source};
+use input::Source;
+use keys::Input;
 use modelembed::gguf::escaped;
 use modelembed::{Chat, Error, EvalProgress, Model};
 use serde_json::json;

@@ -1,6 +1,6 @@
 //! The parts of a model that people name: the embedding, each layer, the head.
 
-use crate::resolve::UsageError;
+use crate::usage::UsageError;
 use anyhow::{Result, ensure};
 use modelembed::ModelFiles;
 use modelembed::gguf::TensorInfo;
