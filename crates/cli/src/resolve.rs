@@ -275,7 +275,7 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
             warm_only: compare.warm_only,
             svg: compare.svg,
         }),
-        Some(args::Command::Pack(pack)) => Task::Pack(pack_of(pack)?),
+        Some(args::Command::Pack(pack)) => Task::Pack(pack_of(*pack)?),
         Some(args::Command::Unpack(unpack)) => Task::Unpack(Unpack { output: unpack.output, force: unpack.force }),
         Some(args::Command::Bench(bench)) => bench_task(bench, &threads)?,
         Some(args::Command::Completions(completions)) => Task::Completions(completions.shell),

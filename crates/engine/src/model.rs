@@ -332,7 +332,7 @@ impl Model {
     fn lock(&self, wish: Lock, mode: LoadMode) -> Result<Option<LockStats>> {
         let asked = match wish {
             Lock::No => return Ok(None),
-            Lock::Bytes(bytes) => Some(Budget { bytes, name: "the bytes asked for".into() }),
+            Lock::Bytes(bytes) => Some(Budget { bytes, name: "the limit that was asked for".into() }),
             Lock::Allowed | Lock::Require => None,
         };
         let limit = storage::lockable_bytes().map(|bytes| Budget { bytes, name: "the limit (ulimit -l)".into() });

@@ -230,7 +230,7 @@ pub enum Command {
     /// Measure each load mode in a process of its own, with a cold and a warm page cache
     Compare(CompareArgs),
     /// Write one executable that holds this program and a model
-    Pack(PackArgs),
+    Pack(Box<PackArgs>),
     /// Write the model that a program holds to a file
     Unpack(UnpackArgs),
     /// Print a completion script for a shell

@@ -167,7 +167,7 @@ fn a_file_that_was_written_to_is_a_field_in_json() {
     for ((act, code), changed) in rows.zip([None, None, Some("removed"), Some("rewritten")]) {
         let model = endless_model();
         let mut command = binary(home.path());
-        command.args(["-raw", "-temp", "0", "-ctx", "100000", "-n", "3000", "-p", "the cat", "-format", "json"]);
+        command.args(["-raw", "-temp", "0", "-ctx", "100000", "-n", "800", "-p", "the cat", "-format", "json"]);
         command.args(["-model", &model.model]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut notes = std::io::BufReader::new(child.stderr.take().unwrap()).lines();

@@ -26,7 +26,7 @@ fn file_names_are_shown_on_one_line() {
     let packed = of("packed");
     let rows: [(&[&str], i32, &str); 12] = [
         (&["-model", HOSTILE, "-p", "x", "-n", "1"], 0, "  Model: "),
-        (&["-model", HOSTILE, "inspect", "-no-plan"], 0, "File: "),
+        (&["-model", HOSTILE, "inspect"], 0, "File: "),
         (&["-model", HOSTILE, "status"], 0, "Model: "),
         (&["-model", HOSTILE, "verify"], 0, "  "),
         (&["-model", HOSTILE, "pack", "-o", &packed], 0, "✓ packed"),
@@ -47,7 +47,7 @@ fn file_names_are_shown_on_one_line() {
         assert!(before.is_empty() || all.contains(&wanted), "{args:?}: {wanted:?} is not in\n{all}");
     }
     // Programs get the name as it is.
-    let inspected = run_in(folder, &["-model", HOSTILE, "inspect", "-no-plan", "-format", "json"], None).ok();
+    let inspected = run_in(folder, &["-model", HOSTILE, "inspect", "-format", "json"], None).ok();
     let object: serde_json::Value = serde_json::from_str(&inspected.stdout).unwrap();
     assert_eq!(object["path"], HOSTILE);
     assert!(is_tame(&inspected.stdout));
@@ -75,8 +75,8 @@ fn names_in_a_model_file_are_shown_on_one_line() {
     std::fs::write(&path, writer.build()).unwrap();
     let model = path.to_str().unwrap();
     for (args, code, wanted) in [
-        (&["inspect", "-no-plan"][..], 0, r"x\u{a}error: \u{1b}[31mtensor"),
-        (&["inspect", "-no-plan"], 0, r"general.na\u{1b}[31mme"),
+        (&["inspect"][..], 0, r"x\u{a}error: \u{1b}[31mtensor"),
+        (&["inspect"], 0, r"general.na\u{1b}[31mme"),
         (&["verify", "-tensors"], 0, r"x\u{a}error: \u{1b}[31mtensor"),
         (&["-p", "x"], 1, "error: "),
     ] {

@@ -317,7 +317,7 @@ fn started_without_arguments_on_a_terminal_it_chats() {
     session.exp_string("> ").unwrap();
     session.send("the cat\r").unwrap();
     session.flush().unwrap();
-    session.exp_string("\u{1b}[?2004l").unwrap();
+    session.exp_string("(cut: -n allows no more tokens)").unwrap();
     session.exp_string("> ").unwrap();
     session.send("\u{4}").unwrap();
     session.flush().unwrap();

@@ -18,7 +18,7 @@
 //!   in the cache answers;
 //! - `advise_huge_pages(bytes)`: larger pages serve this memory better, if the system has them;
 //! - `handle_lost_pages()`, `keep_terminal_modes()`: see [`crate::report_lost_pages`] and
-//! [`crate::restore_before_report`];
+//!   [`crate::restore_before_report`];
 //! - `Ring`: many reads under way by one thread, where the system has such a thing;
 //! - `snapshot()`, `machine_memory_bytes()`, `groups_memory_bytes()`, `stdin_is_pipe_or_file()`,
 //!   `ignores_signal(signal)`: see [`crate::process`].
