@@ -101,7 +101,8 @@ fn is_cooked_or_shell_editing(screen: &Screen) -> bool {
 fn the_terminal_comes_back_whatever_ends_a_chat() {
     let tiny = tiny_model();
     let kill = |home: &Path, signal| kill_process(job(home), signal).unwrap();
-    let ends: [(&str, &str, &dyn Fn(&mut Screen, &Path)); 5] = [
+    type End<'a> = (&'a str, &'a str, &'a dyn Fn(&mut Screen, &Path));
+    let ends: [End<'_>; 5] = [
         ("TERM", "ended 143", &|_, home| kill(home, rustix::process::Signal::TERM)),
         ("HUP", "ended 129", &|_, home| kill(home, rustix::process::Signal::HUP)),
         ("INT", "ended 130", &|_, home| kill(home, rustix::process::Signal::INT)),

@@ -449,7 +449,8 @@ fn biases_add_up_and_forbid() {
         (sampler.sample(&mut logits).0, [logits[0], logits[1], logits[2]])
     };
     let none = f32::NEG_INFINITY;
-    let rows: [(&[(u32, f32)], (u32, [f32; 3])); 6] = [
+    type Row<'a> = (&'a [(u32, f32)], (u32, [f32; 3]));
+    let rows: [Row<'_>; 6] = [
         (&[], (0, [4.0, 3.0, none])),
         (&[(1, 0.75), (0, -1.0), (1, 0.75)], (1, [3.0, 4.5, none])),
         (&[(0, none)], (1, [none, 3.0, none])),

@@ -133,7 +133,7 @@ pub enum Stage {
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// to = scale * table[token].
+    /// `to = scale * table[token]`.
     Embed {
         /// Rows of tokens.
         table: TensorId,
