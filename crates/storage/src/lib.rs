@@ -4,7 +4,7 @@
 //!   no private memory), in one buffer, or one allocation a tensor. All three hand out the same
 //!   bytes.
 //! - [`Reserved`] is memory that is asked for but not touched: pages come zeroed from the operating
-//!   system when they are first written.
+//!   system when they are first written. A [`Slab`] hands such memory out in equal [`Block`]s.
 //! - [`Stream`] reads a part of mapped files through a few windows of memory again and again:
 //!   models larger than RAM.
 //! - [`process`] measures the process: page faults, resident, private and shared bytes.
@@ -31,6 +31,7 @@ pub mod process;
 mod read;
 mod region;
 mod report;
+mod slab;
 mod snapshot;
 mod storage;
 mod stream;
@@ -45,5 +46,6 @@ pub use probe::DiskSpeed;
 pub use read::Progress;
 pub use region::{Plain, Reserved};
 pub use report::{report_lost_pages, restore_before_report, write_before_report};
+pub use slab::{BLOCK_ALIGN, Block, Slab};
 pub use storage::{LoadMode, Residency, SharedBytes, Storage};
 pub use stream::{Stream, StreamOptions, StreamReader, StreamStats, StreamedRange};
