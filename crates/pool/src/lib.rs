@@ -48,6 +48,6 @@ mod worker;
 pub use per_worker::PerWorker;
 pub use pool::Pool;
 pub use split::{Blocks, Groups, Rows, RowsPart, Runs, Split};
-pub use tiles::{Grid, Tiles};
+pub use tiles::{Cut, Grid, Strips, Tiles};
 pub use topology::available_threads;
 pub use worker::Worker;

@@ -16,6 +16,7 @@ use sealed::Sealed;
 /// | [`Blocks`] | `data[i * block..][..block]` | `&mut [T]` |
 /// | [`Rows`] | row `i` of every column | [`RowsPart`] |
 /// | [`Tiles`](crate::Tiles) | tile `i` of a matrix | [`RowsPart`] of the tile's columns |
+/// | [`Strips`](crate::Strips) | tile `i` of some columns of a matrix | [`RowsPart`] of the tile's columns |
 /// | [`Groups`] | item `i / size` of another output | that output's part |
 /// | [`Runs`] | items `i * len..` of another output | that output's part |
 /// | tuples of up to four | the same item of each | a tuple of parts |

@@ -85,6 +85,87 @@ unsafe impl<T: Send + 'static> Split for Tiles<'_, T> {
     }
 }
 
+/// A column-major matrix in tiles of some rows by columns of unequal numbers: item `i` is tile
+/// `i % down` of the rows, `down` being how many a column has, in columns `cols[i / down]`.
+/// Columns that no tile has are left as they are.
+///
+/// # Panics
+/// [`Pool::run`](crate::Pool::run) does if the matrix is smaller than the tiles say, if tiles of
+/// columns overlap or do not ascend, if there are not as many items as tiles, or if a chunk has
+/// more than one tile: the loop's `grain` has to be 1.
+#[derive(Debug)]
+pub struct Strips<'a, T = f32> {
+    /// `(columns, n_rows)`.
+    pub data: &'a mut [T],
+    /// How it is cut.
+    pub cut: Cut<'a>,
+}
+
+/// How [`Strips`] are cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut<'a> {
+    /// Rows of the matrix.
+    pub n_rows: usize,
+    /// Rows of a tile; the last ones of a column may have fewer. At least 1.
+    pub tile_rows: usize,
+    /// Columns of the tiles, in ascending order.
+    pub cols: &'a [Range<usize>],
+}
+
+impl Cut<'_> {
+    /// The number of tiles.
+    ///
+    /// # Panics
+    /// If a tile has no rows.
+    pub fn n_tiles(&self) -> usize {
+        self.n_rows.div_ceil(self.tile_rows) * self.cols.len()
+    }
+
+    /// The rows of tile `i`, and the index of its columns.
+    ///
+    /// # Panics
+    /// If there is no such tile.
+    pub fn tile(&self, i: usize) -> (Range<usize>, usize) {
+        assert!(i < self.n_tiles(), "tile {i} of {}", self.n_tiles());
+        let down = self.n_rows.div_ceil(self.tile_rows);
+        let row = i % down * self.tile_rows;
+        (row..self.n_rows.min(row + self.tile_rows), i / down)
+    }
+}
+
+#[doc(hidden)]
+pub struct RawStrips<'a, T> {
+    rows: RawRows<T>,
+    cut: Cut<'a>,
+}
+
+impl<T> Sealed for Strips<'_, T> {}
+// SAFETY: a part is the tile of its one item. `into_raw` checks that columns ascend without an
+// overlap, so tiles are disjoint, and that the last one lies within the matrix.
+unsafe impl<'a, T: Send + 'static> Split for Strips<'a, T> {
+    type Raw = RawStrips<'a, T>;
+    type Part<'p> = RowsPart<'p, T>;
+
+    fn into_raw(self, n_items: usize) -> RawStrips<'a, T> {
+        let Strips { data, cut } = self;
+        let mut n_cols = 0;
+        for cols in cut.cols {
+            assert!(n_cols <= cols.start && cols.start <= cols.end, "columns {cols:?} behind column {n_cols}");
+            n_cols = cols.end;
+        }
+        assert_eq!(n_items, cut.n_tiles(), "items of a loop over tiles");
+        RawStrips { rows: Rows::new(data, cut.n_rows, n_cols).into_raw(cut.n_rows), cut }
+    }
+
+    unsafe fn part<'p>(raw: &RawStrips<'a, T>, items: Range<usize>) -> RowsPart<'p, T> {
+        assert_eq!(items.len(), 1, "tiles of a chunk");
+        let (rows, cols) = raw.cut.tile(items.start);
+        // SAFETY: both ranges lie within the matrix that `into_raw` checked; that no other part has
+        // the tile, and that the borrow lasts, is the caller's promise.
+        unsafe { raw.rows.tile(rows, raw.cut.cols[cols].clone()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +192,30 @@ mod tests {
         assert_eq!(grid.tile(0), (0..2, 0..3));
         assert_eq!(grid.tile(2), (4..5, 0..3));
         assert_eq!(grid.tile(3), (0..2, 3..4));
+    }
+
+    #[test]
+    fn strips_cover_their_columns_and_no_others() {
+        let pool = crate::Pool::new(3);
+        let cols = [1..2, 2..5, 7..8, 8..8];
+        let cut = Cut { n_rows: 5, tile_rows: 2, cols: &cols };
+        assert_eq!((cut.n_tiles(), cut.tile(4)), (12, (2..4, 1)));
+        let mut data = vec![0; 9 * 5];
+        pool.run(cut.n_tiles(), 1, Strips { data: &mut data, cut }, |tile, mut part, _| {
+            for c in 0..cut.cols[cut.tile(tile.start).1].len() {
+                part.column(c).iter_mut().for_each(|x| *x += 1);
+            }
+        });
+        for (c, column) in data.chunks_exact(5).enumerate() {
+            let expected = i32::from(cols.iter().any(|cols| cols.contains(&c)));
+            assert!(column.iter().all(|&n| n == expected), "column {c}: {column:?}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "columns 1..3 behind column 2")]
+    fn strips_that_overlap_are_refused() {
+        let cut = Cut { n_rows: 1, tile_rows: 1, cols: &[0..2, 1..3] };
+        crate::Pool::new(1).run(2, 1, Strips { data: &mut [0; 3], cut }, |_, _, _| {});
     }
 }
