@@ -13,7 +13,8 @@ use modelembed::storage::Change;
 use modelembed::text::chat::{self, ChatTemplate, Source, TemplateError, Wanted};
 use modelembed::text::{EncodeOptions, TokenId, Tokenizer};
 use modelembed::{
-    Chat, ContextNeed, EvalProgress, GpuLimits, Isa, LoadMode, LoadOptions, Model, Session, SessionOptions, Verdict,
+    Chat, ContextNeed, Engine, EngineOptions, EvalProgress, GpuLimits, Isa, LoadMode, LoadOptions, Model, Session,
+    SessionOptions, Verdict,
 };
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ impl Setting {
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions {
             mode: self.mode.load_mode(),
+            runtime: None,
             threads: self.threads,
             isa: None,
             exact: self.exact,
@@ -265,6 +267,13 @@ pub fn session(
         timing: setting.timing,
     };
     Ok(Session::new(model, options)?)
+}
+
+/// An engine of some sequences of `ctx_tokens` each.
+pub fn engine(model: &Arc<Model>, setting: &Setting, sequences: usize, ctx_tokens: usize) -> Result<Engine> {
+    let mut options = EngineOptions::default().sequences(sequences).ctx_tokens(ctx_tokens);
+    options.cache_type = setting.cache_type;
+    Ok(Engine::new(model, &options)?)
 }
 
 /// The chat template to use, or none for plain completion: with `-raw`, and for a model that

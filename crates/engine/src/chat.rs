@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use modelembed_text::chat::{ChatTemplate, Message, TemplateError};
 use modelembed_text::{TokenId, Tokenizer};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, GenerateStats, StopReason, generate_making_room};
 use crate::sampler::Sampler;
 use crate::session::Session;
@@ -20,6 +20,9 @@ pub struct Turn {
     pub stats: GenerateStats,
     /// Old turns that were dropped to make room.
     pub dropped_turns: usize,
+    /// Whether the context had to be evaluated again, because layers that look at a window had
+    /// forgotten what lies where it was taken back to.
+    pub started_over: bool,
 }
 
 /// A chat with a model. Each turn adds to the context; earlier turns are not evaluated again.
@@ -38,12 +41,13 @@ pub struct Chat {
     first_seen: usize,        // index in `messages` of the first one that is not dropped
     segments: Vec<Segment>,   // what the context holds, in order; the first is the head, maybe empty
     pending: Option<TokenId>, // the answer's last token, which the context does not hold yet
+    started_over: bool,       // whether this turn evaluated again what the context had held
 }
 
 impl Chat {
     /// A chat in an empty session.
     pub fn new(mut session: Session, sampler: Sampler, template: ChatTemplate, mut options: GenerateOptions) -> Chat {
-        session.truncate(0);
+        session.clear();
         options.stop.extend_from_slice(template.stop());
         Chat {
             session,
@@ -56,6 +60,7 @@ impl Chat {
             first_seen: 0,
             segments: Vec::new(),
             pending: None,
+            started_over: false,
         }
     }
 
@@ -103,11 +108,13 @@ impl Chat {
     /// during the prompt. The message then is not part of the chat.
     pub fn send(&mut self, text: &str, mut on_text: impl FnMut(&str) -> ControlFlow<()>) -> Result<Turn> {
         let seen_before = self.first_seen;
+        self.started_over = false;
         self.messages.push(Message::new("user", text));
         match self.answer(&mut on_text) {
             Ok((answer, stats)) => {
                 self.messages.push(Message::new("assistant", &answer));
-                Ok(Turn { answer, stats, dropped_turns: (self.first_seen - seen_before) / 2 })
+                let dropped_turns = (self.first_seen - seen_before) / 2;
+                Ok(Turn { answer, stats, dropped_turns, started_over: self.started_over })
             }
             Err(error) => {
                 self.messages.pop();
@@ -136,7 +143,7 @@ impl Chat {
     fn answer(&mut self, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<(String, GenerateStats)> {
         let prompt = self.prompt()?;
         let mut answer = String::new();
-        let Chat { session, sampler, first_seen, segments, options, .. } = self;
+        let Chat { session, sampler, first_seen, segments, options, started_over, .. } = self;
         let stats = generate_making_room(
             session,
             sampler,
@@ -146,7 +153,7 @@ impl Chat {
                 answer.push_str(piece);
                 on_text(piece)
             },
-            &mut |session| drop_oldest_turn(session, segments, first_seen),
+            &mut |session| drop_oldest_turn(session, segments, first_seen, started_over),
         )?;
         self.pending = stats.pending;
         let others: usize = self.segments.iter().rev().skip(1).map(|s| s.n_tokens).sum();
@@ -178,10 +185,18 @@ impl Chat {
             let n_questions = (self.messages.len() - self.first_seen).div_ceil(2);
             let plan = held.plan(&whole, n_questions, &mut |question| Ok(self.question_at(question, &whole)))?;
             // What is left is rendered and planned anew: a template may write it in another way.
-            if plan.n_kept + plan.prompt.len() >= self.session.capacity() && self.drop_oldest() {
+            if plan.n_kept + plan.prompt.len() >= self.session.capacity() && self.drop_oldest()? {
                 continue;
             }
-            self.session.truncate(plan.n_kept);
+            if !self.session.can_return(plan.n_kept) {
+                // What is kept is evaluated with the rest.
+                self.session.clear();
+                self.segments.clear();
+                self.pending = None;
+                self.started_over = true;
+                continue;
+            }
+            self.session.truncate(plan.n_kept)?;
             self.segments = plan.segments;
             self.pending = None;
             return Ok(plan.prompt);
@@ -208,22 +223,22 @@ impl Chat {
     }
 
     /// Forgets the oldest turn before the last message. False if there is none.
-    fn drop_oldest(&mut self) -> bool {
+    fn drop_oldest(&mut self) -> Result<bool> {
         if self.messages.len() - self.first_seen < 3 {
-            return false;
+            return Ok(false);
         }
         self.first_seen += 2;
         if self.segments.len() > 1 {
-            forget_first_turn(&mut self.session, &mut self.segments);
+            self.started_over |= forget_first_turn(&mut self.session, &mut self.segments)?;
             if self.segments.len() == 1 {
                 self.pending = None;
             }
         }
-        true
+        Ok(true)
     }
 
     fn forget_context(&mut self) {
-        self.session.truncate(0);
+        self.session.clear();
         self.segments.clear();
         self.pending = None;
         self.sampler.reset();
@@ -247,19 +262,35 @@ fn render(
 }
 
 /// Forgets the oldest turn while the last one is answered. False if there is none.
-fn drop_oldest_turn(session: &mut Session, segments: &mut Vec<Segment>, first_seen: &mut usize) -> bool {
+fn drop_oldest_turn(
+    session: &mut Session,
+    segments: &mut Vec<Segment>,
+    first_seen: &mut usize,
+    started_over: &mut bool,
+) -> Result<bool> {
     // The head, the oldest turn, and the one being answered.
     if segments.len() < 3 {
-        return false;
+        return Ok(false);
     }
     *first_seen += 2;
-    forget_first_turn(session, segments);
-    true
+    *started_over |= forget_first_turn(session, segments)?;
+    Ok(true)
 }
 
-/// Takes the turn behind the head out of the context, with the token that it begins with.
-fn forget_first_turn(session: &mut Session, segments: &mut Vec<Segment>) {
+/// Takes the turn behind the head out of the context, with the token that it begins with. Returns
+/// whether the rest had to be evaluated again.
+fn forget_first_turn(session: &mut Session, segments: &mut Vec<Segment>) -> Result<bool> {
     let start = segments[0].n_tokens.min(session.len());
     let end = (start + segments.remove(1).n_tokens).min(session.len());
-    session.remove(start..end);
+    match session.remove(start..end) {
+        Err(Error::CannotReturn { .. }) => {}
+        result => return result.map(|()| false),
+    }
+    let mut rest = session.tokens().to_vec();
+    rest.drain(start..end);
+    session.clear();
+    if !rest.is_empty() {
+        session.eval(&rest)?;
+    }
+    Ok(true)
 }

@@ -74,6 +74,53 @@ pub enum Error {
         capacity: usize,
     },
 
+    /// No memory is left for keys and values.
+    #[error(
+        "no memory is left for keys and values: {used_bytes} of {budget_bytes} bytes are in use, {wanted_bytes} more were wanted"
+    )]
+    OutOfPages {
+        /// Bytes that all contexts use.
+        used_bytes: u64,
+        /// Bytes that were wanted besides.
+        wanted_bytes: u64,
+        /// Bytes that they may use.
+        budget_bytes: u64,
+    },
+
+    /// A context cannot be taken back: layers that look at a window forgot what is far behind it.
+    #[error("a context of {used} tokens cannot go back to {len}: what a window looks at there is forgotten")]
+    CannotReturn {
+        /// Tokens that were to be left.
+        len: usize,
+        /// Tokens in the context.
+        used: usize,
+    },
+
+    /// An engine holds as many sequences as it can.
+    #[error("there are {capacity} sequences, as many as the engine holds")]
+    TooManySequences {
+        /// Sequences that it holds at most.
+        capacity: usize,
+    },
+
+    /// A sequence that has ended, or one of another engine.
+    #[error("the engine has no such sequence")]
+    NoSuchSequence,
+
+    /// A batch names a sequence twice.
+    #[error("run {run} of a batch names the sequence of another run")]
+    SequenceTwice {
+        /// The second of the two.
+        run: usize,
+    },
+
+    /// Several sequences, with layers on a GPU.
+    #[error("with layers on a GPU there is one sequence; wanted {wanted}")]
+    OneSequenceOnGpu {
+        /// How many there were to be.
+        wanted: usize,
+    },
+
     /// A token id outside the vocabulary.
     #[error("token {id} is outside the vocabulary of {n_vocab} tokens")]
     TokenOutOfRange {

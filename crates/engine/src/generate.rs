@@ -110,7 +110,7 @@ pub fn generate(
     options: &GenerateOptions,
     mut on_text: impl FnMut(&str) -> ControlFlow<()>,
 ) -> Result<GenerateStats> {
-    generate_making_room(session, sampler, prompt, options, &mut on_text, &mut |_| false)
+    generate_making_room(session, sampler, prompt, options, &mut on_text, &mut |_| Ok(false))
 }
 
 /// [`generate`] that calls `make_room` when the context is full, and goes on if that returns true.
@@ -120,7 +120,7 @@ pub(crate) fn generate_making_room(
     prompt: &[TokenId],
     options: &GenerateOptions,
     on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    make_room: &mut dyn FnMut(&mut Session) -> bool,
+    make_room: &mut dyn FnMut(&mut Session) -> Result<bool>,
 ) -> Result<GenerateStats> {
     let model = Arc::clone(session.model());
     let tokenizer = model.tokenizer();
@@ -146,7 +146,7 @@ pub(crate) fn generate_making_room(
         let mut base = session.len();
         lookup.clear();
         if let Some(id) = pending.take() {
-            if session.len() == session.capacity() && !make_room(session) {
+            if session.len() == session.capacity() && !make_room(session)? {
                 pending = Some(id);
                 break StopReason::ContextFull;
             }
@@ -191,7 +191,7 @@ pub(crate) fn generate_making_room(
             n_kept += 1;
         };
         if !lookup.drafts().is_empty() {
-            session.truncate(base + 1 + n_kept);
+            session.truncate(base + 1 + n_kept)?;
             lookup.learn(n_kept);
         }
         if let Some(stop) = stop {

@@ -7,6 +7,8 @@
 //!   of sessions share it.
 //! - [`Session`] is a context: [`eval`](Session::eval) appends tokens and gives the logits of what
 //!   follows.
+//! - [`Engine`] holds many contexts and computes them together; a session is one with a single
+//!   context.
 //! - [`Sampler`] chooses a token from logits; [`generate`] turns a prompt into text, piece by
 //!   piece.
 //! - [`Chat`] keeps a conversation in one session, through the model's own template.
@@ -37,6 +39,7 @@ mod bandwidth;
 mod chat;
 mod cpu;
 mod devices;
+mod engine;
 mod error;
 mod files;
 mod forecast;
@@ -50,6 +53,7 @@ mod plan;
 mod prefetch;
 mod progress;
 mod residency;
+mod runtime;
 mod sampler;
 mod session;
 mod shard;
@@ -62,6 +66,7 @@ mod turns;
 pub use bandwidth::ReadBandwidth;
 pub use chat::{Chat, Turn};
 pub use devices::{DevicePlan, DeviceShare};
+pub use engine::{Engine, EngineOptions, Row, Run, SequenceId, Wants};
 pub use error::{Error, Result};
 pub use files::ModelFiles;
 pub use forecast::Forecast;
@@ -82,9 +87,11 @@ pub use modelembed_text::TokenId;
 pub use options::{ContextNeed, LoadOptions, LoadStats};
 pub use plan::{Plan, PlanInput, RamBudget, Verdict};
 pub use progress::EvalProgress;
+pub use runtime::{Runtime, RuntimeOptions};
 pub use sampler::{
     Candidate, Dry, DryBreakers, InvalidDryBreaker, InvalidSamplerOption, InvalidSamplerOrder, Mirostat,
     MirostatVersion, Sampler, SamplerOptions, SamplerOrder, SamplerStep, Xtc,
 };
 pub use session::{Session, SessionOptions};
+pub use state::pages::SealedPage;
 pub use timing::{PhaseTiming, Stage, StageTime, Timing};

@@ -20,6 +20,7 @@ use crate::options::{ContextNeed, LoadOptions, LoadStats};
 use crate::plan::{Plan, RamBudget, Verdict};
 use crate::prefetch::Prefetch;
 use crate::residency::{self, Residency, Sizes};
+use crate::runtime::Runtime;
 use crate::shard::{self, Shard};
 use crate::share::CpuShare;
 use crate::state::rope::{Divisors, Rope};
@@ -31,8 +32,7 @@ pub struct Model {
     header: SharedBytes,
     compiled: Compiled,
     tokenizer: Tokenizer,
-    kernels: &'static Kernels,
-    pool: Pool,
+    runtime: Arc<Runtime>,
     ropes: Vec<Rope>,
     gpu: Option<Arc<GpuModel>>,
     exact: bool,
@@ -70,17 +70,7 @@ impl Model {
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Arc<Model>> {
         let start = Instant::now();
-        let kernels = match options.isa {
-            None => Kernels::best(),
-            Some(isa) => Kernels::by_isa(isa).ok_or_else(|| {
-                let has = Kernels::all().map(|k| k.isa().name()).collect::<Vec<_>>().join(", ");
-                Error::InvalidOption(format!("this CPU does not have the instruction set {isa}; it has {has}"))
-            })?,
-        };
-        let threads = options.threads.unwrap_or_else(modelembed_pool::available_threads);
-        if threads == 0 {
-            return Err(Error::InvalidOption("0 threads compute nothing; wanted at least 1".into()));
-        }
+        let runtime = options.runtime()?;
         let ModelFiles { mut shards, header, packed: _ } = ModelFiles::open_with(path, options.mode, progress)?;
         let gguf = &shards[0].gguf;
         let compiled = Compiled::new(gguf, (*header).as_ref(), shard::directory(&shards))?;
@@ -108,8 +98,7 @@ impl Model {
             shards: shards.into(),
             header,
             compiled,
-            kernels,
-            pool: Pool::new(threads),
+            runtime,
             gpu,
             exact: options.exact,
             stats: LoadStats { load_time: Duration::ZERO, warnings, locked: None },
@@ -197,12 +186,17 @@ impl Model {
 
     /// The table of kernels in use.
     pub fn kernels(&self) -> &'static Kernels {
-        self.kernels
+        self.runtime.kernels()
     }
 
     /// Worker threads, the calling one included.
     pub fn threads(&self) -> usize {
-        self.pool.threads()
+        self.runtime.threads()
+    }
+
+    /// What computes it.
+    pub fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
     }
 
     /// What loading did.
@@ -258,7 +252,7 @@ impl Model {
     }
 
     pub(crate) fn pool(&self) -> &Pool {
-        &self.pool
+        self.runtime.pool()
     }
 
     pub(crate) fn is_exact(&self) -> bool {

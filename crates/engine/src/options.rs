@@ -1,24 +1,30 @@
 //! How a model is loaded, and what loading did.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use modelembed_kernels::Isa;
 use modelembed_storage::{LoadMode, StreamReader};
 use modelembed_terms::CacheType;
 
+use crate::error::{Error, Result};
 use crate::gpu::{GpuLayers, GpuLimits};
 use crate::locking::{Lock, LockStats};
 use crate::plan::RamBudget;
+use crate::runtime::{Runtime, RuntimeOptions};
 
 /// How a model is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     /// Where the model's bytes live.
     pub mode: LoadMode,
-    /// Worker threads, the calling one included; `None` takes the physical cores that this process
-    /// may use.
+    /// What computes; `None` starts a runtime of `threads` and `isa` for this model alone.
+    pub runtime: Option<Arc<Runtime>>,
+    /// Worker threads of a runtime of its own, the calling one included; `None` takes the physical
+    /// cores that this process may use.
     pub threads: Option<usize>,
-    /// Instruction set of the kernels; `None` takes the best that the CPU has.
+    /// Instruction set of the kernels of a runtime of its own; `None` takes the best that the CPU
+    /// has.
     pub isa: Option<Isa>,
     /// Activations stay f32 and weights are dequantised on the fly: exact and slower.
     pub exact: bool,
@@ -56,6 +62,21 @@ pub struct ContextNeed {
 }
 
 impl LoadOptions {
+    /// The runtime that was given, or one of its own.
+    ///
+    /// # Errors
+    /// As [`Runtime::new`], or options of a runtime beside one that is there.
+    pub(crate) fn runtime(&self) -> Result<Arc<Runtime>> {
+        match &self.runtime {
+            Some(_) if self.threads.is_some() || self.isa.is_some() => {
+                let problem = "threads and instruction set are those of the runtime that was given";
+                Err(Error::InvalidOption(problem.into()))
+            }
+            Some(runtime) => Ok(Arc::clone(runtime)),
+            None => Runtime::new(&RuntimeOptions { threads: self.threads, isa: self.isa, ..RuntimeOptions::default() }),
+        }
+    }
+
     /// These options for a session that needs no more than that, and gets no more than they allow;
     /// without a length that was asked for that is the one the model was trained for.
     pub(crate) fn needing(&self, need: ContextNeed, ctx_train: usize) -> LoadOptions {

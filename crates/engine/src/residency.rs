@@ -6,7 +6,6 @@
 //! units. Units come in a circle, one after the other, as the segments of a dense model do.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard};
 
 use modelembed_spec::Program;
 use modelembed_storage::process::MemoryLeft;
@@ -19,7 +18,7 @@ use crate::options::LoadOptions;
 use crate::plan::{Plan, PlanInput, RamBudget, Verdict};
 use crate::shard::Shard;
 use crate::share::CpuShare;
-use crate::state::kv;
+use crate::state::layout;
 use crate::tensors::{Compiled, Tensor};
 
 /// Units in memory at once: one that is computed with, one that is complete when that is done, one
@@ -44,8 +43,6 @@ struct Streaming {
     /// The file of the embedding once more, without streamed parts: its rows are looked up whatever
     /// the windows hold.
     embedding: Storage,
-    /// Units come in a circle, so evaluations of several sessions take turns.
-    turn: Mutex<()>,
 }
 
 impl Residency {
@@ -94,7 +91,7 @@ impl Residency {
                 let notes = [ring, (!stream.stats().is_direct).then_some(direct)];
                 self.note = notes.into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
                 self.streamed = shares.into_iter().flatten().collect();
-                self.stream = Some(Streaming { stream, embedding, turn: Mutex::new(()) });
+                self.stream = Some(Streaming { stream, embedding });
             }
             Err(e) if reader == StreamReader::Ring => {
                 return Err(Error::InvalidOption(format!("streaming by io_uring was asked for, but is refused: {e}")));
@@ -114,13 +111,6 @@ impl Residency {
 
     pub(crate) fn stats(&self) -> Option<StreamStats> {
         self.stream.as_ref().map(|s| s.stream.stats())
-    }
-
-    /// To be held by an evaluation from its first unit to its last.
-    pub(crate) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
-        // What the turn guards is not left half done by a panic: the next one begins with its own
-        // first unit.
-        self.stream.as_ref().map(|s| s.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
     /// Waits until the tensors of a unit, by its number in the order of use, are in memory. They
@@ -164,7 +154,7 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     pub(crate) fn of(options: &LoadOptions, compiled: &Compiled, share: CpuShare) -> Sizes {
-        let usual = || kv::usual_type(compiled.program.caches(), options.exact);
+        let usual = || layout::usual_type(compiled.program.caches(), options.exact);
         Sizes {
             ctx_tokens: options.ctx_tokens.unwrap_or(compiled.spec.ctx_train),
             chunk_tokens: options.chunk_tokens,
@@ -176,7 +166,7 @@ impl Sizes {
 
     /// Keys and values of a full context.
     pub(crate) fn kv_bytes(&self, program: &Program) -> u64 {
-        kv::bytes(&program.caches()[..self.share.n_caches(program)], self.ctx_tokens, self.cache_type)
+        layout::bytes(&program.caches()[..self.share.n_caches(program)], self.ctx_tokens, self.cache_type)
     }
 }
 

@@ -1,32 +1,26 @@
 //! A conversation with a model: what it has seen, and what it expects next.
 
-use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use modelembed_spec::Register;
 use modelembed_terms::CacheType;
 use modelembed_text::TokenId;
 
-use crate::cpu::scratch::{LOGIT_COLS, Scratch, session_cols};
+use crate::cpu::scratch::LOGIT_COLS;
 use crate::cpu::{Pass, Wanted};
-use crate::error::{Error, Result};
-use crate::gpu::{Best, GpuSession};
+use crate::engine::{Engine, EngineOptions, Run, SequenceId, Wants, must_hold_a_number};
+use crate::error::Result;
+use crate::gpu::Best;
 use crate::model::Model;
 use crate::progress::EvalProgress;
 use crate::sampler::Sampler;
-use crate::state::kv::{self, KvCache};
-use crate::state::rope::Turn;
-use crate::timing::{Clock, Phase, Stage, Timing};
+use crate::timing::{Phase, Stage, Timing};
 
 /// Guesses that one evaluation checks at most: with the token before them as many columns as logits
 /// are computed for at once.
 pub(crate) const MAX_DRAFT_TOKENS: usize = LOGIT_COLS - 1;
-
-/// Token ids that a session has room for from the start, in 4 MB: metadata may name a context of
-/// any length, and what a token appends must not allocate in contexts that are used.
-const MOST_RESERVED_TOKENS: usize = 1 << 20;
 
 /// How a [`Session`] is set up.
 #[derive(Clone, Debug, Default)]
@@ -47,19 +41,13 @@ pub struct SessionOptions {
     pub timing: bool,
 }
 
-/// A context of tokens over a shared model: KV cache and working memory. Everything that changes is
-/// here.
+/// A context of tokens over a shared model: an [`Engine`] with one sequence.
 pub struct Session {
-    model: Arc<Model>,
-    kv: KvCache,
-    scratch: Scratch,
-    gpu: Option<GpuSession>,
-    tokens: Vec<TokenId>,
+    engine: Engine,
+    sequence: SequenceId,
     cancel: Option<Arc<AtomicBool>>,
-    progress: Option<Arc<EvalProgress>>,
-    clock: Clock,
-    /// Of the last evaluation the logits that a sampler needs, where they did not all come to
-    /// `scratch`: one for each column.
+    /// Of the last evaluation the logits that a sampler needs, where they did not all come to the
+    /// engine's memory: one for each column.
     best: Option<Vec<Best>>,
 }
 
@@ -70,86 +58,63 @@ impl Session {
     /// A context of 0 tokens or of more than memory can be addressed for, or the operating system's
     /// refusal.
     pub fn new(model: &Arc<Model>, options: SessionOptions) -> Result<Session> {
-        let capacity = options.ctx_tokens.unwrap_or(model.spec().ctx_train);
-        if capacity == 0 {
-            return Err(Error::InvalidOption("a context of 0 tokens holds nothing; wanted at least 1".into()));
-        }
-        let cache_type =
-            options.cache_type.unwrap_or_else(|| kv::usual_type(model.program().caches(), model.is_exact()));
-        if options.timing {
-            model.pool().measure_waiting(true);
-        }
-        // A layer's keys and values live where the layer lives.
-        let shapes = &model.program().caches()[..model.cpu_share().n_caches(model.program())];
-        let kv = KvCache::new(shapes, capacity, cache_type)?;
-        let rotated: Vec<usize> = model.spec().ropes.iter().map(|rope| rope.n_rot).collect();
-        let cols = session_cols(model.program(), capacity, options.chunk_tokens);
-        let scratch = Scratch::new(model.program(), &rotated, capacity, cols, model.pool())?;
-        let gpu = model
-            .gpu()
-            .map(|gpu| GpuSession::new(gpu, model.compiled(), capacity, scratch.max_cols, cache_type))
-            .transpose()?;
-        if let Some(gpu) = gpu.as_ref().filter(|_| options.timing) {
-            gpu.measure();
-        }
-        Ok(Session {
-            kv,
-            scratch,
-            gpu,
-            tokens: Vec::with_capacity(capacity.min(MOST_RESERVED_TOKENS)),
-            cancel: options.cancel,
-            progress: options.progress,
-            clock: Clock::new(options.timing),
-            best: None,
-            model: Arc::clone(model),
-        })
+        let SessionOptions { ctx_tokens, chunk_tokens, cancel, progress, cache_type, timing } = options;
+        let options =
+            EngineOptions { ctx_tokens, chunk_tokens, cache_type, timing, progress, ..EngineOptions::default() };
+        let mut engine = Engine::new(model, &options)?;
+        let sequence = engine.add()?;
+        Ok(Session { engine, sequence, cancel, best: None })
     }
 
     /// The model.
     pub fn model(&self) -> &Arc<Model> {
-        &self.model
+        self.engine.model()
     }
 
     /// Tokens in the context, oldest first.
     pub fn tokens(&self) -> &[TokenId] {
-        &self.tokens
+        self.own(self.engine.tokens(self.sequence))
+    }
+
+    /// What the engine answers about the session's one sequence, which is always there.
+    fn own<T>(&self, answer: Result<T>) -> T {
+        answer.unwrap_or_else(|e| unreachable!("the sequence of a session: {e}"))
     }
 
     /// Number of tokens in the context.
     pub fn len(&self) -> usize {
-        self.tokens.len()
+        self.tokens().len()
     }
 
     /// Whether the context is empty.
     pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
+        self.tokens().is_empty()
     }
 
     /// Tokens that the context holds.
     pub fn capacity(&self) -> usize {
-        self.kv.capacity()
+        self.engine.ctx_tokens()
     }
 
     /// Bytes of keys and values of the tokens in the context.
     pub fn kv_bytes_used(&self) -> u64 {
-        let on_gpu = self.gpu.as_ref().map_or(0, GpuSession::kv_bytes_per_token);
-        (self.kv.bytes_per_token() + on_gpu) * self.len() as u64
+        self.own(self.engine.kv_bytes(self.sequence))
     }
 
     /// Where the time went so far; `None` without [`SessionOptions::timing`].
     pub fn timing(&self) -> Option<&Timing> {
-        self.clock.timing()
+        self.engine.clock.timing()
     }
 
     /// Charges the time since the last lap to `stage`.
     pub(crate) fn lap(&mut self, stage: Stage) {
-        let pool = self.model.pool();
-        self.clock.lap(stage, || pool.waited());
+        let Engine { clock, model, .. } = &mut self.engine;
+        clock.lap(stage, || model.pool().waited());
     }
 
     /// What the caller does until the next evaluation is no part of it.
     pub(crate) fn pause_clock(&mut self) {
-        self.clock.pause();
+        self.engine.clock.pause();
     }
 
     /// Appends tokens and returns the logits of what follows the last one: (n_vocab), free for the
@@ -159,47 +124,42 @@ impl Session {
     /// No tokens, a full context, an id outside the vocabulary, cancellation, or logits of which
     /// none is a number. The context then is as it was before.
     pub fn eval(&mut self, tokens: &[TokenId]) -> Result<&mut [f32]> {
-        if tokens.is_empty() {
-            return Err(Error::InvalidOption("no tokens to evaluate".into()));
-        }
         let phase = if tokens.len() > 1 { Phase::Prompt } else { Phase::Decode };
-        let n_vocab = self.model.n_vocab();
-        self.append(tokens, phase, |pass, is_last| {
+        let n_vocab = self.model().n_vocab();
+        let n_tokens = self.len() + tokens.len();
+        self.append(tokens, 0, phase, &mut |pass, is_last| {
             if !is_last {
                 return Ok(());
             }
             pass.logits(pass.n - 1..pass.n)?;
-            let n_tokens = pass.pos + pass.n;
             must_hold_a_number(&pass.s.register(Register::Logits)[..n_vocab], n_vocab, n_tokens)
         })?;
-        Ok(&mut self.scratch.register(Register::Logits)[..n_vocab])
+        Ok(&mut self.engine.scratch.register(Register::Logits)[..n_vocab])
     }
 
     /// Appends a prompt, to [`sample`](Self::sample) what follows it as column 0.
     pub(crate) fn eval_prompt(&mut self, tokens: &[TokenId], sampler: &Sampler) -> Result<()> {
-        if tokens.is_empty() {
-            return Err(Error::InvalidOption("no tokens to evaluate".into()));
-        }
         let phase = if tokens.len() > 1 { Phase::Prompt } else { Phase::Decode };
-        self.append_for(tokens, phase, sampler, |n| n - 1..n)
+        self.append_for(tokens, 0, phase, sampler, |n| n - 1..n)
     }
 
     /// Appends the last token and some that may follow it, at most [`MAX_DRAFT_TOKENS`] of them, to
     /// [`sample`](Self::sample) what follows each. On the CPU logits have the bits that
     /// [`eval`](Self::eval) gives, token by token.
     pub(crate) fn eval_drafts(&mut self, tokens: &[TokenId], sampler: &Sampler) -> Result<()> {
-        self.append_for(tokens, Phase::Decode, sampler, |n| 0..n)
+        self.append_for(tokens, tokens.len().saturating_sub(1), Phase::Decode, sampler, |n| 0..n)
     }
 
     fn append_for(
         &mut self,
         tokens: &[TokenId],
+        draft_tokens: usize,
         phase: Phase,
         sampler: &Sampler,
         cols: impl Fn(usize) -> Range<usize>,
     ) -> Result<()> {
         let mut wanted = Wanted { n_best: None, also: Vec::new() };
-        if self.gpu.is_some() {
+        if self.engine.gpu.is_some() {
             // As drafts come true they are recent tokens too, and may push as many others from the
             // front.
             let n_drafts = if phase == Phase::Decode { tokens.len() } else { 0 };
@@ -207,7 +167,7 @@ impl Session {
             wanted.also.extend(sampler.changed().chain(tokens.iter().copied().take(n_drafts)));
         }
         let mut best = None;
-        self.append(tokens, phase, |pass, is_last| {
+        self.append(tokens, draft_tokens, phase, &mut |pass, is_last| {
             if is_last {
                 best = pass.logits_for(cols(pass.n), &wanted)?;
             }
@@ -224,13 +184,13 @@ impl Session {
     /// Logits of which none is a number. Only the column that is asked for counts: a draft that did
     /// not come true is no matter.
     pub(crate) fn sample(&mut self, index: usize, sampler: &mut Sampler) -> Result<TokenId> {
-        let (n_vocab, n_tokens) = (self.model.n_vocab(), self.tokens.len());
+        let (n_vocab, n_tokens) = (self.model().n_vocab(), self.len());
         if let Some(best) = self.best.as_mut().and_then(|all| all.get_mut(index)) {
             must_hold_a_number(&best.logits, n_vocab, n_tokens)?;
             return Ok(sampler.sample_best(&best.ids, &mut best.logits));
         }
-        let head_is_here = self.gpu.as_ref().is_none_or(|gpu| !gpu.has_head());
-        let (logits, peaks) = self.scratch.logits_of(index);
+        let head_is_here = self.engine.gpu.as_ref().is_none_or(|gpu| !gpu.has_head());
+        let (logits, peaks) = self.engine.scratch.logits_of(index);
         must_hold_a_number(logits, n_vocab, n_tokens)?;
         Ok(if head_is_here { sampler.sample_with_peaks(logits, peaks) } else { sampler.sample(logits) })
     }
@@ -241,109 +201,51 @@ impl Session {
     /// # Errors
     /// As [`eval`](Self::eval).
     pub fn eval_each(&mut self, tokens: &[TokenId], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
-        let n_vocab = self.model.n_vocab();
-        let mut index = 0;
-        self.append(tokens, Phase::Prompt, |pass, _| {
-            let n = pass.n;
-            for first in (0..n).step_by(LOGIT_COLS) {
-                let cols = first..n.min(first + LOGIT_COLS);
-                pass.logits(cols.clone())?;
-                let start = pass.pos;
-                for (logits, col) in pass.s.register(Register::Logits).chunks_exact(n_vocab).zip(cols) {
-                    must_hold_a_number(logits, n_vocab, start + col + 1)?;
-                    each(index, logits);
-                    index += 1;
-                }
-            }
-            Ok(())
-        })
+        let cancel = self.cancel.clone();
+        let run = Run { cancel: cancel.as_deref(), ..Run::new(self.sequence, tokens).wants(Wants::All) };
+        self.engine.step(&[run], &mut |row| each(row.token, row.logits))
     }
 
     fn append(
         &mut self,
         tokens: &[TokenId],
+        draft_tokens: usize,
         phase: Phase,
-        mut after_chunk: impl FnMut(&mut Pass<'_>, bool) -> Result<()>,
+        after_chunk: &mut dyn FnMut(&mut Pass<'_>, bool) -> Result<()>,
     ) -> Result<()> {
-        self.check(tokens)?;
-        let Session { model, kv, scratch, gpu, cancel, progress, clock, .. } = self;
-        let _turn = model.residency().turn();
-        clock.start(phase, tokens.len(), || model.pool().waited());
-        let progress = progress.as_deref();
-        let start = self.tokens.len();
-        let mut pos = start;
-        let end = pos + tokens.len();
-        let n_parts = model.cpu_share().layer_segments(model.program()).len().max(1);
-        if let Some(progress) = progress {
-            progress.start(tokens.len());
-        }
-        for chunk in tokens.chunks(scratch.max_cols) {
-            // Every part asks when it begins, and again where it waits for its weights.
-            let n_asked = Cell::new(0);
-            let is_cancelled = || {
-                if let Some(progress) = progress {
-                    progress.reach(pos - start + chunk.len() * n_asked.get() / n_parts);
-                    n_asked.set(n_parts.min(n_asked.get() + 1));
-                }
-                cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed))
-            };
-            let mut pass = Pass { model, kv, s: scratch, gpu: gpu.as_mut(), clock, pos, n: chunk.len() };
-            pass.layers(chunk, &is_cancelled)?;
-            pos += chunk.len();
-            after_chunk(&mut pass, pos == end)?;
-        }
-        if let Some(progress) = progress {
-            progress.reach(tokens.len());
-        }
-        self.tokens.extend_from_slice(tokens);
-        Ok(())
+        let Session { engine, sequence, cancel, .. } = self;
+        let run = Run { draft_tokens, cancel: cancel.as_deref(), ..Run::new(*sequence, tokens) };
+        engine.run_batch(&[run], phase, after_chunk)
     }
 
-    fn check(&self, tokens: &[TokenId]) -> Result<()> {
-        let n_vocab = self.model.n_vocab();
-        if let Some(id) = tokens.iter().find(|id| id.0 as usize >= n_vocab) {
-            return Err(Error::TokenOutOfRange { id: id.0, n_vocab });
-        }
-        if tokens.len() > self.capacity() - self.len() {
-            return Err(Error::ContextFull { used: self.len(), wanted: tokens.len(), capacity: self.capacity() });
-        }
-        Ok(())
+    /// Whether the context can be taken back to its first `len` tokens: layers that look at a window
+    /// forget what is far behind it.
+    pub fn can_return(&self, len: usize) -> bool {
+        self.own(self.engine.can_return(self.sequence, len))
     }
 
     /// Forgets all but the first `len` tokens; does nothing if there are fewer.
-    pub fn truncate(&mut self, len: usize) {
-        self.tokens.truncate(len);
+    ///
+    /// # Errors
+    /// The context cannot [return](Self::can_return) there; it then is as it was. It can always
+    /// return to nothing.
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        self.engine.truncate(self.sequence, len)
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        let cleared = self.engine.truncate(self.sequence, 0);
+        self.own(cleared);
     }
 
     /// Forgets the tokens `range` and moves the later ones down to close the gap. Their keys are
     /// turned to their new positions; what they learnt from the forgotten tokens stays in them.
     ///
-    /// # Panics
-    /// If the range ends beyond the context.
-    pub fn remove(&mut self, range: std::ops::Range<usize>) {
-        assert!(range.start <= range.end && range.end <= self.len(), "tokens {range:?} of {}", self.len());
-        let delta = -(range.len() as i64);
-        let capacity = self.kv.capacity();
-        let turns: Vec<Turn> = self.model.ropes().iter().map(|rope| Turn::new(rope.table(capacity), delta)).collect();
-        if let Some(gpu) = &mut self.gpu {
-            gpu.shift(range.end..self.tokens.len(), range.start, &turns);
-        }
-        let (kernels, ropes, caches) = (self.model.kernels(), &self.model.spec().ropes, self.model.program().caches());
-        self.kv.shift(range.end..self.tokens.len(), range.start, kernels, |layer, key| {
-            if let Some(id) = caches[layer].rope {
-                let (turn, style) = (&turns[usize::from(id.0)], ropes[usize::from(id.0)].style);
-                kernels.rope(key, &turn.cos, &turn.sin, style);
-            }
-        });
-        self.tokens.drain(range);
-    }
-}
-
-/// An error where nothing can be chosen from. In logits of a sound model the first one is a number:
-/// one look.
-fn must_hold_a_number(logits: &[f32], n_vocab: usize, n_tokens: usize) -> Result<()> {
-    match logits.iter().any(|logit| logit.is_finite()) {
-        true => Ok(()),
-        false => Err(Error::NoLogitIsANumber { n_vocab, n_tokens }),
+    /// # Errors
+    /// A range that ends beyond the context, or one that leaves a gap in what a window looks at; the
+    /// context then is as it was.
+    pub fn remove(&mut self, range: Range<usize>) -> Result<()> {
+        self.engine.remove(self.sequence, range)
     }
 }

@@ -135,6 +135,9 @@ impl Talker {
                         json!({"response": response, "stop": stop, "dropped_turns": dropped_turns, "changed": changed});
                     Answer::new().piece(&without_controls(&format!("{object}\n")))?;
                 }
+                if turn.started_over {
+                    self.notes.line("(the context could not be taken back, and was evaluated again)");
+                }
                 if turn.dropped_turns > 0 {
                     let turns = if turn.dropped_turns == 1 { "turn was" } else { "turns were" };
                     self.notes

@@ -1,7 +1,7 @@
 //! Attention over the cache: flash-style, no score matrix, keys and values read once for all query
 //! heads of a group.
 //!
-//! The context is cut into spans at fixed positions. The softmax state of each span is computed on
+//! The context is cut into spans at fixed positions, the pages of the cache. The softmax state of each span is computed on
 //! its own and the states are merged in order, whether one worker does all spans of a query or
 //! several share them: the bits are the same. (Online softmax: Milakov & Gimelshein 2018, arXiv
 //! 1805.02867; split over the context: Dao et al. 2023, "Flash-Decoding".)
@@ -9,32 +9,35 @@
 use std::ops::Range;
 
 use modelembed_kernels::{AttnInput, Kernels};
-use modelembed_pool::{Blocks, Grid, PerWorker, Pool, Tiles};
+use modelembed_pool::{Blocks, Cut, PerWorker, Pool, Strips};
 use modelembed_spec::{Attend, Register, Visible};
 
 use super::Pass;
-use super::attention_room::{SPAN, State, queries_at_once};
+use super::attention_room::{Deal, SPAN, SpanRun, State, queries_at_once};
 use super::scratch::{Scratch, WorkerScratch};
-use crate::state::kv::{KeysValues, KvCache};
+use crate::state::active::{Active, ActiveRun};
+use crate::state::layout::{KeysValues, Layout};
 
 /// Positions up to which all heads of a single token are taken to be less work than sharing them.
 /// Chosen, not measured: it changes no bits.
 const SHORT_CONTEXT: usize = 48;
+/// Units of work a worker that are taken to be enough for workers to end together. Chosen, not
+/// measured: it changes no bits.
+const UNITS_PER_WORKER: usize = 8;
 
 /// The attention of a layer over a chunk.
 struct Layer<'a> {
     step: &'a Attend,
     kernels: &'static Kernels,
-    keys: &'a KvCache,
+    layout: &'a Layout,
+    active: &'a Active,
     qkv: &'a [f32],
-    /// Position of column 0.
-    pos: usize,
 }
 
 impl Layer<'_> {
-    /// Positions that column `c` sees.
-    fn visible(&self, c: usize) -> Range<usize> {
-        let end = self.pos + c + 1;
+    /// Positions that a column sees.
+    fn visible(&self, run: &ActiveRun, col: usize) -> Range<usize> {
+        let end = run.position(col) + 1;
         match self.step.visible {
             Visible::Window(n) => end.saturating_sub(n)..end,
             Visible::Chunk(n) => (end - 1) / n * n..end,
@@ -44,8 +47,8 @@ impl Layer<'_> {
     }
 
     /// Spans that columns `cols` see some of.
-    fn spans(&self, cols: Range<usize>) -> Range<usize> {
-        self.visible(cols.start).start / SPAN..(self.pos + cols.end).div_ceil(SPAN)
+    fn spans(&self, run: &ActiveRun, cols: &Range<usize>) -> Range<usize> {
+        self.visible(run, cols.start).start / SPAN..run.position(cols.end).div_ceil(SPAN)
     }
 
     /// Copies the scaled queries of one key head for some columns: (cols, group, key_dim).
@@ -62,25 +65,25 @@ impl Layer<'_> {
     /// The state of some columns' queries over one span.
     fn span(
         &self,
-        head: usize,
+        (run, head, span): (&ActiveRun, usize, usize),
         cols: Range<usize>,
-        span: usize,
         q: &[f32],
         visible: &mut Vec<Range<usize>>,
         state: &mut State<'_>,
     ) {
         let Attend { heads, cache, soft_cap, .. } = *self.step;
         let first = span * SPAN;
-        let end = (first + SPAN).min(self.pos + cols.end);
+        let end = (first + SPAN).min(run.position(cols.end));
         visible.clear();
         for col in cols {
-            let seen = self.visible(col);
+            let seen = self.visible(run, col);
             let range = seen.start.clamp(first, end) - first..seen.end.clamp(first, end) - first;
             visible.extend(std::iter::repeat_n(range, heads.group()));
         }
         state.borrow().clear();
         let (kernels, head_dim, value_dim) = (self.kernels, heads.key_dim, heads.value_dim);
-        match self.keys.head(cache, head, first..end) {
+        let page = self.active.page(run, self.layout.group_of(cache), span);
+        match self.layout.head(page, cache, head, end - first) {
             KeysValues::I16([k, v], scales) => {
                 kernels.attend_i16(
                     AttnInput { q, head_dim, value_dim, k, v, visible, soft_cap },
@@ -99,24 +102,53 @@ impl Layer<'_> {
             }
         }
     }
+
+    /// Deals the chunk's queries: those of a sequence with few of them and much context by spans,
+    /// as far as there is room for their states, the others by queries.
+    fn deal(&self, at_once: usize, room: usize, threads: usize, deal: &mut Deal) {
+        let (heads, runs) = (&self.step.heads, &self.active.runs);
+        let spans = |run: &ActiveRun| self.spans(run, &run.cols).len();
+        let are_few = runs.len() * heads.kv_heads < UNITS_PER_WORKER * threads;
+        let n_spans: usize = if runs.len() == 1 { 0 } else { runs.iter().map(spans).sum() };
+        deal.clear();
+        for (index, run) in runs.iter().enumerate() {
+            let n = run.cols.len();
+            let spans = self.spans(run, &run.cols);
+            // Many sequences are units enough, unless one of them is much longer than the others.
+            let is_long = spans.len() * runs.len() > 2 * n_spans;
+            let rows = deal.rows.max(n * heads.group());
+            let n_units = deal.n_units + heads.kv_heads * spans.len();
+            let fits = n_units * State::len(rows, heads.value_dim) <= room;
+            if n <= at_once && spans.len() > 1 && (are_few || is_long) && fits {
+                deal.by_spans.push(SpanRun { index, first_unit: deal.n_units, spans });
+                (deal.n_units, deal.rows) = (n_units, rows);
+                continue;
+            }
+            for start in run.cols.clone().step_by(at_once) {
+                deal.tiles.push(start..run.cols.end.min(start + at_once));
+                deal.tile_runs.push(index);
+            }
+        }
+    }
 }
 
 impl Pass<'_> {
     /// heads = softmax(scale * q k) v for every query head of the chunk.
     pub(super) fn attend(&mut self, step: &Attend) {
         let (model, n) = (self.model, self.n);
-        let Scratch { registers, partials, workers, .. } = &mut *self.s;
+        let Scratch { registers, partials, workers, deal, .. } = &mut *self.s;
         let [qkv, out] = registers
             .get_disjoint_mut([Register::Qkv as usize, Register::Heads as usize])
             .unwrap_or_else(|_| unreachable!("two registers"));
-        let layer = Layer { step, kernels: model.kernels(), keys: self.kv, qkv, pos: self.pos };
-        let spans = layer.spans(0..n);
+        let layer = Layer { step, kernels: model.kernels(), layout: self.store.layout(), active: self.active, qkv };
         let at_once = queries_at_once(step);
         let out = &mut out[..n * step.heads.out_len()];
-        if n <= at_once && spans.len() > 1 {
-            by_spans(&layer, n, spans, partials, out, workers, model.pool());
-        } else {
-            by_queries(&layer, n, at_once, out, workers, model.pool());
+        layer.deal(at_once, partials.len(), model.pool().threads(), deal);
+        if !deal.by_spans.is_empty() {
+            by_spans(&layer, deal, partials, out, workers, model.pool());
+        }
+        if !deal.tiles.is_empty() {
+            by_queries(&layer, at_once, deal, out, workers, model.pool());
         }
     }
 }
@@ -124,36 +156,47 @@ impl Pass<'_> {
 /// Few queries, much context: workers share the spans.
 fn by_spans(
     layer: &Layer<'_>,
-    n: usize,
-    spans: Range<usize>,
+    deal: &Deal,
     partials: &mut [f32],
     out: &mut [f32],
     workers: &PerWorker<WorkerScratch>,
     pool: &Pool,
 ) {
     let heads = &layer.step.heads;
-    let (rows, n_spans) = (n * heads.group(), spans.len());
-    let block = State::len(rows, heads.value_dim);
-    let partials = &mut partials[..heads.kv_heads * n_spans * block];
-    pool.run(heads.kv_heads * n_spans, 1, Blocks { data: &mut *partials, block }, |units, states, worker| {
+    let block = State::len(deal.rows, heads.value_dim);
+    let partials = &mut partials[..deal.n_units * block];
+    let len = |run: &ActiveRun| State::len(run.cols.len() * heads.group(), heads.value_dim);
+    pool.run(deal.n_units, 1, Blocks { data: &mut *partials, block }, |units, states, worker| {
         let s = &mut workers.get(worker).attention;
-        let q = &mut s.q[..rows * heads.key_dim];
         for (unit, state) in units.zip(states.chunks_exact_mut(block)) {
-            let head = unit / n_spans;
-            layer.gather(head, 0..n, q);
-            layer.span(head, 0..n, spans.start + unit % n_spans, q, &mut s.visible, &mut State::of(state, rows));
+            let shared = deal.of_unit(unit);
+            let run = &layer.active.runs[shared.index];
+            let rows = run.cols.len() * heads.group();
+            let (head, span) =
+                ((unit - shared.first_unit) / shared.spans.len(), (unit - shared.first_unit) % shared.spans.len());
+            let q = &mut s.q[..rows * heads.key_dim];
+            layer.gather(head, run.cols.clone(), q);
+            let mut state = State::of(&mut state[..len(run)], rows);
+            layer.span((run, head, shared.spans.start + span), run.cols.clone(), q, &mut s.visible, &mut state);
         }
     });
     let share = heads.group() * heads.value_dim;
-    for (head, states) in partials.chunks_exact_mut(n_spans * block).enumerate() {
-        let (first, rest) = states.split_at_mut(block);
-        let mut running = State::of(first, rows);
-        for next in rest.chunks_exact_mut(block) {
-            layer.kernels.merge_attn(heads.value_dim, running.borrow(), State::of(next, rows).part());
-        }
-        layer.kernels.finish_attn(heads.value_dim, running.sum, running.acc);
-        for (values, column) in running.acc.chunks_exact(share).zip(out.chunks_exact_mut(heads.out_len())) {
-            column[head * share..][..share].copy_from_slice(values);
+    for shared in &deal.by_spans {
+        let run = &layer.active.runs[shared.index];
+        let (rows, len) = (run.cols.len() * heads.group(), len(run));
+        let of_run = &mut partials[shared.first_unit * block..][..heads.kv_heads * shared.spans.len() * block];
+        for (head, states) in of_run.chunks_exact_mut(shared.spans.len() * block).enumerate() {
+            let (first, rest) = states.split_at_mut(block);
+            let mut running = State::of(&mut first[..len], rows);
+            for next in rest.chunks_exact_mut(block) {
+                let next = State::of(&mut next[..len], rows);
+                layer.kernels.merge_attn(heads.value_dim, running.borrow(), next.part());
+            }
+            layer.kernels.finish_attn(heads.value_dim, running.sum, running.acc);
+            let columns = out.chunks_exact_mut(heads.out_len()).skip(run.cols.start);
+            for (values, column) in running.acc.chunks_exact(share).zip(columns) {
+                column[head * share..][..share].copy_from_slice(values);
+            }
         }
     }
 }
@@ -161,8 +204,8 @@ fn by_spans(
 /// Many queries, at least one: workers share the queries, and each goes over all its spans.
 fn by_queries(
     layer: &Layer<'_>,
-    n: usize,
     at_once: usize,
+    deal: &Deal,
     out: &mut [f32],
     workers: &PerWorker<WorkerScratch>,
     pool: &Pool,
@@ -170,23 +213,26 @@ fn by_queries(
     let heads = &layer.step.heads;
     let share = heads.group() * heads.value_dim;
     // A few tokens: one unit a worker is worth dealing once it goes over a few dozen positions.
-    let heads_at_once = if layer.pos < SHORT_CONTEXT { (at_once / n).clamp(1, heads.kv_heads) } else { 1 };
-    let grid = Grid { n_rows: heads.out_len(), n_cols: n, tile_rows: heads_at_once * share, tile_cols: at_once.min(n) };
-    pool.run(grid.n_tiles(), 1, Tiles { data: out, grid }, |tile, mut out, worker| {
+    let is_short = layer.active.runs.iter().all(|run| run.pos < SHORT_CONTEXT);
+    let widest = deal.tiles.iter().map(Range::len).max().unwrap_or(1);
+    let heads_at_once = if is_short { (at_once / widest).clamp(1, heads.kv_heads) } else { 1 };
+    let cut = Cut { n_rows: heads.out_len(), tile_rows: heads_at_once * share, cols: &deal.tiles };
+    pool.run(cut.n_tiles(), 1, Strips { data: out, cut }, |tile, mut out, worker| {
         let s = &mut workers.get(worker).attention;
-        let (of_heads, cols) = grid.tile(tile.start);
+        let (of_heads, index) = cut.tile(tile.start);
+        let (run, cols) = (&layer.active.runs[deal.tile_runs[index]], cut.cols[index].clone());
         let rows = cols.len() * heads.group();
         let q = &mut s.q[..rows * heads.key_dim];
         let len = State::len(rows, heads.value_dim);
         for (h, head) in (of_heads.start / share..of_heads.end / share).enumerate() {
             layer.gather(head, cols.clone(), q);
             let mut running = State::of(&mut s.running[..len], rows);
-            for (i, span) in layer.spans(cols.clone()).enumerate() {
+            for (i, span) in layer.spans(run, &cols).enumerate() {
                 if i == 0 {
-                    layer.span(head, cols.clone(), span, q, &mut s.visible, &mut running);
+                    layer.span((run, head, span), cols.clone(), q, &mut s.visible, &mut running);
                 } else {
                     let mut next = State::of(&mut s.span[..len], rows);
-                    layer.span(head, cols.clone(), span, q, &mut s.visible, &mut next);
+                    layer.span((run, head, span), cols.clone(), q, &mut s.visible, &mut next);
                     layer.kernels.merge_attn(heads.value_dim, running.borrow(), next.part());
                 }
             }

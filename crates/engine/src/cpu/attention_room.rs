@@ -5,8 +5,10 @@ use std::ops::Range;
 use modelembed_kernels::{AttnPart, AttnState};
 use modelembed_spec::{Attend, Program, Step};
 
-/// Positions of a span.
-pub(super) const SPAN: usize = 256;
+use crate::state::layout::PAGE_TOKENS;
+
+/// Positions of a span: those of a page.
+pub(super) const SPAN: usize = PAGE_TOKENS;
 /// Query rows (queries times heads of a group) that go over a span together.
 const QUERY_ROWS: usize = 64;
 
@@ -47,6 +49,43 @@ impl<'a> State<'a> {
 
     pub(super) fn part(&self) -> AttnPart<'_> {
         AttnPart { max: self.max, sum: self.sum, acc: self.acc }
+    }
+}
+
+/// How the queries of a chunk are dealt to workers.
+#[derive(Default)]
+pub(crate) struct Deal {
+    /// Sequences whose spans are dealt.
+    pub(super) by_spans: Vec<SpanRun>,
+    /// Units of those: one for each head and span.
+    pub(super) n_units: usize,
+    /// Query rows of such a sequence, at most.
+    pub(super) rows: usize,
+    /// Columns that go over their spans together, of the other sequences.
+    pub(super) tiles: Vec<Range<usize>>,
+    /// The sequence of each tile, by its index in the chunk.
+    pub(super) tile_runs: Vec<usize>,
+}
+
+/// A sequence whose spans are dealt.
+pub(super) struct SpanRun {
+    /// Its index in the chunk.
+    pub(super) index: usize,
+    pub(super) first_unit: usize,
+    pub(super) spans: Range<usize>,
+}
+
+impl Deal {
+    pub(super) fn clear(&mut self) {
+        self.by_spans.clear();
+        self.tiles.clear();
+        self.tile_runs.clear();
+        (self.n_units, self.rows) = (0, 0);
+    }
+
+    /// The sequence of a unit.
+    pub(super) fn of_unit(&self, unit: usize) -> &SpanRun {
+        &self.by_spans[self.by_spans.partition_point(|run| run.first_unit <= unit) - 1]
     }
 }
 

@@ -26,13 +26,13 @@ impl Pass<'_> {
 
     /// Cosines and sines of every position of the chunk, of each rotary embedding.
     pub(super) fn angles(&mut self) {
-        let capacity = self.kv.capacity();
         for (rope, angles) in self.model.ropes().iter().zip(&mut self.s.angles) {
-            let table = rope.table(capacity);
+            let table = rope.table(self.ctx_tokens);
             let pairs = table.n_pairs();
-            for (c, column) in angles.chunks_exact_mut(2 * pairs).take(self.n).enumerate() {
+            let positions = self.active.runs.iter().flat_map(|run| run.cols.clone().map(|col| run.position(col)));
+            for (position, column) in positions.zip(angles.chunks_exact_mut(2 * pairs)) {
                 let (cos, sin) = column.split_at_mut(pairs);
-                table.fill(self.pos + c, cos, sin);
+                table.fill(position, cos, sin);
             }
         }
     }

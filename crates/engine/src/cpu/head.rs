@@ -8,13 +8,12 @@ use modelembed_spec::{Input, Linear, Register, Step};
 use modelembed_text::TokenId;
 
 use super::Pass;
-use super::grid::WIDE_COLS;
 use super::norm::Kinds;
 use super::peaks::greatest;
 use super::project::{SubRows, add_bias};
-use super::scratch::{LOGIT_COLS, Scratch};
+use super::scratch::{HEAD_COLS, LOGIT_COLS, Scratch, head_grain};
 use crate::error::Result;
-use crate::gpu::Best;
+use crate::gpu::{Best, GpuSession};
 use crate::timing::Stage;
 
 /// What a sampler needs of logits.
@@ -26,6 +25,11 @@ pub(crate) struct Wanted {
 }
 
 impl Pass<'_> {
+    /// Columns whose logits are computed together at most.
+    pub(crate) fn head_cols(&self) -> usize {
+        if self.gpu.as_deref().is_some_and(GpuSession::has_head) { LOGIT_COLS } else { HEAD_COLS }
+    }
+
     /// What a sampler needs of the logits of some columns: the best of them if they can be found
     /// where they are computed, all others as [`logits`](Self::logits).
     pub(crate) fn logits_for(&mut self, cols: Range<usize>, wanted: &Wanted) -> Result<Option<Vec<Best>>> {
@@ -41,32 +45,38 @@ impl Pass<'_> {
         Ok(None)
     }
 
-    /// Runs the head over some columns, at most [`LOGIT_COLS`], into the register of logits:
-    /// (columns, n_vocab); computed here, they leave their peaks in `peaks`. Columns may be asked
-    /// for once, in ascending order: they are moved over those asked for before.
-    pub(crate) fn logits(&mut self, cols: Range<usize>) -> Result<()> {
+    /// Runs the head over some columns, at most [`head_cols`](Self::head_cols), into the register of
+    /// logits: (columns, n_vocab); computed here, they leave their peaks in `peaks`. Columns may be
+    /// asked for once, in ascending order: they are moved over those asked for before.
+    pub(crate) fn logits(&mut self, cols: impl Iterator<Item = usize> + Clone) -> Result<()> {
         let model = self.model;
+        let n = cols.clone().count();
+        let Some(first) = cols.clone().next() else { return Ok(()) };
         if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head()) {
-            gpu.logits(model.program(), cols, self.s.register(Register::Logits))?;
+            // Of the one sequence that there is they are neighbours.
+            gpu.logits(model.program(), first..first + n, self.s.register(Register::Logits))?;
             return self.lap_on_gpu(Stage::Head);
         }
         // The columns asked for move to the front, where the steps look for theirs.
         let n_embd = model.spec().n_embd;
         for register in [Register::Residual, Register::Delta] {
-            self.s.register(register).copy_within(cols.start * n_embd..cols.end * n_embd, 0);
+            let register = self.s.register(register);
+            for (to, col) in cols.clone().enumerate() {
+                register.copy_within(col * n_embd..(col + 1) * n_embd, to * n_embd);
+            }
         }
-        let n = cols.len();
-        let mut head = Pass { model, kv: self.kv, s: self.s, gpu: None, clock: self.clock, pos: self.pos, n };
+        let all = std::mem::replace(&mut self.n, n);
         for step in &model.program().head().steps {
             match step {
                 Step::JoinNorm { join, norm, to, readers } => {
-                    let kinds = Kinds { f32: true, ..head.kinds(readers) };
-                    head.join_norm(join.as_ref(), norm.as_ref(), *to, kinds);
+                    let kinds = Kinds { f32: true, ..self.kinds(readers) };
+                    self.join_norm(join.as_ref(), norm.as_ref(), *to, kinds);
                 }
-                Step::Logits { from, output, scale, soft_cap } => head.multiply(*from, output, *scale, *soft_cap),
-                step => head.step(step),
+                Step::Logits { from, output, scale, soft_cap } => self.multiply(*from, output, *scale, *soft_cap),
+                step => self.step(step),
             }
         }
+        self.n = all;
         self.lap(Stage::Head);
         Ok(())
     }
@@ -80,9 +90,11 @@ impl Pass<'_> {
         let n_inputs = if kind == ActKind::Q8 { self.add_residuals(from, layout) } else { n };
         let n_vocab = output.n_rows();
         let bias = output.bias.map(|id| model.tensor_bytes(id));
-        let Scratch { registers, peaks, workers, inputs, head_grain: grain, .. } = &mut *self.s;
+        let grain = head_grain(n_vocab, n, model.pool().threads());
+        let Scratch { registers, peaks, workers, inputs, stretch, .. } = &mut *self.s;
+        *stretch = grain;
         let acts = Acts::new(layout, inputs[from as usize].bytes(kind), n_inputs);
-        let (workers, grain) = (&*workers, *grain);
+        let workers = &*workers;
         let n_stretches = n_vocab.div_ceil(grain);
         let peaks = Groups { size: grain, out: Rows::new(&mut peaks[..n * n_stretches], n_stretches, n) };
         let logits = &mut registers[Register::Logits as usize][..n * n_vocab];
@@ -153,5 +165,3 @@ impl<A: Output, B: Output> Output for Paired<A, B> {
         if c < self.n { self.first.column(c) } else { self.second.column(c - self.n) }
     }
 }
-
-const _: () = assert!(LOGIT_COLS <= WIDE_COLS, "the output head is no wide chunk");

@@ -1,16 +1,11 @@
 //! Queries, keys and values between their projection and attention.
 
-use modelembed_kernels::Kernels;
-use modelembed_pool::{Blocks, Pool, Rows, Runs};
+use modelembed_pool::Blocks;
 use modelembed_spec::{HeadNormSpan, HeadRope, HeadShape, Register};
 
 use super::norm::BoundNorm;
 use super::scratch::Scratch;
 use super::{GRAIN_COLS, Pass};
-use crate::state::kv::{HeadRows, NewRows};
-
-/// Columns whose keys and values a worker stores at a time.
-const STORE_COLS: usize = 64;
 
 impl Pass<'_> {
     /// Norms queries and keys where the architecture does, and turns them by their positions.
@@ -56,26 +51,31 @@ impl Pass<'_> {
         });
     }
 
-    /// Puts the chunk's keys and values into the cache.
+    /// Puts the chunk's keys and values into their pages.
     pub(super) fn store_kv(&mut self, heads: &HeadShape, cache: usize) {
-        let (pool, n, kernels) = (self.model.pool(), self.n, self.model.kernels());
-        let stride = heads.qkv_len();
-        let source = Source { qkv: &self.s.registers[Register::Qkv as usize][..n * stride], heads, n };
-        match self.kv.new_rows(cache, self.pos) {
-            NewRows::I16(rows, scales) => store_integers(kernels, pool, &source, rows, scales),
-            NewRows::F16(rows) => store(pool, &source, rows, |x, row| kernels.to_f16(x, row)),
-            NewRows::Q8(rows) => store(pool, &source, rows, |x, row| kernels.to_q8_0(x, row)),
-            NewRows::F32(rows) => store(pool, &source, rows, |x, row| row.copy_from_slice(x)),
-        }
+        let (pool, n, kernels, layout) = (self.model.pool(), self.n, self.model.kernels(), self.store.layout());
+        let source = Source { qkv: &self.s.registers[Register::Qkv as usize][..n * heads.qkv_len()], heads };
+        let writes = self.active.writes_mut(layout.group_of(cache));
+        pool.run(writes.len(), 1, writes, |_, writes, _| {
+            for write in writes {
+                let (cols, first_row) = (write.cols.clone(), write.row);
+                let page = write.bytes_mut();
+                for head in 0..heads.kv_heads {
+                    for (i, col) in cols.clone().enumerate() {
+                        let (key, value) = source.key_value(col, head);
+                        layout.store(kernels, page, (cache, head, first_row + i), key, value);
+                    }
+                }
+            }
+        });
     }
 }
 
-/// Where a chunk's keys and values are.
+/// Where a chunk's keys and values come from.
 struct Source<'a> {
     /// (n, elements of a column).
     qkv: &'a [f32],
     heads: &'a HeadShape,
-    n: usize,
 }
 
 impl Source<'_> {
@@ -86,48 +86,4 @@ impl Source<'_> {
         let (k, v) = column[self.heads.q_len()..].split_at(self.heads.k_len());
         (&k[head * key_dim..][..key_dim], &v[head * value_dim..][..value_dim])
     }
-}
-
-/// Writes keys and values as `write` says.
-fn store<T: Send + 'static>(
-    pool: &Pool,
-    source: &Source<'_>,
-    [k, v]: [HeadRows<'_, T>; 2],
-    write: impl Fn(&[f32], &mut [T]) + Sync,
-) {
-    let (k_len, v_len) = (k.len, v.len);
-    pool.run(source.n, STORE_COLS, (k.by_position(), v.by_position()), |cols, (mut k, mut v), _| {
-        for head in 0..source.heads.kv_heads {
-            let rows = k.column(head).chunks_exact_mut(k_len).zip(v.column(head).chunks_exact_mut(v_len));
-            for (col, (k, v)) in cols.clone().zip(rows) {
-                let (key, value) = source.key_value(col, head);
-                write(key, k);
-                write(value, v);
-            }
-        }
-    });
-}
-
-/// Writes keys and values as integers with a scale a row.
-fn store_integers(
-    kernels: &Kernels,
-    pool: &Pool,
-    source: &Source<'_>,
-    [k, v]: [HeadRows<'_, i16>; 2],
-    [k_scales, v_scales]: [HeadRows<'_, f32>; 2],
-) {
-    let (k_len, v_len) = (k.len, v.len);
-    let scales: (Runs<Rows<'_>>, Runs<Rows<'_>>) = (k_scales.by_position(), v_scales.by_position());
-    let out = ((k.by_position(), v.by_position()), scales);
-    pool.run(source.n, STORE_COLS, out, |cols, ((mut k, mut v), (mut k_scales, mut v_scales)), _| {
-        for head in 0..source.heads.kv_heads {
-            let rows = k.column(head).chunks_exact_mut(k_len).zip(v.column(head).chunks_exact_mut(v_len));
-            let scales = k_scales.column(head).iter_mut().zip(v_scales.column(head));
-            for (col, ((k, v), (k_scale, v_scale))) in cols.clone().zip(rows.zip(scales)) {
-                let (key, value) = source.key_value(col, head);
-                *k_scale = kernels.to_i16(key, k);
-                *v_scale = kernels.to_i16(value, v);
-            }
-        }
-    });
 }

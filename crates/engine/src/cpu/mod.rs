@@ -1,8 +1,8 @@
-//! One pass of some tokens through a program on the CPU.
+//! One pass of some tokens of any number of sequences through a program on the CPU.
 //!
 //! Each step is one job of the pool over columns or over tiles of rows and columns, or a few; a job
-//! whose work is one chunk runs on the caller. A column's numbers depend neither on how many
-//! columns a chunk has nor on the number of workers.
+//! whose work is one chunk runs on the caller. A column's numbers depend neither on the chunk's other
+//! columns nor on the number of workers.
 
 mod attend;
 mod attention_room;
@@ -22,7 +22,8 @@ use self::scratch::Scratch;
 use crate::error::{Error, Result};
 use crate::gpu::GpuSession;
 use crate::model::Model;
-use crate::state::kv::KvCache;
+use crate::state::active::Active;
+use crate::state::pages::PageStore;
 use crate::timing::{Clock, Stage};
 
 pub(crate) use head::Wanted;
@@ -30,17 +31,21 @@ pub(crate) use head::Wanted;
 /// Columns of per-token steps that a worker takes at a time.
 const GRAIN_COLS: usize = 4;
 
-/// The pass of one chunk of tokens: columns of the scratch buffers are positions `pos..pos + n`.
+/// The pass of one chunk: columns of the scratch buffers are the rows of its sequences, one
+/// sequence after the other.
 pub(crate) struct Pass<'a> {
     pub(crate) model: &'a Model,
-    pub(crate) kv: &'a mut KvCache,
+    /// Where keys and values lie.
+    pub(crate) store: &'a PageStore,
+    /// Whose rows they are.
+    pub(crate) active: &'a mut Active,
     pub(crate) s: &'a mut Scratch,
     /// Where the last layers are computed, if not here.
     pub(crate) gpu: Option<&'a mut GpuSession>,
     pub(crate) clock: &'a mut Clock,
-    /// Position of the first token.
-    pub(crate) pos: usize,
-    /// Tokens in the chunk.
+    /// Tokens that a sequence holds at most.
+    pub(crate) ctx_tokens: usize,
+    /// Columns.
     pub(crate) n: usize,
 }
 
@@ -66,7 +71,9 @@ impl Pass<'_> {
             if is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            gpu.layers(model.program(), self.s, self.pos, self.n, is_cancelled)?;
+            // There is one sequence where a GPU computes.
+            let pos = self.active.runs.first().map_or(0, |run| run.pos);
+            gpu.layers(model.program(), self.s, pos, self.n, is_cancelled)?;
             self.lap_on_gpu(Stage::Gpu)?;
         }
         match share.head_unit(model.program()) {

@@ -5,13 +5,21 @@ use modelembed_pool::{PerWorker, Pool};
 use modelembed_spec::{Input, Program, Register};
 use modelembed_storage::Reserved;
 
-use super::attention_room::{self, AttentionScratch};
+use super::attention_room::{self, AttentionScratch, Deal};
 use super::grid::{grain_rows, tile_len};
 use super::peaks::Peaks;
 use crate::error::Result;
 
-/// Columns whose logits are computed at a time.
+/// Columns whose logits one sequence has computed at a time while it decodes, and a GPU at all.
 pub(crate) const LOGIT_COLS: usize = 8;
+/// Columns whose logits are computed at a time at most.
+pub(crate) const HEAD_COLS: usize = 32;
+
+/// Rows of the output head that a worker takes at a time for so many columns.
+pub(super) fn head_grain(n_vocab: usize, cols: usize, threads: usize) -> usize {
+    // As many for one column as for a few: draft tokens come and go.
+    grain_rows(n_vocab, cols.max(LOGIT_COLS), threads)
+}
 
 /// Activations of one input, in the kinds that the weights which read it want.
 pub(crate) struct InputBuffers {
@@ -64,11 +72,12 @@ pub(crate) struct Scratch {
     pub(crate) angles: Vec<Box<[f32]>>,
     /// Attention over parts of the context, before they are merged.
     pub(super) partials: Reserved<f32>,
-    /// The greatest of each `head_grain` logits, where the output head is computed here: (columns,
+    /// The greatest of each `stretch` logits, where the output head is computed here: (columns,
     /// stretches).
-    pub(super) peaks: Box<[f32]>,
-    /// Rows of the output head that a worker takes at a time.
-    pub(super) head_grain: usize,
+    pub(super) peaks: Reserved<f32>,
+    /// Logits that have a peak together, in the last pass of the head.
+    pub(super) stretch: usize,
+    pub(super) deal: Deal,
     pub(super) workers: PerWorker<WorkerScratch>,
 }
 
@@ -83,7 +92,8 @@ impl Scratch {
     ) -> Result<Scratch> {
         let tile = tile_len(cols);
         let n_vocab = program.n_vocab();
-        let head_grain = grain_rows(n_vocab, LOGIT_COLS, pool.threads());
+        let peaks = |cols: usize| cols * n_vocab.div_ceil(head_grain(n_vocab, cols, pool.threads()));
+        let most_peaks = peaks(LOGIT_COLS).max(peaks(HEAD_COLS));
         let longest = longest_vector(program);
         let mut failed = None;
         let workers = PerWorker::new(pool, |_| WorkerScratch {
@@ -99,7 +109,7 @@ impl Scratch {
         }
         let mut registers = [const { None }; Register::ALL.len()];
         for register in Register::ALL {
-            let cols = if register == Register::Logits { LOGIT_COLS } else { cols };
+            let cols = if register == Register::Logits { HEAD_COLS } else { cols };
             registers[register as usize] = Some(Reserved::zeroed(cols * program.register_len(register))?);
         }
         Ok(Scratch {
@@ -107,13 +117,14 @@ impl Scratch {
             registers: registers.map(|r| r.unwrap_or_else(|| unreachable!("each was made above"))),
             inputs: [
                 // The output head takes two columns for each of its own.
-                InputBuffers::new(cols.max(2 * LOGIT_COLS), program.input_len(Input::Normed))?,
+                InputBuffers::new(cols.max(2 * HEAD_COLS), program.input_len(Input::Normed))?,
                 InputBuffers::new(cols, program.input_len(Input::Inner))?,
             ],
             angles: rotated.iter().map(|n_rot| vec![0.0; cols * n_rot].into()).collect(),
             partials: Reserved::zeroed(attention_room::partials_len(program, capacity))?,
-            peaks: vec![0.0; LOGIT_COLS * n_vocab.div_ceil(head_grain)].into(),
-            head_grain,
+            peaks: Reserved::zeroed(most_peaks)?,
+            stretch: n_vocab,
+            deal: Deal::default(),
             workers,
         })
     }
@@ -126,9 +137,10 @@ impl Scratch {
     /// The logits of a column and their peaks.
     pub(crate) fn logits_of(&mut self, column: usize) -> (&mut [f32], Peaks<'_>) {
         let logits = &mut self.registers[Register::Logits as usize];
-        let (n_vocab, n_stretches) = (logits.len() / LOGIT_COLS, self.peaks.len() / LOGIT_COLS);
+        let n_vocab = logits.len() / HEAD_COLS;
+        let n_stretches = n_vocab.div_ceil(self.stretch);
         let values = &mut self.peaks[column * n_stretches..][..n_stretches];
-        (&mut logits[column * n_vocab..][..n_vocab], Peaks { stretch: self.head_grain, values })
+        (&mut logits[column * n_vocab..][..n_vocab], Peaks { stretch: self.stretch, values })
     }
 }
 

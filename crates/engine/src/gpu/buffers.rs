@@ -8,7 +8,7 @@ use super::model::GpuModel;
 use crate::cpu::scratch::LOGIT_COLS;
 use crate::error::{Error, Result};
 use crate::options::LoadOptions;
-use crate::state::kv;
+use crate::state::layout;
 use crate::tensors::Compiled;
 
 /// Keys or values of one layer on a device.
@@ -44,7 +44,7 @@ impl CacheSize {
     pub(super) fn wanted(compiled: &Compiled, options: &LoadOptions) -> Result<Vec<CacheSize>> {
         let caches = compiled.program.caches();
         let ctx_tokens = options.ctx_tokens.unwrap_or(compiled.spec.ctx_train);
-        let ty = options.cache_type.unwrap_or_else(|| kv::usual_type(caches, options.exact));
+        let ty = options.cache_type.unwrap_or_else(|| layout::usual_type(caches, options.exact));
         caches.iter().map(|shape| CacheSize::of(shape, ctx_tokens, ty)).collect()
     }
 }

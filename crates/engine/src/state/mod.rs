@@ -1,5 +1,7 @@
-//! What a sequence leaves behind: keys and values of its positions, and the angles that positions
-//! have.
+//! What a sequence leaves behind: keys and values of its positions, in pages, and the angles that
+//! positions have.
 
-pub(crate) mod kv;
+pub(crate) mod active;
+pub(crate) mod layout;
+pub(crate) mod pages;
 pub(crate) mod rope;

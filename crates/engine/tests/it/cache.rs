@@ -78,7 +78,7 @@ fn moved_keys_are_turned() {
         let (first, last) = ids.split_at(39);
         let mut moved = session(&model, 64, CacheType::Q8);
         moved.eval(first).expect("evaluates");
-        moved.remove(4..20);
+        moved.remove(4..20).expect("moves");
         let got = moved.eval(last).expect("evaluates").to_vec();
         let short: Vec<TokenId> = ids[..4].iter().chain(&ids[20..]).copied().collect();
         let mut fresh = session(&model, 64, CacheType::Q8);

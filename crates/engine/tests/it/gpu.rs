@@ -100,8 +100,8 @@ fn contexts_are_truncated_and_shifted_on_both_sides() {
         let run = |model: &Arc<Model>| {
             let mut session = session(model, 64);
             session.eval(&ids).expect("evaluates");
-            session.truncate(30);
-            session.remove(4..13);
+            session.truncate(30).expect("goes back");
+            session.remove(4..13).expect("moves");
             session.eval(&ids[..3]).expect("evaluates").to_vec()
         };
         let want = run(&load(&path, &gpu_options(&device, GpuLayers::Count(0))));
@@ -169,7 +169,7 @@ fn a_device_that_is_lost_is_an_error_and_no_panic() {
     model.give_up_gpu();
     let error = session.eval(&ids[..1]).expect_err("lost").to_string();
     assert!(error.contains("lost"), "{error}");
-    session.remove(0..2);
+    session.remove(0..2).expect("moves");
     assert!(session.eval(&ids[..1]).is_err());
     assert_eq!(session.len(), 6, "the context is as it was");
     assert!(Session::new(&model, SessionOptions::default()).is_err());
@@ -406,7 +406,7 @@ fn a_cache_in_q8_0_is_as_on_the_cpu() {
                 session.eval_each(part, |_, logits| out.extend_from_slice(logits)).expect("evaluates");
             }
             // Values move as they are, keys are turned and rounded again.
-            session.remove(5..30);
+            session.remove(5..30).expect("moves");
             session.eval_each(&ids[81..], |_, logits| out.extend_from_slice(logits)).expect("evaluates");
             (out, session.kv_bytes_used())
         };

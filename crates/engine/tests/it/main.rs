@@ -4,6 +4,7 @@
 //! a binary of its own beside this one: `cargo test` runs the tests of one binary as threads of one
 //! process.
 
+mod batch;
 mod cache;
 mod chat;
 mod common;
@@ -13,6 +14,7 @@ mod keys;
 mod lookup;
 mod no_numbers;
 mod no_vocabulary;
+mod pages;
 mod peaks;
 mod refusals;
 mod sampler;

@@ -62,7 +62,7 @@ fn a_session_of_what_one_answer_needs_gives_the_same_and_is_what_was_planned_for
         let seen = session.eval(&ids).expect("evaluates").to_vec();
         assert_eq!(first_bit_difference(&seen, &wanted), None, "{chunk_tokens} tokens at once");
         let texts = [0, 7].map(|lookup_tokens| {
-            session.truncate(0);
+            session.clear();
             let mut sampler = Sampler::new(SamplerOptions { temp: 0.0, ..Default::default() }).expect("options");
             let options = GenerateOptions { max_tokens: 10, lookup_tokens, ..Default::default() };
             let mut text = String::new();

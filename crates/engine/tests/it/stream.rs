@@ -215,14 +215,14 @@ fn a_cancelled_evaluation_ends_and_the_next_one_is_right() {
             later.store(true, Ordering::Relaxed);
         });
         match session.eval(&ids(8)) {
-            Ok(_) => session.truncate(0),
+            Ok(_) => session.clear(),
             Err(error) => assert!(matches!(error, Error::Cancelled), "{error}"),
         }
         key.join().unwrap();
         cancel.store(false, Ordering::Relaxed);
         let got = session.eval(&ids(8)).expect("nobody cancels").to_vec();
         assert_eq!(first_bit_difference(&got, &want[want.len() - got.len()..]), None);
-        session.truncate(0);
+        session.clear();
     }
 }
 

@@ -147,9 +147,9 @@ fn a_truncated_session_goes_on_as_if_nothing_had_followed() {
         let ids: Vec<TokenId> = tiny_prompt(40).into_iter().map(TokenId).collect();
         let mut session = session(&model, 64);
         let want = session.eval(&ids).expect("evaluates").to_vec();
-        session.truncate(25);
+        session.truncate(25).expect("goes back");
         session.eval(&ids[..15]).expect("evaluates");
-        session.truncate(25);
+        session.truncate(25).expect("goes back");
         assert_eq!(session.len(), 25);
         let got = session.eval(&ids[25..]).expect("evaluates");
         assert_eq!(first_bit_difference(got, &want), None, "{name}");
@@ -171,7 +171,7 @@ fn removed_tokens_leave_no_trace_in_a_model_of_one_layer() {
 
         let mut moved = session(&model, 64);
         moved.eval(first).expect("evaluates");
-        moved.remove(4..20);
+        moved.remove(4..20).expect("moves");
         assert_eq!(moved.len(), 23);
         let got = moved.eval(last).expect("evaluates").to_vec();
 

@@ -1,0 +1,143 @@
+//! What models of a process share: workers, kernels, and the memory that contexts may take.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use modelembed_kernels::{Isa, Kernels};
+use modelembed_pool::Pool;
+
+use crate::error::{Error, Result};
+
+/// How a [`Runtime`] is set up.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RuntimeOptions {
+    /// Worker threads, the calling one included; `None` takes the physical cores that this process
+    /// may use.
+    pub threads: Option<usize>,
+    /// Instruction set of the kernels; `None` takes the best that the CPU has.
+    pub isa: Option<Isa>,
+    /// Bytes that keys and values of all contexts may take together; `None` sets no limit.
+    pub kv_budget_bytes: Option<u64>,
+}
+
+impl RuntimeOptions {
+    /// These options with so many worker threads.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> RuntimeOptions {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// These options with the kernels of this instruction set.
+    #[must_use]
+    pub fn isa(mut self, isa: Isa) -> RuntimeOptions {
+        self.isa = Some(isa);
+        self
+    }
+
+    /// These options with so many bytes for keys and values.
+    #[must_use]
+    pub fn kv_budget_bytes(mut self, bytes: u64) -> RuntimeOptions {
+        self.kv_budget_bytes = Some(bytes);
+        self
+    }
+}
+
+/// Workers and kernels. Models that are loaded with the same one take turns on the same threads: a
+/// draft model and its target, say.
+pub struct Runtime {
+    pool: Pool,
+    kernels: &'static Kernels,
+    turn: Mutex<()>,
+    kv_budget: Arc<KvBudget>,
+}
+
+impl Runtime {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// No threads, or an instruction set that the CPU does not have.
+    pub fn new(options: &RuntimeOptions) -> Result<Arc<Runtime>> {
+        let kernels = match options.isa {
+            None => Kernels::best(),
+            Some(isa) => Kernels::by_isa(isa).ok_or_else(|| {
+                let has = Kernels::all().map(|k| k.isa().name()).collect::<Vec<_>>().join(", ");
+                Error::InvalidOption(format!("this CPU does not have the instruction set {isa}; it has {has}"))
+            })?,
+        };
+        let threads = options.threads.unwrap_or_else(modelembed_pool::available_threads);
+        if threads == 0 {
+            return Err(Error::InvalidOption("0 threads compute nothing; wanted at least 1".into()));
+        }
+        let kv_budget = Arc::new(KvBudget::new(options.kv_budget_bytes.unwrap_or(u64::MAX)));
+        Ok(Arc::new(Runtime { pool: Pool::new(threads), kernels, turn: Mutex::new(()), kv_budget }))
+    }
+
+    /// Worker threads, the calling one included.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The table of kernels in use.
+    pub fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+
+    /// Bytes of the pages that hold keys and values of all contexts.
+    pub fn kv_bytes(&self) -> u64 {
+        self.kv_budget.used()
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(crate) fn kv_budget(&self) -> &Arc<KvBudget> {
+        &self.kv_budget
+    }
+
+    /// To be held by a step from its first segment to its last.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        // What the turn guards is not left half done by a panic: the next one begins with its own
+        // first segment.
+        self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let isa = self.kernels.isa().name();
+        f.debug_struct("Runtime").field("threads", &self.threads()).field("isa", &isa).finish_non_exhaustive()
+    }
+}
+
+/// Bytes of pages that are out, and how many may be.
+pub(crate) struct KvBudget {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl KvBudget {
+    pub(crate) fn new(limit: u64) -> KvBudget {
+        KvBudget { limit, used: AtomicU64::new(0) }
+    }
+
+    /// Takes some bytes; false if they are not left.
+    pub(crate) fn take(&self, bytes: u64) -> bool {
+        let more = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    pub(crate) fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+}

@@ -1,0 +1,401 @@
+//! Pages of keys and values: where they come from and whom they belong to.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use modelembed_kernels::Kernels;
+use modelembed_spec::{CacheShape, Visible};
+use modelembed_storage::{Block, Slab};
+use modelembed_terms::CacheType;
+
+use super::layout::{Held, Layout, PAGE_TOKENS};
+use crate::error::{Error, Result};
+use crate::runtime::KvBudget;
+
+/// Positions that layers with a window keep beyond what they look at, so that a context can be
+/// taken back by as many.
+const KEPT_BEHIND: usize = 1024;
+
+/// Keys and values of [`PAGE_TOKENS`] positions of a group of layers. It can be written by the one
+/// sequence that has it alone; shared, it is only read.
+pub(crate) struct Page {
+    block: Block,
+    budget: Arc<KvBudget>,
+}
+
+impl Page {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.block
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.block
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.budget.give_back(self.block.len() as u64);
+    }
+}
+
+/// Where an engine's pages come from.
+pub(crate) struct PageStore {
+    layout: Layout,
+    /// One for each group of layers.
+    slabs: Vec<Slab>,
+    budget: Arc<KvBudget>,
+}
+
+/// The pages of a sequence: a table for each group of layers.
+#[derive(Default)]
+pub(crate) struct Tables(Vec<Table>);
+
+/// The pages of a group, in the order of their positions.
+#[derive(Default)]
+pub(crate) struct Table {
+    /// The number of the first one: page `p` has the positions from `p * PAGE_TOKENS` on. Those
+    /// before it were given back.
+    pub(crate) first: usize,
+    /// The first position of which keys and values are there.
+    valid: usize,
+    pub(crate) pages: VecDeque<Arc<Page>>,
+    /// While a chunk is computed, where those of its pages begin that are written.
+    pub(crate) first_write: usize,
+}
+
+impl Table {
+    /// The number behind the last page.
+    fn end(&self) -> usize {
+        self.first + self.pages.len()
+    }
+
+    fn page_mut(&mut self, number: usize) -> &mut Page {
+        let page = number.checked_sub(self.first).and_then(|i| self.pages.get_mut(i)).and_then(Arc::get_mut);
+        page.unwrap_or_else(|| unreachable!("page {number} was made ready for writing"))
+    }
+
+    fn page(&self, number: usize) -> Option<&Page> {
+        self.pages.get(number.checked_sub(self.first)?).map(|page| &**page)
+    }
+}
+
+/// The first position that one at `pos` looks at.
+fn first_seen(visible: Visible, pos: usize) -> usize {
+    match visible {
+        Visible::Window(n) => (pos + 1).saturating_sub(n),
+        Visible::Chunk(n) => pos / n * n,
+        Visible::Causal | Visible::All | Visible::Around(_) => 0,
+    }
+}
+
+/// Keys and values of a whole page's positions, of all layers, which nobody changes any more. Whoever
+/// keeps it keeps its memory.
+#[derive(Clone)]
+pub struct SealedPage {
+    number: usize,
+    /// Of each group of layers, where it is still there.
+    groups: Vec<Option<Arc<Page>>>,
+    engine: u64,
+}
+
+impl SealedPage {
+    /// Positions of a page.
+    pub const TOKENS: usize = PAGE_TOKENS;
+
+    /// Which page of its sequence it is: it has the positions from so many times
+    /// [`TOKENS`](Self::TOKENS) on.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Its bytes, of each group of layers that look at the same positions; `None` where a window has
+    /// passed it.
+    pub fn bytes(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        self.groups.iter().map(|page| page.as_deref().map(Page::bytes))
+    }
+}
+
+impl std::fmt::Debug for SealedPage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SealedPage").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Tables {
+    /// The table of a group.
+    pub(crate) fn of(&self, group: usize) -> &Table {
+        &self.0[group]
+    }
+
+    /// The same, for moving pages in and out.
+    pub(crate) fn of_mut(&mut self, group: usize) -> &mut Table {
+        &mut self.0[group]
+    }
+}
+
+impl PageStore {
+    /// Address space for `n_pages` of each group of layers.
+    ///
+    /// # Errors
+    /// Heads that do not fit the type, sizes that overflow, or the operating system's refusal.
+    pub(crate) fn new(
+        shapes: &[CacheShape],
+        ty: CacheType,
+        n_pages: usize,
+        budget: &Arc<KvBudget>,
+    ) -> Result<PageStore> {
+        let layout = Layout::new(shapes, ty)?;
+        let slab = |page_bytes: usize| {
+            // No slab comes near the end of the address space.
+            let fits = page_bytes.checked_mul(n_pages).is_some_and(|bytes| bytes <= isize::MAX as usize / 8);
+            match fits {
+                true => Ok(Slab::new(page_bytes, n_pages)?),
+                false => {
+                    let n_tokens = n_pages.saturating_mul(PAGE_TOKENS);
+                    Err(Error::InvalidOption(format!("a context of {n_tokens} tokens is too large")))
+                }
+            }
+        };
+        let slabs = layout.groups().iter().map(|group| slab(group.page_bytes)).collect::<Result<_>>()?;
+        Ok(PageStore { layout, slabs, budget: Arc::clone(budget) })
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Tables of a sequence that is empty.
+    pub(crate) fn tables(&self) -> Tables {
+        Tables(self.slabs.iter().map(|_| Table::default()).collect())
+    }
+
+    /// Bytes of keys and values of the first `len` positions that are kept.
+    pub(crate) fn bytes_of(&self, tables: &Tables, len: usize) -> u64 {
+        let groups = self.layout.groups().iter().zip(&tables.0);
+        groups.map(|(group, t)| (len.saturating_sub(t.valid) * group.bytes_per_token) as u64).sum()
+    }
+
+    /// A page of a group, with whatever is in it.
+    pub(crate) fn take(&self, group: usize) -> Result<Page> {
+        let slab = &self.slabs[group];
+        let bytes = slab.block_bytes() as u64;
+        if !self.budget.take(bytes) {
+            return Err(Error::OutOfPages {
+                used_bytes: self.budget.used(),
+                wanted_bytes: bytes,
+                budget_bytes: self.budget.limit(),
+            });
+        }
+        // From here on the page gives back what it took.
+        match slab.take() {
+            Some(block) => Ok(Page { block, budget: Arc::clone(&self.budget) }),
+            None => {
+                self.budget.give_back(bytes);
+                let all = bytes * slab.n_blocks() as u64;
+                Err(Error::OutOfPages { used_bytes: all, wanted_bytes: bytes, budget_bytes: all })
+            }
+        }
+    }
+
+    /// Makes the pages of positions `pos..pos + n` ready for being written: they are there, and
+    /// nobody else has them. What stands before `pos` stays.
+    ///
+    /// # Errors
+    /// No page is left. Pages that were taken until then stay in the table;
+    /// [`release`](Self::release) gives them back.
+    pub(crate) fn prepare(&self, tables: &mut Tables, pos: usize, n: usize) -> Result<()> {
+        for (group, table) in tables.0.iter_mut().enumerate() {
+            let wanted = pos / PAGE_TOKENS..(pos + n).div_ceil(PAGE_TOKENS);
+            for number in wanted {
+                if number == table.end() {
+                    table.pages.push_back(Arc::new(self.take(group)?));
+                    continue;
+                }
+                let page = &mut table.pages[number - table.first];
+                if Arc::get_mut(page).is_none() {
+                    let n_rows = pos.saturating_sub(number * PAGE_TOKENS);
+                    *page = Arc::new(self.copy(group, page, n_rows)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A page with the first `n_rows` positions of another one.
+    fn copy(&self, group: usize, from: &Page, n_rows: usize) -> Result<Page> {
+        let mut page = self.take(group)?;
+        self.layout.copy_rows(group, from.bytes(), page.bytes_mut(), n_rows);
+        Ok(page)
+    }
+
+    /// Gives back the pages behind the first `len` positions.
+    pub(crate) fn release(&self, tables: &mut Tables, len: usize) {
+        for table in &mut tables.0 {
+            let end = len.div_ceil(PAGE_TOKENS);
+            table.pages.truncate(end.saturating_sub(table.first));
+            if table.pages.is_empty() {
+                table.first = len / PAGE_TOKENS;
+                table.valid = len;
+            }
+            table.valid = table.valid.min(len);
+        }
+    }
+
+    /// Gives back the pages that no position from `len` on looks at: all of them where memory is
+    /// short, else those that are far behind.
+    pub(crate) fn release_unseen(&self, tables: &mut Tables, len: usize, is_short: bool) {
+        let kept = if is_short { 0 } else { KEPT_BEHIND };
+        for (group, table) in self.layout.groups().iter().zip(&mut tables.0) {
+            let first = first_seen(group.visible, len).saturating_sub(kept) / PAGE_TOKENS;
+            while table.first < first && !table.pages.is_empty() {
+                table.pages.pop_front();
+                table.first += 1;
+            }
+            table.valid = table.valid.max(table.first * PAGE_TOKENS);
+        }
+    }
+
+    /// Whether a sequence can go on behind its first `len` positions: what they look at is there.
+    pub(crate) fn can_return(&self, tables: &Tables, len: usize) -> bool {
+        let mut groups = self.layout.groups().iter().zip(&tables.0);
+        groups.all(|(group, table)| {
+            let first = first_seen(group.visible, len);
+            first >= len || table.valid <= first
+        })
+    }
+
+    /// Tables of another sequence that begins with the same `len` positions. Whole pages are
+    /// shared, of the last one the rows are copied.
+    ///
+    /// # Errors
+    /// No page is left.
+    pub(crate) fn fork(&self, tables: &Tables, len: usize) -> Result<Tables> {
+        let (n_whole, n_rows) = (len / PAGE_TOKENS, len % PAGE_TOKENS);
+        let fork = |(group, table): (usize, &Table)| {
+            let shared = n_whole.saturating_sub(table.first).min(table.pages.len());
+            let mut pages: VecDeque<_> = table.pages.range(..shared).cloned().collect();
+            if n_rows > 0
+                && let Some(tail) = table.page(n_whole)
+            {
+                pages.push_back(Arc::new(self.copy(group, tail, n_rows)?));
+            }
+            let (first, valid) = if pages.is_empty() { (n_whole, len) } else { (table.first, table.valid.min(len)) };
+            Ok(Table { first, valid, pages, first_write: 0 })
+        };
+        Ok(Tables(tables.0.iter().enumerate().map(fork).collect::<Result<_>>()?))
+    }
+
+    /// A page of a sequence of `engine`, which is full.
+    pub(crate) fn sealed(&self, tables: &Tables, number: usize, engine: u64) -> SealedPage {
+        let page = |table: &Table| table.pages.get(number.checked_sub(table.first)?).cloned();
+        SealedPage { number, groups: tables.0.iter().map(page).collect(), engine }
+    }
+
+    /// Tables of these pages, of `engine`.
+    ///
+    /// # Errors
+    /// Pages of another one, or not in their order.
+    pub(crate) fn attach(&self, pages: &[SealedPage], engine: u64) -> Result<Tables> {
+        for (wanted, page) in pages.iter().enumerate() {
+            if page.engine != engine {
+                return Err(Error::InvalidOption("a page of keys and values is of another engine".into()));
+            }
+            if page.number != wanted {
+                let problem = format!("page {} of keys and values comes where page {wanted} was wanted", page.number);
+                return Err(Error::InvalidOption(problem));
+            }
+        }
+        let table = |group: usize| {
+            let of_group = || pages.iter().map(|page| page.groups[group].as_ref());
+            let first = of_group().rposition(|page| page.is_none()).map_or(0, |last| last + 1);
+            let kept: VecDeque<_> = of_group().skip(first).flatten().cloned().collect();
+            Table { first, valid: first * PAGE_TOKENS, pages: kept, first_write: 0 }
+        };
+        Ok(Tables((0..self.slabs.len()).map(table).collect()))
+    }
+
+    /// A page out of the bytes of each group.
+    ///
+    /// # Errors
+    /// Bytes of another length than a page has, or no page is left.
+    pub(crate) fn import(&self, number: usize, groups: &[Option<&[u8]>], engine: u64) -> Result<SealedPage> {
+        if groups.len() != self.slabs.len() {
+            let problem = format!("a page has {} groups of layers, wanted {}", groups.len(), self.slabs.len());
+            return Err(Error::InvalidOption(problem));
+        }
+        let page = |(group, bytes): (usize, &Option<&[u8]>)| {
+            let Some(bytes) = bytes else { return Ok(None) };
+            let wanted = self.slabs[group].block_bytes();
+            if bytes.len() != wanted {
+                let problem = format!("a page of keys and values has {} bytes, wanted {wanted}", bytes.len());
+                return Err(Error::InvalidOption(problem));
+            }
+            let mut page = self.take(group)?;
+            page.bytes_mut().copy_from_slice(bytes);
+            Ok(Some(Arc::new(page)))
+        };
+        let groups = groups.iter().enumerate().map(page).collect::<Result<_>>()?;
+        Ok(SealedPage { number, groups, engine })
+    }
+
+    /// Whether [`shift`](Self::shift) leaves what the positions behind it look at.
+    pub(crate) fn can_shift(&self, tables: &Tables, from: &Range<usize>, to: usize) -> bool {
+        let mut groups = self.layout.groups().iter().zip(&tables.0);
+        groups.all(|(group, table)| {
+            let len = to + from.len();
+            first_seen(group.visible, len) >= Self::first_valid(table, from, to).min(len)
+        })
+    }
+
+    /// The first position of a table that is valid once `from` has moved down to `to`.
+    fn first_valid(table: &Table, from: &Range<usize>, to: usize) -> usize {
+        let valid = table.valid;
+        if valid <= to { valid } else { valid.saturating_sub(from.start).saturating_add(to).max(to) }
+    }
+
+    /// Moves positions `from` of every layer down to `to`, and lets `rotate`, which is given the
+    /// layer of the cache, turn each key.
+    ///
+    /// # Errors
+    /// No page is left; then nothing was changed.
+    pub(crate) fn shift(
+        &self,
+        tables: &mut Tables,
+        from: Range<usize>,
+        to: usize,
+        kernels: &Kernels,
+        rotate: &dyn Fn(usize, &mut [f32]),
+    ) -> Result<()> {
+        // Pages to be written that others have, or that were given back, are replaced first.
+        let mut held = Held::default();
+        for (group, table) in tables.0.iter_mut().enumerate() {
+            let valid = Self::first_valid(table, &from, to);
+            let start = valid.max(to) / PAGE_TOKENS;
+            while table.first > start {
+                table.pages.push_front(Arc::new(self.take(group)?));
+                table.first -= 1;
+            }
+            for number in start..(to + from.len()).div_ceil(PAGE_TOKENS).min(table.end()) {
+                let page = &mut table.pages[number - table.first];
+                if Arc::get_mut(page).is_none() {
+                    *page = Arc::new(self.copy(group, page, PAGE_TOKENS)?);
+                }
+            }
+        }
+        for (group, table) in tables.0.iter_mut().enumerate() {
+            for (i, pos) in from.clone().enumerate() {
+                let (target, row) = ((to + i) / PAGE_TOKENS, (to + i) % PAGE_TOKENS);
+                let Some(page) = table.page(pos / PAGE_TOKENS).filter(|_| target >= table.first) else { continue };
+                self.layout.lift(kernels, group, (page.bytes(), pos % PAGE_TOKENS), rotate, &mut held);
+                self.layout.lay(kernels, group, (table.page_mut(target).bytes_mut(), row), &held);
+            }
+        }
+        for table in &mut tables.0 {
+            table.valid = Self::first_valid(table, &from, to);
+        }
+        self.release(tables, to + from.len());
+        Ok(())
+    }
+}
