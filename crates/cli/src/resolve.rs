@@ -104,6 +104,8 @@ pub struct Bench {
     pub depth: usize,
     /// Lengths of prompts whose time to the first token is measured.
     pub short_prompts: Vec<usize>,
+    /// Numbers of sequences that are decoded at once.
+    pub sequences: Vec<usize>,
     /// Runs, of which the median counts.
     pub repeat: usize,
     /// Measure the machine's read bandwidth too.
@@ -288,6 +290,10 @@ fn bench_task(bench: args::BenchArgs, threads: &[usize]) -> Result<Task> {
         return Ok(Task::Synthetic(SyntheticModel { spec, out }));
     }
     let short_prompts = bench.short_prompts.map_or_else(Vec::new, |list| list.0);
+    let sequences = bench.sequences.map_or_else(Vec::new, |list| list.0);
+    if !sequences.is_empty() && bench.gen_tokens == 0 {
+        return Err(UsageError("-sequences decodes, but -gen-tokens 0 leaves nothing to decode".to_string()).into());
+    }
     if bench.prompt_tokens == 0 && bench.gen_tokens == 0 && short_prompts.is_empty() {
         return Err(UsageError("-prompt-tokens 0 and -gen-tokens 0 leave nothing to measure".to_string()).into());
     }
@@ -296,6 +302,7 @@ fn bench_task(bench: args::BenchArgs, threads: &[usize]) -> Result<Task> {
         gen_tokens: bench.gen_tokens as usize,
         depth: bench.depth as usize,
         short_prompts,
+        sequences,
         repeat: bench.repeat as usize,
         bandwidth: !bench.no_bandwidth,
         threads: if threads.is_empty() { vec![None] } else { threads.iter().copied().map(Some).collect() },

@@ -340,6 +340,9 @@ pub struct BenchArgs {
     /// Also the time to the first token of prompts of these lengths: 1,2,4,8,16,32
     #[arg(long, value_name = "LIST", value_parser = parse_numbers)]
     pub short_prompts: Option<Numbers>,
+    /// Also decoding so many sequences at once: 1,2,4,8,16
+    #[arg(long, value_name = "LIST", value_parser = parse_numbers)]
+    pub sequences: Option<Numbers>,
     /// Runs, of which the median is reported
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,

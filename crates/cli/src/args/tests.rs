@@ -68,7 +68,7 @@ fn common_options_stand_before_or_after_a_command() {
 
 #[test]
 fn mistakes_end_with_2_and_name_what_was_typed_with_one_dash() {
-    let rows: [(&[&str], &str); 19] = [
+    let rows: [(&[&str], &str); 20] = [
         (&["-modle", "x"], "-model"),
         (&["--unknown"], "'-unknown'"),
         (&["-n"], "-n"),
@@ -81,6 +81,7 @@ fn mistakes_end_with_2_and_name_what_was_typed_with_one_dash() {
         (&["-threads", "0"], "-threads"),
         (&["-threads", "1,"], "-threads"),
         (&["bench", "-short-prompts", "1,x"], "-short-prompts"),
+        (&["bench", "-sequences", "1,0"], "-sequences"),
         (&["bench", "-synthetic", "llama-1.1b:q8_0"], "-out"),
         (&["-activations", "q4"], "f32"),
         (&["-mmap=perhaps"], "perhaps"),

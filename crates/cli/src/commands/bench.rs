@@ -8,7 +8,7 @@ use crate::setup;
 use crate::terminal::Answer;
 use anyhow::{Context, Result};
 use modelembed::storage::process;
-use modelembed::{Model, ReadBandwidth, Session, TokenId};
+use modelembed::{Engine, Model, ReadBandwidth, Run, SequenceId, Session, TokenId, Wants};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -23,6 +23,10 @@ struct Figures {
     decode_us: Vec<u64>,
     /// Length of a prompt, and the times to its first token.
     short_us: Vec<(usize, Vec<u64>)>,
+    /// A prompt whose every token gets logits.
+    scored_us: Vec<u64>,
+    /// Number of sequences, and the times that all of them took to decode.
+    sequences_us: Vec<(usize, Vec<u64>)>,
     /// From before loading to the logits of the first prompt, where nothing was evaluated in
     /// between.
     load_to_first_token_us: Option<u64>,
@@ -67,11 +71,11 @@ fn measure(
     let (before, behind) = tokens.split_at(bench.depth);
     let mut figures = Figures::default();
     if !before.is_empty() {
-        figures.depth_us = Some(eval(&mut session, 0, before)?);
+        figures.depth_us = Some(eval(&mut session, &[], before)?);
     }
     for i in 0..bench.repeat {
         if bench.prompt_tokens > 0 {
-            let us = eval(&mut session, bench.depth, &behind[..bench.prompt_tokens])?;
+            let us = eval(&mut session, before, &behind[..bench.prompt_tokens])?;
             if i == 0 && before.is_empty() {
                 figures.load_to_first_token_us = Some(start.elapsed().as_micros() as u64);
             }
@@ -79,16 +83,19 @@ fn measure(
             figures.prompt_us.push(us);
         }
         if bench.gen_tokens > 0 {
-            let us = decode(&mut session, bench.depth, &behind[..=bench.gen_tokens])?;
+            let us = decode(&mut session, before, &behind[..=bench.gen_tokens])?;
             notes.detail(&format!("run {}: decode {us} us", i + 1));
             figures.decode_us.push(us);
         }
     }
     for &n in &bench.short_prompts {
-        let runs = (0..bench.repeat).map(|_| eval(&mut session, bench.depth, &behind[..n]));
+        let runs = (0..bench.repeat).map(|_| eval(&mut session, before, &behind[..n]));
         figures.short_us.push((n, runs.collect::<Result<_>>()?));
     }
     figures.private_bytes = process::snapshot().private_bytes;
+    if !bench.sequences.is_empty() {
+        measure_sequences(setting, bench, &mut session, &tokens, &mut figures)?;
+    }
     drop(session);
     if bench.bandwidth {
         figures.bandwidth = ReadBandwidth::measure(model.threads());
@@ -96,17 +103,77 @@ fn measure(
     Ok(figures)
 }
 
-/// Microseconds that a prompt behind the first `depth` tokens takes to its logits.
-fn eval(session: &mut Session, depth: usize, prompt: &[TokenId]) -> Result<u64> {
-    session.truncate(depth);
+/// Decodes several sequences at once, and for comparison evaluates a prompt whose every token gets
+/// logits, as decoding does: in turns, so that what slows the machine for a while slows both.
+fn measure_sequences(
+    setting: &Setting,
+    bench: &Bench,
+    session: &mut Session,
+    tokens: &[TokenId],
+    figures: &mut Figures,
+) -> Result<()> {
+    let model = std::sync::Arc::clone(session.model());
+    let most = bench.sequences.iter().copied().max().unwrap_or(1);
+    let ctx_tokens = bench.depth + bench.gen_tokens + 1;
+    let mut engine = setup::engine(&model, setting, most, ctx_tokens)?;
+    let ids = (0..most).map(|_| engine.add()).collect::<Result<Vec<_>, _>>()?;
+    figures.sequences_us = bench.sequences.iter().map(|&n| (n, Vec::new())).collect();
+    let n_prompt = bench.prompt_tokens.min(tokens.len() - bench.depth);
+    let before = &tokens[..bench.depth];
+    for _ in 0..bench.repeat {
+        if n_prompt > 0 {
+            go_back(session, before)?;
+            let start = Instant::now();
+            session.eval_each(&tokens[bench.depth..][..n_prompt], |_, _| {}).context("a prompt with all logits")?;
+            figures.scored_us.push(start.elapsed().as_micros() as u64);
+        }
+        for (n, all_us) in &mut figures.sequences_us {
+            all_us.push(decode_sequences(&mut engine, &ids[..*n], tokens, bench)?);
+        }
+    }
+    Ok(())
+}
+
+/// Microseconds that some sequences take for their tokens behind the first `depth` and one.
+fn decode_sequences(engine: &mut Engine, ids: &[SequenceId], tokens: &[TokenId], bench: &Bench) -> Result<u64> {
+    // Each sequence has words of its own.
+    let word = |sequence: usize, i: usize| tokens[(31 * sequence + i) % tokens.len()];
+    for (n, &id) in ids.iter().enumerate() {
+        engine.truncate(id, 0)?;
+        let first: Vec<TokenId> = (0..=bench.depth).map(|i| word(n, i)).collect();
+        engine.step(&[Run::new(id, &first).wants(Wants::Nothing)], &mut |_| {})?;
+    }
+    let start = Instant::now();
+    for i in 1..=bench.gen_tokens {
+        let words: Vec<TokenId> = (0..ids.len()).map(|n| word(n, bench.depth + i)).collect();
+        let runs: Vec<_> = ids.iter().zip(words.chunks(1)).map(|(&id, word)| Run::new(id, word)).collect();
+        engine.step(&runs, &mut |_| {})?;
+    }
+    Ok(start.elapsed().as_micros() as u64)
+}
+
+/// Takes a session back to the tokens `before`, which are evaluated again where it forgot what they
+/// need.
+fn go_back(session: &mut Session, before: &[TokenId]) -> Result<()> {
+    if session.can_return(before.len()) {
+        return Ok(session.truncate(before.len())?);
+    }
+    session.clear();
+    session.eval(before).context("the tokens before, again")?;
+    Ok(())
+}
+
+/// Microseconds that a prompt behind the tokens `before` takes to its logits.
+fn eval(session: &mut Session, before: &[TokenId], prompt: &[TokenId]) -> Result<u64> {
+    go_back(session, before)?;
     let start = Instant::now();
     session.eval(prompt).context("the prompt")?;
     Ok(start.elapsed().as_micros() as u64)
 }
 
 /// Microseconds that all tokens but the first take, one by one.
-fn decode(session: &mut Session, depth: usize, tokens: &[TokenId]) -> Result<u64> {
-    session.truncate(depth);
+fn decode(session: &mut Session, before: &[TokenId], tokens: &[TokenId]) -> Result<u64> {
+    go_back(session, before)?;
     let mut tokens = tokens.chunks(1);
     tokens.next().map(|first| session.eval(first)).transpose()?;
     let start = Instant::now();
@@ -121,6 +188,17 @@ impl Figures {
     fn paces(&self, bench: &Bench) -> [Option<Pace>; 2] {
         let pace = |tokens, us: &[u64]| (!us.is_empty()).then(|| Pace { tokens, elapsed_us: median(us) });
         [pace(bench.prompt_tokens, &self.prompt_us), pace(bench.gen_tokens, &self.decode_us)]
+    }
+
+    /// The prompt whose every token gets logits.
+    fn scored(&self, bench: &Bench) -> Option<Pace> {
+        let us = &self.scored_us;
+        (!us.is_empty()).then(|| Pace { tokens: bench.prompt_tokens, elapsed_us: median(us) })
+    }
+
+    /// All tokens of `n` sequences.
+    fn decoded(&self, bench: &Bench, n: usize, us: &[u64]) -> Pace {
+        Pace { tokens: n * bench.gen_tokens, elapsed_us: median(us) }
     }
 
     /// Bytes of weights that decoding reads a second, in GB; the key-value cache comes on top.
@@ -139,6 +217,7 @@ impl Figures {
 fn json_of(setting: &Setting, bench: &Bench, model: &Model, figures: &Figures) -> Value {
     let [prompt, decode] = figures.paces(bench);
     let ms = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
+    let of_sequences = |(n, us): &(usize, Vec<u64>)| json!({ "sequences": n, "decode_tokens_per_second": figures.decoded(bench, *n, us).per_second(), "us": us });
     let short = |(n, us): &(usize, Vec<u64>)| json!({ "tokens": n, "first_token_ms": ms(Some(median(us))), "us": us });
     json!({
         "model": setting.model.to_string_lossy(),
@@ -155,6 +234,9 @@ fn json_of(setting: &Setting, bench: &Bench, model: &Model, figures: &Figures) -
         "prompt_us": figures.prompt_us,
         "decode_us": figures.decode_us,
         "short_prompts": figures.short_us.iter().map(short).collect::<Vec<_>>(),
+        "scored_tokens_per_second": figures.scored(bench).map(|pace| pace.per_second()),
+        "scored_us": figures.scored_us,
+        "sequences": figures.sequences_us.iter().map(of_sequences).collect::<Vec<_>>(),
         "bytes_per_token": model.bytes_per_token(),
         "gb_per_second": figures.gb_per_second(bench, model),
         "read_gb_per_second": figures.bandwidth.map(|found| found.bytes_per_second / 1e9),
@@ -183,6 +265,17 @@ fn text_of(bench: &Bench, model: &Model, figures: &Figures) -> String {
     }
     for (n, us) in &figures.short_us {
         let _ = writeln!(out, "Time to first token of {n} tokens{behind}: {:.2} ms", median(us) as f64 / 1e3);
+    }
+    if let Some(pace) = figures.scored(bench) {
+        let (n, speed) = (pace.tokens, pace.per_second());
+        let _ = writeln!(out, "Prompt with all logits: {n} tokens{behind}, {speed:.1} tokens/s");
+    }
+    for (n, us) in &figures.sequences_us {
+        let speed = figures.decoded(bench, *n, us).per_second();
+        let of_scored = figures.scored(bench).map_or(String::new(), |pace| {
+            format!(", {:.0}% of a prompt with all logits", 100.0 * speed / pace.per_second())
+        });
+        let _ = writeln!(out, "Decode of {n} sequences{behind}: {speed:.1} tokens/s in all{of_scored}");
     }
     let _ = writeln!(out, "Load time: {:.1} ms", model.load_stats().load_time.as_secs_f64() * 1e3);
     if let Some(us) = figures.prompt_us.first() {

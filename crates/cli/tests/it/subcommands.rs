@@ -131,6 +131,17 @@ fn bench_takes_a_depth_lists_of_threads_and_of_short_prompts() {
         assert_eq!(short, [1, 7]);
         assert!(line["prompt_tokens_per_second"].is_null() && line["read_gb_per_second"].is_null(), "{line}");
     }
+    let sequences = ["-sequences", "1,3", "-gen-tokens", "4", "-prompt-tokens", "9"];
+    let stdout = run(&[&common[..], &["-threads", "2"], &sequences].concat()).ok().stdout;
+    let object: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert!(object["scored_tokens_per_second"].as_f64().is_some_and(|speed| speed > 0.0), "{object}");
+    let measured: Vec<_> = object["sequences"].as_array().unwrap().iter().collect();
+    assert_eq!(measured.iter().map(|found| &found["sequences"]).collect::<Vec<_>>(), [1, 3]);
+    for found in measured {
+        assert!(found["decode_tokens_per_second"].as_f64().is_some_and(|speed| speed > 0.0), "{object}");
+        assert_eq!(found["us"].as_array().map(Vec::len), Some(3), "{object}");
+    }
+    assert_eq!(run(&[&common[..], &["-sequences", "2", "-gen-tokens", "0"]].concat()).code, 2);
     for (words, code) in [(&["-prompt-tokens", "0", "-gen-tokens", "0"][..], 2), (&["-depth", "2000"], 0)] {
         assert_eq!(run(&[&common[..], &["-threads", "1"], words].concat()).code, code, "{words:?}");
     }
