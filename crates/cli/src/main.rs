@@ -14,6 +14,7 @@ mod report;
 mod resolve;
 mod run;
 mod sampling;
+mod session_file;
 mod setup;
 mod terminal;
 mod timing;

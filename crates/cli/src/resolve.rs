@@ -71,6 +71,8 @@ pub struct Talk {
     pub raw: bool,
     /// Tokens that are guessed ahead at most.
     pub lookup_tokens: usize,
+    /// What is gone on with, and written back.
+    pub session: Option<PathBuf>,
     pub sampling: Sampling,
     /// Texts that end an answer.
     pub stop: Vec<String>,
@@ -377,6 +379,7 @@ fn talk(run: args::RunArgs) -> Result<Talk> {
         template: run.template.map(template_of).transpose()?,
         raw: run.raw,
         lookup_tokens: usize::from(run.lookup),
+        session: run.session,
         sampling: Sampling::of(&run.sampling),
         stop: run.sampling.stop,
     })

@@ -5,6 +5,7 @@ use crate::measure::{self, Speed};
 use crate::progress::Waiting;
 use crate::report::{self, RULE, Statistics, without_controls};
 use crate::resolve::{Format, Setting, Talk};
+use crate::session_file;
 use crate::setup;
 use crate::terminal::{Answer, Notes};
 use anyhow::{Result, anyhow};
@@ -31,11 +32,17 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     }
 
     notes.line(&format!("Prompt: {prompt}\n{RULE}"));
+    let file = talk.session.as_deref();
     let raw_tokens = match template {
         Some(_) => Ok(Vec::new()),
-        None => model.tokenizer().encode(prompt.as_bytes(), setup::WHOLE_TEXT),
+        None => {
+            let pending = file.map(|file| session_file::restore_text(&mut session, file, notes)).transpose()?;
+            session_file::tokens_behind(&session, pending.flatten(), &prompt)
+        }
     };
-    if let Ok(tokens) = &raw_tokens {
+    if let Ok(tokens) = raw_tokens.as_ref()
+        && session.is_empty()
+    {
         setup::warn_of_doubled_tokens(model.tokenizer(), tokens, notes);
     }
     let mut stream = Stream::new(setting.format, &interrupt);
@@ -45,16 +52,26 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let result = match template {
         Some(template) => {
             let mut chat = Chat::new(session, sampler, template, options);
+            let has_system = talk.system.is_some();
             chat.set_system(talk.system);
+            if let Some(file) = file {
+                session_file::restore_chat(&mut chat, file, has_system, notes)?;
+            }
             let turn = chat.send(&prompt, |piece| stream.piece(piece));
             timing = chat.session().timing().copied();
+            if let (Some(file), Ok(_)) = (file, &turn) {
+                chat.save(file)?;
+            }
             turn.map(|turn| turn.stats)
         }
         None => {
-            let result = raw_tokens.map_err(Error::from).and_then(|tokens| {
+            let result = raw_tokens.and_then(|tokens| {
                 generate(&mut session, &mut sampler, &tokens, &options, |piece| stream.piece(piece))
             });
             timing = session.timing().copied();
+            if let (Some(file), Ok(stats)) = (file, &result) {
+                session_file::save_text(&session, file, stats)?;
+            }
             result
         }
     };

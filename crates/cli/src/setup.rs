@@ -122,7 +122,8 @@ pub fn load_for(setting: &Setting, need: AskNeed<'_>, interrupt: &Interrupt) -> 
 /// What one answer needs: its prompt's tokens and those that may follow. Not known in a chat, nor
 /// before a prompt that fails.
 pub fn need(talk: &Talk, gguf: &Gguf, tokenizer: &Tokenizer) -> Option<ContextNeed> {
-    let prompt = talk.prompt.as_deref().filter(|_| !talk.interactive)?;
+    // A session that goes on needs what it holds besides, and what comes after this run.
+    let prompt = talk.prompt.as_deref().filter(|_| !talk.interactive && talk.session.is_none())?;
     let silent = Notes { quiet: true, verbose: false };
     let tokens = match template_for(gguf, tokenizer, talk, silent).ok()? {
         Some(template) => Chat::first_prompt(&template, tokenizer, talk.system.as_deref(), prompt).ok()?,
@@ -184,6 +185,9 @@ pub fn load_with_banner(
         notes.line(&report::placed(placement, &model));
     }
     notes.line(&report::loaded(setting.mode, address, model.n_bytes()));
+    if talk.session.is_some() && model.gpu_placement().is_some() {
+        return Err(UsageError("-session needs all layers on the CPU: leave -ngl out".into()).into());
+    }
     Ok((model, needed))
 }
 

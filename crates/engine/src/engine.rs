@@ -223,7 +223,7 @@ impl Engine {
             return Err(Error::InvalidOption("an engine of 0 sequences computes nothing; wanted at least 1".into()));
         }
         if options.sequences > 1 && model.gpu().is_some() {
-            return Err(Error::OneSequenceOnGpu { wanted: options.sequences });
+            return Err(Error::NotOnGpu { what: "a batch of several sequences" });
         }
         let cache_type =
             options.cache_type.unwrap_or_else(|| layout::usual_type(model.program().caches(), model.is_exact()));
@@ -532,6 +532,30 @@ impl Engine {
         Ok(())
     }
 
+    /// Refuses what layers on a GPU have no room for.
+    pub(crate) fn refuse_gpu(&self, what: &'static str) -> Result<()> {
+        if self.gpu.is_some() { Err(Error::NotOnGpu { what }) } else { Ok(()) }
+    }
+
+    /// Where pages come from.
+    pub(crate) fn store(&self) -> &PageStore {
+        &self.store
+    }
+
+    /// Tokens of a sequence, and their pages.
+    pub(crate) fn parts(&self, id: SequenceId) -> Result<(&[TokenId], &Tables)> {
+        let sequence = self.sequence(id)?;
+        Ok((&sequence.tokens, &sequence.tables))
+    }
+
+    /// Gives a sequence that is empty its tokens and pages.
+    pub(crate) fn fill(&mut self, id: SequenceId, tables: Tables, tokens: &[TokenId]) -> Result<()> {
+        let (_, sequence) = self.sequence_mut(id)?;
+        sequence.tables = tables;
+        sequence.tokens.extend_from_slice(tokens);
+        Ok(())
+    }
+
     /// Whether a sequence can be taken back to its first `len` tokens: layers that look at a window
     /// forget what is far behind it.
     ///
@@ -602,9 +626,7 @@ impl Engine {
     /// There is no such sequence or no room for another one, `len` is beyond its end, it cannot
     /// [return](Self::can_return) there, or no memory is left.
     pub fn fork(&mut self, id: SequenceId, len: usize) -> Result<SequenceId> {
-        if self.gpu.is_some() {
-            return Err(Error::OneSequenceOnGpu { wanted: 2 });
-        }
+        self.refuse_gpu("a fork")?;
         let sequence = self.sequence(id)?;
         if len > sequence.tokens.len() {
             let used = sequence.tokens.len();
@@ -641,9 +663,7 @@ impl Engine {
     /// an id outside the vocabulary, a full context, no room for another sequence, or a window's page
     /// that is missing.
     pub fn attach(&mut self, tokens: &[TokenId], pages: &[SealedPage]) -> Result<SequenceId> {
-        if self.gpu.is_some() {
-            return Err(Error::OneSequenceOnGpu { wanted: 2 });
-        }
+        self.refuse_gpu("a fork")?;
         if tokens.len() != pages.len() * PAGE_TOKENS {
             let problem =
                 format!("{} pages hold {} tokens, not {}", pages.len(), pages.len() * PAGE_TOKENS, tokens.len());

@@ -114,11 +114,20 @@ pub enum Error {
         run: usize,
     },
 
-    /// Several sequences, with layers on a GPU.
-    #[error("with layers on a GPU there is one sequence; wanted {wanted}")]
-    OneSequenceOnGpu {
-        /// How many there were to be.
-        wanted: usize,
+    /// Layers on a GPU, whose keys and values are not in pages.
+    #[error("{what} needs all layers on the CPU")]
+    NotOnGpu {
+        /// What was to be done.
+        what: &'static str,
+    },
+
+    /// A saved context cannot be used.
+    #[error("{}{source}", path.as_ref().map_or(String::new(), |path| format!("{}: ", shown_path(path))))]
+    Saved {
+        /// The file, where it is one.
+        path: Option<PathBuf>,
+        /// What is wrong with it.
+        source: crate::saved::SavedError,
     },
 
     /// A token id outside the vocabulary.
@@ -181,3 +190,9 @@ pub enum Error {
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<crate::saved::SavedError> for Error {
+    fn from(source: crate::saved::SavedError) -> Error {
+        Error::Saved { path: None, source }
+    }
+}

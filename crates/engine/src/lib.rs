@@ -55,6 +55,7 @@ mod progress;
 mod residency;
 mod runtime;
 mod sampler;
+mod saved;
 mod session;
 mod shard;
 mod share;
@@ -92,6 +93,7 @@ pub use sampler::{
     Candidate, Dry, DryBreakers, InvalidDryBreaker, InvalidSamplerOption, InvalidSamplerOrder, Mirostat,
     MirostatVersion, Sampler, SamplerOptions, SamplerOrder, SamplerStep, Xtc,
 };
+pub use saved::{Restored, SavedError, probe_saved_header};
 pub use session::{Session, SessionOptions};
 pub use state::pages::SealedPage;
 pub use timing::{PhaseTiming, Stage, StageTime, Timing};

@@ -81,6 +81,16 @@ impl Session {
         answer.unwrap_or_else(|e| unreachable!("the sequence of a session: {e}"))
     }
 
+    /// The engine and its one sequence.
+    pub(crate) fn parts(&self) -> (&Engine, SequenceId) {
+        (&self.engine, self.sequence)
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn parts_mut(&mut self) -> (&mut Engine, SequenceId) {
+        (&mut self.engine, self.sequence)
+    }
+
     /// Number of tokens in the context.
     pub fn len(&self) -> usize {
         self.tokens().len()

@@ -35,6 +35,10 @@ mod scalar;
 mod table;
 mod vector;
 
+/// Raised whenever a kernel gives other bits than before: what was computed then is not gone on with
+/// now.
+pub const BITS_VERSION: u32 = 1;
+
 pub use isa::Isa;
 pub use matrix::{ACT_BLOCK, ActKind, ActLayout, Acts, MatRef, Output, Strided};
 pub use table::Kernels;

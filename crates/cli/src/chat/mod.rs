@@ -11,6 +11,7 @@ use crate::progress::Waiting;
 use crate::report::{self, Statistics, without_controls};
 use crate::resolve::{Format, Setting, Talk};
 use crate::run::{self, Stream};
+use crate::session_file;
 use crate::setup::{self, Watch};
 use crate::terminal::{Answer, Notes, eprint_line};
 use anyhow::{Context, Result};
@@ -40,6 +41,9 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         setup::warn_of_system(chat.takes_system(), notes);
     }
     chat.set_system(talk.system.clone());
+    if let Some(file) = &talk.session {
+        session_file::restore_chat(&mut chat, file, talk.system.is_some(), notes)?;
+    }
     let mut talker = Talker {
         model,
         chat,
@@ -60,6 +64,9 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         talker.say(&first)?;
     }
     talker.converse(&mut source)?;
+    if let Some(file) = &talk.session {
+        talker.chat.save(file)?;
+    }
     let is_typed = source.is_editor();
     // What follows is for the terminal as it was.
     drop(source);

@@ -24,6 +24,7 @@ mod score;
 #[cfg(unix)]
 mod screen;
 #[cfg(target_os = "linux")]
+mod session;
 mod shared;
 #[cfg(target_os = "linux")]
 mod signals;

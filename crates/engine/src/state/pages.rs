@@ -66,6 +66,17 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// A table without pages, of which the first one will have this number, and what is before
+    /// `valid` is not there.
+    pub(crate) fn new(first: usize, valid: usize) -> Table {
+        Table { first, valid, ..Table::default() }
+    }
+
+    /// The first position of which keys and values are there.
+    pub(crate) fn valid(&self) -> usize {
+        self.valid
+    }
+
     /// The number behind the last page.
     fn end(&self) -> usize {
         self.first + self.pages.len()
@@ -124,6 +135,11 @@ impl std::fmt::Debug for SealedPage {
 }
 
 impl Tables {
+    /// One table a group.
+    pub(crate) fn of_groups(tables: Vec<Table>) -> Tables {
+        Tables(tables)
+    }
+
     /// The table of a group.
     pub(crate) fn of(&self, group: usize) -> &Table {
         &self.0[group]
@@ -164,6 +180,11 @@ impl PageStore {
 
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// Bytes of a page of each group.
+    pub(crate) fn page_bytes(&self) -> Vec<usize> {
+        self.slabs.iter().map(Slab::block_bytes).collect()
     }
 
     /// Tables of a sequence that is empty.

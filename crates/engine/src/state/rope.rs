@@ -37,6 +37,11 @@ impl Rope {
         }
     }
 
+    /// Whether a session that holds `ctx_tokens` has the angles of long contexts.
+    pub(crate) fn is_long(&self, ctx_tokens: usize) -> bool {
+        self.long.as_ref().is_some_and(|(original, _)| ctx_tokens > *original)
+    }
+
     /// The angles of a session that holds `ctx_tokens`.
     pub(crate) fn table(&self, ctx_tokens: usize) -> &RopeTable {
         match &self.long {

@@ -19,6 +19,7 @@ mod peaks;
 mod refusals;
 mod sampler;
 mod sampler_dry;
+mod saved;
 mod score;
 mod session;
 mod split;

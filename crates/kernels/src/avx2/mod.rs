@@ -29,11 +29,15 @@ use crate::format::for_each_format;
 use crate::functions::{Dequantize, MatrixFns, PANEL_COLS, PanelMul, RowDots};
 use crate::matrix::ActKind;
 
+/// Columns from which on a panel is faster than row-dots, which take two at a time: measured for
+/// Q4_K, Q6_K, Q4_1, Q5_0 and Q8_0, see docs/benchmarks.md.
+const AVX2_PANEL_COLS: usize = 7;
+
 pub(crate) static AVX2: MatrixFns = MatrixFns {
     quantize: quantize::quantize,
     row_dots: row_dots::<dot::Maddubs>,
     panel: panel::<dot::Maddubs>,
-    panel_cols: PANEL_COLS,
+    panel_cols: AVX2_PANEL_COLS,
     dequantize,
 };
 pub(crate) static AVX_VNNI: MatrixFns = MatrixFns {

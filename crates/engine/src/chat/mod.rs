@@ -1,5 +1,7 @@
 //! A chat: messages, the model's template, and one context that keeps every turn it has seen.
 
+mod saved;
+
 use std::ops::ControlFlow;
 
 use modelembed_text::chat::{ChatTemplate, Message, TemplateError};
