@@ -1,9 +1,9 @@
 //! Attention over the cache: flash-style, no score matrix, keys and values read once for all query
 //! heads of a group.
 //!
-//! The context is cut into spans at fixed positions, the pages of the cache. The softmax state of each span is computed on
-//! its own and the states are merged in order, whether one worker does all spans of a query or
-//! several share them: the bits are the same. (Online softmax: Milakov & Gimelshein 2018, arXiv
+//! The context is cut into spans at fixed positions, the pages of the cache. The softmax state of
+//! each span is computed on its own and the states are merged in order, whether one worker does all
+//! spans of a query or several share them: the bits are the same. (Online softmax: Milakov & Gimelshein 2018, arXiv
 //! 1805.02867; split over the context: Dao et al. 2023, "Flash-Decoding".)
 
 use std::ops::Range;

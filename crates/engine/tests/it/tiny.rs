@@ -106,28 +106,6 @@ fn few_tokens_at_once_give_the_bits_of_one_at_a_time() {
 }
 
 #[test]
-fn a_prompt_in_chunks_equals_token_by_token() {
-    let dir = TinyModels::new();
-    let mut failures = Vec::new();
-    for golden in tiny_goldens() {
-        for exact in [true, false] {
-            let model = load(&dir.of(&golden), &LoadOptions { exact, threads: Some(2), ..LoadOptions::default() });
-            let want = all_logits(&model, &golden.ids, 1);
-            // Around the 8 columns that kernels take at once, and a whole prompt; long prompts
-            // around a span of attention.
-            let chunks: &[usize] = if golden.ids.len() <= 64 { &[3, 8, 9, 16, 64] } else { &[255, 256, 600] };
-            for &chunk in chunks {
-                let d = diff(&all_logits(&model, &golden.ids, chunk), &want);
-                if d.max_abs > 1e-4 {
-                    failures.push(format!("{:20} exact {exact}, chunks of {chunk}: {d}", golden.name));
-                }
-            }
-        }
-    }
-    report(failures);
-}
-
-#[test]
 fn eval_gives_the_last_row_of_eval_each() {
     let dir = TinyModels::new();
     for golden in tiny_goldens() {
