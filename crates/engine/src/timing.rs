@@ -4,7 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-/// A step of a token's way from its id to its text.
+use modelembed_spec::{Part, Register, Step};
+
+/// A part of a token's time, on its way from its id to its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Looking up embeddings, and the angles of the positions.
@@ -50,6 +52,23 @@ impl Stage {
         Stage::Sampling,
         Stage::Text,
     ];
+
+    /// What the time of a model's step counts as; `None` for a step whose time counts as the next
+    /// one's. A half of a layer ends with the projection to what it adds.
+    pub(crate) fn of(part: Part, step: &Step) -> Option<Stage> {
+        Some(match (step, part) {
+            (Step::Embed { .. }, _) => Stage::Embed,
+            (Step::JoinNorm { .. }, _) => Stage::Norm,
+            (Step::HeadRope(_) | Step::Quantize { .. }, _) => return None,
+            (Step::StoreKv { .. }, _) => Stage::RopeStore,
+            (Step::Attend(_), _) => Stage::Attention,
+            (Step::Project { to: Register::Delta, .. }, Part::Mixer(_)) => Stage::AttentionOutput,
+            (Step::Project { .. }, Part::Mixer(_)) => Stage::Qkv,
+            (Step::Project { to: Register::Delta, .. }, Part::FeedForward(_)) => Stage::Down,
+            (Step::Project { .. }, Part::FeedForward(_)) | (Step::GateUp { .. }, _) => Stage::GateUp,
+            (Step::Project { .. }, Part::Head) | (Step::Logits { .. }, _) => Stage::Head,
+        })
+    }
 
     /// The stage's name in a table.
     pub fn name(self) -> &'static str {
@@ -205,18 +224,29 @@ impl Timing {
     }
 }
 
-impl From<modelembed_spec::Stage> for Stage {
-    fn from(stage: modelembed_spec::Stage) -> Stage {
-        match stage {
-            modelembed_spec::Stage::Embed => Stage::Embed,
-            modelembed_spec::Stage::Norm => Stage::Norm,
-            modelembed_spec::Stage::Qkv => Stage::Qkv,
-            modelembed_spec::Stage::RopeStore => Stage::RopeStore,
-            modelembed_spec::Stage::Attention => Stage::Attention,
-            modelembed_spec::Stage::AttentionOutput => Stage::AttentionOutput,
-            modelembed_spec::Stage::GateUp => Stage::GateUp,
-            modelembed_spec::Stage::Down => Stage::Down,
-            modelembed_spec::Stage::Head => Stage::Head,
-        }
+#[cfg(test)]
+mod tests {
+    use modelembed_spec::Input;
+
+    use super::*;
+
+    #[test]
+    fn a_projection_counts_as_what_it_is_for() {
+        let project = |to| Step::Project { from: Input::Inner, parts: Vec::new(), to, adds: false };
+        let (mixer, ffn) = (Part::Mixer(3), Part::FeedForward(3));
+        let rows = [
+            (mixer, Register::Qkv, Stage::Qkv),
+            (mixer, Register::Delta, Stage::AttentionOutput),
+            (ffn, Register::Hidden, Stage::GateUp),
+            (ffn, Register::Delta, Stage::Down),
+        ];
+        let failed: Vec<_> =
+            rows.into_iter().filter(|(part, to, stage)| Stage::of(*part, &project(*to)) != Some(*stage)).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+    }
+
+    #[test]
+    fn stages_are_numbered_in_their_order() {
+        assert!(Stage::ALL.into_iter().enumerate().all(|(i, stage)| stage as usize == i));
     }
 }

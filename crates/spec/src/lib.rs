@@ -20,6 +20,6 @@ pub use error::{Error, Result};
 pub use model::*;
 pub use program::{
     Attend, CacheShape, HeadRope, HeadShape, Input, Linear, Norm, Part, Pending, Program, Register, RopeTensors,
-    Segment, Stage, Step,
+    Segment, Step,
 };
 pub use want::{Directory, Planned, Role, TensorId, Want};

@@ -85,8 +85,8 @@ impl Pass<'_> {
     fn segment(&mut self, segment: &Segment) {
         for step in &segment.steps {
             self.step(step);
-            if let Some(stage) = step.stage() {
-                self.lap(stage.into());
+            if let Some(stage) = Stage::of(segment.part, step) {
+                self.lap(stage);
             }
         }
     }
@@ -96,7 +96,7 @@ impl Pass<'_> {
             Step::JoinNorm { join, norm, to, readers } => {
                 self.join_norm(join.as_ref(), norm.as_ref(), *to, self.kinds(readers));
             }
-            Step::Project { from, parts, to, adds, .. } => self.project(*from, parts, *to, *adds),
+            Step::Project { from, parts, to, adds } => self.project(*from, parts, *to, *adds),
             Step::HeadRope(step) => self.head_rope(step),
             Step::StoreKv { heads, cache } => self.store_kv(heads, *cache),
             Step::Attend(step) => self.attend(step),

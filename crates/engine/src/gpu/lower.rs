@@ -85,7 +85,7 @@ impl<'a> Lowering<'a> {
     pub(super) fn step(&mut self, step: &Step) {
         match step {
             Step::JoinNorm { join, norm, .. } => self.join_norm(join.as_ref(), norm.as_ref()),
-            Step::Project { from, parts, to, adds, .. } => self.project_parts(*from, parts, *to, *adds),
+            Step::Project { from, parts, to, adds } => self.project_parts(*from, parts, *to, *adds),
             Step::HeadRope(step) => self.head_rope(step),
             Step::StoreKv { heads, cache } => {
                 let [k, v] = &self.buffers.kv[cache - self.first_cache];

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::model::{AttentionSpec, HeadNorm, HeadNormSpan, KvSource, Need, NormSpec, OutputGate, Position, RopeSpec};
-use crate::program::{Attend, Builder, CacheShape, HeadRope, HeadShape, Input, Linear, Norm, Register, Stage, Step};
+use crate::program::{Attend, Builder, CacheShape, HeadRope, HeadShape, Input, Linear, Norm, Register, Step};
 use crate::want::{Role, TensorId};
 
 /// Attention with its tensors, not yet among the steps.
@@ -101,24 +101,12 @@ impl Attention {
     /// Appends the steps behind the norm: delta = output * attention(rope(q), rope(k), v).
     pub(super) fn emit(self, b: &mut Builder<'_>) {
         let heads = self.attend.heads;
-        b.step(Step::Project {
-            from: Input::Normed,
-            parts: self.qkv,
-            to: Register::Qkv,
-            adds: false,
-            stage: Stage::Qkv,
-        });
+        b.step(Step::Project { from: Input::Normed, parts: self.qkv, to: Register::Qkv, adds: false });
         b.step(Step::HeadRope(self.head_rope));
         b.step(Step::StoreKv { heads, cache: self.attend.cache });
         b.step(Step::Attend(self.attend));
         let readers = vec![self.output.w];
         b.step(Step::Quantize { from: Register::Heads, len: heads.out_len(), to: Input::Inner, readers });
-        b.step(Step::Project {
-            from: Input::Inner,
-            parts: vec![self.output],
-            to: Register::Delta,
-            adds: false,
-            stage: Stage::AttentionOutput,
-        });
+        b.step(Step::Project { from: Input::Inner, parts: vec![self.output], to: Register::Delta, adds: false });
     }
 }

@@ -4,7 +4,7 @@ use modelembed_terms::Activation;
 
 use crate::error::Result;
 use crate::model::{GatedSpec, HiddenActivation, Need};
-use crate::program::{Builder, Input, Linear, Register, Stage, Step};
+use crate::program::{Builder, Input, Linear, Register, Step};
 use crate::want::{Role, TensorId};
 
 /// A gated network with its tensors, not yet among the steps.
@@ -58,12 +58,6 @@ impl Gated {
             to: Register::Hidden,
         });
         b.step(Step::Quantize { from: Register::Hidden, len: width, to: Input::Inner, readers });
-        b.step(Step::Project {
-            from: Input::Inner,
-            parts: vec![self.down],
-            to: Register::Delta,
-            adds,
-            stage: Stage::Down,
-        });
+        b.step(Step::Project { from: Input::Inner, parts: vec![self.down], to: Register::Delta, adds });
     }
 }

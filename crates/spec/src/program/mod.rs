@@ -8,7 +8,7 @@ mod print;
 mod step;
 
 pub(crate) use build::Builder;
-pub use step::{Attend, HeadRope, HeadShape, Input, Linear, Norm, Pending, Register, Stage, Step};
+pub use step::{Attend, HeadRope, HeadShape, Input, Linear, Norm, Pending, Register, Step};
 
 use std::collections::HashSet;
 

@@ -71,7 +71,7 @@ impl Program {
                 let normed = with.as_ref().map_or(x.to_owned(), |n| norm(n, x));
                 format!("join-norm  {sum}; {} = {normed}", to.name())
             }
-            Step::Project { from, parts, to, adds, .. } => {
+            Step::Project { from, parts, to, adds } => {
                 let parts: Vec<String> = parts.iter().map(linear).collect();
                 let sign = if *adds { "+=" } else { "=" };
                 format!("project    {} {sign} {} * {}", to.name(), parts.join(", "), from.name())

@@ -107,29 +107,6 @@ pub struct Pending {
     pub scale: f32,
 }
 
-/// Where in a token's time a step stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// Embedding and angles.
-    Embed,
-    /// Norms and joins.
-    Norm,
-    /// Projections to queries, keys and values.
-    Qkv,
-    /// Rotation, and keys and values into the cache.
-    RopeStore,
-    /// Attention over the cache.
-    Attention,
-    /// Attention's output projection.
-    AttentionOutput,
-    /// Gate and up projections.
-    GateUp,
-    /// Down projection.
-    Down,
-    /// The output head.
-    Head,
-}
-
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -163,8 +140,6 @@ pub enum Step {
         to: Register,
         /// Whether it is added to what is there.
         adds: bool,
-        /// What it counts as.
-        stage: Stage,
     },
     /// Queries and keys are normed and rotated in their place.
     HeadRope(HeadRope),
@@ -290,20 +265,6 @@ pub struct Attend {
 }
 
 impl Step {
-    /// What its time counts as; `None` for a step whose time counts as the next one's.
-    pub fn stage(&self) -> Option<Stage> {
-        Some(match self {
-            Step::Embed { .. } => Stage::Embed,
-            Step::JoinNorm { .. } => Stage::Norm,
-            Step::Project { stage, .. } => *stage,
-            Step::HeadRope(_) | Step::Quantize { .. } => return None,
-            Step::StoreKv { .. } => Stage::RopeStore,
-            Step::Attend(_) => Stage::Attention,
-            Step::GateUp { .. } => Stage::GateUp,
-            Step::Logits { .. } => Stage::Head,
-        })
-    }
-
     /// The tensors that it reads, in the order of use.
     pub fn tensors(&self) -> impl Iterator<Item = TensorId> + '_ {
         let of_norm = |norm: &Option<Norm>| norm.iter().flat_map(|n| [n.weight, n.bias]).flatten().collect::<Vec<_>>();
