@@ -1,8 +1,8 @@
 //! A model and its program, printed: layers that are alike once.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 
-use super::{Input, Linear, Norm, Part, Pending, Program, Register, Step};
+use super::{Linear, Norm, Part, Pending, Program, Register, Step};
 use crate::model::ModelSpec;
 use crate::print;
 use crate::want::TensorId;
@@ -37,38 +37,27 @@ impl Program {
     /// One step as a line. Before the first layer nothing is pending, which alone makes no layer
     /// another one.
     fn line(&self, step: &Step, layer: Option<usize>) -> String {
-        let name = |id: &TensorId| self.tensor(*id).part().trim_end_matches(".weight").to_owned();
         let linear = |linear: &Linear| {
             let all = self.tensor(linear.w).rows() == linear.n_rows();
             let rows = if all { String::new() } else { format!("[{}..{}]", linear.rows.start, linear.rows.end) };
             let bias = if linear.bias.is_some() { " + bias" } else { "" };
-            format!("{}{rows} ({} x {}){bias}", name(&linear.w), linear.n_rows(), linear.k)
-        };
-        let norm = |norm: &Norm, of: &str| {
-            let kind = match norm.kind {
-                NormKind::Rms => "rms",
-                NormKind::Layer => "layer_norm",
-            };
-            match &norm.weight {
-                Some(weight) => format!("{kind}({of}; {})", name(weight)),
-                None => format!("{kind}({of})"),
-            }
+            format!("{}{rows} ({} x {}){bias}", self.name(linear.w), linear.n_rows(), linear.k)
         };
         match step {
             Step::Embed { table, scale, to } => {
                 let scale = if *scale == 1.0 { String::new() } else { format!("{scale} * ") };
-                format!("embed      {} = {scale}{}[token]", to.name(), name(table))
+                format!("embed      {} = {scale}{}[token]", to.name(), self.name(*table))
             }
             Step::JoinNorm { join, norm: with, to, .. } => {
                 let x = Register::Residual.name();
                 let pending = match join {
-                    Some(Pending { from, norm: Some(n), .. }) => norm(n, from.name()),
+                    Some(Pending { from, norm: Some(n), .. }) => self.norm(n, Some(from.name())),
                     Some(Pending { from, norm: None, .. }) => from.name().to_owned(),
                     None => self.first_pending(layer),
                 };
                 let scale = join.filter(|j| j.scale != 1.0).map_or(String::new(), |j| format!("{} * ", j.scale));
                 let sum = format!("{x} += {scale}{pending}");
-                let normed = with.as_ref().map_or(x.to_owned(), |n| norm(n, x));
+                let normed = with.as_ref().map_or(x.to_owned(), |n| self.norm(n, Some(x)));
                 format!("join-norm  {sum}; {} = {normed}", to.name())
             }
             Step::Project { from, parts, to, adds } => {
@@ -79,7 +68,7 @@ impl Program {
             Step::HeadRope(step) => {
                 let mut text = "head-rope  q, k".to_owned();
                 for n in [&step.q_norm, &step.k_norm].into_iter().flatten() {
-                    let _ = write!(text, " -> {}", norm(n, ""));
+                    let _ = write!(text, " -> {}", self.norm(n, None));
                 }
                 match step.rope {
                     Some(rope) => {
@@ -121,14 +110,30 @@ impl Program {
             })
         };
         match layer.and_then(next) {
-            Some(Pending { norm: Some(n), from, .. }) => {
-                let name =
-                    n.weight.map_or(String::new(), |id| self.tensor(id).part().trim_end_matches(".weight").to_owned());
-                let kind = if n.kind == NormKind::Rms { "rms" } else { "layer_norm" };
-                format!("{kind}({}; {name})", from.name())
-            }
+            Some(Pending { norm: Some(n), from, .. }) => self.norm(&n, Some(from.name())),
             _ => Register::Delta.name().to_owned(),
         }
+    }
+
+    /// A norm as a function of what it is over, where a line names that, and of its weights, if it
+    /// has any.
+    fn norm(&self, norm: &Norm, of: Option<&str>) -> String {
+        let kind = match norm.kind {
+            NormKind::Rms => "rms",
+            NormKind::Layer => "layer_norm",
+        };
+        let weights = norm.weight.map(|id| self.name(id));
+        match (of, weights) {
+            (Some(of), Some(weights)) => format!("{kind}({of}; {weights})"),
+            (Some(of), None) => format!("{kind}({of})"),
+            (None, Some(weights)) => format!("{kind}({weights})"),
+            (None, None) => kind.to_owned(),
+        }
+    }
+
+    /// A tensor's name without its layer.
+    fn name(&self, id: TensorId) -> &str {
+        self.tensor(id).part().trim_end_matches(".weight")
     }
 }
 
@@ -136,11 +141,5 @@ fn activation_name(activation: Activation) -> &'static str {
     match activation {
         Activation::Silu => "silu",
         Activation::Gelu => "gelu",
-    }
-}
-
-impl fmt::Display for Input {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
