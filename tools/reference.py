@@ -96,7 +96,7 @@ class Model:
         base = 10000.0 if local and self.arch == "gemma3" else self.base
         freq = base ** (-np.arange(half) * 2 / self.rope_dims) / self.rope_factors(n_ctx)
         scaling = "none" if local and self.arch in ("gemma3", "olmo2") else self.scaling
-        magnitude = self.magnitude
+        magnitude = 1.0 if local and self.arch == "olmo2" else self.magnitude
         if scaling == "linear":
             freq = freq / self.factor
         if scaling == "yarn":

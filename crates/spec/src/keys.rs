@@ -209,7 +209,13 @@ impl<'a> Keys<'a> {
         }
         let base = self.positive_f32("rope.freq_base")?.unwrap_or(10_000.0);
         let (scaling, factors) = (self.rope_scaling()?, RopeFactors::Fixed);
-        Ok(RopeSpec { style, n_rot, base, scaling, factors, first: 0, sections: None })
+        // YaRN makes up for attention that spreads over more tokens.
+        let of_scaling = match scaling {
+            RopeScaling::Yarn { factor, .. } => 1.0 + 0.1 * f64::from(factor).ln() as f32,
+            RopeScaling::None | RopeScaling::Linear { .. } => 1.0,
+        };
+        let magnitude = self.rope_magnitude()? * of_scaling;
+        Ok(RopeSpec { style, n_rot, base, scaling, magnitude, factors, first: 0, sections: None })
     }
 
     /// The pairs that turn with each of a position's numbers; the key must be there.
@@ -262,7 +268,6 @@ impl<'a> Keys<'a> {
                         as u32,
                     beta_fast: self.positive_f32("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
                     beta_slow: self.positive_f32("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
-                    magnitude: self.yarn_attn_factor()? * (1.0 + 0.1 * f64::from(factor).ln() as f32),
                 })
             }
             (Some(other), Some(_)) => {
@@ -271,8 +276,8 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Factor on YaRN's magnitude.
-    pub(crate) fn yarn_attn_factor(&self) -> Result<f32> {
+    /// Factor on cosines and sines, beside that of YaRN.
+    pub(crate) fn rope_magnitude(&self) -> Result<f32> {
         Ok(self.positive_f32("rope.scaling.attn_factor")?.unwrap_or(1.0))
     }
 

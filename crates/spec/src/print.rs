@@ -83,12 +83,16 @@ pub(crate) fn rope(rope: &RopeSpec) -> String {
         RopeScaling::Linear { factor } => {
             let _ = write!(text, ", positions / {factor}");
         }
-        RopeScaling::Yarn { factor, original_ctx_tokens, magnitude, .. } => {
-            let _ = write!(text, ", YaRN {factor} times {original_ctx_tokens}, magnitude {magnitude}");
+        RopeScaling::Yarn { factor, original_ctx_tokens, .. } => {
+            let _ = write!(text, ", YaRN {factor} times {original_ctx_tokens}");
         }
     }
-    if let RopeFactors::LongOrShort { original_ctx_tokens, magnitude } = rope.factors {
-        let _ = write!(text, ", LongRoPE above {original_ctx_tokens} tokens, magnitude {magnitude}");
+    if let RopeFactors::LongOrShort { original_ctx_tokens } = rope.factors {
+        let _ = write!(text, ", LongRoPE above {original_ctx_tokens} tokens");
+    }
+    // With YaRN 1 is not the usual one.
+    if rope.magnitude != 1.0 || matches!(rope.scaling, RopeScaling::Yarn { .. }) {
+        let _ = write!(text, ", magnitude {}", rope.magnitude);
     }
     if let Some(RopeSections { pairs, is_interleaved }) = rope.sections {
         let how = if is_interleaved { ", interleaved" } else { "" };

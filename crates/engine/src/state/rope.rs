@@ -25,14 +25,12 @@ pub(crate) struct Divisors {
 
 impl Rope {
     pub(crate) fn new(spec: &RopeSpec, divisors: &Divisors) -> Rope {
-        let table =
-            |divisors: &Option<Vec<f32>>| RopeTable::new(spec.n_rot, spec.base, spec.scaling, divisors.as_deref());
+        let table = |divisors: &Option<Vec<f32>>| RopeTable::new(spec, divisors.as_deref());
         match spec.factors {
             RopeFactors::None | RopeFactors::Fixed => Rope { table: table(&divisors.fixed), long: None },
-            RopeFactors::LongOrShort { original_ctx_tokens, magnitude } => {
-                let of = |divisors| RopeTable { magnitude, ..table(divisors) };
-                let long = divisors.long.is_some().then(|| (original_ctx_tokens, of(&divisors.long)));
-                Rope { table: of(&divisors.short), long }
+            RopeFactors::LongOrShort { original_ctx_tokens } => {
+                let long = divisors.long.is_some().then(|| (original_ctx_tokens, table(&divisors.long)));
+                Rope { table: table(&divisors.short), long }
             }
         }
     }
@@ -59,19 +57,17 @@ pub(crate) struct RopeTable {
 }
 
 impl RopeTable {
-    /// For heads whose first `n_rot` elements are rotated, at `base`, with the scaling and the
-    /// optional per-pair divisors (`rope_freqs.weight` of Llama 3.1, `n_rot / 2` of them).
-    pub(crate) fn new(n_rot: usize, base: f32, scaling: RopeScaling, divisors: Option<&[f32]>) -> RopeTable {
+    /// As the spec says, with the optional per-pair divisors (`rope_freqs.weight` of Llama 3.1,
+    /// `n_rot / 2` of them).
+    pub(crate) fn new(spec: &RopeSpec, divisors: Option<&[f32]>) -> RopeTable {
+        let &RopeSpec { n_rot, base, magnitude, .. } = spec;
         let divisor = |i: usize| divisors.map_or(1.0, |d| f64::from(d[i]));
         let plain = |i: usize| f64::from(base).powf(-2.0 * i as f64 / n_rot as f64) / divisor(i);
         let pairs = 0..n_rot / 2;
-        match scaling {
-            RopeScaling::None => RopeTable { radians_per_position: pairs.map(plain).collect(), magnitude: 1.0 },
-            RopeScaling::Linear { factor } => RopeTable {
-                radians_per_position: pairs.map(|i| plain(i) / f64::from(factor)).collect(),
-                magnitude: 1.0,
-            },
-            RopeScaling::Yarn { factor, original_ctx_tokens, beta_fast, beta_slow, magnitude } => {
+        let radians_per_position = match spec.scaling {
+            RopeScaling::None => pairs.map(plain).collect(),
+            RopeScaling::Linear { factor } => pairs.map(|i| plain(i) / f64::from(factor)).collect(),
+            RopeScaling::Yarn { factor, original_ctx_tokens, beta_fast, beta_slow } => {
                 let factor = f64::from(factor);
                 // The pair that turns `rotations` times within the original context.
                 let pair_of = |rotations: f32| {
@@ -84,9 +80,10 @@ impl RopeTable {
                     let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                     plain(i) * (ramp / factor + (1.0 - ramp))
                 };
-                RopeTable { radians_per_position: pairs.map(angle).collect(), magnitude }
+                pairs.map(angle).collect()
             }
-        }
+        };
+        RopeTable { radians_per_position, magnitude }
     }
 
     /// Pairs that are rotated: half of the rotated elements of a head.
@@ -132,7 +129,29 @@ impl Turn {
 
 #[cfg(test)]
 mod tests {
+    use modelembed_terms::RopeStyle;
+
     use super::*;
+
+    const YARN: RopeScaling =
+        RopeScaling::Yarn { factor: 4.0, original_ctx_tokens: 4096, beta_fast: 32.0, beta_slow: 1.0 };
+
+    fn table(n_rot: usize, scaling: RopeScaling) -> RopeTable {
+        RopeTable::new(&spec(n_rot, scaling), None)
+    }
+
+    fn spec(n_rot: usize, scaling: RopeScaling) -> RopeSpec {
+        RopeSpec {
+            style: RopeStyle::Halves,
+            n_rot,
+            base: 10_000.0,
+            scaling,
+            magnitude: 1.0,
+            factors: RopeFactors::None,
+            first: 0,
+            sections: None,
+        }
+    }
 
     fn angles(table: &RopeTable, position: usize) -> Vec<(f32, f32)> {
         let (mut cos, mut sin) = (vec![0.0; table.n_pairs()], vec![0.0; table.n_pairs()]);
@@ -142,15 +161,14 @@ mod tests {
 
     #[test]
     fn first_pair_turns_one_radian_a_position() {
-        let table = RopeTable::new(64, 10_000.0, RopeScaling::None, None);
-        let (cos, sin) = angles(&table, 3)[0];
+        let (cos, sin) = angles(&table(64, RopeScaling::None), 3)[0];
         assert!((cos - 3f32.cos()).abs() < 1e-6 && (sin - 3f32.sin()).abs() < 1e-6);
     }
 
     #[test]
     fn linear_scaling_divides_positions() {
-        let plain = RopeTable::new(64, 10_000.0, RopeScaling::None, None);
-        let scaled = RopeTable::new(64, 10_000.0, RopeScaling::Linear { factor: 4.0 }, None);
+        let plain = table(64, RopeScaling::None);
+        let scaled = table(64, RopeScaling::Linear { factor: 4.0 });
         for (a, b) in angles(&plain, 5).into_iter().zip(angles(&scaled, 20)) {
             assert!((a.0 - b.0).abs() < 1e-6 && (a.1 - b.1).abs() < 1e-6);
         }
@@ -158,23 +176,25 @@ mod tests {
 
     #[test]
     fn yarn_keeps_fast_pairs_and_interpolates_slow_ones() {
-        let scaling = RopeScaling::Yarn {
-            factor: 4.0,
-            original_ctx_tokens: 4096,
-            beta_fast: 32.0,
-            beta_slow: 1.0,
-            magnitude: 1.25,
-        };
-        let yarn = RopeTable::new(128, 10_000.0, scaling, None);
-        let plain = RopeTable::new(128, 10_000.0, RopeScaling::None, None);
+        let yarn = table(128, YARN);
+        let plain = table(128, RopeScaling::None);
         assert_eq!(yarn.radians_per_position[0], plain.radians_per_position[0]);
         assert!((yarn.radians_per_position[63] * 4.0 / plain.radians_per_position[63] - 1.0).abs() < 1e-12);
-        assert_eq!((yarn.magnitude, plain.magnitude), (1.25, 1.0));
+    }
+
+    #[test]
+    fn every_scaling_has_its_magnitude_in_cosines_and_sines() {
+        for scaling in [RopeScaling::None, RopeScaling::Linear { factor: 4.0 }, YARN] {
+            let wide = RopeTable::new(&RopeSpec { magnitude: 1.25, ..spec(64, scaling) }, None);
+            for (a, b) in angles(&wide, 5).into_iter().zip(angles(&table(64, scaling), 5)) {
+                assert!((a.0 - 1.25 * b.0).abs() < 1e-6 && (a.1 - 1.25 * b.1).abs() < 1e-6, "{scaling:?}");
+            }
+        }
     }
 
     #[test]
     fn a_shift_undoes_positions() {
-        let table = RopeTable::new(2, 10_000.0, RopeScaling::None, None);
+        let table = table(2, RopeScaling::None);
         let (mut c, mut s) = ([0.0], [0.0]);
         table.fill_shift(-7, &mut c, &mut s);
         let (c7, s7) = angles(&table, 7)[0];

@@ -61,14 +61,12 @@ fn latent(keys: &Keys<'_>, spec: &mut ModelSpec) -> Result<LatentSpec> {
         return Err(keys.bad("rope.dimension_count", problem));
     };
     rope.first = nope_dim;
-    let mut magnitude = 1.0;
+    let mut magnitude = f64::from(rope.magnitude);
     // The converter writes a tenth of the model's number.
     let log_factor = keys.f32("rope.scaling.yarn_log_multiplier")?.map_or(0.0, |x| f64::from(x) / 0.1);
-    if let RopeScaling::Yarn { factor, magnitude: of_rope, .. } = &mut rope.scaling {
-        if log_factor != 0.0 {
-            *of_rope = keys.yarn_attn_factor()?;
-        }
-        magnitude = f64::from(*of_rope) * (1.0 + 0.1 * log_factor * f64::from(*factor).ln());
+    if let (RopeScaling::Yarn { factor, .. }, true) = (rope.scaling, log_factor != 0.0) {
+        rope.magnitude = keys.rope_magnitude()?;
+        magnitude = f64::from(rope.magnitude) * (1.0 + 0.1 * log_factor * f64::from(factor).ln());
     }
     Ok(LatentSpec {
         heads: 0,

@@ -84,17 +84,15 @@ fn shared_row(keys: &Keys<'_>, eps: f32) -> Result<SharedRowSpec> {
     })
 }
 
-/// The rotation of layers that see a window only, and that of the others, which alone is scaled;
-/// its magnitude stays 1.
+/// The rotation of layers that see a window only, and that of the others, which alone is scaled.
+/// The magnitude of both is 1, whatever a file says.
 fn ropes(keys: &Keys<'_>, dim: usize) -> Result<Vec<RopeSpec>> {
     let mut scaled = keys.rope(RopeStyle::Adjacent, dim)?;
     scaled.first = dim - scaled.n_rot;
+    scaled.magnitude = 1.0;
     let plain = RopeSpec { scaling: RopeScaling::None, ..scaled.clone() };
     let key = "attention.compress_rope_freq_base";
     scaled.base = keys.positive_f32(key)?.ok_or_else(|| keys.bad(key, "is missing"))?;
-    if let RopeScaling::Yarn { magnitude, .. } = &mut scaled.scaling {
-        *magnitude = 1.0;
-    }
     Ok(vec![plain, scaled])
 }
 

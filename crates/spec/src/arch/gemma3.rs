@@ -38,6 +38,7 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
         spec.ropes.push(RopeSpec {
             base,
             scaling: RopeScaling::None,
+            magnitude: keys.rope_magnitude()?,
             factors: RopeFactors::None,
             ..spec.ropes[0].clone()
         });

@@ -36,8 +36,8 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     spec.output.soft_cap = Some(FINAL_CAP);
 
     let base = keys.positive_f32("rope.freq_base_swa")?.unwrap_or(10_000.0);
-    let (scaling, factors) = (RopeScaling::None, RopeFactors::None);
-    spec.ropes.push(RopeSpec { base, scaling, factors, ..spec.ropes[0].clone() });
+    let (scaling, magnitude, factors) = (RopeScaling::None, keys.rope_magnitude()?, RopeFactors::None);
+    spec.ropes.push(RopeSpec { base, scaling, magnitude, factors, ..spec.ropes[0].clone() });
     let key = "attention.sliding_window";
     let window = keys.u32(key)?.ok_or_else(|| keys.bad(key, "is missing"))? as usize;
     let is_windowed = keys.windowed_layers(5, false)?;

@@ -24,9 +24,11 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
         };
     }
     if let Some(window) = keys.u32("attention.sliding_window")? {
-        // A context that grew has not changed what these layers see.
+        // A context that grew has not changed what these layers see: as in llama.cpp, their cosines
+        // and sines stay as they are, too.
         let base = keys.positive_f32("rope.freq_base_swa")?.unwrap_or(spec.ropes[0].base);
-        spec.ropes.push(RopeSpec { base, scaling: RopeScaling::None, ..spec.ropes[0].clone() });
+        let scaling = RopeScaling::None;
+        spec.ropes.push(RopeSpec { base, scaling, magnitude: 1.0, ..spec.ropes[0].clone() });
         spec.window_layers(&keys.windowed_layers(4, false)?, window, RopeId(1));
     }
     Ok(spec)

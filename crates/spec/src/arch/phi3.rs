@@ -7,7 +7,7 @@ use modelembed_terms::RopeStyle;
 use super::{Architecture, dense};
 use crate::error::Result;
 use crate::keys::Keys;
-use crate::model::{ModelSpec, RopeFactors, RopeScaling};
+use crate::model::{ModelSpec, RopeFactors};
 
 pub(super) const ARCH: Architecture = Architecture { name: "phi3", runs: true, read };
 
@@ -16,15 +16,6 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::decoder(arch, keys, RopeStyle::Halves)?;
     spec.each_gated(|gated| gated.is_fused = true);
     let original = keys.optional_size("rope.scaling.original_context_length", u32::MAX)?;
-    let magnitude = keys.positive_f32("rope.scaling.attn_factor")?.unwrap_or(1.0);
-    let rope = &mut spec.ropes[0];
-    rope.factors = RopeFactors::LongOrShort {
-        original_ctx_tokens: original.unwrap_or(spec.ctx_train),
-        magnitude: match rope.scaling {
-            // Which has the factor in it.
-            RopeScaling::Yarn { magnitude, .. } => magnitude,
-            _ => magnitude,
-        },
-    };
+    spec.ropes[0].factors = RopeFactors::LongOrShort { original_ctx_tokens: original.unwrap_or(spec.ctx_train) };
     Ok(spec)
 }

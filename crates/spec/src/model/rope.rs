@@ -13,6 +13,8 @@ pub struct RopeSpec {
     pub base: f32,
     /// Scaling for long contexts.
     pub scaling: RopeScaling,
+    /// Factor on cosines and sines.
+    pub magnitude: f32,
     /// Which divisors of the angles the file may hold.
     pub factors: RopeFactors,
     /// Elements of the head before the rotated ones.
@@ -54,8 +56,6 @@ pub enum RopeScaling {
         beta_fast: f32,
         /// Rotations in the original context below which a dimension is interpolated.
         beta_slow: f32,
-        /// Factor on cosines and sines.
-        magnitude: f32,
     },
 }
 
@@ -67,13 +67,10 @@ pub enum RopeFactors {
     /// Those of `rope_freqs.weight`, if it is there.
     Fixed,
     /// `rope_factors_long.weight` for contexts above the original length, else
-    /// `rope_factors_short.weight` (LongRoPE: Ding et al. 2024, arXiv 2402.13753). Cosines and
-    /// sines are multiplied by the magnitude.
+    /// `rope_factors_short.weight` (LongRoPE: Ding et al. 2024, arXiv 2402.13753).
     LongOrShort {
         /// Context of the first training, in tokens.
         original_ctx_tokens: usize,
-        /// Factor on cosines and sines.
-        magnitude: f32,
     },
 }
 

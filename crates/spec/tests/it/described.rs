@@ -58,6 +58,37 @@ fn window_layers_take_a_base_of_their_own_from_the_file_only() {
 }
 
 #[test]
+fn rotations_take_their_magnitude_from_the_file_whatever_their_scaling() {
+    let magnitudes = |model: Model| model.read().unwrap().ropes.iter().map(|rope| rope.magnitude).collect::<Vec<_>>();
+    let with = |model: Model, kind: &str| model.with("rope.scaling.type", kind).with("rope.scaling.factor", 8f32);
+    let wide = |model: Model| model.with("rope.scaling.attn_factor", 1.25f32);
+    let of_yarn = 1.0 + 0.1 * 8f32.ln();
+    let rows = [
+        ("none", wide(models::llama()), vec![1.25]),
+        ("linear", wide(with(models::llama(), "linear")), vec![1.25]),
+        ("yarn", wide(with(models::llama(), "yarn")), vec![1.25 * of_yarn]),
+        ("yarn alone", with(models::llama(), "yarn"), vec![of_yarn]),
+        ("0 is absent", models::llama().with("rope.scaling.attn_factor", 0f32), vec![1.0]),
+        ("LongRoPE and YaRN", wide(with(models::phi3(), "yarn")), vec![1.25 * of_yarn]),
+        // Layers with a window are not scaled; OLMo's stay as they are altogether.
+        ("a window in gemma3", wide(with(models::gemma3(), "yarn")), vec![1.25 * of_yarn, 1.25]),
+        ("a window in gemma2", wide(models::gemma2()), vec![1.25, 1.25]),
+        ("a window in olmo2", wide(models::olmo2()), vec![1.25 * of_yarn, 1.0]),
+        ("deepseek4 reads none", wide(models::deepseek4()), vec![1.0, 1.0]),
+    ];
+    let seen = rows.map(|(name, model, wanted)| (name, magnitudes(model), wanted));
+    let is_near = |seen: &[f32], wanted: &[f32]| {
+        seen.len() == wanted.len() && seen.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-6)
+    };
+    let failed: Vec<_> = seen.iter().filter(|(_, seen, wanted)| !is_near(seen, wanted)).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    let negative = models::llama().with("rope.scaling.attn_factor", -1f32).read().unwrap_err().to_string();
+    assert!(negative.contains("rope.scaling.attn_factor"), "{negative}");
+    let printed = wide(models::llama()).read().unwrap().to_string();
+    assert!(printed.contains("base 500000, magnitude 1.25"), "{printed}");
+}
+
+#[test]
 fn olmo2_without_a_window_sees_everything() {
     let model = models::olmo2().without("attention.sliding_window");
     assert_eq!((attention(&model).visible, model.read().unwrap().ropes.len()), (Visible::Causal, 1));
