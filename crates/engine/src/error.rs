@@ -2,8 +2,9 @@ use std::path::PathBuf;
 
 use modelembed_gguf::{TensorType, shown_path};
 use modelembed_storage::StorageError;
-use modelembed_terms::CacheType;
 use modelembed_text::TextError;
+
+use crate::gpu::GpuError;
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -159,18 +160,9 @@ pub enum Error {
     #[error(transparent)]
     Sampler(#[from] crate::sampler::InvalidSamplerOption),
 
-    /// A GPU has no room of this kind for a cache.
-    #[error("a GPU cannot keep {} keys and values of heads of {head_dim} elements", cache_type.name())]
-    GpuCache {
-        /// What keys and values were to be stored in.
-        cache_type: CacheType,
-        /// Elements of a head.
-        head_dim: usize,
-    },
-
-    /// No usable GPU, or one that could not do what was asked.
-    #[error("{0}")]
-    Gpu(String),
+    /// Layers cannot be computed on a GPU.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
 
     /// The model could not be locked in memory as a whole.
     #[error("only {locked_bytes} of {wanted_bytes} bytes can be locked in memory: {reason}")]

@@ -72,10 +72,12 @@ pub use error::{Error, Result};
 pub use files::ModelFiles;
 pub use forecast::Forecast;
 pub use generate::{GenerateOptions, GenerateStats, StopReason, generate};
-pub use gpu::{GpuAdapter, GpuLayers, GpuLimits, GpuPlacement, gpu_adapters};
+pub use gpu::{GpuAdapter, GpuError, GpuLayers, GpuLimits, GpuPlacement, gpu_adapters};
 pub use locking::{Lock, LockStats};
 pub use model::Model;
 pub use modelembed_gguf as gguf;
+#[cfg(feature = "gpu")]
+pub use modelembed_gpu::Error as GpuDeviceError;
 pub use modelembed_kernels::{Isa, Kernels};
 pub use modelembed_packed as packed;
 pub use modelembed_pool::available_threads;

@@ -98,7 +98,7 @@ pub(crate) fn find(choice: &Choice) -> Result<(AdapterInfo, wgpu::Adapter)> {
     let infos: Vec<_> = all.iter().map(|(info, _)| info.clone()).collect();
     match choose(choice, &infos) {
         Some(at) => Ok(all.swap_remove(at)),
-        None => Err(Error::NoAdapter(nothing(choice, &infos))),
+        None => Err(nothing(choice, infos)),
     }
 }
 
@@ -145,19 +145,12 @@ fn choose(choice: &Choice, infos: &[AdapterInfo]) -> Option<usize> {
     }
 }
 
-fn nothing(choice: &Choice, infos: &[AdapterInfo]) -> String {
-    let looked = "looked for a GPU through Vulkan, Metal and Direct3D 12";
-    if infos.is_empty() {
-        return format!("{looked} and found none: no driver, or none that this program can load");
-    }
-    let list = infos.iter().map(|i| format!("\n  {i}")).collect::<String>();
+/// What to say where [`choose`] finds none.
+fn nothing(choice: &Choice, found: Vec<AdapterInfo>) -> Error {
     match choice {
-        Choice::Best => {
-            format!(
-                "{looked} and found only software on the CPU, which is slower than CPU layers (-device takes it all the same):{list}"
-            )
-        }
-        Choice::Named(name) => format!("{looked} and found none that \"{name}\" names:{list}"),
+        _ if found.is_empty() => Error::NoAdapter,
+        Choice::Best => Error::OnlySoftware { found },
+        Choice::Named(name) => Error::NotNamed { name: name.clone(), found },
     }
 }
 
@@ -175,7 +168,7 @@ mod tests {
         let part = info(1, "UHD Graphics", "Vulkan", AdapterKind::Integrated);
         let dx = info(2, "RTX 4090", "Dx12", AdapterKind::Discrete);
         let card = info(3, "RTX 4090", "Vulkan", AdapterKind::Discrete);
-        let all = [soft.clone(), part, dx, card];
+        let all = [soft, part, dx, card];
         let named = |name: &str| Choice::Named(name.into());
         let rows = [
             (Choice::Best, &all[..], Some(3)),
@@ -190,7 +183,30 @@ mod tests {
         ];
         let failed: Vec<_> = rows.iter().filter(|(choice, all, want)| choose(choice, all) != *want).collect();
         assert!(failed.is_empty(), "{failed:?}");
-        assert!(nothing(&Choice::Best, &[soft]).contains("llvmpipe"));
-        assert!(nothing(&Choice::Best, &[]).contains("Vulkan"));
+    }
+
+    #[test]
+    fn without_a_usable_adapter_the_error_lists_what_there_is() {
+        let soft = || vec![info(0, "llvmpipe", "Vulkan", AdapterKind::Software)];
+        let named = Choice::Named("radeon".into());
+        let rows = [
+            (
+                nothing(&Choice::Best, soft()),
+                "looked for a GPU through Vulkan, Metal and Direct3D 12 and found only software on the CPU, which is \
+                 slower than CPU layers (-device takes it all the same):\n  0: llvmpipe (Vulkan, software)",
+            ),
+            (
+                nothing(&named, soft()),
+                "looked for a GPU through Vulkan, Metal and Direct3D 12 and found none that \"radeon\" names:\n  \
+                 0: llvmpipe (Vulkan, software)",
+            ),
+            (
+                nothing(&named, Vec::new()),
+                "looked for a GPU through Vulkan, Metal and Direct3D 12 and found none: no driver, or none that this \
+                 program can load",
+            ),
+        ];
+        let failed: Vec<_> = rows.iter().filter(|(error, text)| error.to_string() != *text).collect();
+        assert!(failed.is_empty(), "{failed:?}");
     }
 }

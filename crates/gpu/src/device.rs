@@ -286,7 +286,7 @@ impl Gpu {
             rows,
             n_cols,
         ) {
-            Err(Error::Device(_)) => Ok(false),
+            Err(Error::Refused(_)) => Ok(false),
             other => other,
         };
         if self.limits.subgroups && !passes(self, Input::Float, 5, 2)? {
@@ -340,7 +340,7 @@ impl Gpu {
         match found {
             None => Ok(()),
             Some(Fault::OutOfMemory) => Err(Error::OutOfMemory { what: what.to_owned(), wanted_bytes: 0 }),
-            Some(Fault::Refused(why) | Fault::Lost(why)) => Err(Error::Device(format!("{what}: {why}"))),
+            Some(Fault::Refused(why) | Fault::Lost(why)) => Err(Error::Refused(format!("{what}: {why}"))),
         }
     }
 
@@ -601,10 +601,10 @@ impl Backend for Gpu {
         self.wait()?;
         match lock(&mapped).take() {
             Some(Ok(())) => {}
-            other => return Err(Error::Device(format!("memory of the GPU cannot be read: {other:?}"))),
+            other => return Err(Error::Refused(format!("memory of the GPU cannot be read: {other:?}"))),
         }
         {
-            let view = staging.get_mapped_range(0..len).map_err(|e| Error::Device(e.to_string()))?;
+            let view = staging.get_mapped_range(0..len).map_err(|e| Error::Refused(e.to_string()))?;
             bytes.copy_from_slice(&view);
         }
         staging.unmap();

@@ -1,10 +1,32 @@
+use crate::adapter::AdapterInfo;
+
+const LOOKED: &str = "looked for a GPU through Vulkan, Metal and Direct3D 12";
+
 /// Why something could not be done on a GPU.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no adapter that may be used.
-    #[error("{0}")]
-    NoAdapter(String),
+    /// There is no adapter.
+    #[error("{} and found none: no driver, or none that this program can load", LOOKED)]
+    NoAdapter,
+    /// There is only software, which is taken where it is named.
+    #[error(
+        "{} and found only software on the CPU, which is slower than CPU layers (-device takes it all the same):{}",
+        LOOKED,
+        list(found)
+    )]
+    OnlySoftware {
+        /// All adapters.
+        found: Vec<AdapterInfo>,
+    },
+    /// There is none of this number or name.
+    #[error("{} and found none that \"{name}\" names:{}", LOOKED, list(found))]
+    NotNamed {
+        /// What was asked for: a place in the list, or a part of a name.
+        name: String,
+        /// All adapters.
+        found: Vec<AdapterInfo>,
+    },
     /// The adapter would not be opened.
     #[error("cannot open {adapter}: {problem}")]
     Open {
@@ -50,10 +72,14 @@ pub enum Error {
     Lost(String),
     /// The driver or the graphics library refused a step.
     #[error("the GPU refused a step: {0}")]
-    Device(String),
+    Refused(String),
     /// There is no kernel for such weights or such a size.
     #[error("no GPU kernel for {0}")]
     Unsupported(String),
+}
+
+fn list(found: &[AdapterInfo]) -> String {
+    found.iter().map(|adapter| format!("\n  {adapter}")).collect()
 }
 
 fn of_memory(wanted_bytes: u64, what: &str) -> String {

@@ -4,9 +4,10 @@ use modelembed_gpu::{Backend, Buffer, Gpu, KvCache, TOP_K, cache_row_bytes, half
 use modelembed_spec::{CacheShape, Input, Register};
 use modelembed_terms::{CacheType, RopeStyle};
 
+use super::GpuError;
 use super::model::GpuModel;
 use crate::cpu::scratch::LOGIT_COLS;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::options::LoadOptions;
 use crate::state::layout;
 use crate::tensors::Compiled;
@@ -30,7 +31,7 @@ impl CacheSize {
     /// Heads that cannot be stored so.
     pub(super) fn of(shape: &CacheShape, ctx_tokens: usize, ty: CacheType) -> Result<CacheSize> {
         let head_dim = shape.key_dim;
-        let row_bytes = cache_row_bytes(ty, head_dim).ok_or(Error::GpuCache { cache_type: ty, head_dim })?;
+        let row_bytes = cache_row_bytes(ty, head_dim).ok_or(GpuError::Cache { cache_type: ty, head_dim })?;
         let capacity = ctx_tokens.saturating_add(63) / 64 * 64;
         let sizes = [shape.kv_heads as u64, capacity as u64, row_bytes];
         let len_bytes = sizes.into_iter().fold(1, u64::saturating_mul);

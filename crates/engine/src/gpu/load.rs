@@ -9,9 +9,9 @@ use modelembed_storage::{Advice, Progress};
 
 use super::buffers::CacheSize;
 use super::model::GpuModel;
-use super::place::{Failure, Placed, Upload, lowerable, open, place};
+use super::place::{Placed, Upload, lowerable, open, place};
 use super::session::GpuSession;
-use super::{GpuAdapter, GpuLayers, GpuPlacement};
+use super::{GpuAdapter, GpuError, GpuLayers, GpuPlacement};
 use crate::cpu::scratch;
 use crate::error::{Error, Result};
 use crate::options::LoadOptions;
@@ -60,7 +60,7 @@ pub(crate) fn load(
                 warnings.extend(missing.or_else(|| auto.outcome(found.as_deref()).filter(|_| is_auto)));
                 return Ok(found);
             }
-            Err(failure) if !is_auto => return Err(failure.into()),
+            Err(failure) if !is_auto => return Err(failure),
             Err(failure) => auto.learn(failure, n_placed, options)?,
         }
         if auto.most == 0 {
@@ -78,12 +78,12 @@ fn attempt(
     most: usize,
     n_placed: &mut usize,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Option<Arc<GpuModel>>, Failure> {
+) -> Result<Option<Arc<GpuModel>>> {
     let gpu = open(options)?;
     let Some(placed) = place(&gpu, compiled, options, most)? else { return Ok(None) };
     *n_placed = placed.share.count();
     if copy(&gpu, &placed.uploads, shards, progress)?.is_break() {
-        return Err(Error::Cancelled.into());
+        return Err(Error::Cancelled);
     }
     let placement = placed.placement(&gpu);
     let Placed { weights, share, .. } = placed;
@@ -118,7 +118,7 @@ pub(crate) fn plan(
         GpuLayers::Count(0) => return Ok(None),
         n => n == GpuLayers::Auto,
     };
-    let plan = || {
+    let plan = || -> Result<_> {
         let gpu = open(options)?;
         Ok(place(&gpu, compiled, options, usize::MAX)?.map(|placed| placed.placement(&gpu)))
     };
@@ -172,34 +172,24 @@ impl Auto {
     ///
     /// # Errors
     /// A failure that is none of the device's, and a device that was named and is not there.
-    fn learn(&mut self, failure: Failure, n_placed: usize, options: &LoadOptions) -> Result<()> {
-        use modelembed_gpu::Error::{Lost, NoAdapter, OutOfMemory};
-        let why = match failure {
-            Failure::Gpu(e @ NoAdapter(_)) if options.gpu_device.is_some() => return Err(e.into()),
-            Failure::Gpu(OutOfMemory { what, wanted_bytes }) => {
-                // Each try copies weights again: where there are many layers it takes large steps.
-                self.most = n_placed.saturating_sub((n_placed / 8).max(1));
-                OutOfMemory { what, wanted_bytes }.to_string()
+    fn learn(&mut self, failure: Error, n_placed: usize, options: &LoadOptions) -> Result<()> {
+        use modelembed_gpu::Error::{Lost, NoAdapter, NotNamed, OutOfMemory};
+        let Error::Gpu(failure) = failure else { return Err(failure) };
+        self.most = match &failure {
+            GpuError::Device(NoAdapter | NotNamed { .. }) if options.gpu_device.is_some() => {
+                return Err(failure.into());
             }
-            Failure::Gpu(Lost(why)) => {
+            // Each try copies weights again: where there are many layers it takes large steps.
+            GpuError::Device(OutOfMemory { .. }) => n_placed.saturating_sub((n_placed / 8).max(1)),
+            GpuError::Device(Lost(_)) => {
                 // Too much memory or too long a step can be what a driver gives a device up for.
                 // Twice is more than that.
                 self.n_lost += 1;
-                self.most = if self.n_lost == 1 { n_placed / 2 } else { 0 };
-                Lost(why).to_string()
+                if self.n_lost == 1 { n_placed / 2 } else { 0 }
             }
-            Failure::Gpu(e) => {
-                self.most = 0;
-                e.to_string()
-            }
-            // Of a head that no cache on a device can hold.
-            Failure::Other(e @ Error::GpuCache { .. }) => {
-                self.most = 0;
-                e.to_string()
-            }
-            Failure::Other(e) => return Err(e),
+            GpuError::Device(_) | GpuError::Cache { .. } | GpuError::NotBuilt => 0,
         };
-        self.why = Some((why, n_placed));
+        self.why = Some((failure.to_string(), n_placed));
         Ok(())
     }
 

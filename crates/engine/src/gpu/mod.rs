@@ -3,6 +3,7 @@
 
 #[cfg(feature = "gpu")]
 mod buffers;
+mod error;
 #[cfg(feature = "gpu")]
 mod load;
 #[cfg(feature = "gpu")]
@@ -18,6 +19,7 @@ mod session;
 #[cfg(feature = "gpu")]
 mod weights;
 
+pub use error::GpuError;
 #[cfg(feature = "gpu")]
 pub use load::gpu_adapters;
 #[cfg(feature = "gpu")]
@@ -137,6 +139,6 @@ impl GpuPlacement {
 #[cfg(feature = "gpu")]
 impl From<modelembed_gpu::Error> for crate::error::Error {
     fn from(e: modelembed_gpu::Error) -> Self {
-        crate::error::Error::Gpu(e.to_string())
+        GpuError::from(e).into()
     }
 }

@@ -9,9 +9,9 @@ use modelembed_storage::Progress;
 use modelembed_terms::CacheType;
 use modelembed_text::TokenId;
 
-use super::{Best, GpuAdapter, GpuLayers, GpuPlacement};
+use super::{Best, GpuAdapter, GpuError, GpuLayers, GpuPlacement};
 use crate::cpu::scratch::Scratch;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::options::LoadOptions;
 use crate::shard::Shard;
 use crate::share::CpuShare;
@@ -60,7 +60,7 @@ impl GpuModel {
 fn refuse(options: &LoadOptions) -> Result<()> {
     match options.gpu_layers {
         GpuLayers::Count(0) | GpuLayers::Auto => Ok(()),
-        _ => Err(Error::Gpu("layers were wanted on a GPU, but this build has no GPU support".into())),
+        _ => Err(GpuError::NotBuilt.into()),
     }
 }
 

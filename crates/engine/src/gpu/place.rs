@@ -9,7 +9,7 @@ use super::buffers::CacheSize;
 use super::lower::can_lower;
 use super::weights::{DeviceLinear, DeviceWeights, GpuShare, Part};
 use super::{GpuLayers, GpuPlacement};
-use crate::error::Error;
+use crate::error::Result;
 use crate::options::LoadOptions;
 use crate::tensors::{Compiled, Tensor};
 
@@ -50,35 +50,6 @@ impl Placed {
     }
 }
 
-/// Why layers are not on a device.
-pub(super) enum Failure {
-    /// The device.
-    Gpu(modelembed_gpu::Error),
-    /// Anything else.
-    Other(Error),
-}
-
-impl From<modelembed_gpu::Error> for Failure {
-    fn from(e: modelembed_gpu::Error) -> Failure {
-        Failure::Gpu(e)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(e: Error) -> Failure {
-        Failure::Other(e)
-    }
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Error {
-        match failure {
-            Failure::Gpu(e) => e.into(),
-            Failure::Other(e) => e,
-        }
-    }
-}
-
 /// The device that the options ask for.
 ///
 /// # Errors
@@ -108,12 +79,7 @@ pub(super) fn open(options: &LoadOptions) -> modelembed_gpu::Result<Gpu> {
 ///
 /// # Errors
 /// Too little memory, or whatever the device refuses.
-pub(super) fn place(
-    gpu: &Gpu,
-    compiled: &Compiled,
-    options: &LoadOptions,
-    most: usize,
-) -> Result<Option<Placed>, Failure> {
+pub(super) fn place(gpu: &Gpu, compiled: &Compiled, options: &LoadOptions, most: usize) -> Result<Option<Placed>> {
     let caches = CacheSize::wanted(compiled, options)?;
     let mut plan = Plan { gpu, compiled, uploads: Vec::new(), weights: DeviceWeights::default() };
     let reserved = |caches: &[CacheSize]| if options.ctx_tokens.is_some() { caches.to_vec() } else { Vec::new() };

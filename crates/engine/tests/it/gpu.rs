@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use modelembed::{
-    CacheType, GenerateOptions, GpuLayers, GpuLimits, LoadOptions, Model, ModelFiles, Sampler, SamplerOptions, Session,
-    SessionOptions, Stage, TokenId, generate,
+    CacheType, Error, GenerateOptions, GpuDeviceError, GpuError, GpuLayers, GpuLimits, LoadOptions, Model, ModelFiles,
+    Sampler, SamplerOptions, Session, SessionOptions, Stage, TokenId, generate,
 };
 use modelembed_testkit::{GEMMA3, SMOLLM2, TinyArch, diff, log_prob, real_model, tiny, tiny_prompt, tiny_spec};
 
@@ -257,7 +257,7 @@ fn auto_takes_fewer_layers_where_memory_that_was_promised_is_missing() {
         assert!(d.max_abs < 5e-4, "{n_layers} layers: {d}");
         // Who asks for a number gets it, or is told.
         let (told, _) = with(GpuLayers::All, Some(filled_bytes));
-        assert!(told.expect_err("no memory").to_string().contains("out of memory"));
+        assert!(matches!(told, Err(Error::Gpu(GpuError::Device(GpuDeviceError::OutOfMemory { .. })))));
     }
     let (none, _) = with(GpuLayers::Auto, Some(0));
     let none = none.expect("loads on the CPU");
@@ -365,6 +365,22 @@ fn too_little_memory_is_an_error_that_says_so() {
     let options = LoadOptions { gpu_limits, ..gpu_options(&device, GpuLayers::All) };
     let error = Model::load(&path, &options, &mut |_| std::ops::ControlFlow::Continue(())).expect_err("no memory");
     assert!(error.to_string().contains("out of memory"), "{error}");
+    assert!(matches!(error, Error::Gpu(GpuError::Device(GpuDeviceError::OutOfMemory { .. }))), "{error:?}");
+}
+
+#[test]
+fn a_device_that_is_not_there_is_an_error_under_auto_too() {
+    let Some(_) = gpu_device() else { return };
+    let dir = TinyModels::new();
+    let path = dir.write("llama", &tiny(&tiny_spec("llama")));
+    for gpu_layers in [GpuLayers::Count(1), GpuLayers::Auto] {
+        let options = gpu_options("no such device", gpu_layers);
+        let error = Model::load(&path, &options, &mut |_| std::ops::ControlFlow::Continue(())).expect_err("not there");
+        let Error::Gpu(GpuError::Device(GpuDeviceError::NotNamed { name, found })) = &error else {
+            panic!("{error:?}");
+        };
+        assert!(name == "no such device" && !found.is_empty(), "{error}");
+    }
 }
 
 #[test]

@@ -27,6 +27,25 @@ fn check(model: &str, rows: &[Row]) {
 }
 
 #[test]
+#[cfg(not(feature = "gpu"))]
+fn a_build_without_gpus_says_so_where_layers_must_be_on_one() {
+    use modelembed::{GpuError, GpuLayers};
+
+    let dir = TinyModels::new();
+    let path = dir.write("on-a-gpu", &tiny(&tiny_spec("llama")));
+    let with = |gpu_layers| {
+        let options = LoadOptions { gpu_layers, ..LoadOptions::default() };
+        Model::load(&path, &options, &mut |_| ControlFlow::Continue(()))
+    };
+    for must in [GpuLayers::Count(1), GpuLayers::All] {
+        assert!(matches!(with(must), Err(Error::Gpu(GpuError::NotBuilt))), "{must:?}");
+    }
+    for may in [GpuLayers::Count(0), GpuLayers::Auto] {
+        assert!(with(may).is_ok(), "{may:?}");
+    }
+}
+
+#[test]
 fn unchanged_parts_are_the_model() {
     let spec = tiny_spec("llama");
     assert_eq!(sha256_hex(&Parts::of(&spec).build()), sha256_hex(&tiny(&spec)));

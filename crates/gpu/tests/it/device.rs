@@ -53,7 +53,7 @@ fn what_the_library_refuses_is_an_error_and_the_device_goes_on() {
     let buffer = upload(&gpu, &[1, 2, 3, 4, 5]);
     let beyond = Op::Copy { from: buffer.clone(), from_byte: 0, to: buffer.clone(), to_byte: 1 << 20, len_bytes: 4 };
     let error = gpu.run(&[beyond]).expect_err("refused");
-    assert!(matches!(error, Error::Device(_)), "{error}");
+    assert!(matches!(error, Error::Refused(_)), "{error}");
     assert!(gpu.write(&buffer, 1 << 20, &[0; 4]).is_err());
     gpu.run(&[Op::Add { acc: columns(&buffer, 0, 0), x: columns(&buffer, 0, 0), len: 1 }]).expect("goes on");
     let mut back = [0; 8];
