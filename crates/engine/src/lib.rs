@@ -48,6 +48,7 @@ mod gpu;
 mod locking;
 mod lookup;
 mod model;
+mod open;
 mod options;
 mod plan;
 mod prefetch;
