@@ -81,8 +81,10 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
         }
         TinyRope::LongOrShort(original) => {
             own("rope.scaling.original_context_length", GgufValue::U32(original));
-            own("rope.scaling.attn_factor", GgufValue::F32(1.19));
         }
+    }
+    if let Some(magnitude) = spec.rope_magnitude {
+        own("rope.scaling.attn_factor", GgufValue::F32(magnitude));
     }
     if spec.arch == TinyArch::Gemma2 {
         // So low that most scores and logits are changed.

@@ -74,6 +74,8 @@ pub struct TinySpec {
     pub rope_freq_base: f32,
     /// Scaling of the rotary embedding.
     pub rope: TinyRope,
+    /// Factor on its cosines and sines (`rope.scaling.attn_factor`).
+    pub rope_magnitude: Option<f32>,
     /// Whether the embedding matrix is the output matrix too.
     pub tied: bool,
     /// Positions that a local layer sees, for architectures with such layers.
@@ -97,6 +99,7 @@ impl TinySpec {
             rope_dims: 16,
             rope_freq_base: 10_000.0,
             rope: TinyRope::Plain,
+            rope_magnitude: None,
             tied: false,
             sliding_window: None,
         };
@@ -117,7 +120,13 @@ impl TinySpec {
             },
             // Three quarters of a head are rotated, as in Phi-4-mini. llama.cpp pads a context to
             // 256 tokens.
-            TinyArch::Phi3 => TinySpec { rope_dims: 12, rope: TinyRope::LongOrShort(256), tied: true, ..base },
+            TinyArch::Phi3 => TinySpec {
+                rope_dims: 12,
+                rope: TinyRope::LongOrShort(256),
+                rope_magnitude: Some(1.19),
+                tied: true,
+                ..base
+            },
             TinyArch::Olmo2 => base,
             TinyArch::CommandR => TinySpec { tied: true, ..base },
             // Layers 0 and 2 are local.
@@ -181,7 +190,13 @@ pub fn tiny_specs() -> Vec<TinySpec> {
         // llama.cpp wants tokens of Phi-3's in models with its name.
         TinySpec::new("phi4-mini", Phi3),
         // As the larger Phi-4, or Phi-3-mini for 4,096 tokens: whole heads are rotated.
-        TinySpec { rope: TinyRope::Plain, rope_dims: 16, tied: false, ..TinySpec::new("phi4", Phi3) },
+        TinySpec {
+            rope: TinyRope::Plain,
+            rope_magnitude: None,
+            rope_dims: 16,
+            tied: false,
+            ..TinySpec::new("phi4", Phi3)
+        },
         TinySpec::new("olmo2", Olmo2),
         // As OLMo 3: layers 0 to 2 and 4 are local and know nothing of YaRN.
         TinySpec {
@@ -189,6 +204,25 @@ pub fn tiny_specs() -> Vec<TinySpec> {
             sliding_window: Some(16),
             rope: TinyRope::Yarn(4.0, 32),
             ..TinySpec::new("olmo2-window-yarn", Olmo2)
+        },
+        // Magnitudes without a scaling, with a linear one, and with YaRN: of that local layers have
+        // nothing, and those of OLMo 3 no magnitude at all.
+        TinySpec { rope_magnitude: Some(1.3), ..TinySpec::new("qwen3-magnitude", Qwen3) },
+        TinySpec {
+            rope: TinyRope::Linear(4.0),
+            rope_magnitude: Some(1.3),
+            ..TinySpec::new("llama-rope-linear-magnitude", Llama)
+        },
+        TinySpec {
+            rope: TinyRope::Yarn(4.0, 32),
+            rope_magnitude: Some(1.3),
+            ..TinySpec::new("gemma3-yarn-magnitude", Gemma3)
+        },
+        TinySpec {
+            n_layer: 5,
+            sliding_window: Some(16),
+            rope_magnitude: Some(1.3),
+            ..TinySpec::new("olmo2-window-magnitude", Olmo2)
         },
         TinySpec::new("command-r", CommandR),
         TinySpec::new("gemma2", Gemma2),
