@@ -255,6 +255,6 @@ fn models_of_one_runtime_share_workers_and_memory_for_contexts() {
     });
     assert_eq!(runtime.kv_bytes(), 0, "every page came back");
     let twice = LoadOptions { threads: Some(1), ..options };
-    let error = Model::load(&paths[0], &twice, &mut |_| std::ops::ControlFlow::Continue(())).err().expect("a refusal");
+    let error = Model::load(&paths[0], &twice, &mut |_| std::ops::ControlFlow::Continue(())).expect_err("a refusal");
     assert!(error.to_string().contains("runtime"), "{error}");
 }

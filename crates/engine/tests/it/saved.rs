@@ -4,11 +4,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use modelembed::text::chat::{ChatTemplate, SpecialTokens};
 use modelembed::{
     CacheType, Chat, Engine, EngineOptions, Error, GenerateOptions, LoadOptions, Model, Run, Sampler, SavedError,
     Session, SessionOptions, TokenId,
 };
-use modelembed::text::chat::{ChatTemplate, SpecialTokens};
 use modelembed_kernels::Kernels;
 use modelembed_testkit::{TinyArch, TinySpec, first_bit_difference, tiny, tiny_prompt, tiny_spec};
 
