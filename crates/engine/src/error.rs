@@ -128,7 +128,7 @@ pub enum Error {
         /// The file, where it is one.
         path: Option<PathBuf>,
         /// What is wrong with it.
-        source: crate::saved::SavedError,
+        source: crate::run::saved::SavedError,
     },
 
     /// A token id outside the vocabulary.
@@ -158,7 +158,7 @@ pub enum Error {
 
     /// An option of the sampler has a value that cannot be used.
     #[error(transparent)]
-    Sampler(#[from] crate::sampler::InvalidSamplerOption),
+    Sampler(#[from] crate::run::sampler::InvalidSamplerOption),
 
     /// Layers cannot be computed on a GPU.
     #[error(transparent)]
@@ -183,8 +183,8 @@ pub enum Error {
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-impl From<crate::saved::SavedError> for Error {
-    fn from(source: crate::saved::SavedError) -> Error {
+impl From<crate::run::saved::SavedError> for Error {
+    fn from(source: crate::run::saved::SavedError) -> Error {
         Error::Saved { path: None, source }
     }
 }

@@ -35,47 +35,20 @@
 //! which ends the process. [`LoadMode::Buffer`] avoids that at the price of a private copy.
 #![forbid(unsafe_code)]
 
-mod bandwidth;
-mod chat;
 mod cpu;
-mod devices;
-mod engine;
 mod error;
-mod files;
-mod forecast;
-mod generate;
 mod gpu;
-mod locking;
-mod lookup;
-mod model;
-mod open;
-mod options;
-mod plan;
-mod prefetch;
-mod progress;
+mod load;
 mod residency;
-mod runtime;
-mod sampler;
-mod saved;
-mod session;
-mod shard;
-mod share;
+mod run;
 mod state;
-mod tensors;
-mod timing;
-mod turns;
 
-pub use bandwidth::ReadBandwidth;
-pub use chat::{Chat, Turn};
-pub use devices::{DevicePlan, DeviceShare};
-pub use engine::{Engine, EngineOptions, Row, Run, SequenceId, Wants};
 pub use error::{Error, Result};
-pub use files::ModelFiles;
-pub use forecast::Forecast;
-pub use generate::{GenerateOptions, GenerateStats, StopReason, generate};
 pub use gpu::{GpuAdapter, GpuError, GpuLayers, GpuLimits, GpuPlacement, gpu_adapters};
-pub use locking::{Lock, LockStats};
-pub use model::Model;
+pub use load::files::ModelFiles;
+pub use load::locking::{Lock, LockStats};
+pub use load::model::Model;
+pub use load::options::{ContextNeed, LoadOptions, LoadStats};
 pub use modelembed_gguf as gguf;
 #[cfg(feature = "gpu")]
 pub use modelembed_gpu::Error as GpuDeviceError;
@@ -88,15 +61,20 @@ pub use modelembed_storage::LoadMode;
 pub use modelembed_terms::{Activation, CacheType, RopeStyle};
 pub use modelembed_text as text;
 pub use modelembed_text::TokenId;
-pub use options::{ContextNeed, LoadOptions, LoadStats};
-pub use plan::{Plan, PlanInput, RamBudget, Verdict};
-pub use progress::EvalProgress;
-pub use runtime::{Runtime, RuntimeOptions};
-pub use sampler::{
+pub use residency::bandwidth::ReadBandwidth;
+pub use residency::devices::{DevicePlan, DeviceShare};
+pub use residency::forecast::Forecast;
+pub use residency::plan::{Plan, PlanInput, RamBudget, Verdict};
+pub use run::chat::{Chat, Turn};
+pub use run::engine::{Engine, EngineOptions, Row, Run, SequenceId, Wants};
+pub use run::generate::{GenerateOptions, GenerateStats, StopReason, generate};
+pub use run::progress::EvalProgress;
+pub use run::runtime::{Runtime, RuntimeOptions};
+pub use run::sampler::{
     Candidate, Dry, DryBreakers, InvalidDryBreaker, InvalidSamplerOption, InvalidSamplerOrder, Mirostat,
     MirostatVersion, Sampler, SamplerOptions, SamplerOrder, SamplerStep, Xtc,
 };
-pub use saved::{Restored, SavedError, probe_saved_header};
-pub use session::{Session, SessionOptions};
+pub use run::saved::{Restored, SavedError, probe_saved_header};
+pub use run::session::{Session, SessionOptions};
+pub use run::timing::{PhaseTiming, Stage, StageTime, Timing};
 pub use state::pages::SealedPage;
-pub use timing::{PhaseTiming, Stage, StageTime, Timing};

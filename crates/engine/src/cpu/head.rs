@@ -14,7 +14,7 @@ use super::project::{SubRows, add_bias};
 use super::scratch::{HEAD_COLS, LOGIT_COLS, Scratch, head_grain};
 use crate::error::Result;
 use crate::gpu::{Best, GpuSession};
-use crate::timing::Stage;
+use crate::run::timing::Stage;
 
 /// What a sampler needs of logits.
 pub(crate) struct Wanted {

@@ -21,10 +21,10 @@ use modelembed_text::TokenId;
 use self::scratch::Scratch;
 use crate::error::{Error, Result};
 use crate::gpu::GpuSession;
-use crate::model::Model;
+use crate::load::model::Model;
+use crate::run::timing::{Clock, Stage};
 use crate::state::active::Active;
 use crate::state::pages::PageStore;
-use crate::timing::{Clock, Stage};
 
 pub(crate) use head::Wanted;
 

@@ -7,7 +7,7 @@ use modelembed_terms::NormKind;
 
 use super::scratch::Scratch;
 use super::{GRAIN_COLS, Pass};
-use crate::model::Model;
+use crate::load::model::Model;
 
 /// Kinds of activations that some weights want.
 #[derive(Clone, Copy, Default)]

@@ -10,7 +10,7 @@ use modelembed_terms::Activation;
 use super::Pass;
 use super::grid::projection_grid;
 use super::scratch::{InputBuffers, Scratch};
-use crate::model::Model;
+use crate::load::model::Model;
 
 /// Matrices that one step projects with at most: queries, keys and values.
 const MAX_PARTS: usize = 3;

@@ -8,9 +8,9 @@ use super::GpuError;
 use super::model::GpuModel;
 use crate::cpu::scratch::LOGIT_COLS;
 use crate::error::Result;
-use crate::options::LoadOptions;
+use crate::load::options::LoadOptions;
+use crate::load::tensors::Compiled;
 use crate::state::layout;
-use crate::tensors::Compiled;
 
 /// Keys or values of one layer on a device.
 #[derive(Clone, Copy)]

@@ -14,9 +14,9 @@ use super::session::GpuSession;
 use super::{GpuAdapter, GpuError, GpuLayers, GpuPlacement};
 use crate::cpu::scratch;
 use crate::error::{Error, Result};
-use crate::options::LoadOptions;
-use crate::shard::Shard;
-use crate::tensors::Compiled;
+use crate::load::options::LoadOptions;
+use crate::load::shard::Shard;
+use crate::load::tensors::Compiled;
 
 /// Bytes that are copied between two reports of progress.
 const STEP_BYTES: u64 = 4 << 20;

@@ -37,7 +37,7 @@ use std::fmt;
 
 use modelembed_text::TokenId;
 
-use crate::share::CpuShare;
+use crate::load::share::CpuShare;
 
 /// How many of a model's layers a GPU computes: the last ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use modelembed_spec::TensorId;
 
 use super::GpuPlacement;
 use super::weights::{DeviceWeights, GpuShare};
-use crate::share::CpuShare;
+use crate::load::share::CpuShare;
 
 /// The part of a model that a GPU computes.
 pub(crate) struct GpuModel {

@@ -12,11 +12,11 @@ use modelembed_text::TokenId;
 use super::{Best, GpuAdapter, GpuError, GpuLayers, GpuPlacement};
 use crate::cpu::scratch::Scratch;
 use crate::error::Result;
-use crate::options::LoadOptions;
-use crate::shard::Shard;
-use crate::share::CpuShare;
+use crate::load::options::LoadOptions;
+use crate::load::shard::Shard;
+use crate::load::share::CpuShare;
+use crate::load::tensors::Compiled;
 use crate::state::rope::Turn;
-use crate::tensors::Compiled;
 
 /// The adapters that this machine has: none in a build without GPU support.
 pub fn gpu_adapters() -> Vec<GpuAdapter> {

@@ -10,8 +10,8 @@ use super::lower::can_lower;
 use super::weights::{DeviceLinear, DeviceWeights, GpuShare, Part};
 use super::{GpuLayers, GpuPlacement};
 use crate::error::Result;
-use crate::options::LoadOptions;
-use crate::tensors::{Compiled, Tensor};
+use crate::load::options::LoadOptions;
+use crate::load::tensors::{Compiled, Tensor};
 
 /// Bytes of the largest buffer for weights, where the device does not allow less: not all devices
 /// that allow more like it.

@@ -15,8 +15,8 @@ use super::lower::{Cols, Lowering, columns};
 use super::model::GpuModel;
 use crate::cpu::scratch::{LOGIT_COLS, Scratch};
 use crate::error::{Error, Result};
+use crate::load::tensors::Compiled;
 use crate::state::rope::Turn;
-use crate::tensors::Compiled;
 
 /// Columns up to which a whole pass is one submission. Longer ones go layer by layer, so that no
 /// submission is long enough for a driver's watchdog, and a cancel is seen in time.

@@ -11,7 +11,7 @@ use modelembed_terms::CacheType;
 
 use super::layout::{Held, Layout, PAGE_TOKENS};
 use crate::error::{Error, Result};
-use crate::runtime::KvBudget;
+use crate::run::runtime::KvBudget;
 
 /// Positions that layers with a window keep beyond what they look at, so that a context can be
 /// taken back by as many.

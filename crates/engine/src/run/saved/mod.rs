@@ -15,10 +15,10 @@ pub use error::SavedError;
 pub use header::probe_saved_header;
 
 use self::header::{ALIGN, Group, Hash, Header, MAX_NOTE_BYTES};
-use crate::engine::{Engine, SequenceId};
 use crate::error::{Error, Result};
-use crate::model::Model;
-use crate::session::Session;
+use crate::load::model::Model;
+use crate::run::engine::{Engine, SequenceId};
+use crate::run::session::Session;
 use crate::state::layout::PAGE_TOKENS;
 use crate::state::pages::{PageStore, Table, Tables};
 

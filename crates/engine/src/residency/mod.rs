@@ -5,6 +5,11 @@
 //! last the output head. Smaller ones leave more memory to what stays, since windows hold whole
 //! units. Units come in a circle, one after the other, as the segments of a dense model do.
 
+pub(crate) mod bandwidth;
+pub(crate) mod devices;
+pub(crate) mod forecast;
+pub(crate) mod plan;
+
 use std::ops::Range;
 
 use modelembed_spec::Program;
@@ -14,12 +19,12 @@ use modelembed_terms::CacheType;
 
 use crate::cpu::scratch;
 use crate::error::{Error, Result};
-use crate::options::LoadOptions;
-use crate::plan::{Plan, PlanInput, RamBudget, Verdict};
-use crate::shard::Shard;
-use crate::share::CpuShare;
+use crate::load::options::LoadOptions;
+use crate::load::shard::Shard;
+use crate::load::share::CpuShare;
+use crate::load::tensors::{Compiled, Tensor};
+use crate::residency::plan::{Plan, PlanInput, RamBudget, Verdict};
 use crate::state::layout;
-use crate::tensors::{Compiled, Tensor};
 
 /// Units in memory at once: one that is computed with, one that is complete when that is done, one
 /// that is being read.

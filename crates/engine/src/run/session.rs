@@ -10,13 +10,13 @@ use modelembed_text::TokenId;
 
 use crate::cpu::scratch::LOGIT_COLS;
 use crate::cpu::{Pass, Wanted};
-use crate::engine::{Engine, EngineOptions, Run, SequenceId, Wants, must_hold_a_number};
 use crate::error::Result;
 use crate::gpu::Best;
-use crate::model::Model;
-use crate::progress::EvalProgress;
-use crate::sampler::Sampler;
-use crate::timing::{Phase, Stage, Timing};
+use crate::load::model::Model;
+use crate::run::engine::{Engine, EngineOptions, Run, SequenceId, Wants, must_hold_a_number};
+use crate::run::progress::EvalProgress;
+use crate::run::sampler::Sampler;
+use crate::run::timing::{Phase, Stage, Timing};
 
 /// Guesses that one evaluation checks at most: with the token before them as many columns as logits
 /// are computed for at once.
@@ -30,7 +30,7 @@ pub struct SessionOptions {
     /// Tokens that are computed together at most, which working memory grows with; `None` takes as
     /// many as are quickest. A session whose longest prompt is known needs no more than that.
     pub chunk_tokens: Option<usize>,
-    /// When this is set, [`Session::eval`] stops at the next layer with [`Error::Cancelled`].
+    /// When this is set, [`Session::eval`] stops at the next layer with [`Error::Cancelled`](crate::Error::Cancelled).
     pub cancel: Option<Arc<AtomicBool>>,
     /// Told how far each evaluation is.
     pub progress: Option<Arc<EvalProgress>>,

@@ -13,18 +13,18 @@ use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamSta
 use modelembed_text::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::files::ModelFiles;
 use crate::gpu::{self, GpuModel, GpuPlacement};
-use crate::locking::{self, Budget, Lock, LockStats};
-use crate::options::{ContextNeed, LoadOptions, LoadStats};
-use crate::plan::{Plan, RamBudget, Verdict};
-use crate::prefetch::Prefetch;
+use crate::load::files::ModelFiles;
+use crate::load::locking::{self, Budget, Lock, LockStats};
+use crate::load::options::{ContextNeed, LoadOptions, LoadStats};
+use crate::load::prefetch::Prefetch;
+use crate::load::shard::{self, Shard};
+use crate::load::share::CpuShare;
+use crate::load::tensors::{Compiled, Tensor};
+use crate::residency::plan::{Plan, RamBudget, Verdict};
 use crate::residency::{self, Residency, Sizes};
-use crate::runtime::Runtime;
-use crate::shard::{self, Shard};
-use crate::share::CpuShare;
+use crate::run::runtime::Runtime;
 use crate::state::rope::{Divisors, Rope};
-use crate::tensors::{Compiled, Tensor};
 
 /// A model that is ready to run. It never changes, and any number of sessions can share it.
 pub struct Model {

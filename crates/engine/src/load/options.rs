@@ -9,9 +9,9 @@ use modelembed_terms::CacheType;
 
 use crate::error::{Error, Result};
 use crate::gpu::{GpuLayers, GpuLimits};
-use crate::locking::{Lock, LockStats};
-use crate::plan::RamBudget;
-use crate::runtime::{Runtime, RuntimeOptions};
+use crate::load::locking::{Lock, LockStats};
+use crate::residency::plan::RamBudget;
+use crate::run::runtime::{Runtime, RuntimeOptions};
 
 /// How a model is loaded.
 #[derive(Clone, Debug, Default)]

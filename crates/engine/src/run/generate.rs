@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use modelembed_text::{EncodeOptions, TokenId, Tokenizer};
 
 use crate::error::Result;
-use crate::lookup::Lookup;
-use crate::sampler::Sampler;
-use crate::session::{MAX_DRAFT_TOKENS, Session};
-use crate::timing::Stage;
+use crate::run::lookup::Lookup;
+use crate::run::sampler::Sampler;
+use crate::run::session::{MAX_DRAFT_TOKENS, Session};
+use crate::run::timing::Stage;
 
 /// When generation ends by itself.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::gpu::GpuPlacement;
-use crate::plan::Plan;
+use crate::residency::plan::Plan;
 
 /// What one device computes of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::fmt;
 
 use modelembed_storage::LoadMode;
 
-use crate::devices::DeviceShare;
-use crate::plan::{Plan, Verdict};
+use crate::residency::devices::DeviceShare;
+use crate::residency::plan::{Plan, Verdict};
 
 /// A forecast; pure arithmetic on what was measured.
 #[derive(Clone, Debug)]
@@ -113,7 +113,7 @@ impl fmt::Display for Forecast {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{PlanInput, RamBudget};
+    use crate::residency::plan::{PlanInput, RamBudget};
 
     const MB: u64 = 1 << 20;
 

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::Chat;
 use crate::error::{Error, Result};
-use crate::saved::SavedError;
-use crate::turns::Segment;
+use crate::run::saved::SavedError;
+use crate::run::turns::Segment;
 
 /// What [`Chat::save`] writes as the note of its session.
 struct Note {

@@ -8,10 +8,10 @@ use modelembed_text::chat::{ChatTemplate, Message, TemplateError};
 use modelembed_text::{TokenId, Tokenizer};
 
 use crate::error::{Error, Result};
-use crate::generate::{GenerateOptions, GenerateStats, StopReason, generate_making_room};
-use crate::sampler::Sampler;
-use crate::session::Session;
-use crate::turns::{self, Held, Segment, common_text};
+use crate::run::generate::{GenerateOptions, GenerateStats, StopReason, generate_making_room};
+use crate::run::sampler::Sampler;
+use crate::run::session::Session;
+use crate::run::turns::{self, Held, Segment, common_text};
 
 /// What one turn did.
 #[derive(Clone, Debug)]

@@ -6,15 +6,15 @@ use modelembed_packed::Packed;
 use modelembed_spec::ModelSpec;
 use modelembed_storage::Storage;
 
-use crate::devices::{self, DevicePlan};
 use crate::error::Result;
 use crate::gpu;
-use crate::options::{ContextNeed, LoadOptions};
-use crate::plan::Plan;
+use crate::load::options::{ContextNeed, LoadOptions};
+use crate::load::shard::{self, Shard};
+use crate::load::share::CpuShare;
+use crate::load::tensors::Compiled;
+use crate::residency::devices::{self, DevicePlan};
+use crate::residency::plan::Plan;
 use crate::residency::{self, Sizes};
-use crate::shard::{self, Shard};
-use crate::share::CpuShare;
-use crate::tensors::Compiled;
 
 /// The opened files of a model. Works for any valid GGUF file: of an unknown architecture, or with
 /// a vocabulary only.

@@ -11,8 +11,8 @@ use modelembed_packed::{Packed, PackedError, Part};
 use modelembed_storage::{LoadMode, Progress, Storage};
 
 use crate::error::{Error, Result};
-use crate::files::ModelFiles;
-use crate::shard::Shard;
+use crate::load::files::ModelFiles;
+use crate::load::shard::Shard;
 
 impl ModelFiles {
     /// Maps a model's file, and where it is one of a split model, all the others; reads and checks

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use modelembed_storage::Progress;
 
-use crate::shard::Shard;
+use crate::load::shard::Shard;
 
 /// Bytes that a thread asks for at a time.
 const STEP_BYTES: u64 = 2 << 20;

@@ -1,0 +1,82 @@
+//! How an engine is set up.
+
+use std::sync::Arc;
+
+use modelembed_terms::CacheType;
+
+use crate::run::progress::EvalProgress;
+
+/// How an [`Engine`] is set up.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EngineOptions {
+    /// Sequences that it holds at most.
+    pub sequences: usize,
+    /// Tokens that a sequence holds at most; `None` takes the length that the model was trained
+    /// for.
+    pub ctx_tokens: Option<usize>,
+    /// Tokens that keys and values of all sequences have room for, and of pages that are kept beside
+    /// them; `None` takes what full sequences need.
+    pub kv_tokens: Option<usize>,
+    /// Tokens that are computed together at most, which working memory grows with; `None` takes as
+    /// many as are quickest.
+    pub chunk_tokens: Option<usize>,
+    /// What keys and values are stored in; `None` takes [`I16`](CacheType::I16) where heads fit,
+    /// and f32 for a model loaded as [exact](crate::LoadOptions::exact).
+    pub cache_type: Option<CacheType>,
+    /// Whether it is measured where the time goes. Costs two readings of a clock a job.
+    pub timing: bool,
+    /// Told how far each step is.
+    pub progress: Option<Arc<EvalProgress>>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            sequences: 1,
+            ctx_tokens: None,
+            kv_tokens: None,
+            chunk_tokens: None,
+            cache_type: None,
+            timing: false,
+            progress: None,
+        }
+    }
+}
+
+impl EngineOptions {
+    /// These options with so many sequences.
+    #[must_use]
+    pub fn sequences(mut self, sequences: usize) -> EngineOptions {
+        self.sequences = sequences;
+        self
+    }
+
+    /// These options with sequences of so many tokens.
+    #[must_use]
+    pub fn ctx_tokens(mut self, tokens: usize) -> EngineOptions {
+        self.ctx_tokens = Some(tokens);
+        self
+    }
+
+    /// These options with room for keys and values of so many tokens in all.
+    #[must_use]
+    pub fn kv_tokens(mut self, tokens: usize) -> EngineOptions {
+        self.kv_tokens = Some(tokens);
+        self
+    }
+
+    /// These options with at most so many tokens computed together.
+    #[must_use]
+    pub fn chunk_tokens(mut self, tokens: usize) -> EngineOptions {
+        self.chunk_tokens = Some(tokens);
+        self
+    }
+
+    /// These options with keys and values stored in this type.
+    #[must_use]
+    pub fn cache_type(mut self, cache_type: CacheType) -> EngineOptions {
+        self.cache_type = Some(cache_type);
+        self
+    }
+}

@@ -1,0 +1,152 @@
+//! Sequences that go back, lose a part, fork, and share pages.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use modelembed_text::TokenId;
+
+use super::{Engine, MOST_RESERVED_TOKENS, SequenceId};
+use crate::error::{Error, Result};
+use crate::state::layout::PAGE_TOKENS;
+use crate::state::pages::SealedPage;
+use crate::state::rope::Turn;
+
+impl Engine {
+    /// Whether a sequence can be taken back to its first `len` tokens: layers that look at a window
+    /// forget what is far behind it.
+    ///
+    /// # Errors
+    /// There is no such sequence.
+    pub fn can_return(&self, id: SequenceId, len: usize) -> Result<bool> {
+        let sequence = self.sequence(id)?;
+        Ok(len >= sequence.tokens.len() || self.store.can_return(&sequence.tables, len))
+    }
+
+    /// Forgets all but the first `len` tokens of a sequence; does nothing if there are fewer.
+    ///
+    /// # Errors
+    /// There is no such sequence, or it cannot [return](Self::can_return) there: then it is as it
+    /// was.
+    pub fn truncate(&mut self, id: SequenceId, len: usize) -> Result<()> {
+        if !self.can_return(id, len)? {
+            return Err(Error::CannotReturn { len, used: self.tokens(id)?.len() });
+        }
+        let (store, sequence) = self.sequence_mut(id)?;
+        sequence.tokens.truncate(len);
+        sequence.n_drafts = 0;
+        store.release(&mut sequence.tables, sequence.tokens.len());
+        Ok(())
+    }
+
+    /// Forgets the tokens `range` of a sequence and moves the later ones down to close the gap. Their
+    /// keys are turned to their new positions; what they learnt from the forgotten tokens stays in
+    /// them.
+    ///
+    /// # Errors
+    /// There is no such sequence, a range that ends beyond it, no memory left for pages that others
+    /// share, or layers with a window forgot what the tokens behind would look at. The sequence then
+    /// is as it was.
+    pub fn remove(&mut self, id: SequenceId, range: Range<usize>) -> Result<()> {
+        let len = self.tokens(id)?.len();
+        if range.start > range.end || range.end > len {
+            return Err(Error::InvalidOption(format!("tokens {range:?} of a context of {len} cannot be removed")));
+        }
+        let (from, to) = (range.end..len, range.start);
+        if !self.store.can_shift(&self.sequence(id)?.tables, &from, to) {
+            return Err(Error::CannotReturn { len: range.start, used: len });
+        }
+        let delta = -(range.len() as i64);
+        let (model, ctx_tokens) = (Arc::clone(&self.model), self.ctx_tokens);
+        let turns: Vec<Turn> = model.ropes().iter().map(|rope| Turn::new(rope.table(ctx_tokens), delta)).collect();
+        let (kernels, ropes, caches) = (model.kernels(), &model.spec().ropes, model.program().caches());
+        let rotate = |cache: usize, key: &mut [f32]| {
+            if let Some(id) = caches[cache].rope {
+                let (turn, style) = (&turns[usize::from(id.0)], ropes[usize::from(id.0)].style);
+                kernels.rope(key, &turn.cos, &turn.sin, style);
+            }
+        };
+        let (store, sequence) = self.sequence_mut(id)?;
+        store.shift(&mut sequence.tables, from.clone(), to, kernels, &rotate)?;
+        sequence.tokens.drain(range);
+        sequence.n_drafts = 0;
+        if let Some(gpu) = &mut self.gpu {
+            gpu.shift(from, to, &turns);
+        }
+        Ok(())
+    }
+
+    /// Begins a sequence with the first `len` tokens of another one, without computing anything:
+    /// whole pages of keys and values are shared, the rest is copied.
+    ///
+    /// # Errors
+    /// There is no such sequence or no room for another one, `len` is beyond its end, it cannot
+    /// [return](Self::can_return) there, or no memory is left.
+    pub fn fork(&mut self, id: SequenceId, len: usize) -> Result<SequenceId> {
+        self.refuse_gpu("a fork")?;
+        let sequence = self.sequence(id)?;
+        if len > sequence.tokens.len() {
+            let used = sequence.tokens.len();
+            return Err(Error::InvalidOption(format!("{len} tokens of a context of {used} cannot be forked")));
+        }
+        if !self.can_return(id, len)? {
+            return Err(Error::CannotReturn { len, used: sequence.tokens.len() });
+        }
+        if self.slots.iter().all(Option::is_some) {
+            return Err(Error::TooManySequences { capacity: self.slots.len() });
+        }
+        let tables = self.store.fork(&sequence.tables, len)?;
+        let mut tokens = Vec::with_capacity(self.ctx_tokens.min(MOST_RESERVED_TOKENS));
+        tokens.extend_from_slice(&sequence.tokens[..len]);
+        self.insert(tables, tokens)
+    }
+
+    /// The pages of a sequence that are full of tokens which nobody takes back, in their order: draft
+    /// tokens do not count. Layers with a window may have given back the first ones; those of the
+    /// others are in all pages.
+    ///
+    /// # Errors
+    /// There is no such sequence.
+    pub fn sealed(&self, id: SequenceId) -> Result<Vec<SealedPage>> {
+        let sequence = self.sequence(id)?;
+        let n = (sequence.tokens.len() - sequence.n_drafts) / PAGE_TOKENS;
+        Ok((0..n).map(|number| self.store.sealed(&sequence.tables, number, self.id)).collect())
+    }
+
+    /// Begins a sequence with pages of others, without computing anything.
+    ///
+    /// # Errors
+    /// Pages of another engine or out of their order, other numbers of tokens than the pages have,
+    /// an id outside the vocabulary, a full context, no room for another sequence, or a window's page
+    /// that is missing.
+    pub fn attach(&mut self, tokens: &[TokenId], pages: &[SealedPage]) -> Result<SequenceId> {
+        self.refuse_gpu("a fork")?;
+        if tokens.len() != pages.len() * PAGE_TOKENS {
+            let problem =
+                format!("{} pages hold {} tokens, not {}", pages.len(), pages.len() * PAGE_TOKENS, tokens.len());
+            return Err(Error::InvalidOption(problem));
+        }
+        let n_vocab = self.model.n_vocab();
+        if let Some(id) = tokens.iter().find(|id| id.0 as usize >= n_vocab) {
+            return Err(Error::TokenOutOfRange { id: id.0, n_vocab });
+        }
+        if tokens.len() > self.ctx_tokens {
+            return Err(Error::ContextFull { used: 0, wanted: tokens.len(), capacity: self.ctx_tokens });
+        }
+        let tables = self.store.attach(pages, self.id)?;
+        if !self.store.can_return(&tables, tokens.len()) {
+            return Err(Error::CannotReturn { len: tokens.len(), used: tokens.len() });
+        }
+        let mut all = Vec::with_capacity(self.ctx_tokens.min(MOST_RESERVED_TOKENS));
+        all.extend_from_slice(tokens);
+        self.insert(tables, all)
+    }
+
+    /// A page out of its bytes, as [`SealedPage::bytes`] gave them: of an engine over the same model
+    /// with the same [cache type](Self::cache_type).
+    ///
+    /// # Errors
+    /// Bytes of another length than a page has, or no memory left.
+    pub fn import(&self, number: usize, groups: &[Option<&[u8]>]) -> Result<SealedPage> {
+        self.store.import(number, groups, self.id)
+    }
+}
