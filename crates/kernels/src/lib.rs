@@ -35,8 +35,8 @@ mod scalar;
 mod table;
 mod vector;
 
-/// Raised whenever a kernel gives other bits than before: what was computed then is not gone on with
-/// now.
+/// Raised whenever a kernel gives other bits than before, or those who use kernels add things up in
+/// another order: what was computed then is not gone on with now.
 pub const BITS_VERSION: u32 = 1;
 
 pub use isa::Isa;

@@ -10,8 +10,10 @@ use crate::ahead;
 use crate::functions::DotArgs;
 use crate::matrix::ActLayout;
 
-/// Columns that are computed together.
+/// Columns that are computed together; the last three are, too, though a few sums then go through
+/// memory: that costs less than to unpack the rows once more.
 const COLS: usize = 2;
+const LAST_COLS: usize = 3;
 
 /// See [`crate::functions::RowDots`].
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -24,20 +26,33 @@ pub(super) unsafe fn row_dots<F: Format8, D: Dot>(args: &DotArgs<'_>, out: &mut 
         // A last tile of fewer rows takes the last row again and again.
         let rows: Blocks8 = std::array::from_fn(|r| args.w[(first + r.min(n - 1)) * args.row_bytes..].as_ptr());
         let next = rows[0].wrapping_add(distance);
-        for col in (0..args.n_cols).step_by(COLS) {
-            let x: [*const u8; COLS] =
+        let mut col = 0;
+        while col < args.n_cols {
+            let x: [*const u8; LAST_COLS] =
                 std::array::from_fn(|c| args.acts[(col + c).min(args.n_cols - 1) * col_bytes..].as_ptr());
+            let mut store = |c: usize, sums: [f32; ROWS]| {
+                out[(col + c) * stride + first..][..n].copy_from_slice(&sums[..n]);
+            };
             // SAFETY: rows and columns are those of `args`, whose lengths the caller vouches for.
-            unsafe {
-                if col + 1 < args.n_cols {
-                    let sums = tile::<F, D, 2>(rows, x, next, args.layout);
-                    out[col * stride + first..][..n].copy_from_slice(&sums[0][..n]);
-                    out[(col + 1) * stride + first..][..n].copy_from_slice(&sums[1][..n]);
-                } else {
-                    let [sums] = tile::<F, D, 1>(rows, [x[0]], next, args.layout);
-                    out[col * stride + first..][..n].copy_from_slice(&sums[..n]);
+            col += unsafe {
+                match args.n_cols - col {
+                    1 => {
+                        let [sums] = tile::<F, D, 1>(rows, [x[0]], next, args.layout);
+                        store(0, sums);
+                        1
+                    }
+                    LAST_COLS => {
+                        let sums = tile::<F, D, LAST_COLS>(rows, x, next, args.layout);
+                        sums.into_iter().enumerate().for_each(|(c, sums)| store(c, sums));
+                        LAST_COLS
+                    }
+                    _ => {
+                        let sums = tile::<F, D, COLS>(rows, [x[0], x[1]], next, args.layout);
+                        sums.into_iter().enumerate().for_each(|(c, sums)| store(c, sums));
+                        COLS
+                    }
                 }
-            }
+            };
         }
     }
 }
