@@ -172,8 +172,9 @@ fn by_spans(
             let shared = deal.of_unit(unit);
             let run = &layer.active.runs[shared.index];
             let rows = run.cols.len() * heads.group();
-            let (head, span) =
-                ((unit - shared.first_unit) / shared.spans.len(), (unit - shared.first_unit) % shared.spans.len());
+            // A page's heads stand side by side: what is requested behind one is read next.
+            let unit = unit - shared.first_unit;
+            let (span, head) = (unit / heads.kv_heads, unit % heads.kv_heads);
             let q = &mut s.q[..rows * heads.key_dim];
             layer.gather(head, run.cols.clone(), q);
             let mut state = State::of(&mut state[..len(run)], rows);
@@ -185,10 +186,10 @@ fn by_spans(
         let run = &layer.active.runs[shared.index];
         let (rows, len) = (run.cols.len() * heads.group(), len(run));
         let of_run = &mut partials[shared.first_unit * block..][..heads.kv_heads * shared.spans.len() * block];
-        for (head, states) in of_run.chunks_exact_mut(shared.spans.len() * block).enumerate() {
-            let (first, rest) = states.split_at_mut(block);
+        let (firsts, rest) = of_run.split_at_mut(heads.kv_heads * block);
+        for (head, first) in firsts.chunks_exact_mut(block).enumerate() {
             let mut running = State::of(&mut first[..len], rows);
-            for next in rest.chunks_exact_mut(block) {
+            for next in rest.chunks_exact_mut(block).skip(head).step_by(heads.kv_heads) {
                 let next = State::of(&mut next[..len], rows);
                 layer.kernels.merge_attn(heads.value_dim, running.borrow(), next.part());
             }
