@@ -88,10 +88,21 @@ pub enum Error {
         budget_bytes: u64,
     },
 
+    /// An engine's pages are all in use.
+    #[error(
+        "all {pages} pages of keys and values are in use, which have room for {tokens} tokens of the engine's contexts"
+    )]
+    NoFreePage {
+        /// Pages of a group of layers.
+        pages: usize,
+        /// Tokens that they have room for.
+        tokens: usize,
+    },
+
     /// A context cannot be taken back: layers that look at a window forgot what is far behind it.
-    #[error("a context of {used} tokens cannot go back to {len}: what a window looks at there is forgotten")]
+    #[error("a context of {used} tokens cannot go on behind {len} of them: what a window looks at there is forgotten")]
     CannotReturn {
-        /// Tokens that were to be left.
+        /// Tokens that were to be left, or that stand before those that were to be removed.
         len: usize,
         /// Tokens in the context.
         used: usize,

@@ -56,6 +56,7 @@ pub use modelembed_kernels::{Isa, Kernels};
 pub use modelembed_packed as packed;
 pub use modelembed_pool::available_threads;
 pub use modelembed_spec as spec;
+pub use modelembed_spec::Pooling;
 pub use modelembed_storage as storage;
 pub use modelembed_storage::LoadMode;
 pub use modelembed_terms::{Activation, CacheType, RopeStyle};
@@ -74,7 +75,7 @@ pub use run::sampler::{
     Candidate, Dry, DryBreakers, InvalidDryBreaker, InvalidSamplerOption, InvalidSamplerOrder, Mirostat,
     MirostatVersion, Sampler, SamplerOptions, SamplerOrder, SamplerStep, Xtc,
 };
-pub use run::saved::{Restored, SavedError, probe_saved_header};
+pub use run::saved::{Restored, SavedError};
 pub use run::session::{Session, SessionOptions};
 pub use run::timing::{PhaseTiming, Stage, StageTime, Timing};
 pub use state::pages::SealedPage;

@@ -23,7 +23,6 @@ pub(crate) const NUMBERS: &[Unread] = &[
     // in.
     ("attn_logit_softcapping", &[50.0], "a soft cap of attention"),
     ("final_logit_softcapping", &[30.0], "a soft cap of the logits"),
-    ("pooling_type", &[], "pooling, which models of embeddings have"),
     ("attention.clamp_kqv", &[], "limits of queries, keys and values"),
     ("attention.max_alibi_bias", &[], "ALiBi"),
     ("attention.output_scale", &[1.0], "a scale of attention's output"),

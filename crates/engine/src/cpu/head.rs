@@ -49,14 +49,35 @@ impl Pass<'_> {
     /// logits: (columns, n_vocab); computed here, they leave their peaks in `peaks`. Columns may be
     /// asked for once, in ascending order: they are moved over those asked for before.
     pub(crate) fn logits(&mut self, cols: impl Iterator<Item = usize> + Clone) -> Result<()> {
-        let model = self.model;
         let n = cols.clone().count();
         let Some(first) = cols.clone().next() else { return Ok(()) };
         if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head()) {
             // Of the one sequence that there is they are neighbours.
-            gpu.logits(model.program(), first..first + n, self.s.register(Register::Logits))?;
+            gpu.logits(self.model.program(), first..first + n, self.s.register(Register::Logits))?;
             return self.lap_on_gpu(Stage::Head);
         }
+        self.head(cols, n, true);
+        Ok(())
+    }
+
+    /// The same without the product: afterwards [`normed`](Self::normed) has what the head reads.
+    pub(crate) fn hidden(&mut self, cols: impl Iterator<Item = usize> + Clone) {
+        let n = cols.clone().count();
+        self.head(cols, n, false);
+    }
+
+    /// The residual stream behind the last norm, of a column of those that the head was last run over:
+    /// (n_embd).
+    pub(crate) fn normed(&self, index: usize) -> impl Iterator<Item = f32> {
+        let n_embd = self.model.spec().n_embd;
+        let bytes = self.s.inputs[Input::Normed as usize].bytes(ActKind::F32);
+        let column = ActLayout::new(ActKind::F32, n_embd).col_bytes();
+        bytes[index * column..][..4 * n_embd].as_chunks().0.iter().map(|x| f32::from_ne_bytes(*x))
+    }
+
+    /// Runs the head over `n` columns, with the product or without.
+    fn head(&mut self, cols: impl Iterator<Item = usize> + Clone, n: usize, with_logits: bool) {
+        let model = self.model;
         // The columns asked for move to the front, where the steps look for theirs.
         let n_embd = model.spec().n_embd;
         for register in [Register::Residual, Register::Delta] {
@@ -72,13 +93,13 @@ impl Pass<'_> {
                     let kinds = Kinds { f32: true, ..self.kinds(readers) };
                     self.join_norm(join.as_ref(), norm.as_ref(), *to, kinds);
                 }
+                Step::Logits { .. } if !with_logits => {}
                 Step::Logits { from, output, scale, soft_cap } => self.multiply(*from, output, *scale, *soft_cap),
                 step => self.step(step),
             }
         }
         self.n = all;
         self.lap(Stage::Head);
-        Ok(())
     }
 
     /// logits = soft_cap(scale * output y), and their peaks.

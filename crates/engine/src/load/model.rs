@@ -268,6 +268,11 @@ impl Model {
         self.compiled.tensors.get(id)
     }
 
+    /// Where the program's tensors lie, in the order of their ids.
+    pub(crate) fn placed_tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.compiled.tensors.iter()
+    }
+
     /// The rotary embeddings, in the order of [`ModelSpec::ropes`].
     pub(crate) fn ropes(&self) -> &[Rope] {
         &self.ropes

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use modelembed_gguf::{Gguf, TensorInfo, TensorType};
 use modelembed_kernels::Kernels;
-use modelembed_spec::{Directory, ModelSpec, Program, TensorId, Visible, Want};
+use modelembed_spec::{Directory, ModelSpec, Pooling, Program, TensorId, Visible, Want};
 
 use crate::error::{Error, Result};
 
@@ -81,6 +81,11 @@ impl Tensors {
         &self.0[id.index()]
     }
 
+    /// Every tensor's place, in the order of ids.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Tensor> {
+        self.0.iter()
+    }
+
     /// The places of some tensors.
     pub(crate) fn of(&self, ids: impl IntoIterator<Item = TensorId>) -> Vec<Tensor> {
         ids.into_iter().map(|id| *self.get(id)).collect()
@@ -90,6 +95,11 @@ impl Tensors {
 /// Refuses steps that no executor has.
 fn check_steps(spec: &ModelSpec, program: &Program) -> Result<()> {
     let not_run = |part| Err(modelembed_spec::Error::NotRun { arch: spec.arch.name, part }.into());
+    if spec.output.pooling == Pooling::Rank {
+        let key = format!("{}.pooling_type", spec.arch.name);
+        let problem = "is 4, a score for ranking, which is not computed; wanted 0 to 3".to_owned();
+        return Err(modelembed_spec::Error::Metadata { key, problem }.into());
+    }
     for cache in program.caches() {
         if matches!(cache.visible, Visible::All | Visible::Around(_)) {
             return not_run("attention to later positions");

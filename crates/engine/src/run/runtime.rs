@@ -1,5 +1,6 @@
 //! What models of a process share: workers, kernels, and the memory that contexts may take.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -17,7 +18,8 @@ pub struct RuntimeOptions {
     pub threads: Option<usize>,
     /// Instruction set of the kernels; `None` takes the best that the CPU has.
     pub isa: Option<Isa>,
-    /// Bytes that keys and values of all contexts may take together; `None` sets no limit.
+    /// Bytes that keys and values of all contexts may take together, in whole pages; `None` sets no
+    /// limit. A page that is given back stays with its engine, for that engine's next one.
     pub kv_budget_bytes: Option<u64>,
 }
 
@@ -98,10 +100,38 @@ impl Runtime {
     }
 
     /// To be held by a step from its first segment to its last.
-    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+    ///
+    /// # Panics
+    /// Within a step of this thread, which would wait for itself.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        let holder = self as *const Runtime as usize;
+        let is_held = HELD.with_borrow_mut(|held| {
+            held.contains(&holder) || {
+                held.push(holder);
+                false
+            }
+        });
+        assert!(!is_held, "a step was started from inside of a step with the same runtime");
         // What the turn guards is not left half done by a panic: the next one begins with its own
         // first segment.
-        self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        Turn { holder, _guard: self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) }
+    }
+}
+
+thread_local! {
+    /// Runtimes that steps of this thread hold, by their addresses.
+    static HELD: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A runtime that is held.
+pub(crate) struct Turn<'a> {
+    holder: usize,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        HELD.with_borrow_mut(|held| held.retain(|&holder| holder != self.holder));
     }
 }
 

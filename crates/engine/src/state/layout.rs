@@ -189,14 +189,15 @@ impl Layout {
         }
     }
 
-    /// Copies the first `n` positions of a page of a group into another one.
-    pub(crate) fn copy_rows(&self, group: usize, from: &[u8], to: &mut [u8], n: usize) {
+    /// Copies some positions of a page of a group into another one.
+    pub(crate) fn copy_rows(&self, group: usize, from: &[u8], to: &mut [u8], rows: Range<usize>) {
         for place in self.places.iter().filter(|place| place.group == group) {
             for head in 0..place.heads {
-                let scales = place.scales.map(|at| scale_at(at, head, 0).start..scale_at(at, head, n).start);
+                let scales =
+                    place.scales.map(|at| scale_at(at, head, rows.start).start..scale_at(at, head, rows.end).start);
                 let of_type = if self.ty == CacheType::I16 { 2 } else { 0 };
-                let rows = [place.k.rows(head, 0..n), place.v.rows(head, 0..n)];
-                for bytes in rows.into_iter().chain(scales.into_iter().take(of_type)) {
+                let both = [place.k.rows(head, rows.clone()), place.v.rows(head, rows.clone())];
+                for bytes in both.into_iter().chain(scales.into_iter().take(of_type)) {
                     to[bytes.clone()].copy_from_slice(&from[bytes]);
                 }
             }

@@ -214,8 +214,7 @@ impl PageStore {
             Some(block) => Ok(Page { block, budget: Arc::clone(&self.budget) }),
             None => {
                 self.budget.give_back(bytes);
-                let all = bytes * slab.n_blocks() as u64;
-                Err(Error::OutOfPages { used_bytes: all, wanted_bytes: bytes, budget_bytes: all })
+                Err(Error::NoFreePage { pages: slab.n_blocks(), tokens: slab.n_blocks() * PAGE_TOKENS })
             }
         }
     }
@@ -247,7 +246,7 @@ impl PageStore {
     /// A page with the first `n_rows` positions of another one.
     fn copy(&self, group: usize, from: &Page, n_rows: usize) -> Result<Page> {
         let mut page = self.take(group)?;
-        self.layout.copy_rows(group, from.bytes(), page.bytes_mut(), n_rows);
+        self.layout.copy_rows(group, from.bytes(), page.bytes_mut(), 0..n_rows);
         Ok(page)
     }
 
@@ -376,6 +375,25 @@ impl PageStore {
         if valid <= to { valid } else { valid.saturating_sub(from.start).saturating_add(to).max(to) }
     }
 
+    /// Replaces the pages that a shift writes to where others have them, or where they were given
+    /// back.
+    fn ready_for_shift(&self, tables: &mut Tables, from: &Range<usize>, to: usize) -> Result<()> {
+        for (group, table) in tables.0.iter_mut().enumerate() {
+            let start = Self::first_valid(table, from, to).max(to) / PAGE_TOKENS;
+            while table.first > start {
+                table.pages.push_front(Arc::new(self.take(group)?));
+                table.first -= 1;
+            }
+            for number in start..(to + from.len()).div_ceil(PAGE_TOKENS).min(table.end()) {
+                let page = &mut table.pages[number - table.first];
+                if Arc::get_mut(page).is_none() {
+                    *page = Arc::new(self.copy(group, page, PAGE_TOKENS)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Moves positions `from` of every layer down to `to`, and lets `rotate`, which is given the
     /// layer of the cache, turn each key.
     ///
@@ -389,22 +407,15 @@ impl PageStore {
         kernels: &Kernels,
         rotate: &dyn Fn(usize, &mut [f32]),
     ) -> Result<()> {
-        // Pages to be written that others have, or that were given back, are replaced first.
-        let mut held = Held::default();
-        for (group, table) in tables.0.iter_mut().enumerate() {
-            let valid = Self::first_valid(table, &from, to);
-            let start = valid.max(to) / PAGE_TOKENS;
-            while table.first > start {
-                table.pages.push_front(Arc::new(self.take(group)?));
-                table.first -= 1;
+        let firsts: Vec<usize> = tables.0.iter().map(|table| table.first).collect();
+        if let Err(error) = self.ready_for_shift(tables, &from, to) {
+            for (table, first) in tables.0.iter_mut().zip(firsts) {
+                table.pages.drain(..first - table.first);
+                table.first = first;
             }
-            for number in start..(to + from.len()).div_ceil(PAGE_TOKENS).min(table.end()) {
-                let page = &mut table.pages[number - table.first];
-                if Arc::get_mut(page).is_none() {
-                    *page = Arc::new(self.copy(group, page, PAGE_TOKENS)?);
-                }
-            }
+            return Err(error);
         }
+        let mut held = Held::default();
         for (group, table) in tables.0.iter_mut().enumerate() {
             for (i, pos) in from.clone().enumerate() {
                 let (target, row) = ((to + i) / PAGE_TOKENS, (to + i) % PAGE_TOKENS);

@@ -258,3 +258,78 @@ fn models_of_one_runtime_share_workers_and_memory_for_contexts() {
     let error = Model::load(&paths[0], &twice, &mut |_| std::ops::ControlFlow::Continue(())).expect_err("a refusal");
     assert!(error.to_string().contains("runtime"), "{error}");
 }
+
+#[test]
+fn long_sequences_share_their_spans_whatever_their_numbers_of_rows_are() {
+    let dir = TinyModels::new();
+    // One more sequence than workers have units for, and less.
+    for (name, threads) in [("llama", 1), ("gemma3", 8), ("q4_k", 3)] {
+        let path = dir.write(name, &tiny(&tiny_spec(name)));
+        let model = load(&path, &LoadOptions { threads: Some(threads), ..LoadOptions::default() });
+        let mut engine = engine(&model, 5, 1400);
+        // Tokens that are there, and rows that are added together.
+        let lens = [(1300, 1), (700, 3), (300, 7), (1290, 2), (5, 1)];
+        let texts: Vec<Vec<TokenId>> =
+            lens.iter().enumerate().map(|(i, (n, rows))| prompt(n + rows, model.n_vocab(), i)).collect();
+        let ids: Vec<SequenceId> = lens.iter().map(|_| engine.add().expect("a sequence")).collect();
+        let mut want = Vec::new();
+        for ((&id, text), (n, rows)) in ids.iter().zip(&texts).zip(lens) {
+            let all = step(&mut engine, &[(id, text)]).remove(0);
+            want.push(all[n..].to_vec());
+            assert_eq!(want.last().map(Vec::len), Some(rows));
+            engine.truncate(id, n).expect("goes back");
+        }
+        let runs: Vec<(SequenceId, &[TokenId])> =
+            ids.iter().zip(&texts).zip(lens).map(|((&id, text), (n, _))| (id, &text[n..])).collect();
+        assert_eq!(step(&mut engine, &runs), want, "{name}, {threads} threads");
+        // And token by token, far behind the beginning.
+        engine.truncate(ids[0], 1280).expect("goes back");
+        let text = texts[0].clone();
+        engine.truncate(ids[1], 0).expect("goes back");
+        let whole = step(&mut engine, &[(ids[1], &text)]).remove(0);
+        for i in 1280..1301 {
+            assert_eq!(step(&mut engine, &[(ids[0], &text[i..i + 1])])[0][0], whole[i], "{name}: token {i}");
+        }
+    }
+}
+
+#[test]
+fn a_step_tells_for_which_run_it_was_refused() {
+    let dir = TinyModels::new();
+    let model = small(&dir, "llama");
+    let mut engine = engine(&model, 2, 20);
+    let (a, b) = (engine.add().unwrap(), engine.add().unwrap());
+    let (ids, outside) = (prompt(21, model.n_vocab(), 0), [TokenId(u32::MAX)]);
+    for (runs, failed) in [
+        ([Run::new(a, &ids[..2]), Run::new(b, &outside)], Some(1)),
+        ([Run::new(a, &ids), Run::new(b, &ids[..1])], Some(0)),
+        ([Run::new(a, &ids[..2]), Run::new(b, &ids[..1])], None),
+    ] {
+        assert_eq!(engine.step(&runs, &mut |_| {}).is_err(), failed.is_some());
+        assert_eq!(engine.failed_run(), failed);
+    }
+}
+
+#[test]
+#[should_panic(expected = "from inside of a step")]
+fn a_step_within_a_step_of_one_runtime_is_a_mistake() {
+    let dir = TinyModels::new();
+    let model = small(&dir, "llama");
+    let (mut first, mut second) = (engine(&model, 1, 20), engine(&model, 1, 20));
+    let (a, b) = (first.add().unwrap(), second.add().unwrap());
+    let ids = [TokenId(1)];
+    let _ = first.step(&[Run::new(a, &ids)], &mut |_| {
+        let _ = second.step(&[Run::new(b, &ids)], &mut |_| {});
+    });
+}
+
+#[test]
+fn engines_and_sessions_can_move_to_other_threads() {
+    fn is_send<T: Send>() {}
+    fn is_shared<T: Send + Sync>() {}
+    is_send::<Engine>();
+    is_send::<modelembed::Session>();
+    is_shared::<Model>();
+    is_shared::<Runtime>();
+    is_shared::<modelembed::SealedPage>();
+}

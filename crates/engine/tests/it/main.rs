@@ -16,6 +16,7 @@ mod no_numbers;
 mod no_vocabulary;
 mod pages;
 mod peaks;
+mod pooled;
 mod refusals;
 mod sampler;
 mod sampler_dry;

@@ -254,3 +254,46 @@ fn tokens_are_removed_over_pages_and_windows() {
         assert!(engine.remove(id, 0..1).is_err());
     }
 }
+
+#[test]
+fn windows_give_pages_back_at_once_where_no_page_is_left() {
+    let dir = TinyModels::new();
+    let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
+    let unlimited = load(&path, &LoadOptions { threads: Some(2), ..LoadOptions::default() });
+    let ids = ids(1030);
+    let run = |model: &Arc<Model>, n: usize| -> Result<u64, Error> {
+        let mut engine = Engine::new(model, &EngineOptions::default().ctx_tokens(1100))?;
+        let id = engine.add()?;
+        for part in ids[..n].chunks(128) {
+            engine.step(&[Run::new(id, part)], &mut |_| {})?;
+        }
+        let fork = engine.fork(id, n).err();
+        assert!(matches!(fork, Some(Error::TooManySequences { .. })), "{fork:?}");
+        Ok(model.runtime().kv_bytes())
+    };
+    let plenty = run(&unlimited, 1030).expect("evaluates");
+    // Five pages of each group; a window of 16 needs one or two of its.
+    let budget = plenty * 4 / 5;
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(2).kv_budget_bytes(budget)).expect("a runtime");
+    let tight = load(&path, &LoadOptions { runtime: Some(runtime), ..LoadOptions::default() });
+    assert!(run(&tight, 1030).expect("windows give way") <= budget);
+}
+
+#[test]
+fn pages_behind_removed_tokens_are_not_handed_out() {
+    let dir = TinyModels::new();
+    let model = model(&dir, "llama");
+    let ids = ids(1000);
+    let mut engine = Engine::new(&model, &EngineOptions::default().sequences(2).ctx_tokens(1000)).expect("an engine");
+    let id = engine.add().expect("a sequence");
+    eval(&mut engine, id, &ids);
+    engine.remove(id, 300..310).expect("moves");
+    let pages = |engine: &Engine, id| engine.sealed(id).expect("pages").len();
+    assert_eq!(pages(&engine, id), 1, "the second one holds moved keys");
+    let fork = engine.fork(id, 800).expect("a fork");
+    assert_eq!(pages(&engine, fork), 1);
+    // Back to where all is as it was computed.
+    engine.truncate(id, 290).expect("goes back");
+    eval(&mut engine, id, &ids[..400]);
+    assert_eq!(pages(&engine, id), 2);
+}

@@ -52,20 +52,8 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
             norm: None,
             soft_cap: None,
             bias: Need::Never,
-            pooling: pooling(keys)?,
+            pooling: Pooling::None,
             has_head: false,
         },
-    })
-}
-
-fn pooling(keys: &Keys<'_>) -> Result<Pooling> {
-    let key = "pooling_type";
-    Ok(match keys.stored_u32(key)? {
-        None | Some(0 | u32::MAX) => Pooling::None,
-        Some(1) => Pooling::Mean,
-        Some(2) => Pooling::First,
-        Some(3) => Pooling::Last,
-        Some(4) => Pooling::Rank,
-        Some(id) => return Err(keys.unsupported(key, id, "0 to 4: none, mean, first, last, rank")),
     })
 }

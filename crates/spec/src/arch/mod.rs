@@ -26,7 +26,7 @@ use modelembed_gguf::Gguf;
 
 use crate::error::{Error, Result};
 use crate::keys::{self, Keys};
-use crate::model::ModelSpec;
+use crate::model::{ModelSpec, Pooling};
 
 /// An architecture.
 pub struct Architecture {
@@ -85,8 +85,23 @@ impl ModelSpec {
             known: ARCHITECTURES.iter().filter(|a| a.runs).map(|a| a.name).collect::<Vec<_>>().join(", "),
         })?;
         let keys = Keys::new(gguf, header, arch.name)?;
-        let spec = (arch.read)(arch, &keys)?;
+        let mut spec = (arch.read)(arch, &keys)?;
+        // Any model may be one of embeddings.
+        spec.output.pooling = pooling(&keys)?;
         keys.refuse_other_mathematics()?;
         Ok(ModelSpec { name: keys::string(gguf, "general.name")?, ..spec })
     }
+}
+
+/// What of a text's positions becomes its vector.
+fn pooling(keys: &Keys<'_>) -> Result<Pooling> {
+    let key = "pooling_type";
+    Ok(match keys.stored_u32(key)? {
+        None | Some(0 | u32::MAX) => Pooling::None,
+        Some(1) => Pooling::Mean,
+        Some(2) => Pooling::First,
+        Some(3) => Pooling::Last,
+        Some(4) => Pooling::Rank,
+        Some(id) => return Err(keys.unsupported(key, id, "0 to 4: none, mean, first, last, rank")),
+    })
 }

@@ -63,6 +63,10 @@ struct Batch {
     wanted: Vec<WantedRow>,
     /// Which runs of the last step were cancelled.
     cancelled: Vec<bool>,
+    /// The run that the last step was refused or failed for.
+    failed: Option<usize>,
+    /// Of each run of the last step its vector, where one was wanted.
+    pooled: Vec<Vec<f32>>,
 }
 
 struct Sequence {
@@ -70,6 +74,9 @@ struct Sequence {
     tokens: Vec<TokenId>,
     /// How many of the tokens are drafts.
     n_drafts: usize,
+    /// Tokens whose keys and values are those that evaluating them gives: all, until some before
+    /// others were removed.
+    n_pure: usize,
     tables: Tables,
 }
 
@@ -120,6 +127,8 @@ impl Engine {
             tokens: Vec::with_capacity(scratch.max_cols),
             wanted: Vec::new(),
             cancelled: Vec::new(),
+            failed: None,
+            pooled: Vec::new(),
         };
         Ok(Engine {
             model: Arc::clone(model),
@@ -167,7 +176,7 @@ impl Engine {
         };
         let serial = self.next_serial;
         self.next_serial += 1;
-        self.slots[slot] = Some(Sequence { serial, tokens, n_drafts: 0, tables });
+        self.slots[slot] = Some(Sequence { serial, tokens, n_drafts: 0, n_pure: usize::MAX, tables });
         Ok(SequenceId { engine: self.id, slot, serial })
     }
 
@@ -210,6 +219,21 @@ impl Engine {
         let sequence = self.sequence(id)?;
         let on_gpu = self.gpu.as_ref().map_or(0, GpuSession::kv_bytes_per_token) * sequence.tokens.len() as u64;
         Ok(self.store.bytes_of(&sequence.tables, sequence.tokens.len()) + on_gpu)
+    }
+
+    /// Does what takes pages; where none is left, once more after windows gave back what nothing looks
+    /// at any more.
+    fn with_pages<T>(&mut self, mut take: impl FnMut(&mut Engine) -> Result<T>) -> Result<T> {
+        match take(self) {
+            Err(Error::OutOfPages { .. } | Error::NoFreePage { .. }) => {
+                for sequence in self.slots.iter_mut().flatten() {
+                    let len = sequence.tokens.len() - sequence.n_drafts;
+                    self.store.release_unseen(&mut sequence.tables, len, true);
+                }
+                take(self)
+            }
+            result => result,
+        }
     }
 
     /// Refuses what layers on a GPU have no room for.

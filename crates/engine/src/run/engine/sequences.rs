@@ -34,6 +34,9 @@ impl Engine {
         let (store, sequence) = self.sequence_mut(id)?;
         sequence.tokens.truncate(len);
         sequence.n_drafts = 0;
+        if len <= sequence.n_pure {
+            sequence.n_pure = usize::MAX;
+        }
         store.release(&mut sequence.tables, sequence.tokens.len());
         Ok(())
     }
@@ -51,6 +54,9 @@ impl Engine {
         if range.start > range.end || range.end > len {
             return Err(Error::InvalidOption(format!("tokens {range:?} of a context of {len} cannot be removed")));
         }
+        if range.is_empty() {
+            return Ok(());
+        }
         let (from, to) = (range.end..len, range.start);
         if !self.store.can_shift(&self.sequence(id)?.tables, &from, to) {
             return Err(Error::CannotReturn { len: range.start, used: len });
@@ -65,10 +71,14 @@ impl Engine {
                 kernels.rope(key, &turn.cos, &turn.sin, style);
             }
         };
-        let (store, sequence) = self.sequence_mut(id)?;
-        store.shift(&mut sequence.tables, from.clone(), to, kernels, &rotate)?;
+        self.with_pages(|engine| {
+            let (store, sequence) = engine.sequence_mut(id)?;
+            store.shift(&mut sequence.tables, from.clone(), to, kernels, &rotate)
+        })?;
+        let (_, sequence) = self.sequence_mut(id)?;
         sequence.tokens.drain(range);
         sequence.n_drafts = 0;
+        sequence.n_pure = sequence.n_pure.min(to);
         if let Some(gpu) = &mut self.gpu {
             gpu.shift(from, to, &turns);
         }
@@ -94,21 +104,25 @@ impl Engine {
         if self.slots.iter().all(Option::is_some) {
             return Err(Error::TooManySequences { capacity: self.slots.len() });
         }
-        let tables = self.store.fork(&sequence.tables, len)?;
         let mut tokens = Vec::with_capacity(self.ctx_tokens.min(MOST_RESERVED_TOKENS));
         tokens.extend_from_slice(&sequence.tokens[..len]);
-        self.insert(tables, tokens)
+        let n_pure = sequence.n_pure;
+        let tables = self.with_pages(|engine| engine.store.fork(&engine.sequence(id)?.tables, len))?;
+        let fork = self.insert(tables, tokens)?;
+        self.sequence_mut(fork)?.1.n_pure = n_pure;
+        Ok(fork)
     }
 
     /// The pages of a sequence that are full of tokens which nobody takes back, in their order: draft
-    /// tokens do not count. Layers with a window may have given back the first ones; those of the
-    /// others are in all pages.
+    /// tokens do not count, and where tokens were [removed](Self::remove) the pages before them alone,
+    /// since what stands behind is not what those tokens give. Layers with a window may have given
+    /// back the first ones; those of the others are in all pages.
     ///
     /// # Errors
     /// There is no such sequence.
     pub fn sealed(&self, id: SequenceId) -> Result<Vec<SealedPage>> {
         let sequence = self.sequence(id)?;
-        let n = (sequence.tokens.len() - sequence.n_drafts) / PAGE_TOKENS;
+        let n = (sequence.tokens.len() - sequence.n_drafts).min(sequence.n_pure) / PAGE_TOKENS;
         Ok((0..n).map(|number| self.store.sealed(&sequence.tables, number, self.id)).collect())
     }
 

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use modelembed_spec::Register;
+use modelembed_spec::{Pooling, Register};
 use modelembed_text::TokenId;
 
 use super::{Batch, Engine, SequenceId, must_hold_a_number};
@@ -50,6 +50,8 @@ pub enum Wants {
     Last,
     /// Those of what follows each token.
     All,
+    /// No logits, but one vector of the tokens of this run: [`Engine::pooled`] has it afterwards.
+    Pooled(Pooling),
 }
 
 /// Logits of what follows one token.
@@ -85,12 +87,24 @@ impl Engine {
     /// Before anything is computed: no such sequence, or one that comes twice, no tokens, an id
     /// outside the vocabulary, a full context, no memory left for keys and values. While it is
     /// computed: cancellation of all, a failed read, logits of which none is a number. Every
-    /// sequence then is as it was; what `each` was told is void.
+    /// sequence then has the tokens that it had; what `each` was told is void.
+    /// [`failed_run`](Self::failed_run) tells for which run it was, where it was for one.
+    ///
+    /// # Panics
+    /// When `each` evaluates something with the same runtime: the step holds it.
     pub fn step(&mut self, runs: &[Run<'_>], each: &mut dyn FnMut(Row<'_>)) -> Result<()> {
         let n_vocab = self.model.n_vocab();
-        let phase =
-            if runs.iter().any(|run| run.tokens.len() > 1 + run.draft_tokens) { Phase::Prompt } else { Phase::Decode };
+        let phase = if runs.iter().any(|run| run.tokens.len() > run.draft_tokens.saturating_add(1)) {
+            Phase::Prompt
+        } else {
+            Phase::Decode
+        };
         let mut wanted = std::mem::take(&mut self.batch.wanted);
+        let mut failed = None;
+        let n_embd = self.model.spec().n_embd;
+        let of_run = |run: &Run<'_>| if let Wants::Pooled(_) = run.wants { vec![0.0; n_embd] } else { Vec::new() };
+        let has_pooled = runs.iter().any(|run| matches!(run.wants, Wants::Pooled(_)));
+        let mut pooled: Vec<Vec<f64>> = if has_pooled { runs.iter().map(of_run).collect() } else { Vec::new() };
         let result = self.run_batch(runs, phase, &mut |pass, _| {
             wanted.clear();
             for active in &pass.active.runs {
@@ -103,20 +117,59 @@ impl Engine {
                     _ if is_set(run.cancel) => {}
                     Wants::Nothing => {}
                     Wants::Last => wanted.extend(rows.filter(|row| row.token + 1 == run.tokens.len())),
-                    Wants::All => wanted.extend(rows),
+                    Wants::All | Wants::Pooled(Pooling::Mean) => wanted.extend(rows),
+                    Wants::Pooled(Pooling::First) => wanted.extend(rows.filter(|row| row.token == 0)),
+                    Wants::Pooled(_) => wanted.extend(rows.filter(|row| row.token + 1 == run.tokens.len())),
                 }
             }
+            let is_pooled = |row: &WantedRow| matches!(runs[row.run].wants, Wants::Pooled(_));
             for rows in wanted.chunks(pass.head_cols()) {
-                pass.logits(rows.iter().map(|row| row.col))?;
+                let cols = rows.iter().map(|row| row.col);
+                if rows.iter().all(is_pooled) {
+                    pass.hidden(cols);
+                } else {
+                    pass.logits(cols)?;
+                }
+                for (i, row) in rows.iter().enumerate().filter(|(_, row)| is_pooled(row)) {
+                    let n = if runs[row.run].wants == Wants::Pooled(Pooling::Mean) {
+                        runs[row.run].tokens.len()
+                    } else {
+                        1
+                    };
+                    for (sum, x) in pooled[row.run].iter_mut().zip(pass.normed(i)) {
+                        *sum += f64::from(x) / n as f64;
+                    }
+                }
                 for (logits, row) in pass.s.register(Register::Logits).chunks_exact_mut(n_vocab).zip(rows) {
+                    if is_pooled(row) {
+                        continue;
+                    }
+                    failed = Some(row.run);
                     must_hold_a_number(logits, n_vocab, row.n_tokens)?;
+                    failed = None;
                     each(Row { run: row.run, token: row.token, logits });
                 }
             }
             Ok(())
         });
         self.batch.wanted = wanted;
-        result
+        self.batch.failed = self.batch.failed.or(failed);
+        result?;
+        let vectors = pooled.iter().map(|sums| sums.iter().map(|&sum| sum as f32).collect());
+        self.batch.pooled.extend(vectors);
+        Ok(())
+    }
+
+    /// The vector of a run of the last step, by its index, which wanted one: (n_embd), the residual
+    /// stream behind the last norm, pooled over the run's tokens, not normalised.
+    pub fn pooled(&self, run: usize) -> Option<&[f32]> {
+        self.batch.pooled.get(run).map(Vec::as_slice).filter(|vector| !vector.is_empty())
+    }
+
+    /// The run, by its index, that the last step was refused or failed for; `None` where it did not, or
+    /// for none of them.
+    pub fn failed_run(&self) -> Option<usize> {
+        self.batch.failed
     }
 
     /// Whether a run of the last step, by its index, was cancelled.
@@ -133,8 +186,11 @@ impl Engine {
         after_chunk: &mut dyn FnMut(&mut Pass<'_>, bool) -> Result<()>,
     ) -> Result<()> {
         self.batch.cancelled.clear();
+        self.batch.pooled.clear();
+        self.batch.failed = None;
         self.check(runs)?;
-        let result = self.prepare(runs).and_then(|()| self.compute(runs, phase, after_chunk));
+        let result =
+            self.with_pages(|engine| engine.take_pages(runs)).and_then(|()| self.compute(runs, phase, after_chunk));
         for run in runs {
             let is_cancelled = is_set(run.cancel);
             let (store, sequence) = self.sequence_mut(run.sequence)?;
@@ -154,15 +210,23 @@ impl Engine {
     }
 
     /// Refuses what cannot be evaluated.
-    fn check(&self, runs: &[Run<'_>]) -> Result<()> {
+    fn check(&mut self, runs: &[Run<'_>]) -> Result<()> {
         let n_vocab = self.model.n_vocab();
         if runs.is_empty() {
             return Err(Error::InvalidOption("no tokens to evaluate".into()));
         }
         for (i, run) in runs.iter().enumerate() {
+            self.batch.failed = Some(i);
             let sequence = self.sequence(run.sequence)?;
             if runs[..i].iter().any(|other| other.sequence == run.sequence) {
                 return Err(Error::SequenceTwice { run: i });
+            }
+            if let Wants::Pooled(pooling) = run.wants {
+                self.refuse_gpu("a pooled vector")?;
+                if matches!(pooling, Pooling::None | Pooling::Rank) {
+                    let problem = format!("pooling {pooling:?} makes no vector; wanted Mean, First or Last");
+                    return Err(Error::InvalidOption(problem));
+                }
             }
             if run.tokens.is_empty() {
                 return Err(Error::InvalidOption("no tokens to evaluate".into()));
@@ -175,29 +239,17 @@ impl Engine {
                 return Err(Error::ContextFull { used, wanted: run.tokens.len(), capacity });
             }
         }
+        self.batch.failed = None;
         Ok(())
     }
 
-    /// Takes the pages that a batch needs. When there are none, layers with windows give back
-    /// what nothing looks at any more.
-    fn prepare(&mut self, runs: &[Run<'_>]) -> Result<()> {
-        match self.take_pages(runs) {
-            Err(Error::OutOfPages { .. }) => {
-                for sequence in self.slots.iter_mut().flatten() {
-                    let len = sequence.tokens.len() - sequence.n_drafts;
-                    self.store.release_unseen(&mut sequence.tables, len, true);
-                }
-                self.take_pages(runs)
-            }
-            result => result,
-        }
-    }
-
     fn take_pages(&mut self, runs: &[Run<'_>]) -> Result<()> {
-        for run in runs {
+        for (i, run) in runs.iter().enumerate() {
+            self.batch.failed = Some(i);
             let (store, sequence) = self.sequence_mut(run.sequence)?;
             store.prepare(&mut sequence.tables, sequence.tokens.len(), run.tokens.len())?;
         }
+        self.batch.failed = None;
         Ok(())
     }
 
