@@ -36,7 +36,8 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let raw_tokens = match template {
         Some(_) => Ok(Vec::new()),
         None => {
-            let pending = file.map(|file| session_file::restore_text(&mut session, file, notes)).transpose()?;
+            let restored = file.map(|file| session_file::restore_text(&mut session, &mut sampler, file, notes));
+            let pending = restored.transpose()?;
             session_file::tokens_behind(&session, pending.flatten(), &prompt)
         }
     };
@@ -49,6 +50,8 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     stream.label = Some((notes, "Response: "));
     stream.waiting = Some(Waiting::start(&model, &progress, notes));
     let timing;
+    // Told once the answer is out.
+    let mut saved = Ok(());
     let result = match template {
         Some(template) => {
             let mut chat = Chat::new(session, sampler, template, options);
@@ -60,7 +63,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
             let turn = chat.send(&prompt, |piece| stream.piece(piece));
             timing = chat.session().timing().copied();
             if let (Some(file), Ok(_)) = (file, &turn) {
-                chat.save(file)?;
+                saved = session_file::save_chat(&chat, file, notes);
             }
             turn.map(|turn| turn.stats)
         }
@@ -70,7 +73,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
             });
             timing = session.timing().copied();
             if let (Some(file), Ok(stats)) = (file, &result) {
-                session_file::save_text(&session, file, stats)?;
+                saved = session_file::save_text(&session, file, stats, notes);
             }
             result
         }
@@ -90,6 +93,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     };
     if setting.quiet && setting.format == Format::Text {
         // Nobody sees the statistics, and to ask the system for them takes as long as a token.
+        saved?;
         return Ok(unchanged.map(|()| ExitCode::from(code))?);
     }
     let mut speed = Speed::default();
@@ -114,6 +118,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         });
         Answer::new().piece(&without_controls(&format!("{object}\n")))?;
     }
+    saved?;
     Ok(unchanged.map(|()| ExitCode::from(code))?)
 }
 

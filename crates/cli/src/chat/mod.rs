@@ -40,14 +40,14 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     if talk.system.is_some() {
         setup::warn_of_system(chat.takes_system(), notes);
     }
-    chat.set_system(talk.system.clone());
+    let has_system = talk.system.is_some();
+    chat.set_system(talk.system);
     if let Some(file) = &talk.session {
-        session_file::restore_chat(&mut chat, file, talk.system.is_some(), notes)?;
+        session_file::restore_chat(&mut chat, file, has_system, notes)?;
     }
     let mut talker = Talker {
         model,
         chat,
-        system: talk.system,
         failed: 0,
         speed: Speed::default(),
         watch: Watch::default(),
@@ -59,14 +59,14 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     if source.is_editor() {
         notes.line("Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands.\n");
     }
-    if let Some(first) = talk.prompt {
+    let first = talk.prompt.map_or(Ok(false), |first| {
         notes.line(&format!("> {first}"));
-        talker.say(&first)?;
-    }
-    talker.converse(&mut source)?;
-    if let Some(file) = &talk.session {
-        talker.chat.save(file)?;
-    }
+        talker.say(&first)
+    });
+    let ended = first.and_then(|_| talker.converse(&mut source));
+    // However it ended: what was said is kept.
+    let saved = talk.session.map_or(Ok(()), |file| session_file::save_chat(&talker.chat, &file, notes));
+    ended.and(saved)?;
     let is_typed = source.is_editor();
     // What follows is for the terminal as it was.
     drop(source);
@@ -83,7 +83,6 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
 struct Talker {
     model: Arc<Model>,
     chat: Chat,
-    system: Option<String>,
     /// Questions that could not be answered.
     failed: usize,
     speed: Speed,
@@ -186,16 +185,15 @@ impl Talker {
                 eprint_line(&format!("Context: {} of {} tokens", session.len(), session.capacity()));
                 eprint_line(measure::statistics(&self.model, &self.speed).text().trim_end());
             }
-            Line::System(None) => match &self.system {
+            Line::System(None) => match self.chat.system() {
                 Some(system) => eprint_line(&format!("System message: {system}")),
                 None => eprint_line("(no system message)"),
             },
             Line::System(Some(text)) => {
-                if self.system.is_none() {
+                if self.chat.system().is_none() {
                     setup::warn_of_system(self.chat.takes_system(), self.notes);
                 }
-                self.system = Some(text.to_string());
-                self.chat.set_system(self.system.clone());
+                self.chat.set_system(Some(text.to_string()));
                 eprint_line("(a new conversation with this system message)");
             }
             Line::Save(path) => match self.save(path) {

@@ -12,6 +12,7 @@ use modelembed::{Engine, Model, ReadBandwidth, Run, SequenceId, Session, TokenId
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// Everything that was measured with one number of threads. Times in microseconds, one a run.
@@ -94,7 +95,7 @@ fn measure(
     }
     figures.private_bytes = process::snapshot().private_bytes;
     if !bench.sequences.is_empty() {
-        measure_sequences(setting, bench, &mut session, &tokens, &mut figures)?;
+        measure_sequences(setting, bench, &mut session, &tokens, &mut figures, interrupt)?;
     }
     drop(session);
     if bench.bandwidth {
@@ -111,6 +112,7 @@ fn measure_sequences(
     session: &mut Session,
     tokens: &[TokenId],
     figures: &mut Figures,
+    interrupt: &Interrupt,
 ) -> Result<()> {
     let model = std::sync::Arc::clone(session.model());
     let most = bench.sequences.iter().copied().max().unwrap_or(1);
@@ -120,6 +122,7 @@ fn measure_sequences(
     figures.sequences_us = bench.sequences.iter().map(|&n| (n, Vec::new())).collect();
     let n_prompt = bench.prompt_tokens.min(tokens.len() - bench.depth);
     let before = &tokens[..bench.depth];
+    let cancel = interrupt.flag();
     for _ in 0..bench.repeat {
         if n_prompt > 0 {
             go_back(session, before)?;
@@ -128,25 +131,35 @@ fn measure_sequences(
             figures.scored_us.push(start.elapsed().as_micros() as u64);
         }
         for (n, all_us) in &mut figures.sequences_us {
-            all_us.push(decode_sequences(&mut engine, &ids[..*n], tokens, bench)?);
+            all_us.push(decode_sequences(&mut engine, &ids[..*n], tokens, bench, &cancel)?);
         }
     }
     Ok(())
 }
 
 /// Microseconds that some sequences take for their tokens behind the first `depth` and one.
-fn decode_sequences(engine: &mut Engine, ids: &[SequenceId], tokens: &[TokenId], bench: &Bench) -> Result<u64> {
+fn decode_sequences(
+    engine: &mut Engine,
+    ids: &[SequenceId],
+    tokens: &[TokenId],
+    bench: &Bench,
+    cancel: &AtomicBool,
+) -> Result<u64> {
     // Each sequence has words of its own.
     let word = |sequence: usize, i: usize| tokens[(31 * sequence + i) % tokens.len()];
     for (n, &id) in ids.iter().enumerate() {
         engine.truncate(id, 0)?;
         let first: Vec<TokenId> = (0..=bench.depth).map(|i| word(n, i)).collect();
-        engine.step(&[Run::new(id, &first).wants(Wants::Nothing)], &mut |_| {})?;
+        engine.step(&[Run { cancel: Some(cancel), ..Run::new(id, &first).wants(Wants::Nothing) }], &mut |_| {})?;
     }
     let start = Instant::now();
     for i in 1..=bench.gen_tokens {
         let words: Vec<TokenId> = (0..ids.len()).map(|n| word(n, bench.depth + i)).collect();
-        let runs: Vec<_> = ids.iter().zip(words.chunks(1)).map(|(&id, word)| Run::new(id, word)).collect();
+        let runs: Vec<_> = ids
+            .iter()
+            .zip(words.chunks(1))
+            .map(|(&id, word)| Run { cancel: Some(cancel), ..Run::new(id, word) })
+            .collect();
         engine.step(&runs, &mut |_| {})?;
     }
     Ok(start.elapsed().as_micros() as u64)

@@ -35,21 +35,35 @@ fn a_conversation_goes_on() {
     let file = file.to_str().unwrap();
     let common =
         ["-model", &tiny.model, "-template", "chatml", "-n", "6", "-ctx", "600", "-format", "json", "-seed", "1"];
-    let evaluated = |words: &[&str]| {
+    let say = |words: &[&str]| {
         let out = run(&[&common[..], words].concat()).ok().stdout;
         let object: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
         object["statistics"]["prompt_tokens"].as_u64().unwrap()
     };
-    let first = evaluated(&["-p", "first question", "-session", file]);
-    let second = evaluated(&["-p", "first question", "-session", file]);
-    assert!(first > 0 && second > 0, "{first} {second}");
-    // The second question stands behind the first and its answer, which are not evaluated again.
-    let written =
-        run(&["-model", &tiny.model, "-template", "chatml", "-i", "-session", file, "-n", "6", "-ctx", "600"]);
-    written.ok();
-    let text = std::fs::read(file).unwrap();
-    let count = text.windows(14).filter(|window| window == b"first question").count();
-    assert!(count >= 2, "both questions are in the file: {count}");
-    // The plain option is worth a word in the help.
+    let first = say(&["-p", "first question", "-session", file]);
+    let second = say(&["-p", "first question", "-session", file]);
+    // The second question stands behind the first and its answer, which are not evaluated again: it
+    // takes what stands between answer and question, which is no more than the first one took.
+    assert!(second <= first + 2, "{first}, then {second}");
+    let messages = |file: &str| {
+        let bytes = std::fs::read(file).unwrap();
+        let at = bytes.windows(9).position(|window| window == b"{\"kind\":\"").unwrap();
+        let note: serde_json::Value =
+            serde_json::Deserializer::from_slice(&bytes[at..]).into_iter().next().unwrap().unwrap();
+        note["messages"].as_array().unwrap().len()
+    };
+    assert_eq!(messages(file), 4);
+    // A chat goes on with it, and keeps it when nothing is said.
+    let chat = ["-model", &tiny.model, "-template", "chatml", "-i", "-session", file, "-n", "6", "-ctx", "600"];
+    run(&chat).ok();
+    assert_eq!(messages(file), 4);
+    // Nothing is written where nothing was said, and a place that is none is refused before a word.
+    let unused = tiny.folder.path().join("unused.session");
+    run(&["-model", &tiny.model, "-template", "chatml", "-i", "-session", unused.to_str().unwrap()]).ok();
+    assert!(!unused.exists());
+    let nowhere = tiny.folder.path().join("nowhere/x");
+    let refused = run(&[&common[..], &["-p", "x", "-session", nowhere.to_str().unwrap()]].concat());
+    assert!(refused.code != 0 && refused.stdout.is_empty(), "{}", refused.stdout);
+    assert!(refused.stderr.contains("there is no folder"), "{}", refused.stderr);
     assert!(run(&["-help"]).ok().stdout.contains("-session"));
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use modelembed_text::{EncodeOptions, TokenId, Tokenizer};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::run::lookup::Lookup;
 use crate::run::sampler::Sampler;
 use crate::run::session::{MAX_DRAFT_TOKENS, Session};
@@ -45,7 +45,7 @@ pub enum StopReason {
     MaxTokens,
     /// No room for another token.
     ContextFull,
-    /// The caller's callback asked for it.
+    /// The caller's callback asked for it, or the session was cancelled behind the prompt.
     Callback,
 }
 
@@ -154,7 +154,15 @@ pub(crate) fn generate_making_room(
             // The last token that may be generated is not evaluated, nor one that the context has
             // no room for.
             let room = (options.max_tokens - generated_tokens - 1).min(session.capacity() - base - 1);
-            session.eval_drafts(lookup.draft(session.tokens(), id, room), sampler)?;
+            match session.eval_drafts(lookup.draft(session.tokens(), id, room), sampler) {
+                // What was handed out stays; the context is as it was before the step.
+                Err(Error::Cancelled) => {
+                    lookup.clear();
+                    pending = Some(id);
+                    break StopReason::Callback;
+                }
+                result => result?,
+            }
             decode_steps += 1;
         }
         // Each position is sampled as if it were the only one; the next one counts only if its

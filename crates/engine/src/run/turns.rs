@@ -7,12 +7,13 @@
 //! head and the rest are what the template renders for the messages that are left.
 
 use modelembed_text::{EncodeOptions, TokenId, Tokenizer};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
 /// A run of the rendered chat: the head (maybe empty), or a question with its answer and what leads
 /// to the next question.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Segment {
     pub text: String,
     pub n_tokens: usize,

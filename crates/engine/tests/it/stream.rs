@@ -227,6 +227,41 @@ fn a_cancelled_evaluation_ends_and_the_next_one_is_right() {
 }
 
 #[test]
+fn a_context_saved_in_one_mode_goes_on_in_every_other() {
+    let dir = TinyModels::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    // More than a header's worth of bytes, which modes without a map read at first.
+    let spec = TinySpec { n_embd: 256, n_ff: 768, n_layer: 9, ..TinySpec::new("g", TinyArch::Gemma3) };
+    let path = dir.write(spec.name, &tiny(&spec));
+    assert!(std::fs::metadata(&path).expect("a file").len() > 4 << 20);
+    let of_mode = |mode| load(&path, &LoadOptions { mode, ..options(RamBudget::Off) });
+    let models = [of_mode(LoadMode::Map), of_mode(LoadMode::Buffer), of_mode(LoadMode::File), squeezed(&path, 0.6)];
+    let ids = ids(40);
+    for (i, saver) in models.iter().enumerate() {
+        let file = folder.path().join(format!("{i}"));
+        let mut first = session(saver, CTX_TOKENS);
+        first.eval(&ids[..30]).expect("evaluates");
+        first.save(&file, None, b"").expect("saves");
+        let want = first.eval(&ids[30..]).expect("evaluates").to_vec();
+        for (j, model) in models.iter().enumerate() {
+            let mut second = session(model, CTX_TOKENS);
+            second.restore(&file).unwrap_or_else(|e| panic!("{i} to {j}: {e}"));
+            let got = second.eval(&ids[30..]).expect("evaluates");
+            assert_eq!(first_bit_difference(got, &want), None, "{i} to {j}");
+        }
+    }
+    // The same header, and one matrix of others: what fine-tuning leaves.
+    let mut bytes = tiny(&spec);
+    let model = &models[0];
+    let target = model.tensors().filter(|t| t.name.ends_with("attn_q.weight")).nth(4).expect("a matrix");
+    let middle = (target.offset + target.n_bytes / 2) as usize;
+    bytes[middle..middle + 64].iter_mut().for_each(|b| *b ^= 1);
+    let tuned = load(&dir.write("tuned", &bytes), &options(RamBudget::Off));
+    let refused = session(&tuned, CTX_TOKENS).restore(&folder.path().join("0")).expect_err("other weights");
+    assert!(refused.to_string().contains("another model"), "{refused}");
+}
+
+#[test]
 fn a_model_can_be_dropped_while_it_reads() {
     let dir = TinyModels::new();
     let path = dir.write("q4_k", &tiny(&specs()[0]));

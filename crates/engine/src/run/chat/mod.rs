@@ -78,6 +78,11 @@ impl Chat {
         self.first_seen + usize::from(self.system.is_some())
     }
 
+    /// The system message.
+    pub fn system(&self) -> Option<&str> {
+        self.system.as_deref()
+    }
+
     /// Whether the template has a place for a system message. Without one, the system message and a
     /// line end go before the text of the first question that the context holds.
     pub fn takes_system(&self) -> bool {

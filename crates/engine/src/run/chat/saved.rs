@@ -3,17 +3,23 @@
 use std::path::Path;
 
 use modelembed_text::chat::Message;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::Chat;
 use crate::error::{Error, Result};
 use crate::run::saved::SavedError;
 use crate::run::turns::Segment;
 
-/// What [`Chat::save`] writes as the note of its session.
+/// What tells a chat's note from those of others.
+const KIND: &str = "chat";
+
+/// What [`Chat::save`] writes as the note of its context, as JSON.
+#[derive(Serialize, Deserialize)]
 struct Note {
+    kind: String,
     system: Option<String>,
-    messages: Vec<Message>,
+    /// Role and content of each.
+    messages: Vec<(String, String)>,
     first_seen: usize,
     segments: Vec<Segment>,
 }
@@ -25,16 +31,15 @@ impl Chat {
     /// # Errors
     /// As [`Session::save`](crate::Session::save).
     pub fn save(&self, path: &Path) -> Result<()> {
-        let message = |m: &Message| json!([m.role, m.content]);
-        let segment = |s: &Segment| json!([s.text, s.n_tokens, s.carried, s.answered.map(|(len, n)| [len, n])]);
-        let note = json!({
-            "kind": "chat",
-            "system": self.system,
-            "messages": self.messages.iter().map(message).collect::<Vec<_>>(),
-            "first_seen": self.first_seen,
-            "segments": self.segments.iter().map(segment).collect::<Vec<_>>(),
-        });
-        self.session.save(path, self.pending, note.to_string().as_bytes())
+        let note = Note {
+            kind: KIND.to_owned(),
+            system: self.system.clone(),
+            messages: self.messages.iter().map(|m| (m.role.clone(), m.content.clone())).collect(),
+            first_seen: self.first_seen,
+            segments: self.segments.clone(),
+        };
+        let note = serde_json::to_vec(&note).unwrap_or_else(|e| unreachable!("texts and numbers: {e}"));
+        self.session.save(path, self.pending, &note)
     }
 
     /// Goes on with the chat of a file that [`save`](Self::save) wrote, its system message
@@ -54,9 +59,14 @@ impl Chat {
             let path = Some(path.to_owned());
             return Err(Error::Saved { path, source: SavedError::NotAChat });
         };
-        let Note { system, messages, first_seen, segments } = note;
-        (self.system, self.messages, self.first_seen, self.segments) = (system, messages, first_seen, segments);
+        let Note { kind: _, system, messages, first_seen, segments } = note;
+        (self.system, self.first_seen, self.segments) = (system, first_seen, segments);
+        self.messages = messages.into_iter().map(|(role, content)| Message::new(role, content)).collect();
         self.pending = restored.pending;
+        // Penalties look at what was said.
+        for &id in self.session.tokens().iter().chain(&self.pending) {
+            self.sampler.accept(id);
+        }
         Ok(())
     }
 }
@@ -64,45 +74,27 @@ impl Chat {
 impl Note {
     /// Reads a note beside a context of `n_tokens`; `None` where that is no chat.
     fn parse(note: &[u8], n_tokens: usize) -> Option<Note> {
-        let note: Value = serde_json::from_slice(note).ok()?;
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let number = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
-        let message = |value: &Value| match &value.as_array()?[..] {
-            [role, content] => Some(Message::new(text(role)?, text(content)?)),
-            _ => None,
-        };
-        let answered = |value: &Value| match value.as_array().map(Vec::as_slice) {
-            Some([len, n]) => Some((number(len)?, number(n)?)),
-            _ => None,
-        };
-        let segment = |value: &Value| {
-            let [of_text, n_tokens, carried, of_answer] = &value.as_array()?[..] else { return None };
-            let segment = Segment {
-                text: text(of_text)?,
-                n_tokens: number(n_tokens)?,
-                carried: number(carried)?,
-                answered: answered(of_answer),
-            };
+        serde_json::from_slice(note).ok().filter(|note: &Note| note.is_whole(n_tokens))
+    }
+
+    /// Whether its parts fit one another and the context.
+    fn is_whole(&self, n_tokens: usize) -> bool {
+        let (n_messages, first) = (self.messages.len(), self.first_seen);
+        let n_in_segments = self.segments.iter().try_fold(0usize, |sum, s| sum.checked_add(s.n_tokens));
+        let is_sound = |(i, s): (usize, &Segment)| {
             // Places in a text are where characters begin.
-            let before = segment.text.len().checked_sub(segment.carried)?;
-            segment.text.is_char_boundary(before).then_some(segment)
+            let carried = s.text.len().checked_sub(s.carried).is_some_and(|at| s.text.is_char_boundary(at));
+            let answered = s.answered.is_none_or(|(len, n)| s.text.is_char_boundary(len) && n <= s.n_tokens + 1);
+            // The head may be empty, no turn is.
+            carried && answered && (i == 0 || s.n_tokens > 0)
         };
-        let list = |key: &str| note.get(key)?.as_array();
-        if note.get("kind")?.as_str() != Some("chat") {
-            return None;
-        }
-        let parsed = Note {
-            system: text(note.get("system")?),
-            messages: list("messages")?.iter().map(message).collect::<Option<_>>()?,
-            first_seen: number(note.get("first_seen")?)?,
-            segments: list("segments")?.iter().map(segment).collect::<Option<_>>()?,
-        };
-        let n_in_segments = parsed.segments.iter().try_fold(0usize, |sum, s| sum.checked_add(s.n_tokens))?;
-        let is_whole = parsed.messages.len().is_multiple_of(2)
-            && parsed.first_seen.is_multiple_of(2)
-            && parsed.first_seen <= parsed.messages.len()
-            && n_in_segments <= n_tokens;
-        is_whole.then_some(parsed)
+        self.kind == KIND
+            && n_messages.is_multiple_of(2)
+            && first.is_multiple_of(2)
+            && first <= n_messages
+            && n_in_segments.is_some_and(|n| n <= n_tokens)
+            && self.segments.len() <= 1 + (n_messages - first) / 2
+            && self.segments.iter().enumerate().all(is_sound)
     }
 }
 
@@ -112,26 +104,37 @@ mod tests {
 
     #[test]
     fn notes_that_fit_no_context_are_refused() {
-        let good = r#"{"kind":"chat","system":null,"messages":[["user","a"],["assistant","b"]],"first_seen":0,
-            "segments":[["é",2,1,null],["xy",3,0,[1,2]]]}"#;
+        let good = r#"{"kind":"chat","system":null,"messages":[["user","a"],["assistant","b"]],"first_seen":0,"segments":[
+            {"text":"\u00e9","n_tokens":2,"carried":2,"answered":null},
+            {"text":"xy","n_tokens":3,"carried":0,"answered":[1,2]}]}"#;
         let parse = |note: &str| Note::parse(note.as_bytes(), 5);
-        // "é" has no beginning of a character one byte before its end.
-        assert!(parse(good).is_none());
-        let good = good.replace(r#"["é",2,1,null]"#, r#"["é",2,2,null]"#);
-        let note = parse(&good).expect("a chat");
+        let note = parse(good).expect("a chat");
         assert_eq!((note.messages.len(), note.segments[1].answered), (2, Some((1, 2))));
+        let another = r#"{"text":"z","n_tokens":1,"carried":0,"answered":null}]}"#;
         for (from, to) in [
             ("chat", "text"),
-            ("\"xy\",3", "\"xy\",4"),
-            ("\"xy\",3", "\"xy\",18446744073709551615"),
-            ("\"xy\",3,0", "\"xy\",3,3"),
-            ("\"first_seen\":0", "\"first_seen\":4"),
-            ("\"first_seen\":0", "\"first_seen\":1"),
+            // No character begins there.
+            (r#""carried":2"#, r#""carried":1"#),
+            (r#""carried":0"#, r#""carried":3"#),
+            (r#""n_tokens":3"#, r#""n_tokens":4"#),
+            (r#""n_tokens":3"#, r#""n_tokens":0"#),
+            (r#""n_tokens":3"#, r#""n_tokens":18446744073709551615"#),
+            (r#""first_seen":0"#, r#""first_seen":4"#),
+            (r#""first_seen":0"#, r#""first_seen":1"#),
+            (r#""first_seen":0"#, r#""first_seen":2"#),
             (r#",["assistant","b"]"#, ""),
             (r#"["user","a"]"#, r#"["user"]"#),
+            ("[1,2]", "[3,2]"),
+            ("[1,2]", "[1,5]"),
+            ("[1,2]", "[1,18446744073709551615]"),
             ("segments", "parts"),
+            (r#""n_tokens":2,"#, r#""n_tokens":1,"#),
         ] {
-            let changed = good.replace(from, to);
+            let mut changed = good.replace(from, to);
+            if from == r#""n_tokens":2,"# {
+                // One turn more than there are questions.
+                changed = changed.replace("[1,2]}]}", &format!("[1,2]}},{another}"));
+            }
             assert_ne!(changed, good);
             assert!(parse(&changed).is_none(), "{changed}");
         }

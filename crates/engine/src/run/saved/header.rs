@@ -69,16 +69,6 @@ impl Header {
         tokens.checked_add(self.n_note_bytes)?.checked_add(n_pages.checked_mul(32)?)
     }
 
-    /// Bytes of the whole file; `None` if that overflows.
-    pub(crate) fn file_bytes(&self) -> Option<u64> {
-        let mut bytes = ALIGN.checked_add(self.list_bytes()?.checked_next_multiple_of(ALIGN)?)?;
-        for group in &self.groups {
-            let page = group.page_bytes.checked_next_multiple_of(ALIGN)?;
-            bytes = bytes.checked_add(page.checked_mul(group.n_pages)?)?;
-        }
-        Some(bytes)
-    }
-
     /// The block, of [`ALIGN`] bytes.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut fields = Vec::new();
@@ -215,13 +205,6 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Reads the first block of a saved session, as loading one does: for tools that look for bytes on
-/// which that fails.
-#[doc(hidden)]
-pub fn probe_saved_header(block: &[u8]) -> bool {
-    Header::parse(block).is_ok_and(|header| header.file_bytes().is_some())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,9 +237,8 @@ mod tests {
             assert_eq!(Header::parse(&block).expect("our own"), header);
         }
         assert_eq!(header().list_bytes(), Some(4 * 600 + 11 + 5 * 32));
-        assert_eq!(header().file_bytes(), Some(ALIGN * (1 + 1 + 3 + 2 * 2)));
         let endless = Group { n_pages: u64::MAX, ..header().groups[0] };
-        assert_eq!(Header { groups: vec![endless; 2], ..header() }.file_bytes(), None);
+        assert_eq!(Header { groups: vec![endless; 2], ..header() }.list_bytes(), None);
     }
 
     #[test]

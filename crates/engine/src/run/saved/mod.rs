@@ -7,12 +7,10 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use modelembed_gguf::TensorInfo;
 use modelembed_text::TokenId;
 use sha2::{Digest, Sha256};
 
 pub use error::SavedError;
-pub use header::probe_saved_header;
 
 use self::header::{ALIGN, Group, Hash, Header, MAX_NOTE_BYTES};
 use crate::error::{Error, Result};
@@ -35,20 +33,25 @@ pub struct Restored {
 const SAMPLED_TENSORS: usize = 64;
 const SAMPLE_BYTES: u64 = 4 << 10;
 
-/// What tells a model from every other that somebody is likely to have: its header, and some bytes
-/// of its weights, which fine-tuning changes.
+/// What tells a model from every other that somebody is likely to have: the first file's header, and
+/// some bytes of its weights. The same in every load mode.
 fn fingerprint(model: &Model) -> Hash {
     let mut hash = Sha256::new();
-    hash.update((**model.header()).as_ref());
-    let tensors: Vec<&TensorInfo> = model.tensors().collect();
-    let storages: Vec<_> = model.storages().collect();
-    for tensor in tensors.iter().step_by(tensors.len().div_ceil(SAMPLED_TENSORS).max(1)) {
-        hash.update(tensor.name.as_bytes());
-        let end = tensor.offset + tensor.n_bytes.min(SAMPLE_BYTES);
-        // What was not loaded is on no layer.
-        if let Some(bytes) = storages[usize::from(tensor.shard)].bytes(tensor.offset..end) {
-            hash.update(bytes);
-        }
+    let header: &[u8] = (**model.header()).as_ref();
+    hash.update(&header[..header.len().min(model.gguf().data_offset() as usize)]);
+    // Matrices by the hash of their name: each kind has its share, whatever the order of the file.
+    let matrices =
+        model.program().tensors().iter().zip(model.placed_tensors()).filter(|(want, _)| want.role.is_matrix());
+    let mut matrices: Vec<_> = matrices.map(|(want, t)| (Sha256::digest(&want.name), t)).collect();
+    matrices.sort_by_key(|(name, _)| *name);
+    // Of a model that streams, parts of the map stand for others; a second one does not.
+    let views: Vec<_> = model.storages().map(|storage| (storage.random_view(), storage)).collect();
+    for (name, t) in matrices.iter().take(SAMPLED_TENSORS) {
+        hash.update(name);
+        let start = t.offset + t.n_bytes / 2;
+        let end = (start + SAMPLE_BYTES).min(t.offset + t.n_bytes);
+        let (view, storage) = &views[t.shard];
+        hash.update(view.as_ref().unwrap_or(storage).bytes(start..end).unwrap_or_default());
     }
     hash.finalize().into()
 }
@@ -232,9 +235,10 @@ impl Engine {
             let table = tables.of(group);
             for (i, page) in table.pages.iter().take(saved.n_pages as usize).enumerate() {
                 let n_rows = (len - (table.first + i) * PAGE_TOKENS).min(PAGE_TOKENS);
+                let first_row = table.valid().saturating_sub((table.first + i) * PAGE_TOKENS);
                 room.clear();
                 room.resize(page.bytes().len(), 0);
-                store.layout().copy_rows(group, page.bytes(), room, n_rows);
+                store.layout().copy_rows(group, page.bytes(), room, first_row.min(n_rows)..n_rows);
                 each(room)?;
             }
         }
@@ -243,18 +247,22 @@ impl Engine {
 }
 
 impl Session {
-    /// Writes the context to a file, as [`Engine::save`] does. It is written under another name and
-    /// renamed when it is complete: whatever happens, the file is the old one or the new one.
+    /// Writes the context to a file, as [`Engine::save`] does. It is written under another name, and
+    /// renamed when it is complete and on the disk: the file is the old one or the new one. Only its
+    /// owner may read it.
     ///
     /// # Errors
     /// As [`Engine::save`].
     pub fn save(&self, path: &Path, pending: Option<TokenId>, note: &[u8]) -> Result<()> {
         let write = || {
+            // Where a link leads, not in its place.
+            let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let mut file = tempfile::NamedTempFile::new_in(folder).map_err(SavedError::from)?;
             let (engine, sequence) = self.parts();
             engine.save(sequence, pending, note, file.as_file_mut())?;
-            file.persist(path).map_err(|e| SavedError::from(e.error))?;
+            file.as_file().sync_all().map_err(SavedError::from)?;
+            file.persist(&path).map_err(|e| SavedError::from(e.error))?;
             Ok(())
         };
         write().map_err(|e| of_file(e, path))
