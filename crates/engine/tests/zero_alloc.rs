@@ -92,6 +92,20 @@ fn a_decoded_token_allocates_nothing() {
                 windows.contains(&0),
                 "{name}, exact {exact}: bytes allocated for 16 tokens, four times: {windows:?}"
             );
+            // A token that begins a page takes what counts the page, for each group of layers, and no
+            // more: the page is there already.
+            let mut long = common::session(&model, 600);
+            long.eval(&ids[..30].repeat(8)).expect("evaluates");
+            let costs: Vec<u64> = (240..300)
+                .map(|_| {
+                    let before = CountingAllocator::total_bytes();
+                    long.eval(&ids[..1]).expect("evaluates");
+                    CountingAllocator::total_bytes() - before
+                })
+                .collect();
+            assert!(costs[16] > 0 && costs[16] < 1024, "{name}: token 256 allocates {} bytes", costs[16]);
+            let others = costs.iter().enumerate().filter(|(i, cost)| *i != 16 && **cost > 0).count();
+            assert!(others <= 3, "{name}: {others} of 59 tokens within a page allocate: {costs:?}");
             // A text that is longer costs no more, where the head's job has found the peaks,
             // whatever the sampler is told.
             for options in chains().into_iter().take(if name == "llama" { usize::MAX } else { 1 }) {

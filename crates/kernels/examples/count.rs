@@ -83,6 +83,7 @@ fn attend(kernels: &Kernels, head_dim: usize, n_q: usize) {
             value_dim: head_dim,
             k: &halves,
             v: &halves,
+            next: &[],
             visible: &visible,
             soft_cap: None,
         };
@@ -96,6 +97,7 @@ fn attend(kernels: &Kernels, head_dim: usize, n_q: usize) {
             value_dim: head_dim,
             k: &integers,
             v: &integers,
+            next: &[],
             visible: &visible,
             soft_cap: None,
         };

@@ -62,10 +62,12 @@ impl Layer<'_> {
         self.kernels.scale(&mut q[..cols.len() * share], self.step.scale);
     }
 
-    /// The state of some columns' queries over one span.
+    /// The state of some columns' queries over one span. `next` is the head and the span of the run
+    /// that are read after these.
     fn span(
         &self,
         (run, head, span): (&ActiveRun, usize, usize),
+        next: Option<(usize, usize)>,
         cols: Range<usize>,
         q: &[f32],
         visible: &mut Vec<Range<usize>>,
@@ -82,23 +84,27 @@ impl Layer<'_> {
         }
         state.borrow().clear();
         let (kernels, head_dim, value_dim) = (self.kernels, heads.key_dim, heads.value_dim);
-        let page = self.active.page(run, self.layout.group_of(cache), span);
-        match self.layout.head(page, cache, head, end - first) {
+        let group = self.layout.group_of(cache);
+        let keys_values = self.layout.head(self.active.page(run, group, span), cache, head, end - first);
+        // One key is there in any case.
+        let next = next.map(|(head, span)| self.layout.head(self.active.page(run, group, span), cache, head, 1));
+        match keys_values {
             KeysValues::I16([k, v], scales) => {
-                kernels.attend_i16(
-                    AttnInput { q, head_dim, value_dim, k, v, visible, soft_cap },
-                    scales,
-                    state.borrow(),
-                );
+                let next = if let Some(KeysValues::I16([k, _], _)) = next { k } else { &[] };
+                let input = AttnInput { q, head_dim, value_dim, k, v, next, visible, soft_cap };
+                kernels.attend_i16(input, scales, state.borrow());
             }
             KeysValues::F16(k, v) => {
-                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, visible, soft_cap }, state.borrow())
+                let next = if let Some(KeysValues::F16(k, _)) = next { k } else { &[] };
+                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, next, visible, soft_cap }, state.borrow());
             }
             KeysValues::Q8(k, v) => {
-                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, visible, soft_cap }, state.borrow())
+                let next = if let Some(KeysValues::Q8(k, _)) = next { k } else { &[] };
+                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, next, visible, soft_cap }, state.borrow());
             }
             KeysValues::F32(k, v) => {
-                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, visible, soft_cap }, state.borrow())
+                let next = if let Some(KeysValues::F32(k, _)) = next { k } else { &[] };
+                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, next, visible, soft_cap }, state.borrow());
             }
         }
     }
@@ -172,13 +178,15 @@ fn by_spans(
             let shared = deal.of_unit(unit);
             let run = &layer.active.runs[shared.index];
             let rows = run.cols.len() * heads.group();
-            // A page's heads stand side by side: what is requested behind one is read next.
+            // A page's heads stand side by side.
+            let at = |unit: usize| (unit % heads.kv_heads, shared.spans.start + unit / heads.kv_heads);
             let unit = unit - shared.first_unit;
-            let (span, head) = (unit / heads.kv_heads, unit % heads.kv_heads);
+            let (head, span) = at(unit);
+            let next = (unit + 1 < shared.spans.len() * heads.kv_heads).then(|| at(unit + 1));
             let q = &mut s.q[..rows * heads.key_dim];
             layer.gather(head, run.cols.clone(), q);
             let mut state = State::of(&mut state[..len(run)], rows);
-            layer.span((run, head, shared.spans.start + span), run.cols.clone(), q, &mut s.visible, &mut state);
+            layer.span((run, head, span), next, run.cols.clone(), q, &mut s.visible, &mut state);
         }
     });
     let share = heads.group() * heads.value_dim;
@@ -228,13 +236,15 @@ fn by_queries(
         for (h, head) in (of_heads.start / share..of_heads.end / share).enumerate() {
             layer.gather(head, cols.clone(), q);
             let mut running = State::of(&mut s.running[..len], rows);
-            for (i, span) in layer.spans(run, &cols).enumerate() {
+            let spans = layer.spans(run, &cols);
+            for (i, span) in spans.clone().enumerate() {
+                let next = (span + 1 < spans.end).then_some((head, span + 1));
                 if i == 0 {
-                    layer.span((run, head, span), cols.clone(), q, &mut s.visible, &mut running);
+                    layer.span((run, head, span), next, cols.clone(), q, &mut s.visible, &mut running);
                 } else {
-                    let mut next = State::of(&mut s.span[..len], rows);
-                    layer.span((run, head, span), cols.clone(), q, &mut s.visible, &mut next);
-                    layer.kernels.merge_attn(heads.value_dim, running.borrow(), next.part());
+                    let mut state = State::of(&mut s.span[..len], rows);
+                    layer.span((run, head, span), next, cols.clone(), q, &mut s.visible, &mut state);
+                    layer.kernels.merge_attn(heads.value_dim, running.borrow(), state.part());
                 }
             }
             layer.kernels.finish_attn(heads.value_dim, running.sum, running.acc);

@@ -48,8 +48,9 @@ pub(crate) enum KeysValues<'a> {
 }
 
 /// Where keys and values of each layer are in the pages of its group. A page has
-/// [`PAGE_TOKENS`] positions of all layers of a group; within it a layer's keys are
-/// (heads, positions, elements of a row), then its values, then the scales of both.
+/// [`PAGE_TOKENS`] positions of all layers of a group, layer by layer, head by head: a head's keys,
+/// (positions, elements of a row), their scales, its values, and theirs. Attention reads them in
+/// that order.
 pub(crate) struct Layout {
     ty: CacheType,
     places: Vec<Place>,
@@ -68,28 +69,38 @@ pub(crate) struct Group {
 struct Place {
     group: usize,
     heads: usize,
+    /// The first byte of the first head.
+    start: usize,
+    /// Bytes from head to head.
+    head_bytes: usize,
     k: Side,
     v: Side,
-    /// Where the scales of keys and of values begin, one a row.
-    scales: [usize; 2],
 }
 
-/// Where keys or values of a layer are.
+/// Where keys or values of a head are.
 #[derive(Clone, Copy)]
 struct Side {
     /// Elements of a head before it is stored.
     dim: usize,
     /// Bytes of a stored row.
     len: usize,
-    /// The first byte.
+    /// The first byte of the rows, behind the head's.
     at: usize,
+    /// The first byte of their scales, behind the head's.
+    scales_at: usize,
 }
 
-impl Side {
+impl Place {
     /// Bytes of some rows of a head.
-    fn rows(&self, head: usize, rows: Range<usize>) -> Range<usize> {
-        let first = head * PAGE_TOKENS;
-        self.at + (first + rows.start) * self.len..self.at + (first + rows.end) * self.len
+    fn rows(&self, side: &Side, head: usize, rows: Range<usize>) -> Range<usize> {
+        let first = self.start + head * self.head_bytes + side.at;
+        first + rows.start * side.len..first + rows.end * side.len
+    }
+
+    /// Bytes of the scales of some rows of a head.
+    fn scales(&self, side: &Side, head: usize, rows: Range<usize>) -> Range<usize> {
+        let first = self.start + head * self.head_bytes + side.scales_at;
+        first + rows.start * size_of::<f32>()..first + rows.end * size_of::<f32>()
     }
 }
 
@@ -107,23 +118,25 @@ impl Layout {
             if found.is_none() {
                 layout.groups.push(Group { visible: shape.visible, page_bytes: 0, bytes_per_token: 0 });
             }
-            let rows = shape.kv_heads.checked_mul(PAGE_TOKENS).ok_or_else(too_large)?;
-            let end = &mut layout.groups[group].page_bytes;
+            let scale = if ty == CacheType::I16 { size_of::<f32>() } else { 0 };
+            let mut head_bytes = 0usize;
             let mut section = |row: usize| {
-                let at = *end;
-                let bytes = rows.checked_mul(row).and_then(|n| n.checked_next_multiple_of(BLOCK_ALIGN));
-                *end = bytes.and_then(|n| n.checked_add(at)).ok_or_else(too_large)?;
+                let at = head_bytes;
+                let bytes = row.checked_mul(PAGE_TOKENS).and_then(|n| n.checked_next_multiple_of(BLOCK_ALIGN));
+                head_bytes = bytes.and_then(|n| n.checked_add(at)).ok_or_else(too_large)?;
                 Ok::<usize, Error>(at)
             };
             let mut side = |dim| {
                 let len = stored_bytes(ty, dim)?;
-                Ok::<Side, Error>(Side { dim, len, at: section(len)? })
+                Ok::<Side, Error>(Side { dim, len, at: section(len)?, scales_at: section(scale)? })
             };
             let (k, v) = (side(shape.key_dim)?, side(shape.value_dim)?);
-            let scale = if ty == CacheType::I16 { size_of::<f32>() } else { 0 };
-            let scales = [section(scale)?, section(scale)?];
-            layout.groups[group].bytes_per_token += shape.kv_heads * (k.len + v.len + 2 * scale);
-            layout.places.push(Place { group, heads: shape.kv_heads, k, v, scales });
+            let all = &mut layout.groups[group];
+            let start = all.page_bytes;
+            let heads = head_bytes.checked_mul(shape.kv_heads).and_then(|n| n.checked_add(start));
+            all.page_bytes = heads.ok_or_else(too_large)?;
+            all.bytes_per_token += shape.kv_heads * (k.len + v.len + 2 * scale);
+            layout.places.push(Place { group, heads: shape.kv_heads, start, head_bytes, k, v });
         }
         Ok(layout)
     }
@@ -146,15 +159,12 @@ impl Layout {
     /// Keys and values of the first `n` positions of a page, of one head.
     pub(crate) fn head<'p>(&self, page: &'p [u8], cache: usize, head: usize, n: usize) -> KeysValues<'p> {
         let place = &self.places[cache];
-        let (k, v) = (&page[place.k.rows(head, 0..n)], &page[place.v.rows(head, 0..n)]);
+        let rows = |side| &page[place.rows(side, head, 0..n)];
+        let (k, v) = (rows(&place.k), rows(&place.v));
         match self.ty {
             CacheType::I16 => {
-                let scales = |at: usize| {
-                    let first = at + head * PAGE_TOKENS * size_of::<f32>();
-                    bytemuck::cast_slice(&page[first..first + n * size_of::<f32>()])
-                };
-                let [k_scales, v_scales] = place.scales;
-                KeysValues::I16([numbers(k), numbers(v)], [scales(k_scales), scales(v_scales)])
+                let scales = |side| numbers(&page[place.scales(side, head, 0..n)]);
+                KeysValues::I16([numbers(k), numbers(v)], [scales(&place.k), scales(&place.v)])
             }
             CacheType::F16 => KeysValues::F16(numbers(k), numbers(v)),
             CacheType::Q8 => KeysValues::Q8(k, v),
@@ -172,16 +182,24 @@ impl Layout {
         value: &[f32],
     ) {
         let place = &self.places[cache];
-        for (side, scales, x) in [(&place.k, place.scales[0], key), (&place.v, place.scales[1], value)] {
-            self.store_row(kernels, page, side.rows(head, row..row + 1), scale_at(scales, head, row), x);
+        for (side, x) in [(&place.k, key), (&place.v, value)] {
+            self.store_row(kernels, page, (place, side), (head, row), x);
         }
     }
 
-    fn store_row(&self, kernels: &Kernels, page: &mut [u8], at: Range<usize>, scale: Range<usize>, x: &[f32]) {
+    fn store_row(
+        &self,
+        kernels: &Kernels,
+        page: &mut [u8],
+        (place, side): (&Place, &Side),
+        (head, row): (usize, usize),
+        x: &[f32],
+    ) {
+        let at = place.rows(side, head, row..row + 1);
         match self.ty {
             CacheType::I16 => {
                 let factor = kernels.to_i16(x, bytemuck::cast_slice_mut(&mut page[at]));
-                page[scale].copy_from_slice(&factor.to_ne_bytes());
+                page[place.scales(side, head, row..row + 1)].copy_from_slice(&factor.to_ne_bytes());
             }
             CacheType::F16 => kernels.to_f16(x, bytemuck::cast_slice_mut(&mut page[at])),
             CacheType::Q8 => kernels.to_q8_0(x, &mut page[at]),
@@ -189,16 +207,20 @@ impl Layout {
         }
     }
 
+    /// Whether rows have scales beside them.
+    fn has_scales(&self) -> bool {
+        self.ty == CacheType::I16
+    }
+
     /// Copies some positions of a page of a group into another one.
     pub(crate) fn copy_rows(&self, group: usize, from: &[u8], to: &mut [u8], rows: Range<usize>) {
         for place in self.places.iter().filter(|place| place.group == group) {
             for head in 0..place.heads {
-                let scales =
-                    place.scales.map(|at| scale_at(at, head, rows.start).start..scale_at(at, head, rows.end).start);
-                let of_type = if self.ty == CacheType::I16 { 2 } else { 0 };
-                let both = [place.k.rows(head, rows.clone()), place.v.rows(head, rows.clone())];
-                for bytes in both.into_iter().chain(scales.into_iter().take(of_type)) {
-                    to[bytes.clone()].copy_from_slice(&from[bytes]);
+                for side in [&place.k, &place.v] {
+                    let scales = self.has_scales().then(|| place.scales(side, head, rows.clone()));
+                    for bytes in [place.rows(side, head, rows.clone())].into_iter().chain(scales) {
+                        to[bytes.clone()].copy_from_slice(&from[bytes]);
+                    }
                 }
             }
         }
@@ -222,10 +244,10 @@ impl Layout {
                 let at = held.keys.len();
                 held.keys.resize(at + place.k.dim, 0.0);
                 let key = &mut held.keys[at..];
-                let bytes = &page[place.k.rows(head, row..row + 1)];
+                let bytes = &page[place.rows(&place.k, head, row..row + 1)];
                 match self.ty {
                     CacheType::I16 => {
-                        let scale = bytemuck::pod_read_unaligned(&page[scale_at(place.scales[0], head, row)]);
+                        let scale = bytemuck::pod_read_unaligned(&page[place.scales(&place.k, head, row..row + 1)]);
                         kernels.from_i16(numbers(bytes), scale, key);
                     }
                     CacheType::F16 => kernels.from_f16(numbers(bytes), key),
@@ -233,9 +255,9 @@ impl Layout {
                     CacheType::F32 => key.copy_from_slice(numbers(bytes)),
                 }
                 rotate(cache, key);
-                held.values.extend_from_slice(&page[place.v.rows(head, row..row + 1)]);
-                if self.ty == CacheType::I16 {
-                    held.values.extend_from_slice(&page[scale_at(place.scales[1], head, row)]);
+                held.values.extend_from_slice(&page[place.rows(&place.v, head, row..row + 1)]);
+                if self.has_scales() {
+                    held.values.extend_from_slice(&page[place.scales(&place.v, head, row..row + 1)]);
                 }
             }
         }
@@ -248,15 +270,14 @@ impl Layout {
             for head in 0..place.heads {
                 let (key, rest) = keys.split_at(place.k.dim);
                 keys = rest;
-                let scale = scale_at(place.scales[0], head, row);
-                self.store_row(kernels, page, place.k.rows(head, row..row + 1), scale, key);
+                self.store_row(kernels, page, (place, &place.k), (head, row), key);
                 let (value, rest) = values.split_at(place.v.len);
                 values = rest;
-                page[place.v.rows(head, row..row + 1)].copy_from_slice(value);
-                if self.ty == CacheType::I16 {
+                page[place.rows(&place.v, head, row..row + 1)].copy_from_slice(value);
+                if self.has_scales() {
                     let (scale, rest) = values.split_at(size_of::<f32>());
                     values = rest;
-                    page[scale_at(place.scales[1], head, row)].copy_from_slice(scale);
+                    page[place.scales(&place.v, head, row..row + 1)].copy_from_slice(scale);
                 }
             }
         }
@@ -269,12 +290,6 @@ pub(crate) struct Held {
     keys: Vec<f32>,
     /// As they are stored.
     values: Vec<u8>,
-}
-
-/// The bytes of a row's scale.
-fn scale_at(scales: usize, head: usize, row: usize) -> Range<usize> {
-    let at = scales + (head * PAGE_TOKENS + row) * size_of::<f32>();
-    at..at + size_of::<f32>()
 }
 
 /// Bytes as the numbers that they are: pages and rows begin where such a number may stand.

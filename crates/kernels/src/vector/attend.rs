@@ -151,9 +151,9 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
         let v = input.v.as_ptr().add(first * value_len);
         // The first tile of a block requests what is read next: values while it reads keys, the
         // next block's keys while it reads values.
-        let ahead = (query == 0).then(|| input.k.as_ptr().wrapping_add((first + BLOCK) * key_len));
+        let ahead = if query == 0 { next_keys(input, first) } else { None };
         for position in (all.start / POSITIONS * POSITIONS..all.end).step_by(POSITIONS) {
-            if ahead.is_some() {
+            if query == 0 {
                 request::<V, T>(v, position * value_len, POSITIONS * value_len);
             }
             let mut rows = [input.k.as_ptr(); POSITIONS];
@@ -168,6 +168,17 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
         weigh_seen::<V>(&mut scores, &seen, input.soft_cap, state, query, value_dim);
         let acc = state.acc.as_mut_ptr().add(query * value_dim);
         add_seen::<V, T, Q>(scores.as_ptr().cast(), v, value_dim, &seen, acc, ahead);
+    }
+}
+
+/// The keys that are read after the block that begins at `first`: the next block's, or those that the
+/// caller names.
+#[inline(always)]
+fn next_keys<T: Element>(input: &AttnInput<'_, T>, first: usize) -> Option<*const T> {
+    let behind = first + BLOCK;
+    match behind < input.n_pos() {
+        true => Some(input.k.as_ptr().wrapping_add(behind * input.key_len())),
+        false => (!input.next.is_empty()).then(|| input.next.as_ptr()),
     }
 }
 

@@ -314,7 +314,11 @@ unsafe fn few<V: IntLanes, const Q: usize>(
             weight_scales[j] = round_weights::<V>(&scores[j], &seen[j], &values.scales, &mut weights[j]);
         }
         let acc = state.acc.as_mut_ptr().add(first * value_dim);
-        let next = ahead.then_some(k.integers.wrapping_add((block + BLOCK) * head_dim));
+        let next = match block + BLOCK < k.scales.len() {
+            true => Some(k.integers.wrapping_add((block + BLOCK) * head_dim)),
+            false => (!input.next.is_empty()).then(|| input.next.as_ptr()),
+        };
+        let next = next.filter(|_| ahead);
         for run in (all.start / RUN * RUN..all.end).step_by(RUN) {
             let pairs = all.start.max(run) / 2..all.end.min(run + RUN).div_ceil(2);
             let values = Stored { rows: v, block, next };

@@ -48,6 +48,9 @@ pub struct AttnInput<'a, T = u16> {
     pub k: &'a [T],
     /// `(n_pos, value_dim)`.
     pub v: &'a [T],
+    /// Keys that are read after these, if it is known which: requested while the last values are
+    /// read. They change no number.
+    pub next: &'a [T],
     /// For each query the positions that it sees, within `0..n_pos`.
     pub visible: &'a [Range<usize>],
     /// Scores become `cap * tanh(score / cap)`.

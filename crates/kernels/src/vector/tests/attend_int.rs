@@ -39,6 +39,7 @@ impl Integers {
             value_dim: case.value_dim,
             k,
             v,
+            next: &[],
             visible: &case.visible[queries],
             soft_cap: case.soft_cap,
         };
@@ -146,7 +147,16 @@ fn parts_over_integers_merge_to_the_whole() {
             let cut = |x: usize| x.clamp(span.start, span.end) - span.start;
             let visible: Vec<_> = case.visible.iter().map(|r| cut(r.start)..cut(r.end)).collect();
             let [k, v] = integers.rows.each_ref().map(|rows| &rows[span.start * 64..span.end * 64]);
-            let input = AttnInput { q: &case.q, head_dim: 64, value_dim: 64, k, v, visible: &visible, soft_cap: None };
+            let input = AttnInput {
+                q: &case.q,
+                head_dim: 64,
+                value_dim: 64,
+                k,
+                v,
+                next: &[],
+                visible: &visible,
+                soft_cap: None,
+            };
             let scales = integers.scales.each_ref().map(|scales| &scales[span.clone()]);
             kernels.attend_i16(input, scales, part.view());
             kernels.merge_attn(64, merged.view(), part.part());

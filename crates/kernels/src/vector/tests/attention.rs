@@ -84,6 +84,7 @@ impl Case {
             value_dim: self.value_dim,
             k: &self.k[..n_pos * self.head_dim],
             v: &self.v[..n_pos * self.value_dim],
+            next: &[],
             visible: &self.visible[queries],
             soft_cap: self.soft_cap,
         };
@@ -202,7 +203,7 @@ pub(super) fn over<T: KvElement>(kernels: &Kernels, case: &Case, k: &[T], v: &[T
     let mut state = State::new(case.visible.len(), case.value_dim);
     let (q, visible, soft_cap) = (&case.q, &case.visible, case.soft_cap);
     let (head_dim, value_dim) = (case.head_dim, case.value_dim);
-    kernels.attend(AttnInput { q, head_dim, value_dim, k, v, visible, soft_cap }, state.view());
+    kernels.attend(AttnInput { q, head_dim, value_dim, k, v, next: &[], visible, soft_cap }, state.view());
     state
 }
 
@@ -338,7 +339,7 @@ fn parts_merge_to_the_whole() {
                 let k = &case.k[span.start * head_dim..span.end * head_dim];
                 let v = &case.v[span.start * value_dim..span.end * value_dim];
                 let (q, visible, soft_cap) = (&case.q, &visible, case.soft_cap);
-                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, visible, soft_cap }, part.view());
+                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, next: &[], visible, soft_cap }, part.view());
                 kernels.merge_attn(value_dim, whole.view(), part.part());
             }
             kernels.finish_attn(value_dim, &whole.sum, &mut whole.acc);
