@@ -20,6 +20,7 @@ use std::sync::Arc;
 pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let notes = setting.notes();
     let interrupt = Interrupt::install();
+    talk.session.as_deref().map_or(Ok(()), session_file::check_place)?;
     let (model, need) = setup::load_with_banner(setting, &talk, &interrupt)?;
     let template = setup::template(&model, &talk, notes)?;
     let progress = Arc::default();

@@ -5,7 +5,6 @@ use crate::interrupt::Interrupt;
 use crate::progress::{Bar, Unit};
 use crate::report;
 use crate::resolve::{Mode, Setting, Talk, Template};
-use crate::session_file;
 use crate::terminal::Notes;
 use crate::usage::UsageError;
 use anyhow::Result;
@@ -169,9 +168,6 @@ pub fn load_with_banner(
     interrupt: &Interrupt,
 ) -> Result<(Arc<Model>, Option<ContextNeed>)> {
     let notes = setting.notes();
-    if let Some(file) = &talk.session {
-        session_file::check_place(file)?;
-    }
     notes.line(&report::banner(
         &setting.model,
         setting.ctx_tokens,

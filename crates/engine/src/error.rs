@@ -4,7 +4,8 @@ use modelembed_gguf::{TensorType, shown_path};
 use modelembed_storage::StorageError;
 use modelembed_text::TextError;
 
-use crate::gpu::GpuError;
+use crate::gpu::error::GpuError;
+use crate::run::saved::error::SavedError;
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +140,7 @@ pub enum Error {
         /// The file, where it is one.
         path: Option<PathBuf>,
         /// What is wrong with it.
-        source: crate::run::saved::SavedError,
+        source: SavedError,
     },
 
     /// A token id outside the vocabulary.
@@ -194,8 +195,8 @@ pub enum Error {
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-impl From<crate::run::saved::SavedError> for Error {
-    fn from(source: crate::run::saved::SavedError) -> Error {
+impl From<SavedError> for Error {
+    fn from(source: SavedError) -> Error {
         Error::Saved { path: None, source }
     }
 }

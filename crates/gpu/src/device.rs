@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::adapter::{self, AdapterInfo, AdapterKind, Choice};
+use crate::adapter::{self, Choice};
+use crate::adapter_info::{AdapterInfo, AdapterKind};
 use crate::backend::{Backend, Op};
 use crate::clock::Stamps;
 use crate::encode::{Dispatch, Step, encode};

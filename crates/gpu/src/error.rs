@@ -1,4 +1,4 @@
-use crate::adapter::AdapterInfo;
+use crate::adapter_info::AdapterInfo;
 
 const LOOKED: &str = "looked for a GPU through Vulkan, Metal and Direct3D 12";
 

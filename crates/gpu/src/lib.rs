@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 mod adapter;
+mod adapter_info;
 mod backend;
 mod cache;
 mod clock;
@@ -25,7 +26,8 @@ mod poll;
 mod self_test;
 mod upload;
 
-pub use adapter::{AdapterInfo, AdapterKind, Choice, adapters};
+pub use adapter::{Choice, adapters};
+pub use adapter_info::{AdapterInfo, AdapterKind};
 pub use backend::{
     Backend, Columns, KvCache, Op, Operand, TOP_K, Vectors, WIDE_COLS, Weight, half_words, int8_words, top_k_temp_bytes,
 };

@@ -31,6 +31,7 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let interrupt = Interrupt::install();
     // Before the model: what is typed while it loads is not lost either.
     let mut source = Source::open(notes)?;
+    talk.session.as_deref().map_or(Ok(()), session_file::check_place)?;
     let (model, need) = setup::load_with_banner(setting, &talk, &interrupt)?;
     let template = setup::template(&model, &talk, notes)?.context("a chat needs a chat template")?;
     let progress = Arc::default();

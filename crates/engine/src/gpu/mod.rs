@@ -3,7 +3,7 @@
 
 #[cfg(feature = "gpu")]
 mod buffers;
-mod error;
+pub(crate) mod error;
 #[cfg(feature = "gpu")]
 mod load;
 #[cfg(feature = "gpu")]

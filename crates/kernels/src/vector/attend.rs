@@ -178,7 +178,7 @@ fn next_keys<T: Element>(input: &AttnInput<'_, T>, first: usize) -> Option<*cons
     let behind = first + BLOCK;
     match behind < input.n_pos() {
         true => Some(input.k.as_ptr().wrapping_add(behind * input.key_len())),
-        false => (!input.next.is_empty()).then(|| input.next.as_ptr()),
+        false => (!input.next.is_empty()).then_some(input.next.as_ptr()),
     }
 }
 

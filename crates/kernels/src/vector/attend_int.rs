@@ -316,7 +316,7 @@ unsafe fn few<V: IntLanes, const Q: usize>(
         let acc = state.acc.as_mut_ptr().add(first * value_dim);
         let next = match block + BLOCK < k.scales.len() {
             true => Some(k.integers.wrapping_add((block + BLOCK) * head_dim)),
-            false => (!input.next.is_empty()).then(|| input.next.as_ptr()),
+            false => (!input.next.is_empty()).then_some(input.next.as_ptr()),
         };
         let next = next.filter(|_| ahead);
         for run in (all.start / RUN * RUN..all.end).step_by(RUN) {

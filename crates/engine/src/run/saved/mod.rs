@@ -1,6 +1,6 @@
 //! Contexts on disk: tokens, keys and values, and the token that comes next.
 
-mod error;
+pub(crate) mod error;
 mod header;
 
 use std::io::{Read, Write};
