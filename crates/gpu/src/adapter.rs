@@ -145,7 +145,7 @@ mod tests {
             (
                 nothing(&Choice::Best, soft()),
                 "looked for a GPU through Vulkan, Metal and Direct3D 12 and found only software on the CPU, which is \
-                 slower than CPU layers (-device takes it all the same):\n  0: llvmpipe (Vulkan, software)",
+                 slower than CPU layers and is taken only by its name:\n  0: llvmpipe (Vulkan, software)",
             ),
             (
                 nothing(&named, soft()),

@@ -11,7 +11,7 @@ pub enum Error {
     NoAdapter,
     /// There is only software, which is taken where it is named.
     #[error(
-        "{} and found only software on the CPU, which is slower than CPU layers (-device takes it all the same):{}",
+        "{} and found only software on the CPU, which is slower than CPU layers and is taken only by its name:{}",
         LOOKED,
         list(found)
     )]
