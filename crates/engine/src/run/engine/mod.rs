@@ -180,7 +180,7 @@ impl Engine {
         Ok(SequenceId { engine: self.id, slot, serial })
     }
 
-    /// Ends a sequence and gives its memory back.
+    /// Ends a sequence and gives its pages back, to this engine's other sequences.
     ///
     /// # Errors
     /// There is no such sequence.

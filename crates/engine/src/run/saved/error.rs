@@ -1,8 +1,8 @@
-//! Why a saved session cannot be used.
+//! Why a saved context cannot be used.
 
 use std::io;
 
-/// Why a saved session cannot be used.
+/// Why a saved context cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SavedError {

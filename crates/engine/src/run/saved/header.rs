@@ -1,4 +1,4 @@
-//! The first block of a saved session: what it is of, and how long its parts are.
+//! The first block of a saved context: what it is of, and how long its parts are.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -28,7 +28,7 @@ const MAX_TEXT: usize = 64;
 
 pub(crate) type Hash = [u8; 32];
 
-/// What a saved session is of.
+/// What a saved context is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     /// Of the model: its header and some of its weights.
