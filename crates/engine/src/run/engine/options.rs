@@ -6,7 +6,7 @@ use modelembed_terms::CacheType;
 
 use crate::run::progress::EvalProgress;
 
-/// How an [`Engine`] is set up.
+/// How an [`Engine`](super::Engine) is set up.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EngineOptions {
