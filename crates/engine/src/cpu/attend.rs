@@ -3,14 +3,14 @@
 //!
 //! The context is cut into spans at fixed positions, the pages of the cache. The softmax state of
 //! each span is computed on its own and the states are merged in order, whether one worker does all
-//! spans of a query or several share them: the bits are the same. (Online softmax: Milakov & Gimelshein 2018, arXiv
-//! 1805.02867; split over the context: Dao et al. 2023, "Flash-Decoding".)
+//! spans of a query or several share them: the bits are the same. (Online softmax: Milakov &
+//! Gimelshein 2018, arXiv 1805.02867; split over the context: Dao et al. 2023, "Flash-Decoding".)
 
 use std::ops::Range;
 
 use modelembed_kernels::{AttnInput, Kernels};
 use modelembed_pool::{Blocks, Cut, PerWorker, Pool, Strips};
-use modelembed_spec::{Attend, Register, Visible};
+use modelembed_spec::{Attend, Register};
 
 use super::Pass;
 use super::attention_room::{Deal, SPAN, SpanRun, State, queries_at_once};
@@ -37,13 +37,9 @@ struct Layer<'a> {
 impl Layer<'_> {
     /// Positions that a column sees.
     fn visible(&self, run: &ActiveRun, col: usize) -> Range<usize> {
-        let end = run.position(col) + 1;
-        match self.step.visible {
-            Visible::Window(n) => end.saturating_sub(n)..end,
-            Visible::Chunk(n) => (end - 1) / n * n..end,
-            // Those after it are not in the cache: loading refuses models that look at them.
-            Visible::Causal | Visible::All | Visible::Around(_) => 0..end,
-        }
+        let pos = run.position(col);
+        // Those after it are not in the cache: loading refuses models that look at them.
+        self.step.visible.first_seen(pos)..pos + 1
     }
 
     /// Spans that columns `cols` see some of.

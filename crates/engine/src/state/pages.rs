@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use modelembed_kernels::Kernels;
-use modelembed_spec::{CacheShape, Visible};
+use modelembed_spec::CacheShape;
 use modelembed_storage::{Block, Slab};
 use modelembed_terms::CacheType;
 
@@ -92,17 +92,8 @@ impl Table {
     }
 }
 
-/// The first position that one at `pos` looks at.
-fn first_seen(visible: Visible, pos: usize) -> usize {
-    match visible {
-        Visible::Window(n) => (pos + 1).saturating_sub(n),
-        Visible::Chunk(n) => pos / n * n,
-        Visible::Causal | Visible::All | Visible::Around(_) => 0,
-    }
-}
-
-/// Keys and values of a whole page's positions, of all layers, which nobody changes any more. Whoever
-/// keeps it keeps its memory.
+/// Keys and values of a whole page's positions, of all layers, which nobody changes any more.
+/// Whoever keeps it keeps its memory.
 #[derive(Clone)]
 pub struct SealedPage {
     number: usize,
@@ -121,8 +112,8 @@ impl SealedPage {
         self.number
     }
 
-    /// Its bytes, of each group of layers that look at the same positions; `None` where a window has
-    /// passed it.
+    /// Its bytes, of each group of layers that look at the same positions; `None` where a window
+    /// has passed it.
     pub fn bytes(&self) -> impl Iterator<Item = Option<&[u8]>> {
         self.groups.iter().map(|page| page.as_deref().map(Page::bytes))
     }
@@ -268,7 +259,7 @@ impl PageStore {
     pub(crate) fn release_unseen(&self, tables: &mut Tables, len: usize, is_short: bool) {
         let kept = if is_short { 0 } else { KEPT_BEHIND };
         for (group, table) in self.layout.groups().iter().zip(&mut tables.0) {
-            let first = first_seen(group.visible, len).saturating_sub(kept) / PAGE_TOKENS;
+            let first = group.visible.first_seen(len).saturating_sub(kept) / PAGE_TOKENS;
             while table.first < first && !table.pages.is_empty() {
                 table.pages.pop_front();
                 table.first += 1;
@@ -281,7 +272,7 @@ impl PageStore {
     pub(crate) fn can_return(&self, tables: &Tables, len: usize) -> bool {
         let mut groups = self.layout.groups().iter().zip(&tables.0);
         groups.all(|(group, table)| {
-            let first = first_seen(group.visible, len);
+            let first = group.visible.first_seen(len);
             first >= len || table.valid <= first
         })
     }
@@ -365,7 +356,7 @@ impl PageStore {
         let mut groups = self.layout.groups().iter().zip(&tables.0);
         groups.all(|(group, table)| {
             let len = to + from.len();
-            first_seen(group.visible, len) >= Self::first_valid(table, from, to).min(len)
+            group.visible.first_seen(len) >= Self::first_valid(table, from, to).min(len)
         })
     }
 

@@ -192,6 +192,18 @@ pub enum Visible {
     Around(usize),
 }
 
+impl Visible {
+    /// The first position that one at `pos` looks at, of those up to itself.
+    pub fn first_seen(self, pos: usize) -> usize {
+        match self {
+            Visible::Window(n) => (pos + 1).saturating_sub(n),
+            Visible::Chunk(n) => pos / n * n,
+            Visible::Causal | Visible::All => 0,
+            Visible::Around(n) => pos.saturating_sub(n / 2),
+        }
+    }
+}
+
 /// What the heads' outputs are multiplied with before the output projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputGate {
