@@ -292,6 +292,12 @@ fn pages_behind_removed_tokens_are_not_handed_out() {
     assert_eq!(pages(&engine, id), 1, "the second one holds moved keys");
     let fork = engine.fork(id, 800).expect("a fork");
     assert_eq!(pages(&engine, fork), 1);
+    // Nor after they were on disk.
+    let mut file = Vec::new();
+    engine.save(fork, None, b"", &mut file).expect("saves");
+    engine.truncate(fork, 0).expect("goes back");
+    engine.restore(fork, &mut &file[..]).expect("restores");
+    assert_eq!(pages(&engine, fork), 1);
     // Back to where all is as it was computed.
     engine.truncate(id, 290).expect("goes back");
     eval(&mut engine, id, &ids[..400]);

@@ -221,8 +221,8 @@ impl Engine {
         Ok(self.store.bytes_of(&sequence.tables, sequence.tokens.len()) + on_gpu)
     }
 
-    /// Does what takes pages; where none is left, once more after windows gave back what nothing looks
-    /// at any more.
+    /// Does what takes pages; where none is left, once more after windows gave back what nothing
+    /// looks at any more.
     fn with_pages<T>(&mut self, mut take: impl FnMut(&mut Engine) -> Result<T>) -> Result<T> {
         match take(self) {
             Err(Error::OutOfPages { .. } | Error::NoFreePage { .. }) => {
@@ -252,9 +252,16 @@ impl Engine {
         Ok((&sequence.tokens, &sequence.tables))
     }
 
-    /// Gives a sequence that is empty its tokens and pages.
-    pub(crate) fn fill(&mut self, id: SequenceId, tables: Tables, tokens: &[TokenId]) -> Result<()> {
+    /// Tokens of a sequence whose keys and values are those that evaluating them gives, at most.
+    pub(crate) fn n_pure(&self, id: SequenceId) -> Result<usize> {
+        Ok(self.sequence(id)?.n_pure)
+    }
+
+    /// Gives a sequence that is empty its tokens and pages, of which those of the first `n_pure`
+    /// tokens are what evaluating them gives.
+    pub(crate) fn fill(&mut self, id: SequenceId, tables: Tables, tokens: &[TokenId], n_pure: u64) -> Result<()> {
         let (_, sequence) = self.sequence_mut(id)?;
+        sequence.n_pure = usize::try_from(n_pure).unwrap_or(usize::MAX);
         sequence.tables = tables;
         sequence.tokens.extend_from_slice(tokens);
         Ok(())

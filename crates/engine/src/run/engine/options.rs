@@ -15,9 +15,9 @@ pub struct EngineOptions {
     /// Tokens that a sequence holds at most; `None` takes the length that the model was trained
     /// for.
     pub ctx_tokens: Option<usize>,
-    /// Tokens that keys and values of all sequences have room for, and of pages that are kept beside
-    /// them, in pages of 256 of which each sequence has its own last one; `None` takes what full
-    /// sequences need.
+    /// Tokens that keys and values of all sequences have room for, and of pages that are kept
+    /// beside them, in pages of 256 of which each sequence has its own last one; `None` takes what
+    /// full sequences need.
     pub kv_tokens: Option<usize>,
     /// Tokens that are computed together at most, which working memory grows with; `None` takes as
     /// many as are quickest.

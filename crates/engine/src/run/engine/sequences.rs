@@ -41,14 +41,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Forgets the tokens `range` of a sequence and moves the later ones down to close the gap. Their
-    /// keys are turned to their new positions; what they learnt from the forgotten tokens stays in
-    /// them.
+    /// Forgets the tokens `range` of a sequence and moves the later ones down to close the gap.
+    /// Their keys are turned to their new positions; what they learnt from the forgotten tokens
+    /// stays in them.
     ///
     /// # Errors
     /// There is no such sequence, a range that ends beyond it, no memory left for pages that others
-    /// share, or layers with a window forgot what the tokens behind would look at. The sequence then
-    /// is as it was.
+    /// share, or layers with a window forgot what the tokens behind would look at. The sequence
+    /// then is as it was.
     pub fn remove(&mut self, id: SequenceId, range: Range<usize>) -> Result<()> {
         let len = self.tokens(id)?.len();
         if range.start > range.end || range.end > len {
@@ -113,10 +113,10 @@ impl Engine {
         Ok(fork)
     }
 
-    /// The pages of a sequence that are full of tokens which nobody takes back, in their order: draft
-    /// tokens do not count, and where tokens were [removed](Self::remove) the pages before them alone,
-    /// since what stands behind is not what those tokens give. Layers with a window may have given
-    /// back the first ones; those of the others are in all pages.
+    /// The pages of a sequence that are full of tokens which nobody takes back, in their order:
+    /// draft tokens do not count, and where tokens were [removed](Self::remove) the pages before
+    /// them alone, since what stands behind is not what those tokens give. Layers with a window may
+    /// have given back the first ones; those of the others are in all pages.
     ///
     /// # Errors
     /// There is no such sequence.
@@ -130,10 +130,10 @@ impl Engine {
     ///
     /// # Errors
     /// Pages of another engine or out of their order, other numbers of tokens than the pages have,
-    /// an id outside the vocabulary, a full context, no room for another sequence, or a window's page
-    /// that is missing.
+    /// an id outside the vocabulary, a full context, no room for another sequence, or a window's
+    /// page that is missing.
     pub fn attach(&mut self, tokens: &[TokenId], pages: &[SealedPage]) -> Result<SequenceId> {
-        self.refuse_gpu("a fork")?;
+        self.refuse_gpu("an attached page")?;
         if tokens.len() != pages.len() * PAGE_TOKENS {
             let problem =
                 format!("{} pages hold {} tokens, not {}", pages.len(), pages.len() * PAGE_TOKENS, tokens.len());
@@ -155,8 +155,8 @@ impl Engine {
         self.insert(tables, all)
     }
 
-    /// A page out of its bytes, as [`SealedPage::bytes`] gave them: of an engine over the same model
-    /// with the same [cache type](Self::cache_type).
+    /// A page out of its bytes, as [`SealedPage::bytes`] gave them: of an engine over the same
+    /// model with the same [cache type](Self::cache_type).
     ///
     /// # Errors
     /// Bytes of another length than a page has, or no memory left.

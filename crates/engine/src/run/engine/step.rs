@@ -20,8 +20,8 @@ pub struct Run<'a> {
     pub tokens: &'a [TokenId],
     /// Which logits are wanted.
     pub wants: Wants,
-    /// How many of the last tokens are drafts: they may still be taken back, and are not shared with
-    /// other sequences until something is appended behind them.
+    /// How many of the last tokens are drafts: they may still be taken back, and are not shared
+    /// with other sequences until something is appended behind them.
     pub draft_tokens: usize,
     /// When this is set, the sequence stays as it was.
     pub cancel: Option<&'a AtomicBool>,
@@ -76,8 +76,9 @@ pub(super) struct WantedRow {
 }
 
 impl Engine {
-    /// Evaluates a batch: appends each run's tokens to its sequence and calls `each` with the logits
-    /// that are wanted, in the order of runs and tokens. They are no longer there afterwards.
+    /// Evaluates a batch: appends each run's tokens to its sequence and calls `each` with the
+    /// logits that are wanted, in the order of runs and tokens. They are no longer there
+    /// afterwards.
     ///
     /// A run that was cancelled is computed with the others and thrown away: its sequence is as it
     /// was, and [`was_cancelled`](Self::was_cancelled) tells. When all runs are cancelled, the step
@@ -116,10 +117,11 @@ impl Engine {
                 match run.wants {
                     _ if is_set(run.cancel) => {}
                     Wants::Nothing => {}
-                    Wants::Last => wanted.extend(rows.filter(|row| row.token + 1 == run.tokens.len())),
                     Wants::All | Wants::Pooled(Pooling::Mean) => wanted.extend(rows),
                     Wants::Pooled(Pooling::First) => wanted.extend(rows.filter(|row| row.token == 0)),
-                    Wants::Pooled(_) => wanted.extend(rows.filter(|row| row.token + 1 == run.tokens.len())),
+                    Wants::Last | Wants::Pooled(_) => {
+                        wanted.extend(rows.filter(|row| row.token + 1 == run.tokens.len()))
+                    }
                 }
             }
             let is_pooled = |row: &WantedRow| matches!(runs[row.run].wants, Wants::Pooled(_));
@@ -166,8 +168,8 @@ impl Engine {
         self.batch.pooled.get(run).map(Vec::as_slice).filter(|vector| !vector.is_empty())
     }
 
-    /// The run, by its index, that the last step was refused or failed for; `None` where it did not, or
-    /// for none of them.
+    /// The run, by its index, that the last step was refused or failed for; `None` where it did
+    /// not, or for none of them.
     pub fn failed_run(&self) -> Option<usize> {
         self.batch.failed
     }
@@ -177,8 +179,8 @@ impl Engine {
         self.batch.cancelled.get(run).copied().unwrap_or(false)
     }
 
-    /// Runs the layers over a batch, chunk by chunk, and calls `after_chunk` while a chunk's residual
-    /// stream is there, with whether it is the last.
+    /// Runs the layers over a batch, chunk by chunk, and calls `after_chunk` while a chunk's
+    /// residual stream is there, with whether it is the last.
     pub(crate) fn run_batch(
         &mut self,
         runs: &[Run<'_>],

@@ -42,6 +42,8 @@ pub(crate) struct Header {
     /// Of each rotary embedding, whether its angles are those of long contexts.
     pub(crate) long_ropes: Vec<bool>,
     pub(crate) n_tokens: u64,
+    /// Tokens whose keys and values are those that evaluating them gives.
+    pub(crate) n_pure: u64,
     /// A token that was chosen but not evaluated.
     pub(crate) pending: Option<u32>,
     pub(crate) n_note_bytes: u64,
@@ -82,6 +84,7 @@ impl Header {
         fields.extend((self.long_ropes.len() as u32).to_le_bytes());
         fields.extend(self.long_ropes.iter().map(|&long| u8::from(long)));
         fields.extend(self.n_tokens.to_le_bytes());
+        fields.extend(self.n_pure.to_le_bytes());
         fields.push(u8::from(self.pending.is_some()));
         fields.extend(self.pending.unwrap_or(0).to_le_bytes());
         fields.extend(self.n_note_bytes.to_le_bytes());
@@ -178,6 +181,7 @@ impl<'a> Fields<'a> {
         let n_ropes = self.count(MAX_ROPES)?;
         let long_ropes = (0..n_ropes).map(|_| self.flag()).collect::<Option<_>>()?;
         let n_tokens = self.u64()?;
+        let n_pure = self.u64()?;
         let (has_pending, pending) = (self.flag()?, self.u32()?);
         let n_note_bytes = self.u64().filter(|&n| n <= MAX_NOTE_BYTES)?;
         let list_hash = self.array()?;
@@ -196,6 +200,7 @@ impl<'a> Fields<'a> {
             exact,
             long_ropes,
             n_tokens,
+            n_pure,
             pending,
             n_note_bytes,
             list_hash,
@@ -218,6 +223,7 @@ mod tests {
             exact: false,
             long_ropes: vec![false, true],
             n_tokens: 600,
+            n_pure: 550,
             pending: Some(9),
             n_note_bytes: 11,
             list_hash: [1; 32],

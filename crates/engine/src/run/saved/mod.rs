@@ -33,8 +33,8 @@ pub struct Restored {
 const SAMPLED_TENSORS: usize = 64;
 const SAMPLE_BYTES: u64 = 4 << 10;
 
-/// What tells a model from every other that somebody is likely to have: the first file's header, and
-/// some bytes of its weights. The same in every load mode.
+/// What tells a model from every other that somebody is likely to have: the first file's header,
+/// and some bytes of its weights. The same in every load mode.
 fn fingerprint(model: &Model) -> Hash {
     let mut hash = Sha256::new();
     let header: &[u8] = (**model.header()).as_ref();
@@ -80,6 +80,7 @@ impl Engine {
         let header = Header {
             list_hash: Sha256::digest(&list).into(),
             n_tokens: tokens.len() as u64,
+            n_pure: self.n_pure(id)? as u64,
             pending: pending.map(|id| id.0),
             n_note_bytes: note.len() as u64,
             groups,
@@ -97,9 +98,9 @@ impl Engine {
     /// Reads a sequence that [`save`](Self::save) wrote into one that is empty.
     ///
     /// # Errors
-    /// There is no such sequence, it is not empty, layers on a GPU, no memory left, a failed read, or
-    /// what was saved is of another model or of other bits, too long, or damaged. The sequence then
-    /// is empty.
+    /// There is no such sequence, it is not empty, layers on a GPU, no memory left, a failed read,
+    /// or what was saved is of another model or of other bits, too long, or damaged. The sequence
+    /// then is empty.
     pub fn restore(&mut self, id: SequenceId, input: &mut dyn Read) -> Result<Restored> {
         self.refuse_gpu("a saved context")?;
         if !self.tokens(id)?.is_empty() {
@@ -145,7 +146,7 @@ impl Engine {
             return Err(SavedError::Damaged("it lacks keys and values").into());
         }
         let note = note.to_vec();
-        self.fill(id, tables, &tokens)?;
+        self.fill(id, tables, &tokens, header.n_pure)?;
         Ok(Restored { pending, note })
     }
 
@@ -160,6 +161,7 @@ impl Engine {
             exact: model.is_exact(),
             long_ropes: model.ropes().iter().map(|rope| rope.is_long(self.ctx_tokens())).collect(),
             n_tokens: 0,
+            n_pure: 0,
             pending: None,
             n_note_bytes: 0,
             list_hash: Hash::default(),
@@ -247,9 +249,9 @@ impl Engine {
 }
 
 impl Session {
-    /// Writes the context to a file, as [`Engine::save`] does. It is written under another name, and
-    /// renamed when it is complete and on the disk: the file is the old one or the new one. Only its
-    /// owner may read it.
+    /// Writes the context to a file, as [`Engine::save`] does. It is written under another name,
+    /// and renamed when it is complete and on the disk: the file is the old one or the new one.
+    /// Only its owner may read it.
     ///
     /// # Errors
     /// As [`Engine::save`].
