@@ -31,8 +31,8 @@ fn saved(engine: &mut Engine, id: SequenceId) -> Vec<u8> {
     file
 }
 
-/// The same with the bytes in the place of some of its fields behind the fingerprint, and a hash that
-/// is right again: the numbers and hashes that describe what follows.
+/// The same with the bytes in the place of some of its fields behind the fingerprint, and a hash
+/// that is right again: the numbers and hashes that describe what follows.
 fn respelt(file: &[u8], bytes: &[u8]) -> Vec<u8> {
     let mut file = file.to_vec();
     let len = u32::from_le_bytes(file[12..16].try_into().expect("four bytes")) as usize;

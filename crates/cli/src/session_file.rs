@@ -39,7 +39,8 @@ pub fn save_chat(chat: &Chat, file: &Path, notes: Notes) -> Result<()> {
     Ok(chat.save(file)?)
 }
 
-/// Whether the model's file was changed meanwhile: then nothing is kept of what was computed with it.
+/// Whether the model's file was changed meanwhile: then nothing is kept of what was computed with
+/// it.
 fn is_spoilt(model: &Model, file: &Path, notes: Notes) -> bool {
     let is_spoilt = model.storages().any(|storage| storage.changed().is_some_and(report::spoils));
     if is_spoilt {

@@ -92,8 +92,8 @@ fn a_decoded_token_allocates_nothing() {
                 windows.contains(&0),
                 "{name}, exact {exact}: bytes allocated for 16 tokens, four times: {windows:?}"
             );
-            // A token that begins a page takes what counts the page, for each group of layers, and no
-            // more: the page is there already.
+            // A token that begins a page takes what counts the page, for each group of layers, and
+            // no more: the page is there already.
             let mut long = common::session(&model, 600);
             long.eval(&ids[..30].repeat(8)).expect("evaluates");
             let costs: Vec<u64> = (240..300)

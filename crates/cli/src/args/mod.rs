@@ -148,8 +148,8 @@ pub struct RunArgs {
     /// text comes faster, and is the same; 0: none
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=7))]
     pub lookup: u8,
-    /// Go on with what this file holds, if it is there, and write it back: the conversation, or with
-    /// -raw the text, and what was computed for it
+    /// Go on with what this file holds, if it is there, and write it back: the conversation, or
+    /// with -raw the text, and what was computed for it
     #[arg(long, value_name = "FILE")]
     pub session: Option<PathBuf>,
     /// Print where the time went, job by job

@@ -42,8 +42,8 @@ fn a_conversation_goes_on() {
     };
     let first = say(&["-p", "first question", "-session", file]);
     let second = say(&["-p", "first question", "-session", file]);
-    // The second question stands behind the first and its answer. Were those evaluated again, it would
-    // be twice as many tokens and more.
+    // The second question stands behind the first and its answer. Were those evaluated again, it
+    // would be twice as many tokens and more.
     assert!(second + first / 4 < 2 * first, "{first}, then {second}");
     let messages = |file: &str| {
         let bytes = std::fs::read(file).unwrap();

@@ -45,9 +45,9 @@ impl Pass<'_> {
         Ok(None)
     }
 
-    /// Runs the head over some columns, at most [`head_cols`](Self::head_cols), into the register of
-    /// logits: (columns, n_vocab); computed here, they leave their peaks in `peaks`. Columns may be
-    /// asked for once, in ascending order: they are moved over those asked for before.
+    /// Runs the head over some columns, at most [`head_cols`](Self::head_cols), into the register
+    /// of logits: (columns, n_vocab); computed here, they leave their peaks in `peaks`. Columns may
+    /// be asked for once, in ascending order: they are moved over those asked for before.
     pub(crate) fn logits(&mut self, cols: impl Iterator<Item = usize> + Clone) -> Result<()> {
         let n = cols.clone().count();
         let Some(first) = cols.clone().next() else { return Ok(()) };
@@ -66,8 +66,8 @@ impl Pass<'_> {
         self.head(cols, n, false);
     }
 
-    /// The residual stream behind the last norm, of a column of those that the head was last run over:
-    /// (n_embd).
+    /// The residual stream behind the last norm, of a column of those that the head was last run
+    /// over: (n_embd).
     pub(crate) fn normed(&self, index: usize) -> impl Iterator<Item = f32> {
         let n_embd = self.model.spec().n_embd;
         let bytes = self.s.inputs[Input::Normed as usize].bytes(ActKind::F32);

@@ -1,8 +1,8 @@
 //! One pass of some tokens of any number of sequences through a program on the CPU.
 //!
 //! Each step is one job of the pool over columns or over tiles of rows and columns, or a few; a job
-//! whose work is one chunk runs on the caller. A column's numbers depend neither on the chunk's other
-//! columns nor on the number of workers.
+//! whose work is one chunk runs on the caller. A column's numbers depend neither on the chunk's
+//! other columns nor on the number of workers.
 
 mod attend;
 mod attention_room;

@@ -65,7 +65,7 @@ pub struct GenerateStats {
     pub decoded_tokens: usize,
     /// Draft tokens; see [`GenerateOptions::lookup_tokens`].
     pub draft_tokens: usize,
-    /// Guesses that came true.
+    /// Those that came true.
     pub accepted_tokens: usize,
     /// Time for these evaluations with sampling and text.
     pub decode_time: Duration,

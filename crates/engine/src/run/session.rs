@@ -18,8 +18,8 @@ use crate::run::progress::EvalProgress;
 use crate::run::sampler::Sampler;
 use crate::run::timing::{Phase, Stage, Timing};
 
-/// Guesses that one evaluation checks at most: with the token before them as many columns as logits
-/// are computed for at once.
+/// Draft tokens that one evaluation checks at most: with the token before them as many columns as
+/// logits are computed for at once.
 pub(crate) const MAX_DRAFT_TOKENS: usize = LOGIT_COLS - 1;
 
 /// How a [`Session`] is set up.
@@ -30,7 +30,8 @@ pub struct SessionOptions {
     /// Tokens that are computed together at most, which working memory grows with; `None` takes as
     /// many as are quickest. A session whose longest prompt is known needs no more than that.
     pub chunk_tokens: Option<usize>,
-    /// When this is set, [`Session::eval`] stops at the next layer with [`Error::Cancelled`](crate::Error::Cancelled).
+    /// When this is set, [`Session::eval`] stops at the next layer with
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
     pub cancel: Option<Arc<AtomicBool>>,
     /// Told how far each evaluation is.
     pub progress: Option<Arc<EvalProgress>>,
@@ -228,8 +229,8 @@ impl Session {
         engine.run_batch(&[run], phase, after_chunk)
     }
 
-    /// Whether the context can be taken back to its first `len` tokens: layers that look at a window
-    /// forget what is far behind it.
+    /// Whether the context can be taken back to its first `len` tokens: layers that look at a
+    /// window forget what is far behind it.
     pub fn can_return(&self, len: usize) -> bool {
         self.own(self.engine.can_return(self.sequence, len))
     }
@@ -253,8 +254,8 @@ impl Session {
     /// turned to their new positions; what they learnt from the forgotten tokens stays in them.
     ///
     /// # Errors
-    /// A range that ends beyond the context, or one that leaves a gap in what a window looks at; the
-    /// context then is as it was.
+    /// A range that ends beyond the context, or one that leaves a gap in what a window looks at;
+    /// the context then is as it was.
     pub fn remove(&mut self, range: Range<usize>) -> Result<()> {
         self.engine.remove(self.sequence, range)
     }
