@@ -40,6 +40,35 @@ impl Kernels {
         unsafe { (self.vector.add)(acc, x) }
     }
 
+    /// acc += sum over `j` of `w[j]` times row `j`; rows of `acc.len()` elements begin every
+    /// `stride`. Each element adds one row after the other, so that the sum may be cut anywhere.
+    pub fn add_rows(&self, acc: &mut [f32], w: &[f32], rows: &[f32], stride: usize) {
+        check_rows(acc.len(), w.len(), rows.len(), stride);
+        // SAFETY: see above.
+        unsafe { (self.vector.add_rows)(acc, w, rows, stride) }
+    }
+
+    /// `out[j]` = the product of `x` and row `j`; rows of `x.len()` elements begin every `stride`.
+    /// A product's bits depend on nothing but these two.
+    pub fn dot_rows(&self, x: &[f32], rows: &[f32], stride: usize, out: &mut [f32]) {
+        check_rows(x.len(), out.len(), rows.len(), stride);
+        // SAFETY: see above.
+        unsafe { (self.vector.dot_rows)(x, rows, stride, out) }
+    }
+
+    /// `acc += x * w`, element by element.
+    pub fn mul_add(&self, acc: &mut [f32], x: &[f32], w: &[f32]) {
+        assert!(acc.len() == x.len() && x.len() == w.len(), "elements of a product");
+        // SAFETY: see above.
+        unsafe { (self.vector.mul_add)(acc, x, w) }
+    }
+
+    /// `x = e^x`.
+    pub fn exp(&self, x: &mut [f32]) {
+        // SAFETY: see above.
+        unsafe { (self.vector.exp)(x) }
+    }
+
     /// `x *= by`.
     pub fn scale(&self, x: &mut [f32], by: f32) {
         // SAFETY: see above.
@@ -229,6 +258,12 @@ impl Kernels {
 }
 
 /// What a norm multiplies or adds must be an f32 an element.
+/// Rows that the last one ends within.
+fn check_rows(len: usize, n_rows: usize, have: usize, stride: usize) {
+    let end = n_rows.checked_sub(1).map_or(Some(0), |last| last.checked_mul(stride)?.checked_add(len));
+    assert!(end.is_some_and(|end| end <= have), "{n_rows} rows of {len} elements, every {stride}, in {have}");
+}
+
 fn check_norm(n: usize, bytes: Option<&[u8]>, what: &str) {
     if let Some(bytes) = bytes {
         assert_eq!(bytes.len(), n * 4, "{what}");

@@ -63,6 +63,10 @@ pub(crate) struct VectorFns {
     pub rope_halves: unsafe fn(&mut [f32], &[f32], &[f32]),
     pub to_f16: unsafe fn(&[f32], &mut [u16]),
     pub from_f16: unsafe fn(&[u16], &mut [f32]),
+    pub add_rows: unsafe fn(&mut [f32], &[f32], &[f32], usize),
+    pub dot_rows: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
+    pub mul_add: unsafe fn(&mut [f32], &[f32], &[f32]),
+    pub exp: unsafe fn(&mut [f32]),
     pub argmax: unsafe fn(&[f32]) -> usize,
     pub log_sum_exp: unsafe fn(&[f32]) -> f32,
     pub softmax: unsafe fn(&mut [f32]),
@@ -103,6 +107,10 @@ macro_rules! functions {
             elementwise::rope_halves(x: &mut [f32], cos: &[f32], sin: &[f32]);
             elementwise::to_f16(x: &[f32], out: &mut [u16]);
             elementwise::from_f16(x: &[u16], out: &mut [f32]);
+            rows::add_rows(acc: &mut [f32], w: &[f32], rows: &[f32], stride: usize);
+            rows::dot_rows(x: &[f32], rows: &[f32], stride: usize, out: &mut [f32]);
+            rows::mul_add(acc: &mut [f32], x: &[f32], w: &[f32]);
+            rows::exp(x: &mut [f32]);
             reduce::argmax(x: &[f32]) -> usize;
             reduce::log_sum_exp(x: &[f32]) -> f32;
             reduce::softmax(x: &mut [f32]);

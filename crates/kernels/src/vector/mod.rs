@@ -20,6 +20,7 @@ mod lanes;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod neon;
 mod reduce;
+mod rows;
 mod scalar;
 #[cfg(test)]
 mod tests;

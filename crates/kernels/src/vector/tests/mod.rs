@@ -3,6 +3,7 @@
 mod attend_int;
 mod attention;
 mod norms;
+mod rows;
 mod soft_caps;
 
 use modelembed_terms::RopeStyle;
