@@ -58,6 +58,8 @@ class Model:
         key = lambda k, default=None: self.meta.get(f"{self.arch}.{k}", default)
         self.n_layer, self.n_embd = key("block_count"), key("embedding_length")
         self.n_head, self.n_head_kv = key("attention.head_count"), key("attention.head_count_kv")
+        if self.arch == "nemotron_h":
+            self.n_head_kv = max(self.n_head_kv)
         self.head_dim = key("attention.key_length", self.n_embd // self.n_head)
         self.rope_dims = key("rope.dimension_count", self.head_dim)
         self.base = key("rope.freq_base")
@@ -74,7 +76,7 @@ class Model:
 
     def norm(self, name, x):
         """The norm of this name; models without it take x as it is."""
-        weight = self.w.get(f"{name}.weight")
+        weight = self.w.get(f"{name}.weight", self.w.get(name))
         kind = layer_norm if self.arch == "command-r" else rms_norm
         return x if weight is None else kind(x, weight, self.eps)
 
@@ -128,7 +130,8 @@ class Model:
         else:
             q, k, v = split(q), split(k), split(v)
             q, k = self.norm(f"blk.{i}.attn_q_norm", q), self.norm(f"blk.{i}.attn_k_norm", k)
-        q, k = self.rope(q, local, n_ctx), self.rope(k, local, n_ctx)
+        if self.arch != "nemotron_h":  # which knows no positions
+            q, k = self.rope(q, local, n_ctx), self.rope(k, local, n_ctx)
         group = heads // kv_heads
         k, v = np.repeat(k, group, 1), np.repeat(v, group, 1)
         score = soft_cap(np.einsum("qhd,khd->hqk", q, k) / np.sqrt(dim), self.score_cap)
@@ -136,6 +139,41 @@ class Model:
         seen = (back >= 0) & (back < (self.window if local else len(x)))
         out = np.einsum("hqk,khd->qhd", softmax(np.where(seen, score, -np.inf)), v)
         return out.reshape(len(x), -1) @ w("attn_output.weight").T
+
+    def mamba2(self, i, x):
+        w = lambda name: self.w[f"blk.{i}.{name}"]
+        key = lambda k: self.meta[f"{self.arch}.ssm.{k}"]
+        inner, dim, heads, groups = (key(k) for k in ("inner_size", "state_size", "time_step_rank", "group_count"))
+        gate, raw, step = np.split(x @ w("ssm_in.weight").T, [inner, 2 * inner + 2 * groups * dim], -1)
+        taps = w("ssm_conv1d.weight")  # (channels, positions)
+        padded = np.concatenate([np.zeros((taps.shape[1] - 1, raw.shape[1])), raw])
+        conv = sum(padded[j : j + len(x)] * taps[:, j] for j in range(taps.shape[1]))
+        mixed = silu(conv + self.w.get(f"blk.{i}.ssm_conv1d.bias", 0.0))
+        value, k, q = np.split(mixed, [inner, inner + groups * dim], -1)
+        value = value.reshape(len(x), heads, -1)
+        k, q = (np.repeat(y.reshape(len(x), groups, dim), heads // groups, 1) for y in (k, q))
+        step = np.log1p(np.exp(step + w("ssm_dt.bias")))
+        decay, skip = w("ssm_a").reshape(heads), w("ssm_d").reshape(heads)
+        state, out = np.zeros((heads, dim, inner // heads)), []
+        for t in range(len(x)):
+            state = np.exp(step[t] * decay)[:, None, None] * state
+            state = state + step[t][:, None, None] * k[t][:, :, None] * value[t][:, None, :]
+            out.append(np.einsum("hd,hdp->hp", q[t], state) + skip[:, None] * value[t])
+        y = np.stack(out).reshape(len(x), inner) * silu(gate)
+        norm = self.w.get(f"blk.{i}.ssm_norm.weight")
+        if norm is not None:
+            y = rms_norm(y.reshape(len(x), groups, -1), norm.reshape(groups, -1), self.eps).reshape(len(x), inner)
+        return y @ w("ssm_out.weight").T
+
+    def block(self, i, x, n_ctx):
+        """A layer of nemotron_h: one of three things behind one norm."""
+        y = self.norm(f"blk.{i}.attn_norm", x)
+        if self.meta["nemotron_h.feed_forward_length"][i]:
+            up = np.maximum(y @ self.w[f"blk.{i}.ffn_up.weight"].T + self.w.get(f"blk.{i}.ffn_up.bias", 0.0), 0) ** 2
+            return x + up @ self.w[f"blk.{i}.ffn_down.weight"].T + self.w.get(f"blk.{i}.ffn_down.bias", 0.0)
+        if self.meta["nemotron_h.attention.head_count_kv"][i]:
+            return x + self.attention(i, y, n_ctx)
+        return x + self.mamba2(i, y)
 
     def feed_forward(self, i, x, act):
         w = lambda name: self.w[f"blk.{i}.{name}.weight"]
@@ -149,7 +187,14 @@ class Model:
         x = self.w["token_embd.weight"][ids] * (np.sqrt(self.n_embd) if self.uses_gelu else 1.0)
         for i in range(self.n_layer):
             norm = lambda name, y: self.norm(f"blk.{i}.{name}", y)
+            if self.arch == "nemotron_h":
+                x = self.block(i, x, len(ids))
+                continue
             y = norm("attn_norm", x)
+            if self.arch == "falcon-h1":
+                x = x + self.attention(i, y, len(ids)) + self.mamba2(i, y)
+                x = x + self.feed_forward(i, self.norm(f"blk.{i}.ffn_norm", x), act)
+                continue
             if self.arch == "command-r":  # side by side
                 x = x + self.attention(i, y, len(ids)) + self.feed_forward(i, y, act)
                 continue

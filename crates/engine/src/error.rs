@@ -100,8 +100,9 @@ pub enum Error {
         tokens: usize,
     },
 
-    /// A context cannot be taken back: layers that look at a window forgot what is far behind it.
-    #[error("a context of {used} tokens cannot go on behind {len} of them: what a window looks at there is forgotten")]
+    /// A context cannot be taken back: layers that look at a window forgot what is far behind it,
+    /// and recurrences what they took in.
+    #[error("a context of {used} tokens cannot go on behind {len} of them: what its layers need there is forgotten")]
     CannotReturn {
         /// Tokens that were to be left, or that stand before those that were to be removed.
         len: usize,

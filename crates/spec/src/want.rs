@@ -69,6 +69,10 @@ pub enum Role {
     GateUp,
     /// Down projection.
     Down,
+    /// From the residual stream to everything that a recurrence reads.
+    RecurrenceInput,
+    /// From what a recurrence gives to the residual stream.
+    RecurrenceOutput,
     /// Output head.
     Head,
     /// Weights of a norm.
@@ -77,12 +81,16 @@ pub enum Role {
     Bias,
     /// Divisors of RoPE's angles.
     RopeFactors,
+    /// Weights of a convolution over positions, those of a channel side by side.
+    Convolution,
+    /// How fast each head of a recurrence forgets: negative.
+    Decay,
 }
 
 impl Role {
     /// Whether it is multiplied with activations, and so may be quantised; a vector is always F32.
     pub fn is_matrix(self) -> bool {
-        !matches!(self, Role::Norm | Role::Bias | Role::RopeFactors)
+        !matches!(self, Role::Norm | Role::Bias | Role::RopeFactors | Role::Convolution | Role::Decay)
     }
 }
 

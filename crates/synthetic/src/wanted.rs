@@ -26,6 +26,8 @@ enum Values {
     Matrix { gain: f32 },
     /// Normal values.
     Vector { centre: f32, deviation: f32 },
+    /// Negative, most of them small.
+    Negative,
     /// 1 for the fast half of the pairs, then rising to `last`, as Llama 3.1's divisors do.
     Divisors { last: f32 },
 }
@@ -40,17 +42,20 @@ impl Values {
             // wrong position.
             Role::Query | Role::Key | Role::QueryKeyValue => Values::Matrix { gain: 1.5 },
             Role::Value | Role::AttentionOutput | Role::Gate | Role::Up | Role::GateUp => Values::Matrix { gain: 1.0 },
+            Role::RecurrenceInput | Role::RecurrenceOutput => Values::Matrix { gain: 1.0 },
             Role::Down => Values::Matrix { gain: 2.0 },
             Role::Norm => Values::Vector { centre: 1.0, deviation: 0.2 },
             Role::Bias => Values::Vector { centre: 0.0, deviation: 0.5 },
+            Role::Convolution => Values::Vector { centre: 0.3, deviation: 0.5 },
+            // Some heads remember a few positions, some a few hundred.
+            Role::Decay => Values::Negative,
             Role::RopeFactors if want.name == "rope_factors_short.weight" => Values::Divisors { last: 2.0 },
             Role::RopeFactors => Values::Divisors { last: 8.0 },
         }
     }
 }
 
-/// The next `rows` rows of a tensor as they are stored, drawn from `rng`. Vectors are one row, and
-/// must be F32.
+/// The next `rows` rows of a tensor as they are stored, drawn from `rng`. Vectors must be F32.
 ///
 /// # Panics
 /// When a row is no whole number of blocks.
@@ -59,8 +64,9 @@ pub fn random_rows(want: &Want, ty: TensorType, rows: usize, rng: &mut Rng) -> V
     match Values::of(want) {
         Values::Matrix { gain } => random_tensor(ty, rows, k, gain / (k as f32).sqrt(), rng),
         Values::Vector { centre, deviation } => {
-            (0..k).flat_map(|_| (centre + deviation * rng.normal()).to_le_bytes()).collect()
+            (0..rows * k).flat_map(|_| (centre + deviation * rng.normal()).to_le_bytes()).collect()
         }
+        Values::Negative => (0..rows * k).flat_map(|_| (-(1.5 * rng.normal() - 3.0).exp()).to_le_bytes()).collect(),
         Values::Divisors { last } => {
             let slow = k - k / 2;
             let rise = |i: usize| if i < k / 2 { 0.0 } else { (i - k / 2 + 1) as f32 };

@@ -13,6 +13,7 @@ mod heads;
 mod norm;
 pub(crate) mod peaks;
 mod project;
+mod scan;
 pub(crate) mod scratch;
 
 use modelembed_spec::{Segment, Step};
@@ -102,6 +103,10 @@ impl Pass<'_> {
             Step::Attend(step) => self.attend(step),
             Step::Quantize { from, len, to, readers } => self.quantize(*from, *len, *to, self.kinds(readers)),
             Step::GateUp { from, gate, up, activation, to } => self.gate_up(*from, gate, up, *activation, *to),
+            Step::Conv(step) => self.conv(step),
+            Step::Scan(step) => self.scan(step),
+            Step::GateNorm(step) => self.gate_norm(step),
+            Step::Up { from, up, activation, to } => self.up(*from, up, *activation, *to),
             Step::Embed { .. } | Step::Logits { .. } => unreachable!("neither is a layer's step"),
         }
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use modelembed_kernels::{ActLayout, Acts, Kernels, MatRef, Output, Strided};
 use modelembed_pool::{RowsPart, Tiles, Worker};
-use modelembed_spec::{Input, Linear, Register};
+use modelembed_spec::{HiddenActivation, Input, Linear, Register};
 use modelembed_terms::Activation;
 
 use super::Pass;
@@ -105,6 +105,32 @@ impl Pass<'_> {
                 match activation {
                     Activation::Silu => kernels.silu_mul(gates.column(c), ups.column(c)),
                     Activation::Gelu => kernels.gelu_mul(gates.column(c), ups.column(c)),
+                }
+            }
+        });
+    }
+}
+
+impl Pass<'_> {
+    /// hidden = act(Wup y).
+    pub(super) fn up(&mut self, from: Input, up: &Linear, activation: HiddenActivation, to: Register) {
+        let (model, n, rows, kernels) = (self.model, self.n, up.n_rows(), self.model.kernels());
+        let Scratch { registers, inputs, .. } = &mut *self.s;
+        let up = Bound::new(model, up, &inputs[from as usize], n);
+        let grid = projection_grid(rows, n, model.pool().threads());
+        let out = Tiles { data: &mut registers[to as usize][..n * rows], grid };
+        model.pool().run(grid.n_tiles(), 1, out, |tile, mut part, _| {
+            let (chunk, cols) = grid.tile(tile.start);
+            let n = cols.len();
+            let mut sums = SubRows { part: &mut part, rows: 0..chunk.len() };
+            up.multiply(kernels, chunk, cols, &mut sums);
+            for c in 0..n {
+                match activation {
+                    HiddenActivation::Silu => kernels.silu(sums.column(c)),
+                    HiddenActivation::Gelu => kernels.gelu(sums.column(c)),
+                    HiddenActivation::Relu => kernels.relu(sums.column(c)),
+                    HiddenActivation::ReluSquared => kernels.relu_squared(sums.column(c)),
+                    HiddenActivation::ClampedSwiglu { .. } => unreachable!("programs have it in no such step"),
                 }
             }
         });

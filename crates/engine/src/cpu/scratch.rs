@@ -8,7 +8,9 @@ use modelembed_storage::Reserved;
 use super::attention_room::{self, AttentionScratch, Deal};
 use super::grid::{grain_rows, tile_len};
 use super::peaks::Peaks;
+use super::scan::ScanRoom;
 use crate::error::Result;
+use crate::state::records::CHUNK;
 
 /// Columns whose logits one sequence has computed at a time while it decodes, and a GPU at all.
 pub(crate) const LOGIT_COLS: usize = 8;
@@ -78,6 +80,9 @@ pub(crate) struct Scratch {
     /// Logits that have a peak together, in the last pass of the head.
     pub(super) stretch: usize,
     pub(super) deal: Deal,
+    /// Products of queries and keys of a recurrence: (n_cols, groups, CHUNK).
+    pub(super) products: Reserved<f32>,
+    pub(super) scan_room: ScanRoom,
     pub(super) workers: PerWorker<WorkerScratch>,
 }
 
@@ -125,6 +130,8 @@ impl Scratch {
             peaks: Reserved::zeroed(most_peaks)?,
             stretch: n_vocab,
             deal: Deal::default(),
+            products: Reserved::zeroed(cols * products_len(program))?,
+            scan_room: ScanRoom::default(),
             workers,
         })
     }
@@ -144,6 +151,11 @@ impl Scratch {
     }
 }
 
+/// Elements of a column of a recurrence's products.
+fn products_len(program: &Program) -> usize {
+    program.records().iter().map(|record| record.scan.groups * CHUNK).max().unwrap_or(0)
+}
+
 /// Elements of the longest vector of a program, but for logits.
 fn longest_vector(program: &Program) -> usize {
     let registers = Register::ALL.into_iter().filter(|r| *r != Register::Logits).map(|r| program.register_len(r));
@@ -153,7 +165,7 @@ fn longest_vector(program: &Program) -> usize {
 /// Bytes of a session's working memory once a chunk of `cols` columns was processed.
 pub(crate) fn bytes(program: &Program, cols: usize, exact: bool) -> u64 {
     let registers = Register::ALL.into_iter().filter(|r| *r != Register::Logits);
-    let vectors: usize = registers.map(|r| program.register_len(r)).sum();
+    let vectors = registers.map(|r| program.register_len(r)).sum::<usize>() + products_len(program);
     let kind = if exact { ActKind::F32 } else { ActKind::Q8 };
     let acts = |input| ActLayout::new(kind, program.input_len(input).next_multiple_of(32)).col_bytes();
     let acts = acts(Input::Normed) + acts(Input::Inner);

@@ -25,8 +25,8 @@ pub(super) fn can_lower(step: &Step) -> bool {
         Step::StoreKv { heads, .. } => heads.key_dim == heads.value_dim,
         Step::Logits { scale, soft_cap, .. } => *scale == 1.0 && soft_cap.is_none(),
         Step::Project { .. } | Step::Quantize { .. } | Step::GateUp { .. } => true,
-        // Rows are looked up where the file is.
-        Step::Embed { .. } => false,
+        // Rows are looked up where the file is; the others have no kernels yet.
+        Step::Embed { .. } | Step::Conv(_) | Step::Scan(_) | Step::GateNorm(_) | Step::Up { .. } => false,
     }
 }
 
@@ -116,6 +116,9 @@ impl<'a> Lowering<'a> {
                 );
             }
             Step::Embed { .. } => unreachable!("no step of a layer"),
+            Step::Conv(_) | Step::Scan(_) | Step::GateNorm(_) | Step::Up { .. } => {
+                unreachable!("layers with it stay on the CPU")
+            }
         }
     }
 
@@ -127,6 +130,9 @@ impl<'a> Lowering<'a> {
             Register::Heads => &self.buffers.heads,
             Register::Hidden => &self.buffers.hidden,
             Register::Logits => unreachable!("written by one step and read by none"),
+            Register::Scan | Register::Conv | Register::Steps => {
+                unreachable!("layers with a recurrence stay on the CPU")
+            }
         }
     }
 

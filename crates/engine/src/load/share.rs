@@ -36,4 +36,9 @@ impl CpuShare {
     pub(crate) fn n_caches(self, program: &Program) -> usize {
         program.caches().partition_point(|cache| cache.layer < self.n_layers)
     }
+
+    /// How many recurrent states are its layers'.
+    pub(crate) fn n_records(self, program: &Program) -> usize {
+        program.records().partition_point(|record| record.layer < self.n_layers)
+    }
 }

@@ -24,7 +24,7 @@ use crate::load::shard::Shard;
 use crate::load::share::CpuShare;
 use crate::load::tensors::{Compiled, Tensor};
 use crate::residency::plan::{Plan, PlanInput, RamBudget, Verdict};
-use crate::state::layout;
+use crate::state::{layout, records};
 
 /// Units in memory at once: one that is computed with, one that is complete when that is done, one
 /// that is being read.
@@ -169,9 +169,10 @@ impl Sizes {
         }
     }
 
-    /// Keys and values of a full context.
+    /// Keys and values of a full context, and the states of recurrences.
     pub(crate) fn kv_bytes(&self, program: &Program) -> u64 {
-        layout::bytes(&program.caches()[..self.share.n_caches(program)], self.ctx_tokens, self.cache_type)
+        let records = records::bytes(&program.records()[..self.share.n_records(program)]);
+        layout::bytes(&program.caches()[..self.share.n_caches(program)], self.ctx_tokens, self.cache_type) + records
     }
 }
 

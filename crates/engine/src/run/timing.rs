@@ -19,6 +19,8 @@ pub enum Stage {
     RopeStore,
     /// Attention over the cache.
     Attention,
+    /// Convolution and state of a recurrence.
+    Recurrence,
     /// Turning attention's output into 8-bit blocks, and the output projection.
     AttentionOutput,
     /// Gate and up projections with the activation function.
@@ -38,12 +40,13 @@ pub enum Stage {
 
 impl Stage {
     /// All stages in the order of a token.
-    pub const ALL: [Stage; 12] = [
+    pub const ALL: [Stage; 13] = [
         Stage::Embed,
         Stage::Norm,
         Stage::Qkv,
         Stage::RopeStore,
         Stage::Attention,
+        Stage::Recurrence,
         Stage::AttentionOutput,
         Stage::GateUp,
         Stage::Down,
@@ -59,13 +62,14 @@ impl Stage {
         Some(match (step, part) {
             (Step::Embed { .. }, _) => Stage::Embed,
             (Step::JoinNorm { .. }, _) => Stage::Norm,
-            (Step::HeadRope(_) | Step::Quantize { .. }, _) => return None,
+            (Step::HeadRope(_) | Step::GateNorm(_) | Step::Quantize { .. }, _) => return None,
             (Step::StoreKv { .. }, _) => Stage::RopeStore,
             (Step::Attend(_), _) => Stage::Attention,
+            (Step::Conv(_) | Step::Scan(_), _) => Stage::Recurrence,
             (Step::Project { to: Register::Delta, .. }, Part::Mixer(_)) => Stage::AttentionOutput,
             (Step::Project { .. }, Part::Mixer(_)) => Stage::Qkv,
             (Step::Project { to: Register::Delta, .. }, Part::FeedForward(_)) => Stage::Down,
-            (Step::Project { .. }, Part::FeedForward(_)) | (Step::GateUp { .. }, _) => Stage::GateUp,
+            (Step::Project { .. }, Part::FeedForward(_)) | (Step::GateUp { .. } | Step::Up { .. }, _) => Stage::GateUp,
             (Step::Project { .. }, Part::Head) | (Step::Logits { .. }, _) => Stage::Head,
         })
     }
@@ -78,6 +82,7 @@ impl Stage {
             Stage::Qkv => "qkv",
             Stage::RopeStore => "rope, store",
             Stage::Attention => "attention",
+            Stage::Recurrence => "recurrence",
             Stage::AttentionOutput => "output projection",
             Stage::GateUp => "gate, up",
             Stage::Down => "down",

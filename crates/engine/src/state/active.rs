@@ -26,7 +26,7 @@ pub(crate) struct ActiveRun {
     pub(crate) pos: usize,
     /// Which of the sequence's tokens of the batch the first one is.
     pub(crate) offset: usize,
-    tables: Tables,
+    pub(crate) tables: Tables,
 }
 
 /// A page with rows to be stored.
@@ -78,6 +78,7 @@ impl Active {
     /// Gives the tables back, whole again, to the sequences by their index in the batch.
     pub(crate) fn end(&mut self, mut put: impl FnMut(usize, Tables)) {
         while let Some(mut run) = self.runs.pop() {
+            run.tables.records.computed(run.pos, run.cols.len());
             for (group, writes) in self.writes.iter_mut().enumerate() {
                 let table = run.tables.of_mut(group);
                 table.pages.extend(writes.drain(table.first_write..).map(|write| write.page));
@@ -85,6 +86,11 @@ impl Active {
             put(run.index, run.tables);
         }
         self.n = 0;
+    }
+
+    /// The run that a column of the chunk is of.
+    pub(crate) fn run_of(&self, col: usize) -> &ActiveRun {
+        &self.runs[self.runs.partition_point(|run| run.cols.end <= col)]
     }
 
     /// The pages of a group with rows to be stored.

@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use modelembed_kernels::Kernels;
-use modelembed_spec::CacheShape;
+use modelembed_spec::{CacheShape, RecordShape};
 use modelembed_storage::{Block, Slab};
 use modelembed_terms::CacheType;
 
 use super::layout::{Held, Layout, PAGE_TOKENS};
+use super::records::{RecordLayout, Records};
 use crate::error::{Error, Result};
 use crate::run::runtime::KvBudget;
 
@@ -17,8 +18,8 @@ use crate::run::runtime::KvBudget;
 /// taken back by as many.
 const KEPT_BEHIND: usize = 1024;
 
-/// Keys and values of [`PAGE_TOKENS`] positions of a group of layers. It can be written by the one
-/// sequence that has it alone; shared, it is only read.
+/// Keys and values of [`PAGE_TOKENS`] positions of a group of layers, or a record. It can be written
+/// by the one sequence that has it alone; shared, it is only read.
 pub(crate) struct Page {
     block: Block,
     budget: Arc<KvBudget>,
@@ -45,12 +46,35 @@ pub(crate) struct PageStore {
     layout: Layout,
     /// One for each group of layers.
     slabs: Vec<Slab>,
+    record_layout: RecordLayout,
+    /// Where records come from, if the model has recurrences.
+    records: Option<Slab>,
     budget: Arc<KvBudget>,
 }
 
-/// The pages of a sequence: a table for each group of layers.
+/// How much there is to be of a model's pages and records.
+pub(crate) struct StoreSizes<'a> {
+    pub(crate) caches: &'a [CacheShape],
+    pub(crate) records: &'a [RecordShape],
+    pub(crate) ty: CacheType,
+    /// Of each group of layers.
+    pub(crate) n_pages: usize,
+    /// Sequences at most.
+    pub(crate) n_sequences: usize,
+}
+
+/// Records that a sequence has at most, but for those that are kept on demand: the one where it
+/// goes on, the one before while tokens behind the boundary are drafts, and one that is written.
+const RECORDS_PER_SEQUENCE: usize = 3;
+/// Bytes of address space that records are given at most, beyond what sequences must have.
+const MOST_RECORD_BYTES: usize = 1 << 40;
+
+/// What a sequence has: a table of pages for each group of layers, and records.
 #[derive(Default)]
-pub(crate) struct Tables(Vec<Table>);
+pub(crate) struct Tables {
+    groups: Vec<Table>,
+    pub(crate) records: Records,
+}
 
 /// The pages of a group, in the order of their positions.
 #[derive(Default)]
@@ -99,6 +123,8 @@ pub struct SealedPage {
     number: usize,
     /// Of each group of layers, where it is still there.
     groups: Vec<Option<Arc<Page>>>,
+    /// The record of what follows, if the model has recurrences, and it is there.
+    record: Option<Option<Arc<Page>>>,
     engine: u64,
 }
 
@@ -113,9 +139,10 @@ impl SealedPage {
     }
 
     /// Its bytes, of each group of layers that look at the same positions; `None` where a window
-    /// has passed it.
+    /// has passed it. Of a model with recurrences their state behind the page comes last; `None`
+    /// where it was not kept.
     pub fn bytes(&self) -> impl Iterator<Item = Option<&[u8]>> {
-        self.groups.iter().map(|page| page.as_deref().map(Page::bytes))
+        self.groups.iter().chain(&self.record).map(|page| page.as_deref().map(Page::bytes))
     }
 }
 
@@ -126,34 +153,31 @@ impl std::fmt::Debug for SealedPage {
 }
 
 impl Tables {
-    /// One table a group.
-    pub(crate) fn of_groups(tables: Vec<Table>) -> Tables {
-        Tables(tables)
+    /// One table a group, and records.
+    pub(crate) fn new(groups: Vec<Table>, records: Records) -> Tables {
+        Tables { groups, records }
     }
 
     /// The table of a group.
     pub(crate) fn of(&self, group: usize) -> &Table {
-        &self.0[group]
+        &self.groups[group]
     }
 
     /// The same, for moving pages in and out.
     pub(crate) fn of_mut(&mut self, group: usize) -> &mut Table {
-        &mut self.0[group]
+        &mut self.groups[group]
     }
 }
 
 impl PageStore {
-    /// Address space for `n_pages` of each group of layers.
+    /// Address space for pages and records.
     ///
     /// # Errors
     /// Heads that do not fit the type, sizes that overflow, or the operating system's refusal.
-    pub(crate) fn new(
-        shapes: &[CacheShape],
-        ty: CacheType,
-        n_pages: usize,
-        budget: &Arc<KvBudget>,
-    ) -> Result<PageStore> {
-        let layout = Layout::new(shapes, ty)?;
+    pub(crate) fn new(sizes: &StoreSizes<'_>, budget: &Arc<KvBudget>) -> Result<PageStore> {
+        let n_pages = sizes.n_pages;
+        let layout = Layout::new(sizes.caches, sizes.ty)?;
+        let record_layout = RecordLayout::new(sizes.records)?;
         let slab = |page_bytes: usize| {
             // No slab comes near the end of the address space.
             let fits = page_bytes.checked_mul(n_pages).is_some_and(|bytes| bytes <= isize::MAX as usize / 8);
@@ -166,7 +190,30 @@ impl PageStore {
             }
         };
         let slabs = layout.groups().iter().map(|group| slab(group.page_bytes)).collect::<Result<_>>()?;
-        Ok(PageStore { layout, slabs, budget: Arc::clone(budget) })
+        let records = match record_layout.bytes() {
+            0 => None,
+            bytes => {
+                let must = sizes.n_sequences.saturating_mul(RECORDS_PER_SEQUENCE);
+                let kept = n_pages.min((MOST_RECORD_BYTES / bytes).saturating_sub(must));
+                let n = must.saturating_add(kept);
+                if n.checked_mul(bytes).is_none_or(|all| all > isize::MAX as usize / 8) {
+                    let problem = format!("the states of {} sequences are too large", sizes.n_sequences);
+                    return Err(Error::InvalidOption(problem));
+                }
+                Some(Slab::new(bytes, n)?)
+            }
+        };
+        Ok(PageStore { layout, slabs, record_layout, records, budget: Arc::clone(budget) })
+    }
+
+    /// How records are laid out.
+    pub(crate) fn record_layout(&self) -> &RecordLayout {
+        &self.record_layout
+    }
+
+    /// Bytes of a record; 0 where the model has no recurrence.
+    pub(crate) fn record_bytes(&self) -> usize {
+        self.records.as_ref().map_or(0, Slab::block_bytes)
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -180,18 +227,30 @@ impl PageStore {
 
     /// Tables of a sequence that is empty.
     pub(crate) fn tables(&self) -> Tables {
-        Tables(self.slabs.iter().map(|_| Table::default()).collect())
+        Tables { groups: self.slabs.iter().map(|_| Table::default()).collect(), records: Records::default() }
     }
 
-    /// Bytes of keys and values of the first `len` positions that are kept.
+    /// Bytes of keys and values of the first `len` positions that are kept, and of records.
     pub(crate) fn bytes_of(&self, tables: &Tables, len: usize) -> u64 {
-        let groups = self.layout.groups().iter().zip(&tables.0);
-        groups.map(|(group, t)| (len.saturating_sub(t.valid) * group.bytes_per_token) as u64).sum()
+        let groups = self.layout.groups().iter().zip(&tables.groups);
+        let pages = groups.map(|(group, t)| (len.saturating_sub(t.valid) * group.bytes_per_token) as u64);
+        pages.sum::<u64>() + (tables.records.n_slots() * self.record_bytes()) as u64
     }
 
     /// A page of a group, with whatever is in it.
     pub(crate) fn take(&self, group: usize) -> Result<Page> {
-        let slab = &self.slabs[group];
+        self.take_of(&self.slabs[group])
+    }
+
+    /// A record, with whatever is in it.
+    pub(crate) fn take_record(&self) -> Result<Page> {
+        match &self.records {
+            Some(slab) => self.take_of(slab),
+            None => unreachable!("a model without recurrences has no records"),
+        }
+    }
+
+    fn take_of(&self, slab: &Slab) -> Result<Page> {
         let bytes = slab.block_bytes() as u64;
         if !self.budget.take(bytes) {
             return Err(Error::OutOfPages {
@@ -217,7 +276,10 @@ impl PageStore {
     /// No page is left. Pages that were taken until then stay in the table;
     /// [`release`](Self::release) gives them back.
     pub(crate) fn prepare(&self, tables: &mut Tables, pos: usize, n: usize) -> Result<()> {
-        for (group, table) in tables.0.iter_mut().enumerate() {
+        if self.records.is_some() {
+            tables.records.prepare(&self.record_layout, (pos, n), &|| self.take_record())?;
+        }
+        for (group, table) in tables.groups.iter_mut().enumerate() {
             let wanted = pos / PAGE_TOKENS..(pos + n).div_ceil(PAGE_TOKENS);
             for number in wanted {
                 if number == table.end() {
@@ -243,7 +305,8 @@ impl PageStore {
 
     /// Gives back the pages behind the first `len` positions.
     pub(crate) fn release(&self, tables: &mut Tables, len: usize) {
-        for table in &mut tables.0 {
+        tables.records.release(len);
+        for table in &mut tables.groups {
             let end = len.div_ceil(PAGE_TOKENS);
             table.pages.truncate(end.saturating_sub(table.first));
             if table.pages.is_empty() {
@@ -257,8 +320,9 @@ impl PageStore {
     /// Gives back the pages that no position from `len` on looks at: all of them where memory is
     /// short, else those that are far behind.
     pub(crate) fn release_unseen(&self, tables: &mut Tables, len: usize, is_short: bool) {
+        tables.records.release_unseen(len);
         let kept = if is_short { 0 } else { KEPT_BEHIND };
-        for (group, table) in self.layout.groups().iter().zip(&mut tables.0) {
+        for (group, table) in self.layout.groups().iter().zip(&mut tables.groups) {
             let first = group.visible.first_seen(len).saturating_sub(kept) / PAGE_TOKENS;
             while table.first < first && !table.pages.is_empty() {
                 table.pages.pop_front();
@@ -270,11 +334,12 @@ impl PageStore {
 
     /// Whether a sequence can go on behind its first `len` positions: what they look at is there.
     pub(crate) fn can_return(&self, tables: &Tables, len: usize) -> bool {
-        let mut groups = self.layout.groups().iter().zip(&tables.0);
-        groups.all(|(group, table)| {
-            let first = group.visible.first_seen(len);
-            first >= len || table.valid <= first
-        })
+        let mut groups = self.layout.groups().iter().zip(&tables.groups);
+        (self.records.is_none() || tables.records.can_return(len))
+            && groups.all(|(group, table)| {
+                let first = group.visible.first_seen(len);
+                first >= len || table.valid <= first
+            })
     }
 
     /// Tables of another sequence that begins with the same `len` positions. Whole pages are
@@ -295,13 +360,16 @@ impl PageStore {
             let (first, valid) = if pages.is_empty() { (n_whole, len) } else { (table.first, table.valid.min(len)) };
             Ok(Table { first, valid, pages, first_write: 0 })
         };
-        Ok(Tables(tables.0.iter().enumerate().map(fork).collect::<Result<_>>()?))
+        let groups = tables.groups.iter().enumerate().map(fork).collect::<Result<_>>()?;
+        Ok(Tables { groups, records: tables.records.fork(len) })
     }
 
     /// A page of a sequence of `engine`, which is full.
     pub(crate) fn sealed(&self, tables: &Tables, number: usize, engine: u64) -> SealedPage {
         let page = |table: &Table| table.pages.get(number.checked_sub(table.first)?).cloned();
-        SealedPage { number, groups: tables.0.iter().map(page).collect(), engine }
+        let record = || tables.records.beginning_at((number + 1) * PAGE_TOKENS).cloned();
+        let record = self.records.is_some().then(record);
+        SealedPage { number, groups: tables.groups.iter().map(page).collect(), record, engine }
     }
 
     /// Tables of these pages, of `engine`.
@@ -324,40 +392,46 @@ impl PageStore {
             let kept: VecDeque<_> = of_group().skip(first).flatten().cloned().collect();
             Table { first, valid: first * PAGE_TOKENS, pages: kept, first_write: 0 }
         };
-        Ok(Tables((0..self.slabs.len()).map(table).collect()))
+        let last = pages.last().and_then(|page| page.record.clone().flatten());
+        let records = last.map_or(Records::default(), |page| Records::of(pages.len() * PAGE_TOKENS, page));
+        Ok(Tables { groups: (0..self.slabs.len()).map(table).collect(), records })
     }
 
-    /// A page out of the bytes of each group.
+    /// A page out of the bytes of each group, and of the record behind it.
     ///
     /// # Errors
     /// Bytes of another length than a page has, or no page is left.
     pub(crate) fn import(&self, number: usize, groups: &[Option<&[u8]>], engine: u64) -> Result<SealedPage> {
-        if groups.len() != self.slabs.len() {
-            let problem = format!("a page has {} groups of layers, wanted {}", groups.len(), self.slabs.len());
+        let slabs: Vec<&Slab> = self.slabs.iter().chain(&self.records).collect();
+        if groups.len() != slabs.len() {
+            let problem = format!("a page has {} parts, wanted {}", groups.len(), slabs.len());
             return Err(Error::InvalidOption(problem));
         }
-        let page = |(group, bytes): (usize, &Option<&[u8]>)| {
+        let page = |(bytes, slab): (&Option<&[u8]>, &Slab)| {
             let Some(bytes) = bytes else { return Ok(None) };
-            let wanted = self.slabs[group].block_bytes();
+            let wanted = slab.block_bytes();
             if bytes.len() != wanted {
                 let problem = format!("a page of keys and values has {} bytes, wanted {wanted}", bytes.len());
                 return Err(Error::InvalidOption(problem));
             }
-            let mut page = self.take(group)?;
+            let mut page = self.take_of(slab)?;
             page.bytes_mut().copy_from_slice(bytes);
             Ok(Some(Arc::new(page)))
         };
-        let groups = groups.iter().enumerate().map(page).collect::<Result<_>>()?;
-        Ok(SealedPage { number, groups, engine })
+        let mut groups: Vec<_> = groups.iter().zip(slabs).map(page).collect::<Result<_>>()?;
+        let record = if self.records.is_some() { groups.pop() } else { None };
+        Ok(SealedPage { number, groups, record, engine })
     }
 
     /// Whether [`shift`](Self::shift) leaves what the positions behind it look at.
     pub(crate) fn can_shift(&self, tables: &Tables, from: &Range<usize>, to: usize) -> bool {
-        let mut groups = self.layout.groups().iter().zip(&tables.0);
-        groups.all(|(group, table)| {
-            let len = to + from.len();
-            group.visible.first_seen(len) >= Self::first_valid(table, from, to).min(len)
-        })
+        let mut groups = self.layout.groups().iter().zip(&tables.groups);
+        // What a state took from a position cannot be taken out of it.
+        self.records.is_none()
+            && groups.all(|(group, table)| {
+                let len = to + from.len();
+                group.visible.first_seen(len) >= Self::first_valid(table, from, to).min(len)
+            })
     }
 
     /// The first position of a table that is valid once `from` has moved down to `to`.
@@ -369,7 +443,7 @@ impl PageStore {
     /// Replaces the pages that a shift writes to where others have them, or where they were given
     /// back.
     fn ready_for_shift(&self, tables: &mut Tables, from: &Range<usize>, to: usize) -> Result<()> {
-        for (group, table) in tables.0.iter_mut().enumerate() {
+        for (group, table) in tables.groups.iter_mut().enumerate() {
             let start = Self::first_valid(table, from, to).max(to) / PAGE_TOKENS;
             while table.first > start {
                 table.pages.push_front(Arc::new(self.take(group)?));
@@ -398,16 +472,16 @@ impl PageStore {
         kernels: &Kernels,
         rotate: &dyn Fn(usize, &mut [f32]),
     ) -> Result<()> {
-        let firsts: Vec<usize> = tables.0.iter().map(|table| table.first).collect();
+        let firsts: Vec<usize> = tables.groups.iter().map(|table| table.first).collect();
         if let Err(error) = self.ready_for_shift(tables, &from, to) {
-            for (table, first) in tables.0.iter_mut().zip(firsts) {
+            for (table, first) in tables.groups.iter_mut().zip(firsts) {
                 table.pages.drain(..first - table.first);
                 table.first = first;
             }
             return Err(error);
         }
         let mut held = Held::default();
-        for (group, table) in tables.0.iter_mut().enumerate() {
+        for (group, table) in tables.groups.iter_mut().enumerate() {
             for (i, pos) in from.clone().enumerate() {
                 let (target, row) = ((to + i) / PAGE_TOKENS, (to + i) % PAGE_TOKENS);
                 let Some(page) = table.page(pos / PAGE_TOKENS).filter(|_| target >= table.first) else { continue };
@@ -415,7 +489,7 @@ impl PageStore {
                 self.layout.lay(kernels, group, (table.page_mut(target).bytes_mut(), row), &held);
             }
         }
-        for table in &mut tables.0 {
+        for table in &mut tables.groups {
             table.valid = Self::first_valid(table, &from, to);
         }
         self.release(tables, to + from.len());

@@ -112,7 +112,7 @@ fn rows_of_tiny_models_have_the_same_bits_in_any_company() {
 fn rows_of_each_instruction_set_have_the_same_bits_in_any_company() {
     let dir = TinyModels::new();
     let mut failures = Vec::new();
-    for name in ["q4_k", "gemma3", "q4_1"] {
+    for name in ["q4_k", "gemma3", "q4_1", "falcon-h1-odd"] {
         let path = dir.write(name, &tiny(&tiny_spec(name)));
         for isa in Kernels::all().map(Kernels::isa) {
             let model = load(&path, &LoadOptions { isa: Some(isa), threads: Some(2), ..LoadOptions::default() });

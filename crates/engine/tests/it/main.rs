@@ -17,6 +17,7 @@ mod no_vocabulary;
 mod pages;
 mod peaks;
 mod pooled;
+mod records;
 mod refusals;
 mod sampler;
 mod sampler_dry;

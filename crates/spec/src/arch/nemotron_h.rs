@@ -11,7 +11,7 @@ use crate::model::{
     Need, NormSpec, OutputSpec, PlainSpec, Position, RopeId,
 };
 
-pub(super) const DENSE: Architecture = Architecture { name: "nemotron_h", runs: false, read };
+pub(super) const DENSE: Architecture = Architecture { name: "nemotron_h", runs: true, read };
 pub(super) const MOE: Architecture = Architecture { name: "nemotron_h_moe", runs: false, read };
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {

@@ -98,15 +98,19 @@ impl Attention {
         self.qkv.iter().map(|part| part.w).collect()
     }
 
-    /// Appends the steps behind the norm: delta = output * attention(rope(q), rope(k), v).
-    pub(super) fn emit(self, b: &mut Builder<'_>) {
+    /// Appends the steps behind the norm: delta = output * attention(rope(q), rope(k), v), or delta
+    /// += that.
+    pub(super) fn emit(self, b: &mut Builder<'_>, adds: bool) {
         let heads = self.attend.heads;
         b.step(Step::Project { from: Input::Normed, parts: self.qkv, to: Register::Qkv, adds: false });
-        b.step(Step::HeadRope(self.head_rope));
+        let HeadRope { q_norm, k_norm, rope, .. } = &self.head_rope;
+        if q_norm.is_some() || k_norm.is_some() || rope.is_some() {
+            b.step(Step::HeadRope(self.head_rope));
+        }
         b.step(Step::StoreKv { heads, cache: self.attend.cache });
         b.step(Step::Attend(self.attend));
         let readers = vec![self.output.w];
         b.step(Step::Quantize { from: Register::Heads, len: heads.out_len(), to: Input::Inner, readers });
-        b.step(Step::Project { from: Input::Inner, parts: vec![self.output], to: Register::Delta, adds: false });
+        b.step(Step::Project { from: Input::Inner, parts: vec![self.output], to: Register::Delta, adds });
     }
 }

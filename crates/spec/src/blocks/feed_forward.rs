@@ -3,7 +3,7 @@
 use modelembed_terms::Activation;
 
 use crate::error::Result;
-use crate::model::{GatedSpec, HiddenActivation, Need};
+use crate::model::{GatedSpec, HiddenActivation, Need, PlainSpec};
 use crate::program::{Builder, Input, Linear, Register, Step};
 use crate::want::{Role, TensorId};
 
@@ -58,6 +58,39 @@ impl Gated {
             to: Register::Hidden,
         });
         b.step(Step::Quantize { from: Register::Hidden, len: width, to: Input::Inner, readers });
+        b.step(Step::Project { from: Input::Inner, parts: vec![self.down], to: Register::Delta, adds });
+    }
+}
+
+/// A network without a gate, with its tensors, not yet among the steps.
+pub(super) struct Plain {
+    up: Linear,
+    down: Linear,
+    activation: HiddenActivation,
+}
+
+/// Asks for the tensors.
+pub(super) fn plain(b: &mut Builder<'_>, il: usize, spec: &PlainSpec) -> Result<Plain> {
+    let (width, n_embd) = (spec.width, b.spec.n_embd);
+    if let HiddenActivation::ClampedSwiglu { .. } = spec.activation {
+        return Err(b.not_run("a clamped gate"));
+    }
+    let up = b.linear(il, "ffn_up", (width, n_embd), Role::Up, spec.bias)?;
+    let down = b.linear(il, "ffn_down", (n_embd, width), Role::Down, spec.bias)?;
+    Ok(Plain { up, down, activation: spec.activation })
+}
+
+impl Plain {
+    /// The matrices that read the input.
+    pub(super) fn readers(&self) -> Vec<TensorId> {
+        vec![self.up.w]
+    }
+
+    /// Appends the steps behind the norm: delta = down * act(up), or delta += that.
+    pub(super) fn emit(self, b: &mut Builder<'_>, adds: bool) {
+        let (len, readers) = (self.up.n_rows(), vec![self.down.w]);
+        b.step(Step::Up { from: Input::Normed, up: self.up, activation: self.activation, to: Register::Hidden });
+        b.step(Step::Quantize { from: Register::Hidden, len, to: Input::Inner, readers });
         b.step(Step::Project { from: Input::Inner, parts: vec![self.down], to: Register::Delta, adds });
     }
 }

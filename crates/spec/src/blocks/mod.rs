@@ -2,6 +2,7 @@
 
 mod attention;
 mod feed_forward;
+mod scan;
 
 use crate::error::Result;
 use crate::model::{FeedForward, LayerSpec, Mixer, Need, NormSpec, Residual};
@@ -42,49 +43,113 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
         Residual::NormOfSum => return Err(b.not_run("norms of sums")),
         Residual::Streams { .. } => return Err(b.not_run("several residual streams")),
     };
-    let n_embd = b.spec.n_embd;
-    b.segment(Part::Mixer(il));
-    let mixer = match &layer.mixer {
-        Mixer::Attention(spec) => attention::prepare(b, il, spec)?,
-        Mixer::Latent(_) => return Err(b.not_run("latent attention")),
-        Mixer::SharedRow(_) => return Err(b.not_run("attention over rows that are key and value at once")),
-        Mixer::Scan(_) => return Err(b.not_run("a recurrence")),
-        Mixer::ShortConv { .. } => return Err(b.not_run("a convolution over positions")),
-        Mixer::Two(..) => return Err(b.not_run("two mixers in a layer")),
-        Mixer::None => return Err(b.not_run("a layer without attention")),
-    };
-    let mut readers = mixer.readers();
-    let after_mixer = after(b, il, layer.norms.after_mixer.as_ref())?;
-    // Tensors are declared half by half; those of the second are needed here where it reads the
-    // first one's input.
-    let ffn = |b: &mut Builder<'_>| match &layer.ffn {
-        FeedForward::Gated(spec) => feed_forward::gated(b, il, spec),
-        FeedForward::Plain(_) | FeedForward::GatedOrPlain(..) => {
-            Err(b.not_run("a feed-forward network without a gate"))
+    if is_parallel && (layer.mixer == Mixer::None || layer.ffn == FeedForward::None) {
+        return Err(b.not_run("half a layer beside nothing"));
+    }
+    if layer.mixer != Mixer::None {
+        b.segment(Part::Mixer(il));
+        let mixers = mixers(b, il, &layer.mixer)?;
+        let mut readers: Vec<TensorId> = mixers.iter().flat_map(Prepared::readers).collect();
+        let after_mixer = after(b, il, layer.norms.after_mixer.as_ref())?;
+        // Tensors are declared half by half; those of the second are needed here where it reads the
+        // first one's input.
+        let parallel = if is_parallel { network(b, il, &layer.ffn)? } else { None };
+        readers.extend(parallel.iter().flat_map(Network::readers));
+        join_norm(b, Some(il), layer.norms.before_mixer.as_ref(), readers)?;
+        for (i, mixer) in mixers.into_iter().enumerate() {
+            mixer.emit(b, i > 0);
         }
-        FeedForward::Moe(_) | FeedForward::Both(..) => Err(b.not_run("a mixture of experts")),
-        FeedForward::None => Err(b.not_run("a layer without a feed-forward network")),
-    };
-    let parallel = if is_parallel { Some(ffn(b)?) } else { None };
-    readers.extend(parallel.iter().flat_map(feed_forward::Gated::readers));
-    join_norm(b, Some(il), layer.norms.before_mixer.as_ref(), n_embd, readers)?;
-    mixer.emit(b);
-    match parallel {
-        Some(ffn) => {
+        if let Some(ffn) = parallel {
             b.segment(Part::FeedForward(il));
             ffn.emit(b, true);
+            let norm = after(b, il, layer.norms.after_ffn.as_ref())?;
+            b.pending = Some(Pending { from: Register::Delta, norm, scale: layer.residual_scale });
+            return Ok(());
         }
-        None => {
-            b.pending = Some(Pending { from: Register::Delta, norm: after_mixer, scale: layer.residual_scale });
-            b.segment(Part::FeedForward(il));
-            let ffn = ffn(b)?;
-            join_norm(b, Some(il), layer.norms.before_ffn.as_ref(), n_embd, ffn.readers())?;
-            ffn.emit(b, false);
-        }
+        b.pending = Some(Pending { from: Register::Delta, norm: after_mixer, scale: layer.residual_scale });
     }
+    if layer.ffn == FeedForward::None {
+        return Ok(());
+    }
+    b.segment(Part::FeedForward(il));
+    let Some(ffn) = network(b, il, &layer.ffn)? else { return Ok(()) };
+    join_norm(b, Some(il), layer.norms.before_ffn.as_ref(), ffn.readers())?;
+    ffn.emit(b, false);
     let norm = after(b, il, layer.norms.after_ffn.as_ref())?;
     b.pending = Some(Pending { from: Register::Delta, norm, scale: layer.residual_scale });
     Ok(())
+}
+
+/// What lets positions see each other, with its tensors.
+enum Prepared {
+    Attention(Box<attention::Attention>),
+    Recurrence(scan::Recurrence),
+}
+
+impl Prepared {
+    fn readers(&self) -> Vec<TensorId> {
+        match self {
+            Prepared::Attention(attention) => attention.readers(),
+            Prepared::Recurrence(recurrence) => recurrence.readers(),
+        }
+    }
+
+    fn emit(self, b: &mut Builder<'_>, adds: bool) {
+        match self {
+            Prepared::Attention(attention) => attention.emit(b, adds),
+            Prepared::Recurrence(recurrence) => recurrence.emit(b, adds),
+        }
+    }
+}
+
+/// The mixers of a layer, whose outputs are added.
+fn mixers(b: &mut Builder<'_>, il: usize, mixer: &Mixer) -> Result<Vec<Prepared>> {
+    Ok(match mixer {
+        Mixer::Attention(spec) => vec![Prepared::Attention(Box::new(attention::prepare(b, il, spec)?))],
+        Mixer::Scan(spec) => vec![Prepared::Recurrence(scan::prepare(b, il, spec)?)],
+        Mixer::Two(first, second) => {
+            let mut both = mixers(b, il, first)?;
+            both.extend(mixers(b, il, second)?);
+            both
+        }
+        Mixer::Latent(_) => return Err(b.not_run("latent attention")),
+        Mixer::SharedRow(_) => return Err(b.not_run("attention over rows that are key and value at once")),
+        Mixer::ShortConv { .. } => return Err(b.not_run("a convolution over positions")),
+        Mixer::None => Vec::new(),
+    })
+}
+
+/// A feed-forward network with its tensors.
+enum Network {
+    Gated(feed_forward::Gated),
+    Plain(feed_forward::Plain),
+}
+
+impl Network {
+    fn readers(&self) -> Vec<TensorId> {
+        match self {
+            Network::Gated(ffn) => ffn.readers(),
+            Network::Plain(ffn) => ffn.readers(),
+        }
+    }
+
+    fn emit(self, b: &mut Builder<'_>, adds: bool) {
+        match self {
+            Network::Gated(ffn) => ffn.emit(b, adds),
+            Network::Plain(ffn) => ffn.emit(b, adds),
+        }
+    }
+}
+
+/// The feed-forward network of a layer, if it has one.
+fn network(b: &mut Builder<'_>, il: usize, ffn: &FeedForward) -> Result<Option<Network>> {
+    Ok(match ffn {
+        FeedForward::Gated(spec) => Some(Network::Gated(feed_forward::gated(b, il, spec)?)),
+        FeedForward::Plain(spec) => Some(Network::Plain(feed_forward::plain(b, il, spec)?)),
+        FeedForward::GatedOrPlain(..) => return Err(b.not_run("a feed-forward network without a gate")),
+        FeedForward::Moe(_) | FeedForward::Both(..) => return Err(b.not_run("a mixture of experts")),
+        FeedForward::None => None,
+    })
 }
 
 /// The last norm and the logits.
@@ -97,7 +162,7 @@ pub(crate) fn head(b: &mut Builder<'_>, table: TensorId) -> Result<()> {
     let dims = [n_embd as u64, n_vocab as u64];
     // The embedding itself in models that tie the two.
     let w = b.optional("output.weight", &dims, Role::Head, None)?.unwrap_or(table);
-    join_norm(b, None, spec.norm.as_ref(), n_embd, vec![w])?;
+    join_norm(b, None, spec.norm.as_ref(), vec![w])?;
     let bias = b.needed_bias("output.bias", n_vocab, spec.bias)?;
     let output = Linear { w, rows: 0..n_vocab, k: n_embd, bias };
     b.step(Step::Logits { from: Input::Normed, output, scale: spec.scale, soft_cap: spec.soft_cap });
@@ -105,14 +170,8 @@ pub(crate) fn head(b: &mut Builder<'_>, table: TensorId) -> Result<()> {
 }
 
 /// Joins what is pending to the residual stream; its norm becomes the input of `readers`.
-fn join_norm(
-    b: &mut Builder<'_>,
-    layer: Option<usize>,
-    norm: Option<&NormSpec>,
-    len: usize,
-    readers: Vec<TensorId>,
-) -> Result<()> {
-    let join = b.pending.take();
+fn join_norm(b: &mut Builder<'_>, layer: Option<usize>, norm: Option<&NormSpec>, readers: Vec<TensorId>) -> Result<()> {
+    let (join, len) = (b.pending.take(), b.spec.n_embd);
     let norm = norm.map(|norm| b.norm(norm, layer, len)).transpose()?;
     b.step(Step::JoinNorm { join, norm, to: Input::Normed, readers });
     Ok(())

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{CacheShape, Linear, Norm, Part, Pending, Program, RopeTensors, Segment, Step};
+use super::{CacheShape, Linear, Norm, Part, Pending, Program, RecordShape, RopeTensors, Segment, Step};
 use crate::error::{Error, Result};
 use crate::model::{ModelSpec, Need, NormSpec};
 use crate::want::{Directory, Role, TensorId, Want};
@@ -18,6 +18,7 @@ pub(crate) struct Builder<'a> {
     /// Before the first segment is begun.
     embed: Vec<Step>,
     caches: Vec<CacheShape>,
+    records: Vec<RecordShape>,
     /// What the next join adds to the residual stream.
     pub(crate) pending: Option<Pending>,
 }
@@ -32,6 +33,7 @@ impl<'a> Builder<'a> {
             segments: Vec::new(),
             embed: Vec::new(),
             caches: Vec::new(),
+            records: Vec::new(),
             pending: None,
         }
     }
@@ -45,6 +47,7 @@ impl<'a> Builder<'a> {
             embed: self.embed,
             tensors: self.tensors,
             caches: self.caches,
+            records: self.records,
             rope_factors,
         }
     }
@@ -76,6 +79,12 @@ impl<'a> Builder<'a> {
     pub(crate) fn cache(&mut self, shape: CacheShape) -> usize {
         self.caches.push(shape);
         self.caches.len() - 1
+    }
+
+    /// A place among the recurrent states; its number.
+    pub(crate) fn record(&mut self, shape: RecordShape) -> usize {
+        self.records.push(shape);
+        self.records.len() - 1
     }
 
     /// A part of a model that has no steps.
@@ -113,7 +122,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A tensor as it is needed.
-    fn needed(
+    pub(crate) fn needed(
         &mut self,
         need: Need,
         name: &str,

@@ -8,7 +8,9 @@ mod print;
 mod step;
 
 pub(crate) use build::Builder;
-pub use step::{Attend, HeadRope, HeadShape, Input, Linear, Norm, Pending, Register, Step};
+pub use step::{
+    Attend, Conv, GateNorm, HeadRope, HeadShape, Input, Linear, Norm, Pending, Register, Scan, ScanShape, Step,
+};
 
 use std::collections::HashSet;
 
@@ -30,6 +32,8 @@ pub struct Program {
     tensors: Vec<Want>,
     /// Layers of the cache of keys and values: which shape each has.
     caches: Vec<CacheShape>,
+    /// Recurrent states: which shape each has.
+    records: Vec<RecordShape>,
     /// Divisors of each RoPE's angles.
     rope_factors: Vec<RopeTensors>,
     n_vocab: usize,
@@ -108,6 +112,17 @@ pub struct CacheShape {
     pub visible: Visible,
 }
 
+/// The recurrent state of one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordShape {
+    /// The layer whose state it is.
+    pub layer: usize,
+    /// Positions before the own one that the convolution looks at.
+    pub conv_rows: usize,
+    /// The recurrence.
+    pub scan: ScanShape,
+}
+
 impl Segment {
     /// The tensors that it reads, in the order of use.
     pub fn tensors(&self) -> impl Iterator<Item = TensorId> + '_ {
@@ -176,6 +191,11 @@ impl Program {
         &self.caches
     }
 
+    /// Recurrent states that a session holds, by the number that steps name.
+    pub fn records(&self) -> &[RecordShape] {
+        &self.records
+    }
+
     /// Divisors of the angles of each rotary embedding.
     pub fn rope_factors(&self) -> &[RopeTensors] {
         &self.rope_factors
@@ -220,7 +240,10 @@ impl Program {
         let len = |step: &Step| match step {
             Step::Project { parts, to, .. } if *to == register => parts.iter().map(Linear::n_rows).sum(),
             Step::Attend(step) if register == Register::Heads => step.heads.out_len(),
-            Step::GateUp { gate, to, .. } if *to == register => gate.n_rows(),
+            Step::Scan(step) if register == Register::Heads => step.shape.inner_len(),
+            Step::Scan(step) if register == Register::Steps => step.shape.steps_len(),
+            Step::Conv(step) if register == Register::Conv => step.shape.conv_len(),
+            Step::GateUp { gate: rows, to, .. } | Step::Up { up: rows, to, .. } if *to == register => rows.n_rows(),
             Step::Embed { table, to, .. } if *to == register => self.tensor(*table).k(),
             Step::Logits { output, .. } if register == Register::Logits => output.n_rows(),
             _ => 0,

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{Linear, Norm, Part, Pending, Program, Register, Step};
-use crate::model::ModelSpec;
+use super::{Linear, Norm, Part, Pending, Program, Register, ScanShape, Step};
+use crate::model::{HiddenActivation, ModelSpec};
 use crate::print;
 use crate::want::TensorId;
 use modelembed_terms::{Activation, NormKind};
@@ -87,6 +87,24 @@ impl Program {
                 let (heads, group) = (step.heads.heads, step.heads.group());
                 format!("attend     heads = {heads} in groups of {group}, {seen}, scale {}{cap}", step.scale)
             }
+            Step::Conv(step) => {
+                let bias = if step.bias.is_some() { " + bias" } else { "" };
+                let (w, kernel) = (self.name(step.weight), step.kernel);
+                format!("conv       conv = silu({w} * scan over {kernel} positions{bias})")
+            }
+            Step::Scan(step) => {
+                let ScanShape { heads, groups, key_dim, value_dim } = step.shape;
+                format!("scan       heads = {heads} states of {key_dim} x {value_dim} in {groups} groups")
+            }
+            Step::GateNorm(step) => {
+                let gated = "silu(gate) . heads";
+                let normed = step.weight.map(|id| format!("rms({gated}; {})", self.name(id)));
+                format!("gate-norm  heads = {}", normed.as_deref().unwrap_or(gated))
+            }
+            Step::Up { from, up, activation, to } => {
+                let (up, y) = (linear(up), from.name());
+                format!("up         {} = {}({up} * {y})", to.name(), hidden_name(*activation))
+            }
             Step::Quantize { from, to, .. } => format!("quantize   {} = {}", to.name(), from.name()),
             Step::GateUp { from, gate, up, activation, to } => {
                 let (gate, up, y) = (linear(gate), linear(up), from.name());
@@ -134,6 +152,16 @@ impl Program {
     /// A tensor's name without its layer.
     fn name(&self, id: TensorId) -> &str {
         self.tensor(id).part().trim_end_matches(".weight")
+    }
+}
+
+fn hidden_name(activation: HiddenActivation) -> &'static str {
+    match activation {
+        HiddenActivation::Silu => "silu",
+        HiddenActivation::Gelu => "gelu",
+        HiddenActivation::Relu => "relu",
+        HiddenActivation::ReluSquared => "relu^2",
+        HiddenActivation::ClampedSwiglu { .. } => "swiglu",
     }
 }
 

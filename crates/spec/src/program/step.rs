@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use modelembed_terms::{Activation, NormKind};
 
-use crate::model::{HeadNormSpan, RopeId, Visible};
+use crate::model::{HeadNormSpan, HiddenActivation, RopeId, Visible};
 use crate::want::TensorId;
 
 /// A buffer of f32 columns.
@@ -20,6 +20,13 @@ pub enum Register {
     Qkv,
     /// The heads' outputs.
     Heads,
+    /// What a recurrence reads; see [`ScanShape`].
+    Scan,
+    /// Values, keys and queries of a recurrence, behind its convolution.
+    Conv,
+    /// Of each head of a recurrence its step size, and the sum of the logarithms of its decay as two
+    /// numbers, the second what the first lost: (3, heads).
+    Steps,
     /// The hidden state of a feed-forward network.
     Hidden,
     /// Logits.
@@ -28,8 +35,17 @@ pub enum Register {
 
 impl Register {
     /// All of them.
-    pub const ALL: [Register; 6] =
-        [Register::Residual, Register::Delta, Register::Qkv, Register::Heads, Register::Hidden, Register::Logits];
+    pub const ALL: [Register; 9] = [
+        Register::Residual,
+        Register::Delta,
+        Register::Qkv,
+        Register::Heads,
+        Register::Scan,
+        Register::Conv,
+        Register::Steps,
+        Register::Hidden,
+        Register::Logits,
+    ];
 
     /// Its name in a printed program.
     pub fn name(self) -> &'static str {
@@ -38,6 +54,9 @@ impl Register {
             Register::Delta => "delta",
             Register::Qkv => "qkv",
             Register::Heads => "heads",
+            Register::Scan => "scan",
+            Register::Conv => "conv",
+            Register::Steps => "steps",
             Register::Hidden => "hidden",
             Register::Logits => "logits",
         }
@@ -152,6 +171,12 @@ pub enum Step {
     },
     /// to = softmax(scale * q k) v for each query head.
     Attend(Attend),
+    /// conv = silu(a convolution of each channel over the last positions).
+    Conv(Conv),
+    /// heads = what a recurrence gives.
+    Scan(Scan),
+    /// heads = norm(silu(gate) * heads).
+    GateNorm(GateNorm),
     /// A register becomes an input.
     Quantize {
         /// The register.
@@ -173,6 +198,17 @@ pub enum Step {
         up: Linear,
         /// Activation of the gate.
         activation: Activation,
+        /// Where to.
+        to: Register,
+    },
+    /// to = act(up y).
+    Up {
+        /// The input.
+        from: Input,
+        /// The up projection's rows.
+        up: Linear,
+        /// Activation.
+        activation: HiddenActivation,
         /// Where to.
         to: Register,
     },
@@ -264,6 +300,101 @@ pub struct Attend {
     pub visible: Visible,
 }
 
+/// The sizes of a recurrence, and how a column of [`Register::Scan`] is laid out: gates of all
+/// elements of the heads, then what the convolution goes over, which is values (head by head), keys
+/// and queries (group by group), then a step size for each head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanShape {
+    /// Heads, each with a state of `key_dim` times `value_dim`.
+    pub heads: usize,
+    /// Groups of heads that share keys and queries; divides `heads`.
+    pub groups: usize,
+    /// Elements of a key and of a query.
+    pub key_dim: usize,
+    /// Elements of a value.
+    pub value_dim: usize,
+}
+
+impl ScanShape {
+    /// Elements of all heads' values, and of their outputs.
+    pub fn inner_len(&self) -> usize {
+        self.heads * self.value_dim
+    }
+
+    /// Elements of all groups' keys, or queries.
+    pub fn keys_len(&self) -> usize {
+        self.groups * self.key_dim
+    }
+
+    /// Channels of the convolution.
+    pub fn conv_len(&self) -> usize {
+        self.inner_len() + 2 * self.keys_len()
+    }
+
+    /// Where step sizes begin in a column.
+    pub fn steps_at(&self) -> usize {
+        self.inner_len() + self.conv_len()
+    }
+
+    /// Elements of a column.
+    pub fn column_len(&self) -> usize {
+        self.steps_at() + self.heads
+    }
+
+    /// Elements of a column of [`Register::Steps`].
+    pub fn steps_len(&self) -> usize {
+        3 * self.heads
+    }
+
+    /// The group whose keys and queries a head uses.
+    pub fn group_of(&self, head: usize) -> usize {
+        head * self.groups / self.heads
+    }
+}
+
+/// A causal convolution of each channel, and SiLU.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conv {
+    /// The record that holds the positions before.
+    pub record: usize,
+    /// Which elements of a column it goes over.
+    pub shape: ScanShape,
+    /// Positions that it covers, the own one included.
+    pub kernel: usize,
+    /// (channels, kernel), the earliest position first.
+    pub weight: TensorId,
+    /// One number a channel.
+    pub bias: Option<TensorId>,
+}
+
+/// A recurrence whose state fades by one factor a head and position (Mamba 2: Dao and Gu 2024,
+/// arXiv 2405.21060). With the step size d = softplus(step + bias), the state (key_dim, value_dim)
+/// becomes exp(decay * d) * state + d * key value^T, and the output query state + skip * value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scan {
+    /// The record that holds the state.
+    pub record: usize,
+    /// Where values, keys, queries and steps are.
+    pub shape: ScanShape,
+    /// One number a head.
+    pub step_bias: TensorId,
+    /// One number a head, negative.
+    pub decay: TensorId,
+    /// One number a head.
+    pub skip: TensorId,
+}
+
+/// Gates of a recurrence's outputs, and the norm of each group of heads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GateNorm {
+    /// Where the gates are.
+    pub shape: ScanShape,
+    /// (groups, elements of a group's outputs); `None` where there is no norm.
+    pub weight: Option<TensorId>,
+    /// What is added to the mean square.
+    pub eps: f32,
+}
+
 impl Step {
     /// The tensors that it reads, in the order of use.
     pub fn tensors(&self) -> impl Iterator<Item = TensorId> + '_ {
@@ -281,6 +412,10 @@ impl Step {
             }
             Step::HeadRope(step) => [of_norm(&step.q_norm), of_norm(&step.k_norm)].concat(),
             Step::GateUp { gate, up, .. } => [of_linear(gate), of_linear(up)].concat(),
+            Step::Up { up, .. } => of_linear(up),
+            Step::Conv(step) => [Some(step.weight), step.bias].into_iter().flatten().collect(),
+            Step::Scan(step) => vec![step.step_bias, step.decay, step.skip],
+            Step::GateNorm(step) => step.weight.into_iter().collect(),
             Step::Logits { output, .. } => of_linear(output),
             Step::StoreKv { .. } | Step::Attend(_) | Step::Quantize { .. } => Vec::new(),
         };

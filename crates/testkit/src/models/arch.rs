@@ -33,6 +33,8 @@ impl TinyArch {
             TinyArch::Olmo2 => "olmo2",
             TinyArch::CommandR => "command-r",
             TinyArch::Gemma2 => "gemma2",
+            TinyArch::FalconH1 => "falcon-h1",
+            TinyArch::NemotronH => "nemotron_h",
         }
     }
 }
@@ -49,18 +51,44 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
     own("block_count", u32(spec.n_layer));
     own("context_length", u32(1024));
     own("embedding_length", u32(spec.n_embd));
-    own("feed_forward_length", u32(spec.n_ff));
-    own("attention.head_count", u32(spec.n_head));
-    own("attention.head_count_kv", u32(spec.n_head_kv));
+    match spec.arch {
+        TinyArch::NemotronH => {
+            // What layer `il` has of these, by its kind.
+            let of = |kind: usize, n: usize| {
+                GgufValue::from(
+                    (0..spec.n_layer).map(|il| if il % 3 == kind { n as u32 } else { 0 }).collect::<Vec<_>>(),
+                )
+            };
+            own("feed_forward_length", of(1, spec.n_ff));
+            own("attention.head_count", u32(spec.n_head));
+            own("attention.head_count_kv", of(2, spec.n_head_kv));
+        }
+        _ => {
+            own("feed_forward_length", u32(spec.n_ff));
+            own("attention.head_count", u32(spec.n_head));
+            own("attention.head_count_kv", u32(spec.n_head_kv));
+        }
+    }
+    if let Some([inner, state, heads, groups]) = spec.recurrence() {
+        own("ssm.conv_kernel", u32(4));
+        own("ssm.inner_size", u32(inner));
+        own("ssm.state_size", u32(state));
+        own("ssm.time_step_rank", u32(heads));
+        own("ssm.group_count", u32(groups));
+    }
     match spec.arch {
         TinyArch::CommandR => {
             own("attention.layer_norm_epsilon", GgufValue::F32(1e-5));
             own("logit_scale", GgufValue::F32(0.4));
         }
+        TinyArch::NemotronH => {
+            own("attention.layer_norm_rms_epsilon", GgufValue::F32(1e-5));
+            own("attention.layer_norm_epsilon", GgufValue::F32(1e-5));
+        }
         _ => own("attention.layer_norm_rms_epsilon", GgufValue::F32(1e-5)),
     }
     own("rope.freq_base", GgufValue::F32(spec.rope_freq_base));
-    if spec.head_dim * spec.n_head != spec.n_embd {
+    if spec.head_dim * spec.n_head != spec.n_embd || spec.recurrence().is_some() {
         own("attention.key_length", u32(spec.head_dim));
         own("attention.value_length", u32(spec.head_dim));
     }
@@ -114,12 +142,25 @@ fn vocab_metadata() -> Vec<(String, GgufValue)> {
 }
 
 impl TinySpec {
+    /// Elements of all heads of its recurrence, elements of a key, heads, and groups of heads that
+    /// share keys.
+    fn recurrence(&self) -> Option<[usize; 4]> {
+        match self.arch {
+            TinyArch::FalconH1 if self.n_embd == 54 => Some([90, 18, 6, 3]),
+            TinyArch::FalconH1 => Some([96, 16, 6, 1]),
+            TinyArch::NemotronH => Some([96, 32, 12, 2]),
+            _ => None,
+        }
+    }
+
     /// Whether the model has a tensor that its architecture may have.
     fn has(&self, tensor: &str) -> bool {
         match tensor {
             "output.weight" => !self.tied,
             "rope_freqs.weight" => self.rope == TinyRope::Factors,
             "rope_factors_long.weight" | "rope_factors_short.weight" => matches!(self.rope, TinyRope::LongOrShort(_)),
+            _ if tensor.ends_with("ssm_norm.weight") => self.n_embd == 54,
+            _ if tensor.ends_with("ssm_conv1d.bias") => true,
             _ => self.arch == TinyArch::Phi3 && tensor.ends_with("attn_qkv.weight"),
         }
     }

@@ -28,6 +28,8 @@ pub enum TinyArch {
     Olmo2,
     CommandR,
     Gemma2,
+    FalconH1,
+    NemotronH,
 }
 
 /// How a tiny model's rotary embedding is scaled.
@@ -129,6 +131,10 @@ impl TinySpec {
             },
             TinyArch::Olmo2 => base,
             TinyArch::CommandR => TinySpec { tied: true, ..base },
+            // Each layer has attention and a recurrence.
+            TinyArch::FalconH1 => base,
+            // A layer is a recurrence, a feed-forward network or attention, in this order.
+            TinyArch::NemotronH => TinySpec { n_layer: 6, ..base },
             // Layers 0 and 2 are local.
             TinyArch::Gemma2 => {
                 TinySpec { n_layer: 4, head_dim: 32, rope_dims: 32, tied: true, sliding_window: Some(16), ..base }
@@ -156,7 +162,7 @@ impl TinySpec {
 
 /// All tiny models that goldens exist for.
 pub fn tiny_specs() -> Vec<TinySpec> {
-    use TinyArch::{CommandR, Gemma2, Gemma3, Llama, Olmo2, Phi3, Qwen2, Qwen3};
+    use TinyArch::{CommandR, FalconH1, Gemma2, Gemma3, Llama, NemotronH, Olmo2, Phi3, Qwen2, Qwen3};
     let mut out = vec![
         TinySpec::new("llama", Llama),
         TinySpec { n_head_kv: 4, tied: true, ..TinySpec::new("llama-tied", Llama) },
@@ -227,6 +233,10 @@ pub fn tiny_specs() -> Vec<TinySpec> {
         TinySpec::new("command-r", CommandR),
         TinySpec::new("gemma2", Gemma2),
         TinySpec { rope: TinyRope::Linear(4.0), ..TinySpec::new("gemma2-rope-linear", Gemma2) },
+        TinySpec { seed: 43, ..TinySpec::new("falcon-h1", FalconH1) },
+        // With a norm behind the recurrence, and sizes that no vector width divides.
+        TinySpec { n_embd: 54, n_ff: 77, head_dim: 18, rope_dims: 18, ..TinySpec::new("falcon-h1-odd", FalconH1) },
+        TinySpec::new("nemotron-h", NemotronH),
     ];
     let types = [
         ("f16", TensorType::F16),

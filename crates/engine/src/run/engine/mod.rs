@@ -19,7 +19,7 @@ use crate::run::progress::EvalProgress;
 use crate::run::timing::Clock;
 use crate::state::active::Active;
 use crate::state::layout::{self, PAGE_TOKENS};
-use crate::state::pages::{PageStore, Tables};
+use crate::state::pages::{PageStore, StoreSizes, Tables};
 
 pub use self::options::EngineOptions;
 pub use self::step::{Row, Run, Wants};
@@ -103,14 +103,21 @@ impl Engine {
         if options.timing {
             model.pool().measure_waiting(true);
         }
-        // A layer's keys and values live where the layer lives.
-        let shapes = &model.program().caches()[..model.cpu_share().n_caches(model.program())];
         let budget = model.runtime().kv_budget();
         // One page more a sequence: one that is shared is replaced before it is given up.
         let of_sequence = ctx_tokens.div_ceil(PAGE_TOKENS).saturating_add(1);
         let n_pages = options.kv_tokens.map(|n| n.div_ceil(PAGE_TOKENS));
         let n_pages = n_pages.unwrap_or(of_sequence.saturating_mul(options.sequences));
-        let store = PageStore::new(shapes, cache_type, n_pages, budget)?;
+        // A layer's keys and values live where the layer lives.
+        let (program, share) = (model.program(), model.cpu_share());
+        let sizes = StoreSizes {
+            caches: &program.caches()[..share.n_caches(program)],
+            records: &program.records()[..share.n_records(program)],
+            ty: cache_type,
+            n_pages,
+            n_sequences: options.sequences,
+        };
+        let store = PageStore::new(&sizes, budget)?;
         let rotated: Vec<usize> = model.spec().ropes.iter().map(|rope| rope.n_rot).collect();
         let most_rows = ctx_tokens.saturating_mul(options.sequences);
         let cols = session_cols(model.program(), most_rows, options.chunk_tokens);

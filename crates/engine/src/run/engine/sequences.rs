@@ -13,13 +13,26 @@ use crate::state::rope::Turn;
 
 impl Engine {
     /// Whether a sequence can be taken back to its first `len` tokens: layers that look at a window
-    /// forget what is far behind it.
+    /// forget what is far behind it, and recurrences what is before the last multiple of 64 tokens,
+    /// unless there is a [snapshot](Self::snapshot).
     ///
     /// # Errors
     /// There is no such sequence.
     pub fn can_return(&self, id: SequenceId, len: usize) -> Result<bool> {
         let sequence = self.sequence(id)?;
         Ok(len >= sequence.tokens.len() || self.store.can_return(&sequence.tables, len))
+    }
+
+    /// Keeps the state of a model's recurrences as it is behind the tokens that a sequence has now,
+    /// so that the sequence can [return](Self::can_return) to here, and fork from here, when it has
+    /// gone on. It lasts until the sequence is taken back to before, or ends, and costs as much
+    /// memory as every state. Models without recurrences need it for nothing.
+    ///
+    /// # Errors
+    /// There is no such sequence.
+    pub fn snapshot(&mut self, id: SequenceId) -> Result<()> {
+        self.sequence_mut(id)?.1.tables.records.keep();
+        Ok(())
     }
 
     /// Forgets all but the first `len` tokens of a sequence; does nothing if there are fewer.

@@ -197,6 +197,7 @@ impl Engine {
             let is_cancelled = is_set(run.cancel);
             let (store, sequence) = self.sequence_mut(run.sequence)?;
             if result.is_ok() && !is_cancelled {
+                sequence.tables.records.commit(sequence.tokens.len() + run.tokens.len());
                 sequence.tokens.extend_from_slice(run.tokens);
                 sequence.n_drafts = run.draft_tokens.min(run.tokens.len());
                 store.release_unseen(&mut sequence.tables, sequence.tokens.len() - sequence.n_drafts, false);

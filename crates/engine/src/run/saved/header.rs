@@ -9,7 +9,8 @@
 //! | behind them | SHA-256 of everything before |
 //!
 //! The next block has the tokens (4 bytes each), the note, and the SHA-256 of each page; then come
-//! the pages, group by group. Each part begins at a multiple of [`ALIGN`].
+//! the pages, group by group. Of a model with recurrences their record comes last, as a group of one
+//! page whose number is the chunk's. Each part begins at a multiple of [`ALIGN`].
 
 use sha2::{Digest, Sha256};
 

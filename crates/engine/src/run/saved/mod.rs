@@ -18,7 +18,8 @@ use crate::load::model::Model;
 use crate::run::engine::{Engine, SequenceId};
 use crate::run::session::Session;
 use crate::state::layout::PAGE_TOKENS;
-use crate::state::pages::{PageStore, Table, Tables};
+use crate::state::pages::{Page, PageStore, Table, Tables};
+use crate::state::records::{CHUNK, Records};
 
 /// What a file held besides a context.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,24 +125,31 @@ impl Engine {
             return Err(Error::TokenOutOfRange { id: id.0, n_vocab });
         }
         let mut hashes = hashes.chunks_exact(size_of::<Hash>());
+        let mut read = |mut page: Page| {
+            read_exact(input, page.bytes_mut())?;
+            skip(input, padding(page.bytes().len() as u64))?;
+            match hashes.next() == Some(&Sha256::digest(page.bytes())[..]) {
+                true => Ok(Arc::new(page)),
+                false => Err(Error::from(SavedError::Damaged("keys and values were changed"))),
+            }
+        };
         let mut tables = Vec::with_capacity(header.groups.len());
-        for (group, saved) in header.groups.iter().enumerate() {
+        let n_groups = self.store().page_bytes().len();
+        for (group, saved) in header.groups[..n_groups].iter().enumerate() {
             let mut table = Table::new(saved.first_page as usize, saved.valid as usize);
             for _ in 0..saved.n_pages {
-                let mut page = self.store().take(group)?;
-                read_exact(input, page.bytes_mut())?;
-                skip(input, padding(saved.page_bytes))?;
-                if hashes.next() != Some(&Sha256::digest(page.bytes())[..]) {
-                    return Err(SavedError::Damaged("keys and values were changed").into());
-                }
-                table.pages.push_back(Arc::new(page));
+                table.pages.push_back(read(self.store().take(group)?)?);
             }
             tables.push(table);
         }
+        let records = match header.groups[n_groups..].iter().any(|saved| saved.n_pages > 0) {
+            true => Records::of(tokens.len(), read(self.store().take_record()?)?),
+            false => Records::default(),
+        };
         if input.read(&mut [0]).map_err(SavedError::from)? != 0 {
             return Err(SavedError::Damaged("something stands behind its end").into());
         }
-        let tables = Tables::of_groups(tables);
+        let tables = Tables::new(tables, records);
         if !self.store().can_return(&tables, tokens.len()) {
             return Err(SavedError::Damaged("it lacks keys and values").into());
         }
@@ -202,8 +210,11 @@ impl Engine {
             saved.page_bytes == here as u64 && (is_empty || is_whole)
         };
         let page_bytes = self.store().page_bytes();
-        let same = header.groups.len() == page_bytes.len() && header.long_ropes == here.long_ropes;
-        match same && header.groups.iter().zip(page_bytes).all(fits) {
+        let (groups, record) = header.groups.split_at(page_bytes.len().min(header.groups.len()));
+        let wanted = self.record_group(header.n_tokens as usize);
+        let same =
+            groups.len() == page_bytes.len() && record == wanted.as_slice() && header.long_ropes == here.long_ropes;
+        match same && groups.iter().zip(page_bytes).all(fits) {
             true => Ok(()),
             false => Err(SavedError::Damaged("its header fits no context of this model")),
         }
@@ -220,7 +231,14 @@ impl Engine {
                 n_pages: table.pages.len().min(len.div_ceil(PAGE_TOKENS).saturating_sub(table.first)) as u64,
             }
         };
-        self.store().page_bytes().into_iter().enumerate().map(group).collect()
+        self.store().page_bytes().into_iter().enumerate().map(group).chain(self.record_group(len)).collect()
+    }
+
+    /// The record of a sequence of `len` tokens, if the model has recurrences.
+    fn record_group(&self, len: usize) -> Option<Group> {
+        let page_bytes = self.store().record_bytes() as u64;
+        let (valid, first_page) = (len as u64, (len / CHUNK) as u64);
+        (page_bytes > 0).then_some(Group { page_bytes, valid, first_page, n_pages: u64::from(len > 0) })
     }
 
     /// Hands out the bytes of each page; what no token stands in is zero.
@@ -233,7 +251,8 @@ impl Engine {
         each: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         let store: &PageStore = self.store();
-        for (group, saved) in groups.iter().enumerate() {
+        let n_groups = store.page_bytes().len();
+        for (group, saved) in groups[..n_groups].iter().enumerate() {
             let table = tables.of(group);
             for (i, page) in table.pages.iter().take(saved.n_pages as usize).enumerate() {
                 let n_rows = (len - (table.first + i) * PAGE_TOKENS).min(PAGE_TOKENS);
@@ -243,6 +262,12 @@ impl Engine {
                 store.layout().copy_rows(group, page.bytes(), room, first_row.min(n_rows)..n_rows);
                 each(room)?;
             }
+        }
+        if let Some(record) = tables.records.at(len).filter(|_| groups.len() > n_groups && len > 0) {
+            room.clear();
+            room.resize(record.bytes().len(), 0);
+            store.record_layout().copy(record.bytes(), room, len % CHUNK);
+            each(room)?;
         }
         Ok(())
     }

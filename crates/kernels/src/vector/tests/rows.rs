@@ -67,8 +67,7 @@ fn products_by_element_and_exponentials_match_f64() {
             let [acc, x, w] = [2.0, 2.0, 30.0].map(|limit| random.vector(len, limit));
             let mut got = acc.clone();
             kernels.mul_add(&mut got, &x, &w);
-            let want: Vec<f64> =
-                (0..len).map(|i| f64::from(acc[i]) + f64::from(x[i]) * f64::from(w[i])).collect();
+            let want: Vec<f64> = (0..len).map(|i| f64::from(acc[i]) + f64::from(x[i]) * f64::from(w[i])).collect();
             fail.close(&format!("{} mul_add {len}", kernels.isa().name()), &got, &want, 1e-6, 1.0);
             let mut got = w.clone();
             kernels.exp(&mut got);
