@@ -12,7 +12,7 @@ use modelembed_testkit::{tiny, tiny_spec};
 /// An engine over a tiny model, with an empty sequence.
 fn engine() -> (Engine, SequenceId) {
     let path = std::env::temp_dir().join(format!("modelembed-fuzz-{}.gguf", std::process::id()));
-    std::fs::write(&path, tiny(&tiny_spec("llama"))).expect("a temporary folder");
+    std::fs::write(&path, tiny(&tiny_spec("falcon-h1"))).expect("a temporary folder");
     let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
     let model = Model::load(&path, &options, &mut |_| Continue(())).expect("a model");
     let _ = std::fs::remove_file(&path);
