@@ -45,7 +45,7 @@ def softmax(x):
 
 
 # Where there is a window: of so many layers all but the last see it only.
-PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4}
+PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4, "gpt-oss": 2}
 
 
 class Model:
@@ -58,7 +58,7 @@ class Model:
         key = lambda k, default=None: self.meta.get(f"{self.arch}.{k}", default)
         self.n_layer, self.n_embd = key("block_count"), key("embedding_length")
         self.n_head, self.n_head_kv = key("attention.head_count"), key("attention.head_count_kv")
-        if self.arch == "nemotron_h":
+        if self.arch.startswith("nemotron_h"):
             self.n_head_kv = max(self.n_head_kv)
         self.head_dim = key("attention.key_length", self.n_embd // self.n_head)
         self.rope_dims = key("rope.dimension_count", self.head_dim)
@@ -124,21 +124,25 @@ class Model:
             project = lambda name: x @ w(f"{name}.weight").T + self.w.get(f"blk.{i}.{name}.bias", 0.0)
             q, k, v = project("attn_q"), project("attn_k"), project("attn_v")
         split = lambda y: y.reshape(len(x), -1, dim)
-        if self.arch == "olmo2":  # over all heads together, the others over each
+        if self.arch in ("olmo2", "olmoe"):  # over all heads together, the others over each
             q, k = self.norm(f"blk.{i}.attn_q_norm", q), self.norm(f"blk.{i}.attn_k_norm", k)
             q, k, v = split(q), split(k), split(v)
         else:
             q, k, v = split(q), split(k), split(v)
             q, k = self.norm(f"blk.{i}.attn_q_norm", q), self.norm(f"blk.{i}.attn_k_norm", k)
-        if self.arch != "nemotron_h":  # which knows no positions
+        if not self.arch.startswith("nemotron_h"):  # which knows no positions
             q, k = self.rope(q, local, n_ctx), self.rope(k, local, n_ctx)
         group = heads // kv_heads
         k, v = np.repeat(k, group, 1), np.repeat(v, group, 1)
         score = soft_cap(np.einsum("qhd,khd->hqk", q, k) / np.sqrt(dim), self.score_cap)
         back = np.arange(len(x))[:, None] - np.arange(len(x))[None, :]
         seen = (back >= 0) & (back < (self.window if local else len(x)))
-        out = np.einsum("hqk,khd->qhd", softmax(np.where(seen, score, -np.inf)), v)
-        return out.reshape(len(x), -1) @ w("attn_output.weight").T
+        score = np.where(seen, score, -np.inf)
+        sinks = self.w.get(f"blk.{i}.attn_sinks.weight")
+        if sinks is not None:  # a key more, whose value is zero
+            score = np.concatenate([score, np.broadcast_to(sinks[:, None, None], (heads, len(x), 1))], -1)
+        out = np.einsum("hqk,khd->qhd", softmax(score)[..., : len(x)], v)
+        return out.reshape(len(x), -1) @ w("attn_output.weight").T + self.w.get(f"blk.{i}.attn_output.bias", 0.0)
 
     def mamba2(self, i, x):
         w = lambda name: self.w[f"blk.{i}.{name}"]
@@ -165,13 +169,61 @@ class Model:
             y = rms_norm(y.reshape(len(x), groups, -1), norm.reshape(groups, -1), self.eps).reshape(len(x), inner)
         return y @ w("ssm_out.weight").T
 
+    def expert(self, i, e, x):
+        w = lambda name: self.w[f"blk.{i}.{name}_exps.weight"][e]
+        bias = lambda name: self.w[f"blk.{i}.{name}_exps.bias"][e] if f"blk.{i}.{name}_exps.bias" in self.w else 0.0
+        up = x @ w("ffn_up").T + bias("ffn_up")
+        if f"blk.{i}.ffn_gate_exps.weight" not in self.w:
+            hidden = np.maximum(up, 0) ** 2
+        else:
+            gate = x @ w("ffn_gate").T + bias("ffn_gate")
+            if self.arch == "gpt-oss":
+                gate, up = np.minimum(gate, 7), np.clip(up, -7, 7)
+                hidden = gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
+            else:
+                hidden = silu(gate) * up
+        return hidden @ w("ffn_down").T + bias("ffn_down")
+
+    def experts(self, i, x):
+        key = lambda k, default=None: self.meta.get(f"{self.arch}.{k}", default)
+        n, used, of_chosen = key("expert_count"), key("expert_used_count"), self.arch == "gpt-oss"
+        z = x @ self.w[f"blk.{i}.ffn_gate_inp.weight"].T + self.w.get(f"blk.{i}.ffn_gate_inp.bias", 0.0)
+        prob = 1 / (1 + np.exp(-z)) if self.arch == "nemotron_h_moe" else z if of_chosen else softmax(z)
+        score = prob + self.w.get(f"blk.{i}.exp_probs_b.bias", 0.0)
+        groups, groups_used = key("expert_group_count", 1), key("expert_group_used_count", 1)
+        if groups > 1:
+            by_group = score.reshape(len(x), groups, -1)
+            best = np.sort(by_group, -1)[..., -2:].sum(-1)
+            rank = np.argsort(np.argsort(-best, -1), -1)
+            score = np.where((rank < groups_used)[..., None], by_group, -np.inf).reshape(len(x), n)
+        out = np.zeros_like(x)
+        for t in range(len(x)):
+            chosen = np.argsort(-score[t], kind="stable")[:used]
+            weight = softmax(prob[t, chosen]) if of_chosen else prob[t, chosen]
+            if key("expert_weights_norm", self.arch in ("llama", "qwen3moe")):
+                weight = weight / weight.sum()
+            weight = weight * key("expert_weights_scale", 1.0)
+            out[t] = sum(w * self.expert(i, e, x[t]) for w, e in zip(weight, chosen))
+        shared = lambda name: self.w[f"blk.{i}.{name}_shexp.weight"].T
+        if f"blk.{i}.ffn_up_shexp.weight" not in self.w:
+            return out
+        up = x @ shared("ffn_up")
+        gated = f"blk.{i}.ffn_gate_shexp.weight" in self.w
+        hidden = silu(x @ shared("ffn_gate")) * up if gated else np.maximum(up, 0) ** 2
+        y = hidden @ shared("ffn_down")
+        if f"blk.{i}.ffn_gate_inp_shexp.weight" in self.w:
+            y = y / (1 + np.exp(-x @ self.w[f"blk.{i}.ffn_gate_inp_shexp.weight"].reshape(-1, 1)))
+        return out + y
+
     def block(self, i, x, n_ctx):
-        """A layer of nemotron_h: one of three things behind one norm."""
+        """A layer of nemotron_h, with experts or without: one of three things behind one norm."""
         y = self.norm(f"blk.{i}.attn_norm", x)
-        if self.meta["nemotron_h.feed_forward_length"][i]:
+        if self.meta[f"{self.arch}.feed_forward_length"][i] and self.arch == "nemotron_h_moe":
+            return x + self.experts(i, y)
+        if self.meta[f"{self.arch}.feed_forward_length"][i]:
             up = np.maximum(y @ self.w[f"blk.{i}.ffn_up.weight"].T + self.w.get(f"blk.{i}.ffn_up.bias", 0.0), 0) ** 2
             return x + up @ self.w[f"blk.{i}.ffn_down.weight"].T + self.w.get(f"blk.{i}.ffn_down.bias", 0.0)
-        if self.meta["nemotron_h.attention.head_count_kv"][i]:
+        if self.meta[f"{self.arch}.attention.head_count_kv"][i]:
             return x + self.attention(i, y, n_ctx)
         return x + self.mamba2(i, y)
 
@@ -187,7 +239,7 @@ class Model:
         x = self.w["token_embd.weight"][ids] * (np.sqrt(self.n_embd) if self.uses_gelu else 1.0)
         for i in range(self.n_layer):
             norm = lambda name, y: self.norm(f"blk.{i}.{name}", y)
-            if self.arch == "nemotron_h":
+            if self.arch.startswith("nemotron_h"):
                 x = self.block(i, x, len(ids))
                 continue
             y = norm("attn_norm", x)
@@ -198,7 +250,14 @@ class Model:
             if self.arch == "command-r":  # side by side
                 x = x + self.attention(i, y, len(ids)) + self.feed_forward(i, y, act)
                 continue
+            if self.arch == "gpt-oss":  # its second norm has another one's name
+                x = x + self.attention(i, y, len(ids))
+                x = x + self.experts(i, norm("post_attention_norm", x))
+                continue
             x = x + norm("post_attention_norm", self.attention(i, y, len(ids)))
+            if f"blk.{i}.ffn_gate_inp.weight" in self.w:
+                x = x + self.experts(i, norm("ffn_norm", x))
+                continue
             x = x + norm("post_ffw_norm", self.feed_forward(i, norm("ffn_norm", x), act))
         out = self.w.get("output.weight", self.w["token_embd.weight"])
         return soft_cap(self.norm("output_norm", x) @ out.T * self.logit_scale, self.logit_cap)

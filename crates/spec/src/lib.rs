@@ -19,7 +19,7 @@ pub use arch::{ARCHITECTURES, Architecture};
 pub use error::{Error, Result};
 pub use model::*;
 pub use program::{
-    Attend, CacheShape, Conv, GateNorm, HeadRope, HeadShape, Input, Linear, Norm, Part, Pending, Program, RecordShape,
-    Register, RopeTensors, Scan, ScanShape, Segment, Step,
+    Attend, CacheShape, Conv, ExpertLinear, Experts, GateNorm, HeadRope, HeadShape, Input, Linear, Norm, Part, Pending,
+    Program, RecordShape, Register, RopeTensors, Route, Scan, ScanShape, Segment, Step,
 };
 pub use want::{Directory, Planned, Role, TensorId, Want};

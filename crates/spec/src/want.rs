@@ -69,6 +69,8 @@ pub enum Role {
     GateUp,
     /// Down projection.
     Down,
+    /// From the residual stream to a number for each expert.
+    Router,
     /// From the residual stream to everything that a recurrence reads.
     RecurrenceInput,
     /// From what a recurrence gives to the residual stream.

@@ -48,7 +48,7 @@ impl Mix {
     pub fn ty(&self, want: &Want, n_layer: usize, tied: bool) -> TensorType {
         let more_bits = want.layer.is_some_and(|layer| gets_more_bits(layer, n_layer));
         let wanted = match want.role {
-            role if !role.is_matrix() => F32,
+            role if !role.is_matrix() || role == Role::Router => F32,
             Role::Head => self.output,
             Role::Embedding if tied => self.output,
             Role::Value | Role::Down if more_bits => self.finer,

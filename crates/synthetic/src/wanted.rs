@@ -43,6 +43,8 @@ impl Values {
             Role::Query | Role::Key | Role::QueryKeyValue => Values::Matrix { gain: 1.5 },
             Role::Value | Role::AttentionOutput | Role::Gate | Role::Up | Role::GateUp => Values::Matrix { gain: 1.0 },
             Role::RecurrenceInput | Role::RecurrenceOutput => Values::Matrix { gain: 1.0 },
+            // Experts whose probabilities are well apart.
+            Role::Router => Values::Matrix { gain: 3.0 },
             Role::Down => Values::Matrix { gain: 2.0 },
             Role::Norm => Values::Vector { centre: 1.0, deviation: 0.2 },
             Role::Bias => Values::Vector { centre: 0.0, deviation: 0.5 },

@@ -32,6 +32,8 @@ struct Layer<'a> {
     layout: &'a Layout,
     active: &'a Active,
     qkv: &'a [f32],
+    /// (heads), f32 at any address.
+    sinks: Option<&'a [u8]>,
 }
 
 impl Layer<'_> {
@@ -105,6 +107,23 @@ impl Layer<'_> {
         }
     }
 
+    /// Adds what the heads' sinks take of the weights: the state of rows of one key head, (cols,
+    /// group), over all spans.
+    fn sink(&self, head: usize, state: &mut State<'_>) {
+        let Some(sinks) = self.sinks else { return };
+        let heads = &self.step.heads;
+        let rows = state.max.iter_mut().zip(state.sum.iter_mut()).zip(state.acc.chunks_exact_mut(heads.value_dim));
+        for (row, ((max, sum), acc)) in rows.enumerate() {
+            let at = 4 * (head * heads.group() + row % heads.group());
+            let sink = f32::from_le_bytes([sinks[at], sinks[at + 1], sinks[at + 2], sinks[at + 3]]);
+            let greatest = sink.max(*max);
+            let by = libm::expf(*max - greatest);
+            self.kernels.scale(acc, by);
+            *sum = *sum * by + libm::expf(sink - greatest);
+            *max = greatest;
+        }
+    }
+
     /// Deals the chunk's queries: those of a sequence with few of them and much context by spans,
     /// as far as there is room for their states, the others by queries.
     fn deal(&self, at_once: usize, room: usize, threads: usize, deal: &mut Deal) {
@@ -142,7 +161,9 @@ impl Pass<'_> {
         let [qkv, out] = registers
             .get_disjoint_mut([Register::Qkv as usize, Register::Heads as usize])
             .unwrap_or_else(|_| unreachable!("two registers"));
-        let layer = Layer { step, kernels: model.kernels(), layout: self.store.layout(), active: self.active, qkv };
+        let sinks = step.sinks.map(|id| model.tensor_bytes(id));
+        let layer =
+            Layer { step, kernels: model.kernels(), layout: self.store.layout(), active: self.active, qkv, sinks };
         let at_once = queries_at_once(step);
         let out = &mut out[..n * step.heads.out_len()];
         layer.deal(at_once, partials.len(), model.pool().threads(), deal);
@@ -197,6 +218,7 @@ fn by_spans(
                 let next = State::of(&mut next[..len], rows);
                 layer.kernels.merge_attn(heads.value_dim, running.borrow(), next.part());
             }
+            layer.sink(head, &mut running);
             layer.kernels.finish_attn(heads.value_dim, running.sum, running.acc);
             let columns = out.chunks_exact_mut(heads.out_len()).skip(run.cols.start);
             for (values, column) in running.acc.chunks_exact(share).zip(columns) {
@@ -243,6 +265,7 @@ fn by_queries(
                     layer.kernels.merge_attn(heads.value_dim, running.borrow(), state.part());
                 }
             }
+            layer.sink(head, &mut running);
             layer.kernels.finish_attn(heads.value_dim, running.sum, running.acc);
             for (col, values) in running.acc.chunks_exact(share).enumerate() {
                 out.column(col)[h * share..][..share].copy_from_slice(values);

@@ -7,6 +7,7 @@
 mod attend;
 mod attention_room;
 mod embed;
+mod experts;
 mod grid;
 mod head;
 mod heads;
@@ -106,6 +107,9 @@ impl Pass<'_> {
             Step::Conv(step) => self.conv(step),
             Step::Scan(step) => self.scan(step),
             Step::GateNorm(step) => self.gate_norm(step),
+            Step::Route(step) => self.route(step),
+            Step::Experts { experts, adds } => self.experts(experts, *adds),
+            Step::Weigh { by, of, len } => self.weigh(*by, *of, *len),
             Step::Up { from, up, activation, to } => self.up(*from, up, *activation, *to),
             Step::Embed { .. } | Step::Logits { .. } => unreachable!("neither is a layer's step"),
         }

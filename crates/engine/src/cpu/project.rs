@@ -8,6 +8,7 @@ use modelembed_spec::{HiddenActivation, Input, Linear, Register};
 use modelembed_terms::Activation;
 
 use super::Pass;
+use super::experts::activate;
 use super::grid::projection_grid;
 use super::scratch::{InputBuffers, Scratch};
 use crate::load::model::Model;
@@ -125,13 +126,7 @@ impl Pass<'_> {
             let mut sums = SubRows { part: &mut part, rows: 0..chunk.len() };
             up.multiply(kernels, chunk, cols, &mut sums);
             for c in 0..n {
-                match activation {
-                    HiddenActivation::Silu => kernels.silu(sums.column(c)),
-                    HiddenActivation::Gelu => kernels.gelu(sums.column(c)),
-                    HiddenActivation::Relu => kernels.relu(sums.column(c)),
-                    HiddenActivation::ReluSquared => kernels.relu_squared(sums.column(c)),
-                    HiddenActivation::ClampedSwiglu { .. } => unreachable!("programs have it in no such step"),
-                }
+                activate(kernels, activation, sums.column(c));
             }
         });
     }

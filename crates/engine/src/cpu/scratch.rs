@@ -2,10 +2,11 @@
 
 use modelembed_kernels::{ActKind, ActLayout};
 use modelembed_pool::{PerWorker, Pool};
-use modelembed_spec::{Input, Program, Register};
+use modelembed_spec::{Input, Program, Register, Step};
 use modelembed_storage::Reserved;
 
 use super::attention_room::{self, AttentionScratch, Deal};
+use super::experts::Routes;
 use super::grid::{grain_rows, tile_len};
 use super::peaks::Peaks;
 use super::scan::ScanRoom;
@@ -59,6 +60,8 @@ pub(crate) struct WorkerScratch {
     /// Products that meet others before they are stored: (n_cols, grain rows).
     pub(super) tile: Reserved<f32>,
     pub(super) attention: AttentionScratch,
+    /// Two numbers for each expert.
+    pub(super) experts: Box<[f32]>,
 }
 
 /// Buffers of a program. Matrices are stored column by column, a column being one token's vector.
@@ -83,6 +86,10 @@ pub(crate) struct Scratch {
     /// Products of queries and keys of a recurrence: (n_cols, groups, CHUNK).
     pub(super) products: Reserved<f32>,
     pub(super) scan_room: ScanRoom,
+    /// Which experts the columns use.
+    pub(super) routes: Routes,
+    /// Inputs of experts, a column for each column and expert: of gate and up, of down.
+    pub(super) expert_inputs: [InputBuffers; 2],
     pub(super) workers: PerWorker<WorkerScratch>,
 }
 
@@ -108,6 +115,7 @@ impl Scratch {
                 Reserved::empty()
             }),
             attention: AttentionScratch::new(program),
+            experts: vec![0.0; 2 * ExpertSizes::of(program).n_experts].into(),
         });
         if let Some(e) = failed {
             return Err(e.into());
@@ -132,6 +140,11 @@ impl Scratch {
             deal: Deal::default(),
             products: Reserved::zeroed(cols * products_len(program))?,
             scan_room: ScanRoom::default(),
+            routes: Routes::default(),
+            expert_inputs: {
+                let ExpertSizes { n_used, k, width, .. } = ExpertSizes::of(program);
+                [InputBuffers::new(cols * n_used, k)?, InputBuffers::new(cols * n_used, width)?]
+            },
             workers,
         })
     }
@@ -148,6 +161,41 @@ impl Scratch {
         let n_stretches = n_vocab.div_ceil(self.stretch);
         let values = &mut self.peaks[column * n_stretches..][..n_stretches];
         (&mut logits[column * n_vocab..][..n_vocab], Peaks { stretch: self.stretch, values })
+    }
+}
+
+/// The largest sizes of a program's mixtures.
+#[derive(Default)]
+struct ExpertSizes {
+    n_experts: usize,
+    n_used: usize,
+    /// Elements of an expert's input.
+    k: usize,
+    /// Elements of its hidden state.
+    width: usize,
+}
+
+impl ExpertSizes {
+    fn of(program: &Program) -> ExpertSizes {
+        let mut sizes = ExpertSizes::default();
+        for step in program.layer_segments().iter().flat_map(|segment| &segment.steps) {
+            match step {
+                Step::Route(step) => sizes.n_experts = sizes.n_experts.max(step.n_experts),
+                Step::Experts { experts, .. } => {
+                    sizes.n_used = sizes.n_used.max(experts.n_used);
+                    sizes.k = sizes.k.max(experts.up.k);
+                    sizes.width = sizes.width.max(experts.down.k);
+                }
+                _ => {}
+            }
+        }
+        sizes
+    }
+
+    /// Bytes of the inputs of a column's experts.
+    fn input_bytes(&self, kind: ActKind) -> usize {
+        let bytes = |k: usize| ActLayout::new(kind, k.next_multiple_of(32)).col_bytes();
+        self.n_used * (bytes(self.k) + bytes(self.width))
     }
 }
 
@@ -168,7 +216,7 @@ pub(crate) fn bytes(program: &Program, cols: usize, exact: bool) -> u64 {
     let vectors = registers.map(|r| program.register_len(r)).sum::<usize>() + products_len(program);
     let kind = if exact { ActKind::F32 } else { ActKind::Q8 };
     let acts = |input| ActLayout::new(kind, program.input_len(input).next_multiple_of(32)).col_bytes();
-    let acts = acts(Input::Normed) + acts(Input::Inner);
+    let acts = acts(Input::Normed) + acts(Input::Inner) + ExpertSizes::of(program).input_bytes(kind);
     (cols * (4 * vectors + acts) + 4 * LOGIT_COLS * program.n_vocab()) as u64
 }
 

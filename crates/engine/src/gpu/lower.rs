@@ -20,13 +20,14 @@ pub(super) fn can_lower(step: &Step) -> bool {
         Step::HeadRope(step) => norms(&step.q_norm) && norms(&step.k_norm),
         Step::Attend(step) => {
             let sees_last = matches!(step.visible, Visible::Causal | Visible::Window(_));
-            sees_last && step.soft_cap.is_none() && step.heads.key_dim == step.heads.value_dim
+            sees_last && step.soft_cap.is_none() && step.sinks.is_none() && step.heads.key_dim == step.heads.value_dim
         }
         Step::StoreKv { heads, .. } => heads.key_dim == heads.value_dim,
         Step::Logits { scale, soft_cap, .. } => *scale == 1.0 && soft_cap.is_none(),
         Step::Project { .. } | Step::Quantize { .. } | Step::GateUp { .. } => true,
         // Rows are looked up where the file is; the others have no kernels yet.
         Step::Embed { .. } | Step::Conv(_) | Step::Scan(_) | Step::GateNorm(_) | Step::Up { .. } => false,
+        Step::Route(_) | Step::Experts { .. } | Step::Weigh { .. } => false,
     }
 }
 
@@ -116,7 +117,13 @@ impl<'a> Lowering<'a> {
                 );
             }
             Step::Embed { .. } => unreachable!("no step of a layer"),
-            Step::Conv(_) | Step::Scan(_) | Step::GateNorm(_) | Step::Up { .. } => {
+            Step::Conv(_)
+            | Step::Scan(_)
+            | Step::GateNorm(_)
+            | Step::Up { .. }
+            | Step::Route(_)
+            | Step::Experts { .. }
+            | Step::Weigh { .. } => {
                 unreachable!("layers with it stay on the CPU")
             }
         }
@@ -130,8 +137,8 @@ impl<'a> Lowering<'a> {
             Register::Heads => &self.buffers.heads,
             Register::Hidden => &self.buffers.hidden,
             Register::Logits => unreachable!("written by one step and read by none"),
-            Register::Scan | Register::Conv | Register::Steps => {
-                unreachable!("layers with a recurrence stay on the CPU")
+            Register::Scan | Register::Conv | Register::Steps | Register::Router => {
+                unreachable!("layers with it stay on the CPU")
             }
         }
     }

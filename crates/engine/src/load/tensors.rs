@@ -66,11 +66,16 @@ impl Compiled {
         self.tensors.get(self.program.embedding())
     }
 
-    /// Bytes that one token reads: every matrix once, and of the embedding one row.
+    /// Bytes that one token reads: every matrix once, but of experts those that it uses, and of the
+    /// embedding one row.
     pub(crate) fn bytes_per_token(&self) -> u64 {
         let table = self.embedding();
         let row = table.n_bytes / table.rows.max(1) as u64;
-        let all: u64 = self.in_use_order().iter().map(|t| t.n_bytes).sum();
+        let read = |id: TensorId| {
+            let n_bytes = self.tensors.get(id).n_bytes;
+            self.program.experts_of(id).map_or(n_bytes, |(used, n)| n_bytes / n as u64 * used as u64)
+        };
+        let all: u64 = self.program.in_use_order().into_iter().map(read).sum();
         if self.program.has_tied_head() { all + row } else { all - table.n_bytes + row }
     }
 }

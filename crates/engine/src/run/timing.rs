@@ -25,6 +25,8 @@ pub enum Stage {
     AttentionOutput,
     /// Gate and up projections with the activation function.
     GateUp,
+    /// Choosing experts, and computing them.
+    Experts,
     /// Turning the hidden state into 8-bit blocks, and the down projection.
     Down,
     /// Layers on a GPU, the way there and back included.
@@ -40,7 +42,7 @@ pub enum Stage {
 
 impl Stage {
     /// All stages in the order of a token.
-    pub const ALL: [Stage; 13] = [
+    pub const ALL: [Stage; 14] = [
         Stage::Embed,
         Stage::Norm,
         Stage::Qkv,
@@ -49,6 +51,7 @@ impl Stage {
         Stage::Recurrence,
         Stage::AttentionOutput,
         Stage::GateUp,
+        Stage::Experts,
         Stage::Down,
         Stage::Gpu,
         Stage::Head,
@@ -62,7 +65,8 @@ impl Stage {
         Some(match (step, part) {
             (Step::Embed { .. }, _) => Stage::Embed,
             (Step::JoinNorm { .. }, _) => Stage::Norm,
-            (Step::HeadRope(_) | Step::GateNorm(_) | Step::Quantize { .. }, _) => return None,
+            (Step::HeadRope(_) | Step::GateNorm(_) | Step::Weigh { .. } | Step::Quantize { .. }, _) => return None,
+            (Step::Route(_) | Step::Experts { .. } | Step::Project { to: Register::Router, .. }, _) => Stage::Experts,
             (Step::StoreKv { .. }, _) => Stage::RopeStore,
             (Step::Attend(_), _) => Stage::Attention,
             (Step::Conv(_) | Step::Scan(_), _) => Stage::Recurrence,
@@ -85,6 +89,7 @@ impl Stage {
             Stage::Recurrence => "recurrence",
             Stage::AttentionOutput => "output projection",
             Stage::GateUp => "gate, up",
+            Stage::Experts => "experts",
             Stage::Down => "down",
             Stage::Gpu => "gpu layers",
             Stage::Head => "head",

@@ -24,6 +24,11 @@ pub(super) struct Experts<'a> {
 }
 
 impl<'a> Experts<'a> {
+    /// Whether a file of an architecture that has them in some models has them.
+    pub(super) fn are_there(keys: &Keys<'_>) -> Result<bool> {
+        Ok(keys.optional_size("expert_count", MAX_EXPERTS)?.is_some())
+    }
+
     /// Reads the keys. `gating` and `normalised` are what the architecture does where the file does
     /// not say.
     pub(super) fn read(keys: &'a Keys<'a>, gating: Gating, normalised: bool) -> Result<Experts<'a>> {
@@ -57,6 +62,12 @@ impl<'a> Experts<'a> {
             n_shared: keys.optional_size("expert_shared_count", MAX_EXPERTS)?,
             shared_width: keys.optional_size("expert_shared_feed_forward_length", MAX_LENGTH)?,
         })
+    }
+
+    /// The same where the key of the dense network's width holds one expert's.
+    pub(super) fn as_wide_as_dense(mut self) -> Experts<'a> {
+        self.widths = self.widths.or(self.dense_widths.take());
+        self
     }
 
     /// The mixture of one layer: experts with a gate and SiLU, chosen by probability.

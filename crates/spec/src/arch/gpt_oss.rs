@@ -12,7 +12,7 @@ use crate::model::{
     FeedForward, Gating, HiddenActivation, ModelSpec, Need, NormSpec, Position, RopeId, RopeSpec, Visible,
 };
 
-pub(super) const ARCH: Architecture = Architecture { name: "gpt-oss", runs: false, read };
+pub(super) const ARCH: Architecture = Architecture { name: "gpt-oss", runs: true, read };
 
 /// Numbers of the model's description that no key holds.
 const GATE: HiddenActivation = HiddenActivation::ClampedSwiglu { limit: 7.0, alpha: 1.702 };

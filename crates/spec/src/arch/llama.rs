@@ -1,17 +1,22 @@
 //! llama: Llama 1 to 3, Mistral, TinyLlama, SmolLM 1 and 2, Yi (Touvron et al. 2023, arXiv
-//! 2302.13971).
+//! 2302.13971), and with a mixture of experts Mixtral (Jiang et al. 2024, arXiv 2401.04088).
 
 use modelembed_terms::RopeStyle;
 
+use super::experts::Experts;
 use super::{Architecture, dense};
 use crate::error::Result;
 use crate::keys::Keys;
-use crate::model::ModelSpec;
+use crate::model::{FeedForward, Gating, ModelSpec, NormSpec};
 
 pub(super) const ARCH: Architecture = Architecture { name: "llama", runs: true, read };
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
-    let spec = dense::decoder(arch, keys, RopeStyle::Adjacent)?;
+    let mut spec = dense::decoder(arch, keys, RopeStyle::Adjacent)?;
     dense::refuse_window(keys, spec.ctx_train)?;
+    if Experts::are_there(keys)? {
+        let experts = Experts::read(keys, Gating::Softmax, true)?.as_wide_as_dense();
+        spec.fill_ffn(NormSpec::rms("ffn_norm", keys.rms_eps()?), |il| Ok(FeedForward::Moe(experts.layer(il)?)))?;
+    }
     Ok(spec)
 }

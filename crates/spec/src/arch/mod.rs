@@ -14,8 +14,10 @@ mod gpt_oss;
 mod llama;
 mod nemotron_h;
 mod olmo2;
+mod olmoe;
 mod phi3;
 mod qwen2;
+mod qwen2moe;
 mod qwen3;
 mod qwen35;
 mod qwen3moe;
@@ -48,6 +50,8 @@ pub static ARCHITECTURES: &[Architecture] = &[
     command_r::ARCH,
     gemma2::ARCH,
     qwen3moe::ARCH,
+    qwen2moe::ARCH,
+    olmoe::ARCH,
     qwen35::DENSE,
     qwen35::MOE,
     gpt_oss::ARCH,

@@ -12,7 +12,7 @@ use crate::model::{
 };
 
 pub(super) const DENSE: Architecture = Architecture { name: "nemotron_h", runs: true, read };
-pub(super) const MOE: Architecture = Architecture { name: "nemotron_h_moe", runs: false, read };
+pub(super) const MOE: Architecture = Architecture { name: "nemotron_h_moe", runs: true, read };
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let n_embd = keys.size("embedding_length", MAX_LENGTH)?;

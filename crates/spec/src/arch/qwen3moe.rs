@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{FeedForward, Gating, ModelSpec, NormSpec};
 
-pub(super) const ARCH: Architecture = Architecture { name: "qwen3moe", runs: false, read };
+pub(super) const ARCH: Architecture = Architecture { name: "qwen3moe", runs: true, read };
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::attention(arch, keys, RopeStyle::Halves)?;

@@ -29,9 +29,6 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
         }
         Position::RelativeBias { .. } | Position::Alibi { .. } => return Err(b.not_run("a bias for distances")),
     };
-    if spec.has_sinks {
-        return Err(b.not_run("attention with sinks"));
-    }
     if spec.output_gate != OutputGate::None {
         return Err(b.not_run("attention with an output gate"));
     }
@@ -55,6 +52,12 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
     };
     let norms = spec.head_norm.map(|norm| head_norms(b, il, &norm, &heads)).transpose()?;
     let output = b.linear(il, "attn_output", (n_embd, heads.out_len()), Role::AttentionOutput, spec.output_bias)?;
+    let sinks = if spec.has_sinks {
+        let name = format!("blk.{il}.attn_sinks.weight");
+        Some(b.required(&name, &[spec.heads as u64], Role::Bias, Some(il))?)
+    } else {
+        None
+    };
     let cache = b.cache(CacheShape {
         layer: il,
         kv_heads: spec.kv_heads,
@@ -73,7 +76,7 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
             span: spec.head_norm.map_or(HeadNormSpan::Head, |norm| norm.span),
             rope,
         },
-        attend: Attend { heads, cache, scale, soft_cap, visible },
+        attend: Attend { heads, cache, scale, soft_cap, visible, sinks },
         output,
     })
 }

@@ -15,8 +15,23 @@ pub(super) struct Gated {
     activation: Activation,
 }
 
+/// What a file calls the matrices of a network.
+pub(super) struct Names {
+    pub(super) gate: &'static str,
+    pub(super) up: &'static str,
+    pub(super) down: &'static str,
+}
+
+/// Of a layer's network.
+const LAYER: Names = Names { gate: "ffn_gate", up: "ffn_up", down: "ffn_down" };
+
 /// Asks for the tensors.
 pub(super) fn gated(b: &mut Builder<'_>, il: usize, spec: &GatedSpec) -> Result<Gated> {
+    gated_as(b, il, spec, &LAYER)
+}
+
+/// The same of other names.
+pub(super) fn gated_as(b: &mut Builder<'_>, il: usize, spec: &GatedSpec, names: &Names) -> Result<Gated> {
     let (width, n_embd) = (spec.width, b.spec.n_embd);
     if spec.clamp.is_some() || spec.sparsity.is_some() {
         return Err(b.not_run("limits in the feed-forward network"));
@@ -31,13 +46,13 @@ pub(super) fn gated(b: &mut Builder<'_>, il: usize, spec: &GatedSpec) -> Result<
         if spec.bias == Need::Always {
             return Err(b.not_run("a bias of gate and up projection as one"));
         }
-        let both = b.linear(il, "ffn_up", (2 * width, n_embd), Role::GateUp, Need::Never)?;
+        let both = b.linear(il, names.up, (2 * width, n_embd), Role::GateUp, Need::Never)?;
         (Builder::part_of(&both, 0..width), Builder::part_of(&both, width..2 * width))
     } else {
-        let gate = b.linear(il, "ffn_gate", (width, n_embd), Role::Gate, spec.bias)?;
-        (gate, b.linear(il, "ffn_up", (width, n_embd), Role::Up, spec.bias)?)
+        let gate = b.linear(il, names.gate, (width, n_embd), Role::Gate, spec.bias)?;
+        (gate, b.linear(il, names.up, (width, n_embd), Role::Up, spec.bias)?)
     };
-    let down = b.linear(il, "ffn_down", (n_embd, width), Role::Down, spec.bias)?;
+    let down = b.linear(il, names.down, (n_embd, width), Role::Down, spec.bias)?;
     Ok(Gated { gate, up, down, activation })
 }
 
@@ -49,6 +64,11 @@ impl Gated {
 
     /// Appends the steps behind the norm: delta = down * (act(gate) * up), or delta += that.
     pub(super) fn emit(self, b: &mut Builder<'_>, adds: bool) {
+        self.emit_weighed(b, adds, false);
+    }
+
+    /// The same, its hidden state weighed with the logistic function of the router's only element.
+    pub(super) fn emit_weighed(self, b: &mut Builder<'_>, adds: bool, is_weighed: bool) {
         let (width, readers) = (self.gate.n_rows(), vec![self.down.w]);
         b.step(Step::GateUp {
             from: Input::Normed,
@@ -57,6 +77,9 @@ impl Gated {
             activation: self.activation,
             to: Register::Hidden,
         });
+        if is_weighed {
+            b.step(Step::Weigh { by: Register::Router, of: Register::Hidden, len: width });
+        }
         b.step(Step::Quantize { from: Register::Hidden, len: width, to: Input::Inner, readers });
         b.step(Step::Project { from: Input::Inner, parts: vec![self.down], to: Register::Delta, adds });
     }
@@ -71,12 +94,17 @@ pub(super) struct Plain {
 
 /// Asks for the tensors.
 pub(super) fn plain(b: &mut Builder<'_>, il: usize, spec: &PlainSpec) -> Result<Plain> {
+    plain_as(b, il, spec, &LAYER)
+}
+
+/// The same of other names.
+pub(super) fn plain_as(b: &mut Builder<'_>, il: usize, spec: &PlainSpec, names: &Names) -> Result<Plain> {
     let (width, n_embd) = (spec.width, b.spec.n_embd);
     if let HiddenActivation::ClampedSwiglu { .. } = spec.activation {
         return Err(b.not_run("a clamped gate"));
     }
-    let up = b.linear(il, "ffn_up", (width, n_embd), Role::Up, spec.bias)?;
-    let down = b.linear(il, "ffn_down", (n_embd, width), Role::Down, spec.bias)?;
+    let up = b.linear(il, names.up, (width, n_embd), Role::Up, spec.bias)?;
+    let down = b.linear(il, names.down, (n_embd, width), Role::Down, spec.bias)?;
     Ok(Plain { up, down, activation: spec.activation })
 }
 
@@ -88,8 +116,16 @@ impl Plain {
 
     /// Appends the steps behind the norm: delta = down * act(up), or delta += that.
     pub(super) fn emit(self, b: &mut Builder<'_>, adds: bool) {
+        self.emit_weighed(b, adds, false);
+    }
+
+    /// The same, its hidden state weighed with the logistic function of the router's only element.
+    pub(super) fn emit_weighed(self, b: &mut Builder<'_>, adds: bool, is_weighed: bool) {
         let (len, readers) = (self.up.n_rows(), vec![self.down.w]);
         b.step(Step::Up { from: Input::Normed, up: self.up, activation: self.activation, to: Register::Hidden });
+        if is_weighed {
+            b.step(Step::Weigh { by: Register::Router, of: Register::Hidden, len });
+        }
         b.step(Step::Quantize { from: Register::Hidden, len, to: Input::Inner, readers });
         b.step(Step::Project { from: Input::Inner, parts: vec![self.down], to: Register::Delta, adds });
     }

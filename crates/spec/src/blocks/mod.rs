@@ -1,6 +1,7 @@
 //! The kinds of blocks that models are built of: each asks for its tensors and appends its steps.
 
 mod attention;
+mod experts;
 mod feed_forward;
 mod scan;
 
@@ -123,6 +124,7 @@ fn mixers(b: &mut Builder<'_>, il: usize, mixer: &Mixer) -> Result<Vec<Prepared>
 enum Network {
     Gated(feed_forward::Gated),
     Plain(feed_forward::Plain),
+    Mixture(experts::Mixture),
 }
 
 impl Network {
@@ -130,6 +132,7 @@ impl Network {
         match self {
             Network::Gated(ffn) => ffn.readers(),
             Network::Plain(ffn) => ffn.readers(),
+            Network::Mixture(ffn) => ffn.readers(),
         }
     }
 
@@ -137,6 +140,7 @@ impl Network {
         match self {
             Network::Gated(ffn) => ffn.emit(b, adds),
             Network::Plain(ffn) => ffn.emit(b, adds),
+            Network::Mixture(ffn) => ffn.emit(b, adds),
         }
     }
 }
@@ -147,7 +151,8 @@ fn network(b: &mut Builder<'_>, il: usize, ffn: &FeedForward) -> Result<Option<N
         FeedForward::Gated(spec) => Some(Network::Gated(feed_forward::gated(b, il, spec)?)),
         FeedForward::Plain(spec) => Some(Network::Plain(feed_forward::plain(b, il, spec)?)),
         FeedForward::GatedOrPlain(..) => return Err(b.not_run("a feed-forward network without a gate")),
-        FeedForward::Moe(_) | FeedForward::Both(..) => return Err(b.not_run("a mixture of experts")),
+        FeedForward::Moe(spec) => Some(Network::Mixture(experts::prepare(b, il, spec)?)),
+        FeedForward::Both(..) => return Err(b.not_run("a network beside a mixture of experts")),
         FeedForward::None => None,
     })
 }

@@ -183,6 +183,12 @@ impl<'a> Builder<'a> {
         Ok(Linear { w, rows: 0..rows, k, bias })
     }
 
+    /// A matrix of one row of a layer.
+    pub(crate) fn row(&mut self, il: usize, part: &str, k: usize) -> Result<Linear> {
+        let w = self.required(&format!("blk.{il}.{part}.weight"), &[k as u64], Role::Router, Some(il))?;
+        Ok(Linear { w, rows: 0..1, k, bias: None })
+    }
+
     /// The bias of a matrix that belongs to no layer.
     pub(crate) fn needed_bias(&mut self, name: &str, rows: usize, need: Need) -> Result<Option<TensorId>> {
         self.needed(need, name, &[rows as u64], Role::Bias, None)

@@ -9,7 +9,8 @@ mod step;
 
 pub(crate) use build::Builder;
 pub use step::{
-    Attend, Conv, GateNorm, HeadRope, HeadShape, Input, Linear, Norm, Pending, Register, Scan, ScanShape, Step,
+    Attend, Conv, ExpertLinear, Experts, GateNorm, HeadRope, HeadShape, Input, Linear, Norm, Pending, Register, Route,
+    Scan, ScanShape, Step,
 };
 
 use std::collections::HashSet;
@@ -244,6 +245,8 @@ impl Program {
             Step::Scan(step) if register == Register::Steps => step.shape.steps_len(),
             Step::Conv(step) if register == Register::Conv => step.shape.conv_len(),
             Step::GateUp { gate: rows, to, .. } | Step::Up { up: rows, to, .. } if *to == register => rows.n_rows(),
+            Step::Experts { experts, .. } if register == Register::Hidden => experts.n_used * experts.up.rows,
+            Step::Experts { experts, .. } if register == Register::Delta => experts.down.rows,
             Step::Embed { table, to, .. } if *to == register => self.tensor(*table).k(),
             Step::Logits { output, .. } if register == Register::Logits => output.n_rows(),
             _ => 0,
@@ -262,6 +265,19 @@ impl Program {
             _ => 0,
         };
         steps.map(len).max().unwrap_or(0)
+    }
+
+    /// Experts that a token uses, of all, where a tensor has a matrix for each of them.
+    pub fn experts_of(&self, id: TensorId) -> Option<(usize, usize)> {
+        let mut steps = self.segments.iter().flat_map(|segment| &segment.steps);
+        steps.find_map(|step| match step {
+            Step::Experts { experts, .. } => {
+                let holds = |part: &ExpertLinear| part.w == id || part.bias == Some(id);
+                let found = experts.gate.iter().chain([&experts.up, &experts.down]).find(|part| holds(part))?;
+                Some((experts.n_used, self.tensor(found.w).rows() / found.rows))
+            }
+            _ => None,
+        })
     }
 
     /// Checks that a directory holds nothing that no step reads.

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{Linear, Norm, Part, Pending, Program, Register, ScanShape, Step};
-use crate::model::{HiddenActivation, ModelSpec};
+use super::{ExpertLinear, Input, Linear, Norm, Part, Pending, Program, Register, ScanShape, Step};
+use crate::model::{Gating, HiddenActivation, ModelSpec};
 use crate::print;
 use crate::want::TensorId;
 use modelembed_terms::{Activation, NormKind};
@@ -85,7 +85,8 @@ impl Program {
                 let seen = print::visible(step.visible);
                 let cap = step.soft_cap.map_or(String::new(), |cap| format!(", cap {cap}"));
                 let (heads, group) = (step.heads.heads, step.heads.group());
-                format!("attend     heads = {heads} in groups of {group}, {seen}, scale {}{cap}", step.scale)
+                let sinks = step.sinks.map_or(String::new(), |id| format!(", sinks {}", self.name(id)));
+                format!("attend     heads = {heads} in groups of {group}, {seen}, scale {}{cap}{sinks}", step.scale)
             }
             Step::Conv(step) => {
                 let bias = if step.bias.is_some() { " + bias" } else { "" };
@@ -105,6 +106,36 @@ impl Program {
                 let (up, y) = (linear(up), from.name());
                 format!("up         {} = {}({up} * {y})", to.name(), hidden_name(*activation))
             }
+            Step::Route(step) => {
+                let groups = step.groups.map_or(String::new(), |(n, used)| format!(" in {used} of {n} groups"));
+                let by = match step.gating {
+                    Gating::Softmax => "softmax",
+                    Gating::Sigmoid => "sigmoid",
+                    Gating::SoftmaxOfChosen => "softmax of the chosen",
+                    Gating::SqrtSoftplus => "sqrt(softplus)",
+                };
+                let bias = step.choice_bias.map_or(String::new(), |id| format!(", chosen with {}", self.name(id)));
+                let normalised = if step.normalised { ", their sum 1" } else { "" };
+                let scale = if step.scale == 1.0 { String::new() } else { format!(", times {}", step.scale) };
+                let (used, n) = (step.n_used, step.n_experts);
+                format!("route      {used} of {n} experts{groups} by {by}{bias}{normalised}{scale}")
+            }
+            Step::Experts { experts, adds } => {
+                let part = |part: &ExpertLinear| {
+                    let bias = if part.bias.is_some() { " + bias" } else { "" };
+                    format!("{} ({} x {}){bias}", self.name(part.w), part.rows, part.k)
+                };
+                let (sign, y, z) = (if *adds { "+=" } else { "=" }, experts.from.name(), Input::Inner.name());
+                let act = hidden_name(experts.activation);
+                let up = format!("{} * {y}", part(&experts.up));
+                let hidden = match &experts.gate {
+                    Some(gate) => format!("{act}({} * {y}) . {up}", part(gate)),
+                    None => format!("{act}({up})"),
+                };
+                let limits = if experts.clamp.is_some() { " within limits" } else { "" };
+                format!("experts    {z} = {hidden}{limits}; delta {sign} {} * {z}", part(&experts.down))
+            }
+            Step::Weigh { by, of, .. } => format!("weigh      {} *= sigmoid({})", of.name(), by.name()),
             Step::Quantize { from, to, .. } => format!("quantize   {} = {}", to.name(), from.name()),
             Step::GateUp { from, gate, up, activation, to } => {
                 let (gate, up, y) = (linear(gate), linear(up), from.name());

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use modelembed_terms::{Activation, NormKind};
 
-use crate::model::{HeadNormSpan, HiddenActivation, RopeId, Visible};
+use crate::model::{Clamp, Gating, HeadNormSpan, HiddenActivation, RopeId, Visible};
 use crate::want::TensorId;
 
 /// A buffer of f32 columns.
@@ -27,7 +27,9 @@ pub enum Register {
     /// Of each head of a recurrence its step size, and the sum of the logarithms of its decay as two
     /// numbers, the second what the first lost: (3, heads).
     Steps,
-    /// The hidden state of a feed-forward network.
+    /// A number for each expert.
+    Router,
+    /// The hidden state of a feed-forward network; of experts those of all that a position uses.
     Hidden,
     /// Logits.
     Logits,
@@ -35,7 +37,7 @@ pub enum Register {
 
 impl Register {
     /// All of them.
-    pub const ALL: [Register; 9] = [
+    pub const ALL: [Register; 10] = [
         Register::Residual,
         Register::Delta,
         Register::Qkv,
@@ -43,6 +45,7 @@ impl Register {
         Register::Scan,
         Register::Conv,
         Register::Steps,
+        Register::Router,
         Register::Hidden,
         Register::Logits,
     ];
@@ -57,6 +60,7 @@ impl Register {
             Register::Scan => "scan",
             Register::Conv => "conv",
             Register::Steps => "steps",
+            Register::Router => "router",
             Register::Hidden => "hidden",
             Register::Logits => "logits",
         }
@@ -212,6 +216,25 @@ pub enum Step {
         /// Where to.
         to: Register,
     },
+    /// Chooses the experts of each position, by the numbers of the router.
+    Route(Route),
+    /// delta = what the chosen experts give, weighed, in the order of their numbers; or delta +=
+    /// that.
+    Experts {
+        /// The experts.
+        experts: Experts,
+        /// Whether it is added to what is there.
+        adds: bool,
+    },
+    /// A register is multiplied by the logistic function of another one's first element.
+    Weigh {
+        /// The one with a number for each position.
+        by: Register,
+        /// The other one.
+        of: Register,
+        /// Its elements a column.
+        len: usize,
+    },
     /// logits = soft_cap(scale * output y).
     Logits {
         /// The input.
@@ -298,6 +321,8 @@ pub struct Attend {
     pub soft_cap: Option<f32>,
     /// Which positions are seen.
     pub visible: Visible,
+    /// A score of each query head that takes weight and adds no value.
+    pub sinks: Option<TensorId>,
 }
 
 /// The sizes of a recurrence, and how a column of [`Register::Scan`] is laid out: gates of all
@@ -395,6 +420,58 @@ pub struct GateNorm {
     pub eps: f32,
 }
 
+/// How experts are chosen, and what each weighs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Route {
+    /// Experts.
+    pub n_experts: usize,
+    /// Experts that a position uses.
+    pub n_used: usize,
+    /// Groups of experts, and how many of them may be used: those with the greatest sums of two
+    /// scores.
+    pub groups: Option<(usize, usize)>,
+    /// What is added to a probability where experts are chosen: one number an expert.
+    pub choice_bias: Option<TensorId>,
+    /// From the router's numbers to probabilities.
+    pub gating: Gating,
+    /// Whether the weights of the used ones are divided by their sum.
+    pub normalised: bool,
+    /// Factor on the weights.
+    pub scale: f32,
+}
+
+/// The matrices of all experts for one purpose, one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExpertLinear {
+    /// (experts, rows, k).
+    pub w: TensorId,
+    /// Rows of one expert.
+    pub rows: usize,
+    /// Elements of a row.
+    pub k: usize,
+    /// (experts, rows).
+    pub bias: Option<TensorId>,
+}
+
+/// Networks of which each position uses some.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Experts {
+    /// The input.
+    pub from: Input,
+    /// Experts that a position uses.
+    pub n_used: usize,
+    /// The gates, if there are any.
+    pub gate: Option<ExpertLinear>,
+    /// The up projections.
+    pub up: ExpertLinear,
+    /// The down projections.
+    pub down: ExpertLinear,
+    /// Activation of the gate, or of the up projection.
+    pub activation: HiddenActivation,
+    /// Limits of gate and up projection.
+    pub clamp: Option<Clamp>,
+}
+
 impl Step {
     /// The tensors that it reads, in the order of use.
     pub fn tensors(&self) -> impl Iterator<Item = TensorId> + '_ {
@@ -413,11 +490,18 @@ impl Step {
             Step::HeadRope(step) => [of_norm(&step.q_norm), of_norm(&step.k_norm)].concat(),
             Step::GateUp { gate, up, .. } => [of_linear(gate), of_linear(up)].concat(),
             Step::Up { up, .. } => of_linear(up),
+            Step::Route(step) => step.choice_bias.into_iter().collect(),
+            Step::Experts { experts, .. } => {
+                let Experts { gate, up, down, .. } = experts;
+                let parts = || gate.iter().chain([up, down]);
+                parts().map(|part| part.w).chain(parts().filter_map(|part| part.bias)).collect()
+            }
             Step::Conv(step) => [Some(step.weight), step.bias].into_iter().flatten().collect(),
             Step::Scan(step) => vec![step.step_bias, step.decay, step.skip],
             Step::GateNorm(step) => step.weight.into_iter().collect(),
             Step::Logits { output, .. } => of_linear(output),
-            Step::StoreKv { .. } | Step::Attend(_) | Step::Quantize { .. } => Vec::new(),
+            Step::Attend(step) => step.sinks.into_iter().collect(),
+            Step::StoreKv { .. } | Step::Quantize { .. } | Step::Weigh { .. } => Vec::new(),
         };
         tensors.into_iter()
     }

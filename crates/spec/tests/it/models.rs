@@ -155,6 +155,25 @@ pub fn qwen3moe() -> Model {
         .with("rope.freq_base", 1e6f32)
 }
 
+pub fn mixtral() -> Model {
+    decoder("llama", "Mixtral 8x7B Instruct v0.1", [32, 32_768, 4096, 32, 8], 1e-5)
+        .with_all(&[("feed_forward_length", 14_336), ("expert_count", 8), ("expert_used_count", 2)])
+        .with("rope.freq_base", 1e6f32)
+}
+
+pub fn qwen2moe() -> Model {
+    decoder("qwen2moe", "Qwen1.5 MoE A2.7B Chat", [24, 8192, 2048, 16, 16], 1e-6)
+        .with_all(&[("feed_forward_length", 5632), ("expert_count", 60), ("expert_used_count", 4)])
+        .with_all(&[("expert_feed_forward_length", 1408), ("expert_shared_feed_forward_length", 5632)])
+        .with("rope.freq_base", 1e6f32)
+}
+
+pub fn olmoe() -> Model {
+    decoder("olmoe", "OLMoE 1B 7B 0924 Instruct", [16, 4096, 2048, 16, 16], 1e-5)
+        .with_all(&[("feed_forward_length", 1024), ("expert_count", 64), ("expert_used_count", 8)])
+        .with("rope.freq_base", 1e4f32)
+}
+
 /// The `ssm` keys.
 fn with_ssm(model: Model, [conv, inner, state, heads, groups]: [u32; 5]) -> Model {
     model.with_all(&[
@@ -348,6 +367,9 @@ pub fn all() -> Vec<(&'static str, Model)> {
         ("command-r", command_r()),
         ("gemma2", gemma2()),
         ("qwen3moe", qwen3moe()),
+        ("mixtral", mixtral()),
+        ("qwen2moe", qwen2moe()),
+        ("olmoe", olmoe()),
         ("qwen35", qwen35()),
         ("qwen35moe", qwen35moe()),
         ("gpt-oss", gpt_oss()),

@@ -149,7 +149,7 @@ fn an_unknown_architecture_hears_which_ones_run() {
 #[test]
 fn keys_of_other_mathematics_are_refused_where_they_are_not_read() {
     let cases = [
-        (models::llama().with("expert_count", 8u32), "experts"),
+        (models::qwen2().with("expert_count", 8u32), "experts"),
         (models::qwen3().with("nextn_predict_layers", 1u32), "layers that predict further tokens"),
         (models::qwen3moe().with("attention.kv_lora_rank", 512u32), "latent attention"),
         (models::gpt_oss().with("attention.causal", false), "attention to later tokens, which encoders have"),

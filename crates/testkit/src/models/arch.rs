@@ -1,7 +1,7 @@
 //! Metadata of each architecture, and the tensors that follow from it.
 
 use modelembed_gguf::{HeaderWriter, TensorType};
-use modelembed_spec::Want;
+use modelembed_spec::{Role, Want};
 use modelembed_synthetic::{random_rows, wanted_tensors};
 
 use super::vocab::{TINY_BOS, TINY_EOS, TINY_VOCAB, tiny_vocab};
@@ -35,6 +35,12 @@ impl TinyArch {
             TinyArch::Gemma2 => "gemma2",
             TinyArch::FalconH1 => "falcon-h1",
             TinyArch::NemotronH => "nemotron_h",
+            TinyArch::Mixtral => "llama",
+            TinyArch::Olmoe => "olmoe",
+            TinyArch::Qwen2Moe => "qwen2moe",
+            TinyArch::Qwen3Moe => "qwen3moe",
+            TinyArch::GptOss => "gpt-oss",
+            TinyArch::NemotronHMoe => "nemotron_h_moe",
         }
     }
 }
@@ -52,7 +58,7 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
     own("context_length", u32(1024));
     own("embedding_length", u32(spec.n_embd));
     match spec.arch {
-        TinyArch::NemotronH => {
+        TinyArch::NemotronH | TinyArch::NemotronHMoe => {
             // What layer `il` has of these, by its kind.
             let of = |kind: usize, n: usize| {
                 GgufValue::from(
@@ -69,6 +75,26 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
             own("attention.head_count_kv", u32(spec.n_head_kv));
         }
     }
+    if let Some((n, used)) = spec.experts() {
+        own("expert_count", u32(n));
+        own("expert_used_count", u32(used));
+        // Others are as wide as a dense network.
+        if !matches!(spec.arch, TinyArch::Mixtral | TinyArch::Olmoe) {
+            own("expert_feed_forward_length", u32(if spec.ty == TensorType::F32 { 36 } else { spec.n_ff }));
+        }
+    }
+    match spec.arch {
+        TinyArch::Qwen2Moe => own("expert_shared_feed_forward_length", u32(80)),
+        TinyArch::NemotronHMoe => {
+            own("expert_shared_feed_forward_length", u32(80));
+            own("expert_shared_count", u32(1));
+            own("expert_group_count", u32(4));
+            own("expert_group_used_count", u32(2));
+            own("expert_weights_norm", GgufValue::Bool(true));
+            own("expert_weights_scale", GgufValue::F32(2.5));
+        }
+        _ => {}
+    }
     if let Some([inner, state, heads, groups]) = spec.recurrence() {
         own("ssm.conv_kernel", u32(4));
         own("ssm.inner_size", u32(inner));
@@ -81,7 +107,7 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
             own("attention.layer_norm_epsilon", GgufValue::F32(1e-5));
             own("logit_scale", GgufValue::F32(0.4));
         }
-        TinyArch::NemotronH => {
+        TinyArch::NemotronH | TinyArch::NemotronHMoe => {
             own("attention.layer_norm_rms_epsilon", GgufValue::F32(1e-5));
             own("attention.layer_norm_epsilon", GgufValue::F32(1e-5));
         }
@@ -148,7 +174,19 @@ impl TinySpec {
         match self.arch {
             TinyArch::FalconH1 if self.n_embd == 54 => Some([90, 18, 6, 3]),
             TinyArch::FalconH1 => Some([96, 16, 6, 1]),
-            TinyArch::NemotronH => Some([96, 32, 12, 2]),
+            TinyArch::NemotronH | TinyArch::NemotronHMoe => Some([96, 32, 12, 2]),
+            _ => None,
+        }
+    }
+
+    /// Its experts, and how many of them a position uses.
+    fn experts(&self) -> Option<(usize, usize)> {
+        match self.arch {
+            TinyArch::Mixtral | TinyArch::Qwen2Moe => Some((8, 2)),
+            TinyArch::Olmoe => Some((12, 5)),
+            TinyArch::Qwen3Moe if self.ty != TensorType::F32 => Some((8, 3)),
+            TinyArch::Qwen3Moe | TinyArch::NemotronHMoe => Some((16, 3)),
+            TinyArch::GptOss => Some((6, 4)),
             _ => None,
         }
     }
@@ -178,7 +216,7 @@ pub fn wants(spec: &TinySpec) -> Vec<Want> {
 /// name), so that adding one leaves the others as they are.
 pub fn tensors(spec: &TinySpec) -> Vec<TinyTensor> {
     let draw = |want: Want| {
-        let ty = if want.role.is_matrix() { spec.ty } else { TensorType::F32 };
+        let ty = if want.role.is_matrix() && want.role != Role::Router { spec.ty } else { TensorType::F32 };
         let data = random_rows(&want, ty, want.rows(), &mut Rng::for_name(spec.seed, &want.name));
         TinyTensor { name: want.name, ty, dims: want.dims, data }
     };

@@ -30,6 +30,13 @@ pub enum TinyArch {
     Gemma2,
     FalconH1,
     NemotronH,
+    /// A llama with experts.
+    Mixtral,
+    Olmoe,
+    Qwen2Moe,
+    Qwen3Moe,
+    GptOss,
+    NemotronHMoe,
 }
 
 /// How a tiny model's rotary embedding is scaled.
@@ -134,7 +141,13 @@ impl TinySpec {
             // Each layer has attention and a recurrence.
             TinyArch::FalconH1 => base,
             // A layer is a recurrence, a feed-forward network or attention, in this order.
-            TinyArch::NemotronH => TinySpec { n_layer: 6, ..base },
+            TinyArch::NemotronH | TinyArch::NemotronHMoe => TinySpec { n_layer: 6, ..base },
+            TinyArch::Mixtral => TinySpec { n_ff: 44, ..base },
+            TinyArch::Qwen2Moe => base,
+            TinyArch::Olmoe => TinySpec { n_ff: 36, n_head_kv: 4, ..base },
+            TinyArch::Qwen3Moe => TinySpec { head_dim: 32, rope_dims: 32, ..base },
+            // Layers 0 and 2 are local.
+            TinyArch::GptOss => TinySpec { n_layer: 4, head_dim: 32, rope_dims: 32, sliding_window: Some(16), ..base },
             // Layers 0 and 2 are local.
             TinyArch::Gemma2 => {
                 TinySpec { n_layer: 4, head_dim: 32, rope_dims: 32, tied: true, sliding_window: Some(16), ..base }
@@ -237,6 +250,21 @@ pub fn tiny_specs() -> Vec<TinySpec> {
         // With a norm behind the recurrence, and sizes that no vector width divides.
         TinySpec { n_embd: 54, n_ff: 77, head_dim: 18, rope_dims: 18, ..TinySpec::new("falcon-h1-odd", FalconH1) },
         TinySpec::new("nemotron-h", NemotronH),
+        TinySpec::new("mixtral", TinyArch::Mixtral),
+        TinySpec::new("olmoe", TinyArch::Olmoe),
+        TinySpec::new("qwen2moe", TinyArch::Qwen2Moe),
+        TinySpec::new("qwen3moe", TinyArch::Qwen3Moe),
+        TinySpec::new("gpt-oss", TinyArch::GptOss),
+        TinySpec::new("nemotron-h-moe", TinyArch::NemotronHMoe),
+        TinySpec {
+            ty: TensorType::Q4_K,
+            n_layer: 2,
+            n_embd: 256,
+            n_ff: 256,
+            head_dim: 64,
+            rope_dims: 64,
+            ..TinySpec::new("qwen3moe-q4_k", TinyArch::Qwen3Moe)
+        },
     ];
     let types = [
         ("f16", TensorType::F16),

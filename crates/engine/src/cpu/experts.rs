@@ -1,0 +1,413 @@
+//! Mixtures of experts: choosing them, and computing those that were chosen.
+//!
+//! The columns of a chunk and their experts are pairs, sorted by expert and then by column: each
+//! expert's matrices are read once for all its columns. What experts give is added in ascending
+//! order of their numbers for each column, whatever the others chose, so its bits do not depend on
+//! company.
+
+use std::ops::Range;
+
+use modelembed_kernels::{ActKind, ActLayout, Acts, Kernels, MatRef, Output, Strided};
+use modelembed_pool::{Blocks, Cut, Grid, RowsPart, Strips, Tiles};
+use modelembed_spec::{Clamp, ExpertLinear, Experts, Gating, HiddenActivation, Register, Route};
+
+use super::grid::grain_rows;
+use super::norm::Kinds;
+use super::project::add_bias;
+use super::scratch::{InputBuffers, Scratch};
+use super::{GRAIN_COLS, Pass};
+use crate::load::model::Model;
+
+/// An expert that a column uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Chosen {
+    expert: u32,
+    col: u32,
+    /// What its output is multiplied with.
+    weight: f32,
+}
+
+/// The experts of a chunk's columns.
+#[derive(Default)]
+pub(crate) struct Routes {
+    /// (n_cols, n_used); then sorted by expert and column.
+    pairs: Vec<Chosen>,
+    /// For each expert that is used, in ascending order, its pairs.
+    of_expert: Vec<Range<usize>>,
+}
+
+impl Routes {
+    /// Sorts the pairs, and lists those of each expert.
+    fn sort(&mut self) {
+        self.pairs.sort_unstable_by_key(|pair| (pair.expert, pair.col));
+        self.of_expert.clear();
+        let mut start = 0;
+        for same in self.pairs.chunk_by(|a, b| a.expert == b.expert) {
+            self.of_expert.push(start..start + same.len());
+            start += same.len();
+        }
+    }
+}
+
+/// Numbers of a tensor, little-endian f32 at any address.
+fn numbers(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))
+}
+
+impl Pass<'_> {
+    /// Chooses the experts of each column by the numbers of the router.
+    pub(super) fn route(&mut self, step: &Route) {
+        let (model, n, kernels) = (self.model, self.n, self.model.kernels());
+        let Scratch { registers, routes, workers, .. } = &mut *self.s;
+        let numbers_of = &registers[Register::Router as usize][..n * step.n_experts];
+        let bias = step.choice_bias.map(|id| model.tensor_bytes(id));
+        routes.pairs.clear();
+        routes.pairs.resize(n * step.n_used, Chosen::default());
+        let workers = &*workers;
+        let out = Blocks { data: &mut routes.pairs[..], block: step.n_used };
+        model.pool().run(n, GRAIN_COLS, out, |cols, out, worker| {
+            // Probabilities, then what they are chosen by.
+            let (probabilities, scores) = workers.get(worker).experts.split_at_mut(step.n_experts);
+            let scores = &mut scores[..step.n_experts];
+            for (col, chosen) in cols.zip(out.chunks_exact_mut(step.n_used)) {
+                probabilities.copy_from_slice(&numbers_of[col * step.n_experts..][..step.n_experts]);
+                gate(kernels, step.gating, probabilities);
+                scores.copy_from_slice(probabilities);
+                if let Some(bias) = bias {
+                    scores.iter_mut().zip(numbers(bias)).for_each(|(score, bias)| *score += bias);
+                }
+                if let Some((n_groups, n_used)) = step.groups {
+                    keep_groups(scores, n_groups, n_used);
+                }
+                choose(scores, chosen);
+                weigh(step, probabilities, chosen);
+                chosen.iter_mut().for_each(|pair| pair.col = col as u32);
+            }
+        });
+        routes.sort();
+    }
+
+    /// delta = what the chosen experts give; or delta += that.
+    pub(super) fn experts(&mut self, step: &Experts, adds: bool) {
+        let (up, down) = (step.up.w, step.down.w);
+        let first = step.gate.map_or_else(|| self.kinds(&[up]), |gate| self.kinds(&[gate.w, up]));
+        let second = self.kinds(&[down]);
+        self.gather(step, first);
+        self.hidden_of_experts(step);
+        self.quantize_hidden(step, second);
+        self.down_of_experts(step, adds);
+    }
+
+    /// Copies the input's columns to the pairs that read them.
+    fn gather(&mut self, step: &Experts, kinds: Kinds) {
+        let (model, k) = (self.model, step.up.k);
+        let Scratch { inputs, expert_inputs, routes, .. } = &mut *self.s;
+        let (from, to) = (&inputs[step.from as usize], &mut expert_inputs[0]);
+        let pairs = &routes.pairs;
+        let (q8, f32) = to.both_mut();
+        for (kind, is_wanted, to) in [(ActKind::Q8, kinds.q8, q8), (ActKind::F32, kinds.f32, f32)] {
+            if is_wanted {
+                let (bytes, from) = (ActLayout::new(kind, k).col_bytes(), from.bytes(kind));
+                let out = Blocks { data: &mut to[..pairs.len() * bytes], block: bytes };
+                model.pool().run(pairs.len(), 4 * GRAIN_COLS, out, |of, out, _| {
+                    for (pair, to) in pairs[of].iter().zip(out.chunks_exact_mut(bytes)) {
+                        to.copy_from_slice(&from[pair.col as usize * bytes..][..bytes]);
+                    }
+                });
+            }
+        }
+    }
+
+    /// hidden = act(gate y) * up y of each pair, or act(up y): (pairs, width).
+    fn hidden_of_experts(&mut self, step: &Experts) {
+        let (model, kernels, width) = (self.model, self.model.kernels(), step.up.rows);
+        let Scratch { registers, expert_inputs, routes, workers, .. } = &mut *self.s;
+        let (input, workers, Routes { pairs, of_expert }) = (&expert_inputs[0], &*workers, &*routes);
+        let up = OfExperts::new(model, &step.up, input, pairs.len());
+        let gate = step.gate.as_ref().map(|gate| OfExperts::new(model, gate, input, pairs.len()));
+        let widest = of_expert.iter().map(Range::len).max().unwrap_or(1);
+        // As few rows at a time as all experts together would have.
+        let tile_rows = grain_rows(width * of_expert.len(), widest, model.pool().threads()).min(width);
+        let cut = Cut { n_rows: width, tile_rows, cols: of_expert };
+        let out = Strips { data: &mut registers[Register::Hidden as usize][..pairs.len() * width], cut };
+        model.pool().run(cut.n_tiles(), 1, out, |tile, mut part, worker| {
+            let (rows, index) = cut.tile(tile.start);
+            let (of, n_rows) = (&of_expert[index], rows.len());
+            let expert = pairs[of.start].expert as usize;
+            let room = &mut workers.get(worker).tile[..of.len() * n_rows];
+            let mut ups = Strided { data: room, stride: n_rows, rows: n_rows };
+            let Some(gate) = &gate else {
+                up.multiply(kernels, expert, rows, of.clone(), &mut PartOutput(&mut part));
+                for c in 0..of.len() {
+                    activate(kernels, step.activation, part.column(c));
+                }
+                return;
+            };
+            gate.multiply(kernels, expert, rows.clone(), of.clone(), &mut PartOutput(&mut part));
+            up.multiply(kernels, expert, rows, of.clone(), &mut ups);
+            for c in 0..of.len() {
+                gated(kernels, step.activation, step.clamp, part.column(c), ups.column(c));
+            }
+        });
+    }
+
+    /// The pairs' hidden states become an input of these kinds.
+    fn quantize_hidden(&mut self, step: &Experts, kinds: Kinds) {
+        let (model, width) = (self.model, step.up.rows);
+        let Scratch { registers, expert_inputs, routes, .. } = &mut *self.s;
+        let n = routes.pairs.len();
+        let hidden = &registers[Register::Hidden as usize][..n * width];
+        let (q8, f32) = expert_inputs[1].both_mut();
+        for (kind, is_wanted, to) in [(ActKind::Q8, kinds.q8, q8), (ActKind::F32, kinds.f32, f32)] {
+            if is_wanted {
+                let layout = ActLayout::new(kind, width);
+                let block = layout.col_bytes();
+                let out = Blocks { data: &mut to[..n * block], block };
+                model.pool().run(n, GRAIN_COLS, out, |of, out, _| {
+                    let hidden = hidden.chunks_exact(width).skip(of.start);
+                    for (x, out) in hidden.zip(out.chunks_exact_mut(block)) {
+                        model.kernels().quantize(layout, x, out);
+                    }
+                });
+            }
+        }
+    }
+
+    /// delta = the sum of weight * down z over each column's pairs; or delta += that.
+    fn down_of_experts(&mut self, step: &Experts, adds: bool) {
+        let (model, n, kernels, rows) = (self.model, self.n, self.model.kernels(), step.down.rows);
+        let Scratch { registers, expert_inputs, routes, workers, .. } = &mut *self.s;
+        let (workers, Routes { pairs, of_expert }) = (&*workers, &*routes);
+        let down = OfExperts::new(model, &step.down, &expert_inputs[1], pairs.len());
+        let widest = of_expert.iter().map(Range::len).max().unwrap_or(1);
+        let grid =
+            Grid { n_rows: rows, n_cols: n, tile_rows: grain_rows(rows, widest, model.pool().threads()), tile_cols: n };
+        let out = Tiles { data: &mut registers[Register::Delta as usize][..n * rows], grid };
+        model.pool().run(grid.n_tiles(), 1, out, |tile, mut part, worker| {
+            let (rows, _) = grid.tile(tile.start);
+            let n_rows = rows.len();
+            if !adds {
+                (0..n).for_each(|c| part.column(c).fill(0.0));
+            }
+            let tile = &mut workers.get(worker).tile;
+            for of in of_expert {
+                let room = &mut tile[..of.len() * n_rows];
+                let mut sums = Strided { data: room, stride: n_rows, rows: n_rows };
+                down.multiply(kernels, pairs[of.start].expert as usize, rows.clone(), of.clone(), &mut sums);
+                for (c, pair) in pairs[of.clone()].iter().enumerate() {
+                    kernels.add_rows(part.column(pair.col as usize), &[pair.weight], sums.column(c), n_rows);
+                }
+            }
+        });
+    }
+
+    /// A register is multiplied by the logistic function of another one's only element.
+    pub(super) fn weigh(&mut self, by: Register, of: Register, len: usize) {
+        let n = self.n;
+        let [by, of] = self
+            .s
+            .registers
+            .get_disjoint_mut([by as usize, of as usize])
+            .unwrap_or_else(|_| unreachable!("two registers"));
+        for (x, by) in of[..n * len].chunks_exact_mut(len).zip(&by[..n]) {
+            self.model.kernels().scale(x, logistic(*by));
+        }
+    }
+}
+
+/// The matrices of experts with the pairs' inputs.
+struct OfExperts<'a> {
+    w: MatRef<'a>,
+    rows: usize,
+    acts: Acts<'a>,
+    bias: Option<&'a [u8]>,
+}
+
+impl<'a> OfExperts<'a> {
+    fn new(model: &'a Model, linear: &ExpertLinear, input: &'a InputBuffers, n: usize) -> OfExperts<'a> {
+        let w = model.matrix(linear.w);
+        let kind = Kernels::act_kind(w.ty(), model.is_exact());
+        let acts = Acts::new(ActLayout::new(kind, w.k()), input.bytes(kind), n);
+        OfExperts { w, rows: linear.rows, acts, bias: linear.bias.map(|id| model.tensor_bytes(id)) }
+    }
+
+    /// Products of rows of an expert with the inputs of some pairs, and their bias.
+    fn multiply(&self, kernels: &Kernels, expert: usize, rows: Range<usize>, of: Range<usize>, out: &mut dyn Output) {
+        let n = of.len();
+        let rows = expert * self.rows + rows.start..expert * self.rows + rows.end;
+        kernels.mul_rows(self.w, rows.clone(), self.acts.columns(of), out);
+        add_bias(self.bias, rows, n, out);
+    }
+}
+
+/// Some rows of a matrix's columns.
+struct PartOutput<'a, 'b>(&'a mut RowsPart<'b>);
+
+impl Output for PartOutput<'_, '_> {
+    fn column(&mut self, c: usize) -> &mut [f32] {
+        self.0.column(c)
+    }
+}
+
+fn logistic(x: f32) -> f32 {
+    1.0 / (1.0 + libm::expf(-x))
+}
+
+/// From the router's numbers to probabilities, or to what the chosen ones' come from.
+fn gate(kernels: &Kernels, gating: Gating, x: &mut [f32]) {
+    match gating {
+        Gating::Softmax => kernels.softmax(x),
+        Gating::Sigmoid => x.iter_mut().for_each(|x| *x = logistic(*x)),
+        Gating::SoftmaxOfChosen => {}
+        Gating::SqrtSoftplus => {
+            let softplus = |x: f32| if x > 20.0 { x } else { libm::log1pf(libm::expf(x)) };
+            x.iter_mut().for_each(|x| *x = softplus(*x).sqrt());
+        }
+    }
+}
+
+/// Leaves the scores of the best groups, those with the greatest sums of their two best scores.
+fn keep_groups(scores: &mut [f32], n_groups: usize, n_used: usize) {
+    let size = scores.len() / n_groups;
+    let sum = |group: &[f32]| {
+        let mut best = [f32::NEG_INFINITY; 2];
+        for &x in group {
+            if x > best[0] {
+                best = [x, best[0]];
+            } else if x > best[1] {
+                best[1] = x;
+            }
+        }
+        if size == 1 { best[0] } else { best[0] + best[1] }
+    };
+    for _ in n_used..n_groups {
+        // The worst one that is left; of equal ones the last.
+        let groups = scores.chunks_exact(size).enumerate().map(|(i, group)| (i, sum(group)));
+        let worst =
+            groups.filter(|(_, sum)| *sum > f32::NEG_INFINITY).min_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+        if let Some((i, _)) = worst {
+            scores[i * size..(i + 1) * size].fill(f32::NEG_INFINITY);
+        }
+    }
+}
+
+/// The experts with the greatest scores, of equal ones the first, in ascending order. A score that
+/// is no number counts as the least.
+fn choose(scores: &mut [f32], chosen: &mut [Chosen]) {
+    for at in 0..chosen.len() {
+        let is_free = |i: usize| chosen[..at].iter().all(|pair| pair.expert as usize != i);
+        let mut best: Option<usize> = None;
+        for (i, &score) in scores.iter().enumerate() {
+            if best.is_none_or(|best| score > scores[best]) && is_free(i) {
+                best = Some(i);
+            } else if best.is_some_and(|best| scores[best].is_nan() && !score.is_nan()) && is_free(i) {
+                best = Some(i);
+            }
+        }
+        chosen[at] = Chosen { expert: best.unwrap_or(0) as u32, ..Chosen::default() };
+    }
+    chosen.sort_unstable_by_key(|pair| pair.expert);
+}
+
+/// What each chosen expert weighs.
+fn weigh(step: &Route, probabilities: &[f32], chosen: &mut [Chosen]) {
+    for pair in &mut *chosen {
+        pair.weight = probabilities[pair.expert as usize];
+    }
+    if step.gating == Gating::SoftmaxOfChosen {
+        let greatest = chosen.iter().map(|pair| pair.weight).fold(f32::NEG_INFINITY, f32::max);
+        chosen.iter_mut().for_each(|pair| pair.weight = libm::expf(pair.weight - greatest));
+        let sum: f32 = chosen.iter().map(|pair| pair.weight).sum();
+        chosen.iter_mut().for_each(|pair| pair.weight /= sum);
+    }
+    if step.normalised {
+        // The least f16 that is normal, as models of this kind were trained with.
+        let sum = chosen.iter().map(|pair| pair.weight).sum::<f32>().max(6.103_515_6e-5);
+        chosen.iter_mut().for_each(|pair| pair.weight /= sum);
+    }
+    if step.scale != 1.0 {
+        chosen.iter_mut().for_each(|pair| pair.weight *= step.scale);
+    }
+}
+
+/// x = act(x).
+pub(super) fn activate(kernels: &Kernels, activation: HiddenActivation, x: &mut [f32]) {
+    match activation {
+        HiddenActivation::Silu => kernels.silu(x),
+        HiddenActivation::Gelu => kernels.gelu(x),
+        HiddenActivation::Relu => kernels.relu(x),
+        HiddenActivation::ReluSquared => kernels.relu_squared(x),
+        HiddenActivation::ClampedSwiglu { .. } => unreachable!("programs have it with a gate only"),
+    }
+}
+
+/// gate = act(gate) * up, within limits.
+fn gated(kernels: &Kernels, activation: HiddenActivation, clamp: Option<Clamp>, gate: &mut [f32], up: &mut [f32]) {
+    match clamp {
+        Some(Clamp::BeforeActivation(limit)) => {
+            gate.iter_mut().for_each(|x| *x = x.min(limit));
+            up.iter_mut().for_each(|x| *x = x.clamp(-limit, limit));
+        }
+        Some(Clamp::AfterActivation(limit)) => {
+            activate(kernels, activation, gate);
+            up.iter_mut().for_each(|x| *x = x.clamp(-limit, limit));
+            gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = gate.min(limit) * *up);
+            return;
+        }
+        None => {}
+    }
+    match activation {
+        HiddenActivation::Silu => kernels.silu_mul(gate, up),
+        HiddenActivation::Gelu => kernels.gelu_mul(gate, up),
+        HiddenActivation::Relu => kernels.relu_mul(gate, up),
+        HiddenActivation::ReluSquared => {
+            kernels.relu_squared(gate);
+            gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= *up);
+        }
+        HiddenActivation::ClampedSwiglu { limit, alpha } => {
+            // g * sigmoid(alpha * g) is silu(alpha * g) / alpha.
+            gate.iter_mut().for_each(|x| *x = x.min(limit) * alpha);
+            up.iter_mut().for_each(|x| *x = (x.clamp(-limit, limit) + 1.0) / alpha);
+            kernels.silu_mul(gate, up);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(mut scores: Vec<f32>, n: usize) -> Vec<u32> {
+        let mut chosen = vec![Chosen::default(); n];
+        choose(&mut scores, &mut chosen);
+        chosen.iter().map(|pair| pair.expert).collect()
+    }
+
+    #[test]
+    fn the_greatest_scores_are_chosen_the_first_of_equal_ones_and_numbers_before_others() {
+        let (nan, low) = (f32::NAN, f32::NEG_INFINITY);
+        let cases: [(&[f32], usize, &[u32]); 6] = [
+            (&[0.1, 0.9, 0.5, 0.7], 2, &[1, 3]),
+            (&[0.5, 0.5, 0.5], 2, &[0, 1]),
+            (&[nan, 0.1, nan, 0.2], 2, &[1, 3]),
+            (&[nan, 0.1, nan], 2, &[0, 1]),
+            (&[low, low, 1.0], 2, &[0, 2]),
+            (&[nan, nan], 2, &[0, 1]),
+        ];
+        for (scores, n, want) in cases {
+            assert_eq!(chosen(scores.to_vec(), n), want, "{scores:?}");
+        }
+    }
+
+    #[test]
+    fn groups_are_kept_by_their_two_best() {
+        let mut scores = vec![0.9, 0.0, 0.5, 0.5, 0.3, 0.3, 0.45, 0.5];
+        keep_groups(&mut scores, 4, 2);
+        let low = f32::NEG_INFINITY;
+        assert_eq!(scores, [low, low, 0.5, 0.5, low, low, 0.45, 0.5]);
+        // Of equal ones the first.
+        let mut scores = vec![1.0, 2.0, 1.0, 2.0, 1.0, 2.0];
+        keep_groups(&mut scores, 3, 1);
+        assert_eq!(scores, [1.0, 2.0, low, low, low, low]);
+    }
+}

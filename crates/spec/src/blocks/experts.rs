@@ -1,0 +1,121 @@
+//! Mixtures of experts.
+
+use super::feed_forward::{self, Gated, Plain};
+use crate::error::Result;
+use crate::model::{Choice, Clamp, ExpertSpec, GatedSpec, HiddenActivation, MoeSpec, Need, PlainSpec, RouterInput};
+use crate::program::{Builder, ExpertLinear, Experts, Input, Linear, Register, Route, Step};
+use crate::want::{Role, TensorId};
+
+/// A mixture with its tensors, not yet among the steps.
+pub(super) struct Mixture {
+    router: Linear,
+    route: Route,
+    experts: Experts,
+    shared: Option<Shared>,
+}
+
+/// Experts that every position uses.
+struct Shared {
+    network: Network,
+    /// What its output is weighed with.
+    weight: Option<Linear>,
+}
+
+enum Network {
+    Gated(Gated),
+    Plain(Plain),
+}
+
+/// Asks for the tensors.
+pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &MoeSpec) -> Result<Mixture> {
+    if spec.router_input != RouterInput::Normed {
+        return Err(b.not_run("a router with an input of its own"));
+    }
+    if spec.choice == Choice::Token {
+        return Err(b.not_run("experts that are chosen by the token"));
+    }
+    if spec.latent.is_some() {
+        return Err(b.not_run("experts over a compressed input"));
+    }
+    let (n_embd, n) = (b.spec.n_embd, spec.n_experts);
+    let ExpertSpec { width, activation, is_gated, bias, clamp } = spec.expert;
+    if !is_gated && matches!(activation, HiddenActivation::ClampedSwiglu { .. }) {
+        return Err(b.not_run("a clamped gate that is not there"));
+    }
+    let router = b.linear(il, "ffn_gate_inp", (n, n_embd), Role::Router, spec.router_bias)?;
+    let biases = match spec.choice {
+        Choice::Biased(need) => need,
+        _ => Need::Never,
+    };
+    let choice = format!("blk.{il}.exp_probs_b.bias");
+    let choice_bias = b.needed(biases, &choice, &[n as u64], Role::Bias, Some(il))?;
+    let mut linear = |part: &str, (rows, k): (usize, usize), role: Role| {
+        let dims = [k as u64, rows as u64, n as u64];
+        let w = b.required(&format!("blk.{il}.{part}.weight"), &dims, role, Some(il))?;
+        let bias = b.needed(bias, &format!("blk.{il}.{part}.bias"), &dims[1..], Role::Bias, Some(il))?;
+        Ok(ExpertLinear { w, rows, k, bias })
+    };
+    let gate = is_gated.then(|| linear("ffn_gate_exps", (width, n_embd), Role::Gate)).transpose()?;
+    let up = linear("ffn_up_exps", (width, n_embd), Role::Up)?;
+    let down = linear("ffn_down_exps", (n_embd, width), Role::Down)?;
+    let shared = spec.shared.map(|shared| {
+        let names = feed_forward::Names { gate: "ffn_gate_shexp", up: "ffn_up_shexp", down: "ffn_down_shexp" };
+        let network = if is_gated {
+            let gated = GatedSpec { bias, clamp: shared.clamp, ..GatedSpec::plain(shared.width, activation) };
+            Network::Gated(feed_forward::gated_as(b, il, &gated, &names)?)
+        } else {
+            let plain = PlainSpec { width: shared.width, activation, bias };
+            Network::Plain(feed_forward::plain_as(b, il, &plain, &names)?)
+        };
+        let weight = shared.is_weighted.then(|| b.row(il, "ffn_gate_inp_shexp", n_embd)).transpose()?;
+        Ok(Shared { network, weight })
+    });
+    let route = Route {
+        n_experts: n,
+        n_used: spec.n_used,
+        groups: spec.groups,
+        choice_bias,
+        gating: spec.gating,
+        normalised: spec.normalised,
+        scale: spec.scale,
+    };
+    let clamp = clamp.filter(|clamp| match clamp {
+        Clamp::BeforeActivation(limit) | Clamp::AfterActivation(limit) => *limit > 1e-6,
+    });
+    let experts = Experts { from: Input::Normed, n_used: spec.n_used, gate, up, down, activation, clamp };
+    Ok(Mixture { router, route, experts, shared: shared.transpose()? })
+}
+
+impl Mixture {
+    /// The matrices that read the input.
+    pub(super) fn readers(&self) -> Vec<TensorId> {
+        let mut readers = vec![self.router.w, self.experts.up.w];
+        readers.extend(self.experts.gate.iter().map(|gate| gate.w));
+        if let Some(shared) = &self.shared {
+            readers.extend(shared.weight.iter().map(|weight| weight.w));
+            readers.extend(match &shared.network {
+                Network::Gated(network) => network.readers(),
+                Network::Plain(network) => network.readers(),
+            });
+        }
+        readers
+    }
+
+    /// Appends the steps behind the norm: delta = what the chosen experts give, weighed, and what
+    /// the shared ones do; or delta += that.
+    pub(super) fn emit(self, b: &mut Builder<'_>, adds: bool) {
+        let from = Input::Normed;
+        b.step(Step::Project { from, parts: vec![self.router], to: Register::Router, adds: false });
+        b.step(Step::Route(self.route));
+        b.step(Step::Experts { experts: self.experts, adds });
+        let Some(Shared { network, weight }) = self.shared else { return };
+        let (is_weighted, parts) = (weight.is_some(), weight.into_iter().collect());
+        if is_weighted {
+            b.step(Step::Project { from, parts, to: Register::Router, adds: false });
+        }
+        match network {
+            Network::Gated(network) => network.emit_weighed(b, true, is_weighted),
+            Network::Plain(network) => network.emit_weighed(b, true, is_weighted),
+        }
+    }
+}
