@@ -123,6 +123,9 @@ class Model:
         else:
             project = lambda name: x @ w(f"{name}.weight").T + self.w.get(f"blk.{i}.{name}.bias", 0.0)
             q, k, v = project("attn_q"), project("attn_k"), project("attn_v")
+        if self.arch.startswith("qwen35"):  # each query has a gate behind it
+            q, gate = np.split(q.reshape(len(x), heads, 2 * dim), 2, -1)
+            q, gate = q.reshape(len(x), -1), gate.reshape(len(x), -1)
         split = lambda y: y.reshape(len(x), -1, dim)
         if self.arch in ("olmo2", "olmoe"):  # over all heads together, the others over each
             q, k = self.norm(f"blk.{i}.attn_q_norm", q), self.norm(f"blk.{i}.attn_k_norm", k)
@@ -141,8 +144,33 @@ class Model:
         sinks = self.w.get(f"blk.{i}.attn_sinks.weight")
         if sinks is not None:  # a key more, whose value is zero
             score = np.concatenate([score, np.broadcast_to(sinks[:, None, None], (heads, len(x), 1))], -1)
-        out = np.einsum("hqk,khd->qhd", softmax(score)[..., : len(x)], v)
-        return out.reshape(len(x), -1) @ w("attn_output.weight").T + self.w.get(f"blk.{i}.attn_output.bias", 0.0)
+        out = np.einsum("hqk,khd->qhd", softmax(score)[..., : len(x)], v).reshape(len(x), -1)
+        if self.arch.startswith("qwen35"):
+            out = out / (1 + np.exp(-gate))
+        return out @ w("attn_output.weight").T + self.w.get(f"blk.{i}.attn_output.bias", 0.0)
+
+    def delta_net(self, i, x):
+        w = lambda name: self.w[f"blk.{i}.{name}"]
+        key = lambda k: self.meta[f"{self.arch}.ssm.{k}"]
+        inner, dim, heads, groups = (key(k) for k in ("inner_size", "state_size", "time_step_rank", "group_count"))
+        raw, taps = x @ w("attn_qkv.weight").T, w("ssm_conv1d.weight")
+        padded = np.concatenate([np.zeros((taps.shape[1] - 1, raw.shape[1])), raw])
+        mixed = silu(sum(padded[j : j + len(x)] * taps[:, j] for j in range(taps.shape[1])))
+        q, k, v = np.split(mixed, [groups * dim, 2 * groups * dim], -1)
+        unit = lambda y: y / np.sqrt((y * y).sum(-1, keepdims=True) + self.eps)
+        # Value heads take turns with the key heads.
+        q, k = (np.tile(unit(y.reshape(len(x), groups, dim)), (1, heads // groups, 1)) for y in (q, k))
+        q, v = q / np.sqrt(dim), v.reshape(len(x), heads, -1)
+        beta = 1 / (1 + np.exp(-(x @ w("ssm_beta.weight").T)))
+        decay = w("ssm_a").reshape(heads) * np.log1p(np.exp(x @ w("ssm_alpha.weight").T + w("ssm_dt.bias")))
+        state, out = np.zeros((heads, dim, inner // heads)), []
+        for t in range(len(x)):
+            state = np.exp(decay[t])[:, None, None] * state
+            new = beta[t][:, None] * (v[t] - np.einsum("hd,hdp->hp", k[t], state))
+            state = state + k[t][:, :, None] * new[:, None, :]
+            out.append(np.einsum("hd,hdp->hp", q[t], state))
+        y = rms_norm(np.stack(out), w("ssm_norm.weight"), self.eps).reshape(len(x), inner)
+        return (y * silu(x @ w("attn_gate.weight").T)) @ w("ssm_out.weight").T
 
     def mamba2(self, i, x):
         w = lambda name: self.w[f"blk.{i}.{name}"]
@@ -200,7 +228,7 @@ class Model:
         for t in range(len(x)):
             chosen = np.argsort(-score[t], kind="stable")[:used]
             weight = softmax(prob[t, chosen]) if of_chosen else prob[t, chosen]
-            if key("expert_weights_norm", self.arch in ("llama", "qwen3moe")):
+            if key("expert_weights_norm", self.arch in ("llama", "qwen3moe", "qwen35moe")):
                 weight = weight / weight.sum()
             weight = weight * key("expert_weights_scale", 1.0)
             out[t] = sum(w * self.expert(i, e, x[t]) for w, e in zip(weight, chosen))
@@ -250,9 +278,12 @@ class Model:
             if self.arch == "command-r":  # side by side
                 x = x + self.attention(i, y, len(ids)) + self.feed_forward(i, y, act)
                 continue
-            if self.arch == "gpt-oss":  # its second norm has another one's name
-                x = x + self.attention(i, y, len(ids))
-                x = x + self.experts(i, norm("post_attention_norm", x))
+            if self.arch in ("gpt-oss", "qwen35", "qwen35moe"):  # their second norm has another one's name
+                recurrent = f"blk.{i}.ssm_out.weight" in self.w
+                x = x + (self.delta_net(i, y) if recurrent else self.attention(i, y, len(ids)))
+                y = norm("post_attention_norm", x)
+                mixed = f"blk.{i}.ffn_gate_inp.weight" in self.w
+                x = x + (self.experts(i, y) if mixed else self.feed_forward(i, y, act))
                 continue
             x = x + norm("post_attention_norm", self.attention(i, y, len(ids)))
             if f"blk.{i}.ffn_gate_inp.weight" in self.w:

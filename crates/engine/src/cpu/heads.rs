@@ -51,6 +51,46 @@ impl Pass<'_> {
         });
     }
 
+    /// Parts each query of the scan register from the gate behind it.
+    pub(super) fn split_gates(&mut self, heads: &HeadShape) {
+        let (model, n, dim) = (self.model, self.n, heads.key_dim);
+        let (len, stride) = (heads.qkv_len(), heads.qkv_len() + heads.q_len());
+        let wanted = [Register::Scan, Register::Qkv, Register::Gates].map(|register| register as usize);
+        let [scan, qkv, gates] =
+            self.s.registers.get_disjoint_mut(wanted).unwrap_or_else(|_| unreachable!("three registers"));
+        let (scan, block) = (&scan[..n * stride], heads.out_len());
+        let out = (Blocks { data: &mut qkv[..n * len], block: len }, Blocks { data: &mut gates[..n * block], block });
+        model.pool().run(n, GRAIN_COLS, out, |cols, (qkv, gates), _| {
+            let columns = qkv.chunks_exact_mut(len).zip(gates.chunks_exact_mut(block));
+            for (from, (qkv, gates)) in scan.chunks_exact(stride).skip(cols.start).zip(columns) {
+                let (queries, rest) = from.split_at(2 * heads.q_len());
+                let to = qkv.chunks_exact_mut(dim).zip(gates.chunks_exact_mut(dim));
+                for (from, (query, gate)) in queries.chunks_exact(2 * dim).zip(to) {
+                    query.copy_from_slice(&from[..dim]);
+                    gate.copy_from_slice(&from[dim..]);
+                }
+                qkv[heads.q_len()..].copy_from_slice(rest);
+            }
+        });
+    }
+
+    /// heads = sigmoid(gates) * heads.
+    pub(super) fn gate_heads(&mut self, len: usize) {
+        let (model, n, kernels) = (self.model, self.n, self.model.kernels());
+        let [heads, gates] = self
+            .s
+            .registers
+            .get_disjoint_mut([Register::Heads as usize, Register::Gates as usize])
+            .unwrap_or_else(|_| unreachable!("two registers"));
+        let out =
+            (Blocks { data: &mut heads[..n * len], block: len }, Blocks { data: &mut gates[..n * len], block: len });
+        model.pool().run(n, GRAIN_COLS, out, |_, (heads, gates), _| {
+            gates.iter_mut().for_each(|gate| *gate = -*gate);
+            kernels.exp(gates);
+            heads.iter_mut().zip(gates).for_each(|(x, e)| *x /= 1.0 + *e);
+        });
+    }
+
     /// Puts the chunk's keys and values into their pages.
     pub(super) fn store_kv(&mut self, heads: &HeadShape, cache: usize) {
         let (pool, n, kernels, layout) = (self.model.pool(), self.n, self.model.kernels(), self.store.layout());

@@ -104,6 +104,8 @@ impl Pass<'_> {
             Step::Attend(step) => self.attend(step),
             Step::Quantize { from, len, to, readers } => self.quantize(*from, *len, *to, self.kinds(readers)),
             Step::GateUp { from, gate, up, activation, to } => self.gate_up(*from, gate, up, *activation, *to),
+            Step::SplitGates(heads) => self.split_gates(heads),
+            Step::GateHeads { len } => self.gate_heads(*len),
             Step::Conv(step) => self.conv(step),
             Step::Scan(step) => self.scan(step),
             Step::GateNorm(step) => self.gate_norm(step),

@@ -13,8 +13,8 @@ use super::grid::projection_grid;
 use super::scratch::{InputBuffers, Scratch};
 use crate::load::model::Model;
 
-/// Matrices that one step projects with at most: queries, keys and values.
-const MAX_PARTS: usize = 3;
+/// Matrices that one step projects with at most: queries, keys and values, or four of a recurrence.
+const MAX_PARTS: usize = 4;
 
 /// Rows of a matrix with the activations that they meet.
 struct Bound<'a> {

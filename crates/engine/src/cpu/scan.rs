@@ -1,22 +1,23 @@
 //! Recurrences, in chunks of positions.
 //!
-//! With G the sum of the logarithms of a head's decay since the chunk began, d its step sizes, and
-//! S the state where the chunk begins, the output of position i is
-//! `exp(G_i) q_i S + sum over j <= i of exp(G_i - G_j) d_j (q_i k_j) v_j`, and the state where it
-//! ends, C positions on, `exp(G_C) S + sum over j of exp(G_C - G_j) d_j k_j v_j^T`. (State space
-//! duality: Dao and Gu 2024, arXiv 2405.21060.) Chunks begin at multiples of [`CHUNK`] positions,
-//! and each sum goes over positions in their order: an output has the same bits however the
-//! sequence is cut.
+//! With G the sum of the logarithms of a head's decay since the chunk began, n what the state takes
+//! in with a position, and S the state where the chunk begins, the output of position i is
+//! `exp(G_i) q_i S + sum over j <= i of exp(G_i - G_j) (q_i k_j) n_j`, and the state where the chunk
+//! ends `exp(G) S + sum over j of exp(G - G_j) k_j n_j^T`. What is taken in is the value times its
+//! step size (state space duality: Dao and Gu 2024, arXiv 2405.21060) or, by the delta rule,
+//! `n_i = b_i (v_i - exp(G_i) k_i S - sum over j < i of exp(G_i - G_j) (k_i k_j) n_j)`, one position
+//! after the other (Yang et al. 2024, arXiv 2412.06464). Chunks begin at multiples of [`CHUNK`]
+//! positions, and each sum goes over positions in their order: an output has the same bits however
+//! the sequence is cut.
 
 use std::ops::Range;
 
 use modelembed_kernels::Kernels;
-use modelembed_pool::{Blocks, Cut, Rows as RowsOf, RowsPart, Runs, Strips};
-use modelembed_spec::{Conv, GateNorm, Register, Scan, ScanShape};
+use modelembed_pool::{Blocks, Cut, PerWorker, Rows as RowsOf, RowsPart, Runs, Strips};
+use modelembed_spec::{Conv, GateNorm, Register, Scan, ScanRule, ScanShape};
 
-use super::scratch::Scratch;
+use super::scratch::{Scratch, WorkerScratch};
 use super::{GRAIN_COLS, Pass};
-use crate::state::active::ActiveRun;
 use crate::state::records::{Before, CHUNK, Record, Rows, crosses};
 
 /// Registers that the steps here read and write.
@@ -24,9 +25,11 @@ struct Registers<'a> {
     scan: &'a mut [f32],
     conv: &'a mut [f32],
     steps: &'a mut [f32],
+    taken: &'a mut [f32],
     heads: &'a mut [f32],
     products: &'a mut [f32],
     room: &'a mut ScanRoom,
+    workers: &'a PerWorker<WorkerScratch>,
 }
 
 /// Lists that are made anew for each step.
@@ -39,20 +42,29 @@ pub(crate) struct ScanRoom {
     stay_cols: Vec<Range<usize>>,
 }
 
+/// Products of a column's queries with keys, and by the delta rule of its keys with keys: elements
+/// of a group's.
+pub(super) fn group_products(shape: &ScanShape) -> usize {
+    if shape.rule == ScanRule::Delta { 2 * CHUNK } else { CHUNK }
+}
+
 impl Scratch {
     /// The registers of a recurrence, as far as `n` columns of them reach.
     fn of_scan(&mut self, shape: &ScanShape, n: usize) -> Registers<'_> {
-        let Scratch { registers, products, scan_room, .. } = self;
-        let wanted = [Register::Scan, Register::Conv, Register::Steps, Register::Heads].map(|r| r as usize);
-        let [scan, conv, steps, heads] =
-            registers.get_disjoint_mut(wanted).unwrap_or_else(|_| unreachable!("four registers"));
+        let Scratch { registers, products, scan_room, workers, .. } = self;
+        let wanted = [Register::Scan, Register::Conv, Register::Steps, Register::Taken, Register::Heads];
+        let [scan, conv, steps, taken, heads] = registers
+            .get_disjoint_mut(wanted.map(|register| register as usize))
+            .unwrap_or_else(|_| unreachable!("five registers"));
         Registers {
             scan: &mut scan[..n * shape.column_len()],
             conv: &mut conv[..n * shape.conv_len()],
             steps: &mut steps[..n * shape.steps_len()],
+            taken: &mut taken[..n * shape.inner_len()],
             heads: &mut heads[..n * shape.inner_len()],
-            products: &mut products[..n * shape.groups * CHUNK],
+            products: &mut products[..n * shape.groups * group_products(shape)],
             room: scan_room,
+            workers,
         }
     }
 }
@@ -63,7 +75,8 @@ fn numbers(bytes: &[u8]) -> impl Iterator<Item = f32> {
 }
 
 impl Pass<'_> {
-    /// conv = silu(a convolution over the last positions) of each channel.
+    /// conv = silu(a convolution over the last positions) of each channel; keys and queries of the
+    /// delta rule get their lengths.
     pub(super) fn conv(&mut self, step: &Conv) {
         let (model, n, kernels, shape) = (self.model, self.n, self.model.kernels(), &step.shape);
         let (len, stride, first, kernel) = (shape.conv_len(), shape.column_len(), shape.inner_len(), step.kernel);
@@ -92,6 +105,15 @@ impl Pass<'_> {
                     kernels.mul_add(y, x, w);
                 }
                 kernels.silu(y);
+                if shape.rule == ScanRule::Delta {
+                    let dim = shape.key_dim;
+                    let by = |at: usize| if at == shape.queries_at() { 1.0 / (dim as f32).sqrt() } else { 1.0 };
+                    for at in [shape.queries_at(), shape.keys_at()] {
+                        for x in y[at..at + shape.keys_len()].chunks_exact_mut(dim) {
+                            set_length(kernels, x, by(at), step.eps);
+                        }
+                    }
+                }
             }
         });
     }
@@ -102,9 +124,9 @@ impl Pass<'_> {
         self.products(step);
         let (model, n, shape) = (self.model, self.n, step.shape);
         let layout = self.store.record_layout();
-        let Registers { scan, conv, steps, heads, products, room } = self.s.of_scan(&shape, n);
+        let Registers { scan, conv, steps, taken, heads, products, room, workers } = self.s.of_scan(&shape, n);
         let inner = shape.inner_len();
-        let skip = model.tensor_bytes(step.skip);
+        let skip = step.skip.map(|id| model.tensor_bytes(id));
         let layer = Layer { shape, kernels: model.kernels(), conv, steps, products, skip };
         // States that do not change: all sequences and heads together.
         let ScanRoom { stay, stay_cols, .. } = room;
@@ -115,33 +137,34 @@ impl Pass<'_> {
         stay_cols.extend(stay.iter().map(|&i| runs[i].cols.clone()));
         if !stay.is_empty() {
             let cut = Cut { n_rows: inner, tile_rows: shape.value_dim, cols: stay_cols };
-            model.pool().run(cut.n_tiles(), 1, Strips { data: &mut *heads, cut }, |tile, mut out, _| {
+            let out = (Strips { data: &mut *heads, cut }, Strips { data: &mut *taken, cut });
+            model.pool().run(cut.n_tiles(), 1, out, |tile, (out, taken), worker| {
                 let (rows, index) = cut.tile(tile.start);
                 let (run, head) = (&runs[stay[index]], rows.start / shape.value_dim);
+                let span = Span { cols: run.cols.clone(), pos: run.pos };
                 let before = layout.of(step.record, run.tables.records.before());
-                let of_head = OfHead::new(&layer, run, head, &before);
-                let state = of_head.state(&before);
-                of_head.outputs(run.cols.clone(), state, &mut out);
+                let room = &mut workers.get(worker).taken[..];
+                OfHead::new(&layer, &span, head, &before, Outputs { out, taken }, room).stay(before.state);
             });
         }
         // A sequence whose state changes: its heads, each with its part of the state.
         for run in self.active.runs.iter_mut().filter(|run| crosses(run.pos, run.cols.len())) {
-            let ActiveRun { cols, pos, tables, .. } = run;
-            let run = Span { cols: cols.clone(), pos: *pos };
-            let (other, spare) = tables.records.crossing();
+            let span = Span { cols: run.cols.clone(), pos: run.pos };
+            let (other, spare) = run.tables.records.crossing();
             let other = other.map(|bytes| &*bytes);
             let (same, state) = layout.split_mut(step.record, spare);
             let before = other.map_or(same, |bytes| layout.of(step.record, bytes));
-            let out = &mut heads[run.cols.start * inner..run.cols.end * inner];
-            let out = Runs { len: shape.value_dim, out: RowsOf::new(out, inner, run.cols.len()) };
+            let of_run = span.cols.start * inner..span.cols.end * inner;
+            let rows = |data| Runs { len: shape.value_dim, out: RowsOf::new(data, inner, span.cols.len()) };
             let block = shape.key_dim * shape.value_dim;
-            model.pool().run(shape.heads, 1, (out, Blocks { data: state, block }), |head, (mut out, state), _| {
-                let mut of_head = OfHead::of(&layer, &run, head.start, &before);
+            let out = (rows(&mut heads[of_run.clone()]), rows(&mut taken[of_run]), Blocks { data: state, block });
+            model.pool().run(shape.heads, 1, out, |head, (out, taken, state), worker| {
                 let from = other.map(|_| &before.state[head.start * block..][..block]);
-                of_head.cross(from, state, &mut out);
+                let room = &mut workers.get(worker).taken[..];
+                OfHead::new(&layer, &span, head.start, &before, Outputs { out, taken }, room).cross(from, state);
             });
         }
-        let (layout, scan, conv, steps) = (layout, &*scan, &*conv, &*steps);
+        let (scan, conv, steps, taken) = (&*scan, &*conv, &*steps, &*taken);
         let (len, n_steps, column) = (shape.conv_len(), shape.steps_len(), (shape.column_len(), inner));
         let n_runs = self.active.runs.len();
         model.pool().run(n_runs, 1, &mut self.active.runs[..], |_, runs, _| {
@@ -152,6 +175,7 @@ impl Pass<'_> {
                     columns: &scan[cols.start * column.0..cols.end * column.0],
                     column,
                     conv: &conv[cols.start * len..cols.end * len],
+                    taken: &taken[cols.start * inner..cols.end * inner],
                     steps: &steps[cols.start * n_steps..cols.end * n_steps],
                 };
                 let records = &mut run.tables.records;
@@ -170,23 +194,28 @@ impl Pass<'_> {
         });
     }
 
-    /// Step sizes of all heads, and the sums of the logarithms of their decay since the chunk
-    /// began.
+    /// Step sizes of all heads, or by the delta rule strengths, and the sums of the logarithms of
+    /// their decay since the chunk began.
     fn steps(&mut self, step: &Scan) {
         let (model, n, shape) = (self.model, self.n, &step.shape);
         let (heads, len, stride, at) = (shape.heads, shape.steps_len(), shape.column_len(), shape.steps_at());
         let Registers { scan, steps, .. } = self.s.of_scan(shape, n);
-        let (scan, bias) = (&*scan, model.tensor_bytes(step.step_bias));
+        let (scan, bias, decay) = (&*scan, model.tensor_bytes(step.step_bias), model.tensor_bytes(step.decay));
         let out = Blocks { data: &mut *steps, block: len };
+        // The second number becomes what the sum grows by.
         model.pool().run(n, GRAIN_COLS, out, |cols, out, _| {
-            for (col, sizes) in cols.zip(out.chunks_exact_mut(len)) {
-                let raw = &scan[col * stride + at..][..heads];
-                for ((size, raw), bias) in sizes.iter_mut().zip(raw).zip(numbers(bias)) {
-                    *size = softplus(raw + bias);
+            for (col, out) in cols.zip(out.chunks_exact_mut(len)) {
+                let raw = &scan[col * stride + at..(col + 1) * stride];
+                for (h, (bias, decay)) in numbers(bias).zip(numbers(decay)).enumerate() {
+                    let size = softplus(raw[h] + bias);
+                    out[h] = match shape.rule {
+                        ScanRule::Value => size,
+                        ScanRule::Delta => 1.0 / (1.0 + libm::expf(-raw[heads + h])),
+                    };
+                    put_sum(out, heads, h, f64::from(size) * f64::from(decay));
                 }
             }
         });
-        let decay = model.tensor_bytes(step.decay);
         let layout = self.store.record_layout();
         for run in &self.active.runs {
             let before = layout.of(step.record, run.tables.records.before());
@@ -194,49 +223,48 @@ impl Pass<'_> {
                 let row = run.position(col) % CHUNK;
                 let (earlier, this) = steps.split_at_mut(col * len);
                 let last = match row {
-                    0 => None,
-                    _ if col == run.cols.start => Some(&before.steps[(row - 1) * len..][..len]),
-                    _ => Some(&earlier[(col - 1) * len..]),
+                    0 => continue,
+                    _ if col == run.cols.start => &before.steps[(row - 1) * len..][..len],
+                    _ => &earlier[(col - 1) * len..],
                 };
-                for (h, decay) in numbers(decay).enumerate() {
-                    let before = last.map_or(0.0, |last| sum_of(last, heads, h));
-                    let sum = before + f64::from(this[h]) * f64::from(decay);
-                    this[heads + h] = sum as f32;
-                    this[2 * heads + h] = (sum - f64::from(sum as f32)) as f32;
+                for h in 0..heads {
+                    let sum = sum_of(last, heads, h) + sum_of(this, heads, h);
+                    put_sum(this, heads, h, sum);
                 }
             }
         }
     }
 
-    /// Products of each column's queries with the keys of its chunk up to its own: (n, groups,
-    /// CHUNK).
+    /// Products of each column's queries, and by the delta rule of its keys, with the keys of its
+    /// chunk up to its own: (n, groups, 1 or 2, CHUNK).
     fn products(&mut self, step: &Scan) {
         let (model, n, kernels, shape) = (self.model, self.n, self.model.kernels(), &step.shape);
-        let (len, dim, groups) = (shape.conv_len(), shape.key_dim, shape.groups);
+        let (len, dim, per_group) = (shape.conv_len(), shape.key_dim, group_products(shape));
         let Registers { conv, products, .. } = self.s.of_scan(shape, n);
         let (conv, active, layout) = (&*conv, &*self.active, self.store.record_layout());
-        let out = Blocks { data: products, block: groups * CHUNK };
+        let out = Blocks { data: products, block: shape.groups * per_group };
         model.pool().run(n, GRAIN_COLS, out, |cols, out, _| {
-            for (col, products) in cols.zip(out.chunks_exact_mut(groups * CHUNK)) {
+            for (col, products) in cols.zip(out.chunks_exact_mut(shape.groups * per_group)) {
                 let run = active.run_of(col);
                 let before = layout.of(step.record, run.tables.records.before());
-                let span = Span { cols: run.cols.clone(), pos: run.pos };
-                let (n_before, own) = span.chunk_of(col);
-                for (group, products) in products.chunks_exact_mut(CHUNK).enumerate() {
-                    let keys = shape.inner_len() + group * dim;
-                    let query = &conv[col * len + keys + shape.keys_len()..][..dim];
-                    let (first, rest) = products[..n_before + own.len()].split_at_mut(n_before);
-                    kernels.dot_rows(query, &before.conv[keys..], len, first);
-                    kernels.dot_rows(query, &conv[own.start * len + keys..], len, rest);
+                let (n_before, own) = Span { cols: run.cols.clone(), pos: run.pos }.chunk_of(col);
+                for (group, products) in products.chunks_exact_mut(per_group).enumerate() {
+                    let keys = shape.keys_at() + group * dim;
+                    for (products, x) in products.chunks_exact_mut(CHUNK).zip([shape.queries_at(), shape.keys_at()]) {
+                        let x = &conv[col * len + x + group * dim..][..dim];
+                        let (first, rest) = products[..n_before + own.len()].split_at_mut(n_before);
+                        kernels.dot_rows(x, &before.conv[keys..], len, first);
+                        kernels.dot_rows(x, &conv[own.start * len + keys..], len, rest);
+                    }
                 }
             }
         });
     }
 
-    /// heads = norm(silu(gate) * heads).
+    /// heads = norm(silu(gate) * heads), or by the delta rule silu(gate) * norm(heads).
     pub(super) fn gate_norm(&mut self, step: &GateNorm) {
         let (model, n, kernels, shape) = (self.model, self.n, self.model.kernels(), &step.shape);
-        let (stride, inner, group) = (shape.column_len(), shape.inner_len(), shape.inner_len() / shape.groups);
+        let (stride, inner) = (shape.column_len(), shape.inner_len());
         let weight = step.weight.map(|id| model.tensor_bytes(id));
         let Scratch { registers, workers, .. } = &mut *self.s;
         let [scan, heads] = registers
@@ -247,20 +275,44 @@ impl Pass<'_> {
         model.pool().run(n, GRAIN_COLS, out, |cols, out, worker| {
             let gated = &mut workers.get(worker).vector[..inner];
             for (column, y) in scan.chunks_exact(stride).skip(cols.start).zip(out.chunks_exact_mut(inner)) {
-                gated.copy_from_slice(&column[..inner]);
-                kernels.silu_mul(gated, y);
-                match weight {
-                    Some(weight) => {
+                let gates = &column[..inner];
+                match (shape.rule, weight) {
+                    (ScanRule::Value, None) => {
+                        gated.copy_from_slice(gates);
+                        kernels.silu_mul(gated, y);
+                        y.copy_from_slice(gated);
+                    }
+                    (ScanRule::Value, Some(weight)) => {
+                        gated.copy_from_slice(gates);
+                        kernels.silu_mul(gated, y);
+                        let group = inner / shape.groups;
                         let groups = gated.chunks_exact(group).zip(y.chunks_exact_mut(group));
                         for ((x, y), weight) in groups.zip(weight.chunks_exact(4 * group)) {
                             kernels.rms_norm(x, Some(weight), step.eps, y);
                         }
                     }
-                    None => y.copy_from_slice(gated),
+                    (ScanRule::Delta, weight) => {
+                        let heads = y.chunks_exact(shape.value_dim).zip(gated.chunks_exact_mut(shape.value_dim));
+                        heads.for_each(|(x, normed)| kernels.rms_norm(x, weight, step.eps, normed));
+                        y.copy_from_slice(gates);
+                        kernels.silu_mul(y, gated);
+                    }
                 }
             }
         });
     }
+}
+
+/// ln(1 + e^x).
+fn softplus(x: f32) -> f32 {
+    if x > 20.0 { x } else { libm::log1pf(libm::expf(x)) }
+}
+
+/// Makes `x`, whose sum of squares gets `eps` more, a vector of this length.
+fn set_length(kernels: &Kernels, x: &mut [f32], length: f32, eps: f32) {
+    let mut squares = [0.0];
+    kernels.dot_rows(x, x, x.len(), &mut squares);
+    kernels.scale(x, length / (squares[0] + eps).sqrt());
 }
 
 /// The sum of a head's decay in a column of steps. Differences of sums that are large need it more
@@ -269,9 +321,9 @@ fn sum_of(steps: &[f32], heads: usize, head: usize) -> f64 {
     f64::from(steps[heads + head]) + f64::from(steps[2 * heads + head])
 }
 
-/// ln(1 + e^x).
-fn softplus(x: f32) -> f32 {
-    if x > 20.0 { x } else { libm::log1pf(libm::expf(x)) }
+fn put_sum(steps: &mut [f32], heads: usize, head: usize, sum: f64) {
+    steps[heads + head] = sum as f32;
+    steps[2 * heads + head] = (sum - f64::from(sum as f32)) as f32;
 }
 
 /// Columns of one sequence, and the position of the first.
@@ -298,109 +350,74 @@ struct Layer<'a> {
     conv: &'a [f32],
     /// (n, steps_len).
     steps: &'a [f32],
-    /// (n, groups, CHUNK).
+    /// (n, groups, 1 or 2, CHUNK).
     products: &'a [f32],
     /// (heads), f32 at any address.
-    skip: &'a [u8],
+    skip: Option<&'a [u8]>,
 }
 
-/// One head of it, for the columns of one sequence.
-struct OfHead<'a> {
+/// One head's part of some columns.
+struct Outputs<'o> {
+    out: RowsPart<'o>,
+    taken: RowsPart<'o>,
+}
+
+/// One head of a recurrence, for the columns of one sequence.
+struct OfHead<'a, 'o> {
     layer: &'a Layer<'a>,
-    span: Span,
+    span: &'a Span,
     head: usize,
-    /// Values of the positions before, a row every `conv_len`, from this head's on.
-    before: &'a [f32],
-    /// Keys of the same.
+    outputs: Outputs<'o>,
+    /// Keys of the positions before the columns, a row every `conv_len`.
     keys_before: &'a [f32],
-    /// Step sizes and sums of decay of the positions of a chunk; those before the columns at first.
+    /// Of the positions of the chunk that is computed: what the state takes in with them, (CHUNK,
+    /// value_dim), step sizes or strengths, and sums of decay.
+    taken: &'a mut [f32],
     sizes: [f32; CHUNK],
     sums: [f64; CHUNK],
 }
 
-impl<'a> OfHead<'a> {
-    fn new(layer: &'a Layer<'a>, run: &ActiveRun, head: usize, before: &Record<'a>) -> OfHead<'a> {
-        OfHead::of(layer, &Span { cols: run.cols.clone(), pos: run.pos }, head, before)
-    }
-
-    fn of(layer: &'a Layer<'a>, span: &Span, head: usize, before: &Record<'a>) -> OfHead<'a> {
+impl<'a, 'o> OfHead<'a, 'o> {
+    fn new(
+        layer: &'a Layer<'a>,
+        span: &'a Span,
+        head: usize,
+        before: &Record<'a>,
+        outputs: Outputs<'o>,
+        taken: &'a mut [f32],
+    ) -> OfHead<'a, 'o> {
         let shape = &layer.shape;
-        let mut of_head = OfHead {
-            layer,
-            span: Span { cols: span.cols.clone(), pos: span.pos },
-            head,
-            before: &before.conv[head * shape.value_dim..],
-            keys_before: &before.conv[shape.inner_len() + shape.group_of(head) * shape.key_dim..],
-            sizes: [0.0; CHUNK],
-            sums: [0.0; CHUNK],
-        };
-        for (row, steps) in before.steps.chunks_exact(shape.steps_len()).take(span.pos % CHUNK).enumerate() {
+        let (len, dim) = (shape.conv_len(), shape.value_dim);
+        let keys_before = &before.conv[shape.keys_at() + shape.group_of(head) * shape.key_dim..];
+        let mut of_head =
+            OfHead { layer, span, head, outputs, keys_before, taken, sizes: [0.0; CHUNK], sums: [0.0; CHUNK] };
+        for row in 0..span.pos % CHUNK {
+            let at = row * len + shape.values_at() + head * dim;
+            of_head.taken[row * dim..][..dim].copy_from_slice(&before.conv[at..at + dim]);
+            let steps = &before.steps[row * shape.steps_len()..];
             (of_head.sizes[row], of_head.sums[row]) = (steps[head], sum_of(steps, shape.heads, head));
         }
-        of_head.take_steps(span.cols.start..span.cols.end.min(span.cols.start + CHUNK - span.pos % CHUNK));
         of_head
     }
 
-    /// Notes the steps of columns of one chunk.
-    fn take_steps(&mut self, cols: Range<usize>) {
-        let (heads, len) = (self.layer.shape.heads, self.layer.shape.steps_len());
-        for col in cols {
-            let row = (self.span.pos + col - self.span.cols.start) % CHUNK;
-            let steps = &self.layer.steps[col * len..][..len];
-            (self.sizes[row], self.sums[row]) = (steps[self.head], sum_of(steps, heads, self.head));
-        }
-    }
-
-    /// The state where the first column's chunk begins; `None` at the start of a sequence.
-    fn state(&self, before: &Record<'a>) -> Option<&'a [f32]> {
+    /// Outputs of all columns, which are of one chunk. `states` are those of all heads where it
+    /// begins, which there are from the second chunk on.
+    fn stay(&mut self, states: &[f32]) {
         let block = self.layer.shape.key_dim * self.layer.shape.value_dim;
-        (self.span.pos >= CHUNK).then(|| &before.state[self.head * block..][..block])
-    }
-
-    /// Outputs of columns of one chunk, over the state where it begins.
-    fn outputs(&self, cols: Range<usize>, state: Option<&[f32]>, out: &mut RowsPart<'_>) {
-        let Layer { shape, kernels, conv, products, skip, .. } = self.layer;
-        let (len, group) = (shape.conv_len(), shape.group_of(self.head));
-        let query_at = shape.inner_len() + shape.keys_len() + group * shape.key_dim;
-        let value_at = self.head * shape.value_dim;
-        let skip: f32 = numbers(&skip[4 * self.head..]).next().unwrap_or_default();
-        let mut weights = [0.0f32; CHUNK];
-        for col in cols {
-            let (n_before, own) = self.span.chunk_of(col);
-            let n = n_before + own.len();
-            let (sum, weights) = (self.sums[n - 1], &mut weights[..n]);
-            let y = out.column(col - self.span.cols.start);
-            y.fill(0.0);
-            if let Some(state) = state {
-                let query = &conv[col * len + query_at..][..shape.key_dim];
-                kernels.add_rows(y, query, state, shape.value_dim);
-                let mut faded = [sum as f32];
-                kernels.exp(&mut faded);
-                kernels.scale(y, faded[0]);
-            }
-            weights.iter_mut().zip(self.sums).for_each(|(w, earlier)| *w = (sum - earlier) as f32);
-            kernels.exp(weights);
-            let products = &products[(col * shape.groups + group) * CHUNK..];
-            for ((w, size), product) in weights.iter_mut().zip(self.sizes).zip(products) {
-                *w *= size * product;
-            }
-            kernels.add_rows(y, &weights[..n_before], self.before, len);
-            kernels.add_rows(y, &weights[n_before..], &conv[own.start * len + value_at..], len);
-            kernels.add_rows(y, &[skip], &conv[col * len + value_at..][..shape.value_dim], shape.value_dim);
-        }
+        let state = (self.span.pos >= CHUNK).then(|| &states[self.head * block..][..block]);
+        self.compute(self.span.cols.clone(), state);
     }
 
     /// Outputs of all columns, which reach into another chunk, and the state where the last chunk
     /// begins. `from` is the state where the first one begins, unless `state` has it.
-    fn cross(&mut self, from: Option<&[f32]>, state: &mut [f32], out: &mut RowsPart<'_>) {
-        let (cols, mut from) = (self.span.cols.clone(), from);
+    fn cross(&mut self, mut from: Option<&[f32]>, state: &mut [f32]) {
+        let cols = self.span.cols.clone();
         let mut has_state = self.span.pos >= CHUNK;
         let mut start = cols.start;
         while start < cols.end {
             let row = (self.span.pos + start - cols.start) % CHUNK;
             let end = cols.end.min(start + CHUNK - row);
-            self.take_steps(start..end);
-            self.outputs(start..end, has_state.then_some(from.unwrap_or(state)), out);
+            self.compute(start..end, has_state.then_some(from.unwrap_or(state)));
             if row + end - start == CHUNK {
                 self.advance(end, has_state.then_some(from), state);
                 (from, has_state) = (None, true);
@@ -409,36 +426,89 @@ impl<'a> OfHead<'a> {
         }
     }
 
+    /// Outputs of columns of one chunk, over the state where it begins.
+    fn compute(&mut self, cols: Range<usize>, state: Option<&[f32]>) {
+        let Layer { shape, kernels, conv, steps, products, skip } = self.layer;
+        let (len, n_steps, dim) = (shape.conv_len(), shape.steps_len(), shape.value_dim);
+        let (group, per_group) = (shape.group_of(self.head), group_products(shape));
+        let value_at = shape.values_at() + self.head * dim;
+        let skip = skip.and_then(|skip| numbers(&skip[4 * self.head..]).next());
+        let mut fading = [0.0f32; CHUNK];
+        let mut weights = [0.0f32; CHUNK];
+        for col in cols {
+            let (n_before, own) = self.span.chunk_of(col);
+            let (n, row) = (n_before + own.len(), n_before + own.len() - 1);
+            let steps = &steps[col * n_steps..][..n_steps];
+            (self.sizes[row], self.sums[row]) = (steps[self.head], sum_of(steps, shape.heads, self.head));
+            let (size, sum) = (self.sizes[row], self.sums[row]);
+            let mut faded = [sum as f32];
+            kernels.exp(&mut faded);
+            let fading = &mut fading[..n];
+            fading.iter_mut().zip(self.sums).for_each(|(w, earlier)| *w = (sum - earlier) as f32);
+            kernels.exp(fading);
+            let products = &products[(col * shape.groups + group) * per_group..][..per_group];
+            let of_state = |x_at: usize, y: &mut [f32]| {
+                y.fill(0.0);
+                if let Some(state) = state {
+                    let x = &conv[col * len + x_at + group * shape.key_dim..][..shape.key_dim];
+                    kernels.add_rows(y, x, state, dim);
+                    kernels.scale(y, faded[0]);
+                }
+            };
+            let value = &conv[col * len + value_at..][..dim];
+            let (earlier, taken) = self.taken.split_at_mut(row * dim);
+            let taken = &mut taken[..dim];
+            match shape.rule {
+                ScanRule::Value => taken.copy_from_slice(value),
+                ScanRule::Delta => {
+                    of_state(shape.keys_at(), taken);
+                    let weights = &mut weights[..row];
+                    let keys = &products[CHUNK..];
+                    weights.iter_mut().zip(&*fading).zip(keys).for_each(|((w, fading), product)| *w = fading * product);
+                    kernels.add_rows(taken, weights, earlier, dim);
+                    taken.iter_mut().zip(value).for_each(|(known, value)| *known = value - *known);
+                }
+            }
+            kernels.scale(taken, size);
+            self.outputs.taken.column(col - self.span.cols.start).copy_from_slice(taken);
+            let y = self.outputs.out.column(col - self.span.cols.start);
+            of_state(shape.queries_at(), y);
+            let weights = &mut weights[..n];
+            weights.iter_mut().zip(&*fading).zip(products).for_each(|((w, fading), product)| *w = fading * product);
+            kernels.add_rows(y, weights, self.taken, dim);
+            if let Some(skip) = skip {
+                kernels.add_rows(y, &[skip], value, dim);
+            }
+        }
+    }
+
     /// The state behind the chunk that ends with column `end - 1`. `had` is where the state before
     /// is, if there is one: elsewhere, or in its place.
     fn advance(&self, end: usize, had: Option<Option<&[f32]>>, state: &mut [f32]) {
         let Layer { shape, kernels, conv, .. } = self.layer;
-        let len = shape.conv_len();
+        let (len, dim) = (shape.conv_len(), shape.value_dim);
         let (n_before, own) = self.span.chunk_of(end - 1);
         let last = self.sums[CHUNK - 1];
-        let mut weights: [f32; CHUNK] = std::array::from_fn(|j| (last - self.sums[j]) as f32);
-        kernels.exp(&mut weights);
-        weights.iter_mut().zip(self.sizes).for_each(|(w, size)| *w *= size);
+        let mut fading: [f32; CHUNK] = std::array::from_fn(|j| (last - self.sums[j]) as f32);
+        kernels.exp(&mut fading);
         let mut faded = [last as f32];
         kernels.exp(&mut faded);
-        let values = &conv[own.start * len + self.head * shape.value_dim..];
-        let keys = &conv[own.start * len + shape.inner_len() + shape.group_of(self.head) * shape.key_dim..];
-        let mut of_element = [0.0f32; CHUNK];
-        for (i, row) in state.chunks_exact_mut(shape.value_dim).enumerate() {
+        let keys = &conv[own.start * len + shape.keys_at() + shape.group_of(self.head) * shape.key_dim..];
+        let mut weights = [0.0f32; CHUNK];
+        for (i, row) in state.chunks_exact_mut(dim).enumerate() {
             match had {
                 None => row.fill(0.0),
                 Some(None) => kernels.scale(row, faded[0]),
                 Some(Some(from)) => {
-                    row.copy_from_slice(&from[i * shape.value_dim..][..shape.value_dim]);
+                    row.copy_from_slice(&from[i * dim..][..dim]);
                     kernels.scale(row, faded[0]);
                 }
             }
-            for (j, (of_element, weight)) in of_element.iter_mut().zip(weights).enumerate() {
+            for (j, (weight, fading)) in weights.iter_mut().zip(fading).enumerate() {
                 let key = if j < n_before { self.keys_before[j * len + i] } else { keys[(j - n_before) * len + i] };
-                *of_element = weight * key;
+                *weight = fading * key;
             }
-            kernels.add_rows(row, &of_element[..n_before], self.before, len);
-            kernels.add_rows(row, &of_element[n_before..], values, len);
+            kernels.add_rows(row, &weights, self.taken, dim);
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use modelembed_kernels::{ActKind, ActLayout};
 use modelembed_pool::{PerWorker, Pool};
-use modelembed_spec::{Input, Program, Register, Step};
+use modelembed_spec::{Input, Program, Register, ScanShape, Step};
 use modelembed_storage::Reserved;
 
 use super::attention_room::{self, AttentionScratch, Deal};
 use super::experts::Routes;
 use super::grid::{grain_rows, tile_len};
 use super::peaks::Peaks;
-use super::scan::ScanRoom;
+use super::scan::{ScanRoom, group_products};
 use crate::error::Result;
 use crate::state::records::CHUNK;
 
@@ -62,6 +62,8 @@ pub(crate) struct WorkerScratch {
     pub(super) attention: AttentionScratch,
     /// Two numbers for each expert.
     pub(super) experts: Box<[f32]>,
+    /// What the state of one head takes in with the positions of a chunk.
+    pub(super) taken: Box<[f32]>,
 }
 
 /// Buffers of a program. Matrices are stored column by column, a column being one token's vector.
@@ -83,7 +85,7 @@ pub(crate) struct Scratch {
     /// Logits that have a peak together, in the last pass of the head.
     pub(super) stretch: usize,
     pub(super) deal: Deal,
-    /// Products of queries and keys of a recurrence: (n_cols, groups, CHUNK).
+    /// Products of queries and keys of a recurrence: (n_cols, groups, 1 or 2, CHUNK).
     pub(super) products: Reserved<f32>,
     pub(super) scan_room: ScanRoom,
     /// Which experts the columns use.
@@ -107,6 +109,7 @@ impl Scratch {
         let peaks = |cols: usize| cols * n_vocab.div_ceil(head_grain(n_vocab, cols, pool.threads()));
         let most_peaks = peaks(LOGIT_COLS).max(peaks(HEAD_COLS));
         let longest = longest_vector(program);
+        let most = |len: fn(&ScanShape) -> usize| program.records().iter().map(|r| len(&r.scan)).max().unwrap_or(0);
         let mut failed = None;
         let workers = PerWorker::new(pool, |_| WorkerScratch {
             vector: vec![0.0; longest].into(),
@@ -116,6 +119,7 @@ impl Scratch {
             }),
             attention: AttentionScratch::new(program),
             experts: vec![0.0; 2 * ExpertSizes::of(program).n_experts].into(),
+            taken: vec![0.0; CHUNK * most(|shape| shape.value_dim)].into(),
         });
         if let Some(e) = failed {
             return Err(e.into());
@@ -201,7 +205,7 @@ impl ExpertSizes {
 
 /// Elements of a column of a recurrence's products.
 fn products_len(program: &Program) -> usize {
-    program.records().iter().map(|record| record.scan.groups * CHUNK).max().unwrap_or(0)
+    program.records().iter().map(|record| record.scan.groups * group_products(&record.scan)).max().unwrap_or(0)
 }
 
 /// Elements of the longest vector of a program, but for logits.

@@ -27,6 +27,7 @@ pub(super) fn can_lower(step: &Step) -> bool {
         Step::Project { .. } | Step::Quantize { .. } | Step::GateUp { .. } => true,
         // Rows are looked up where the file is; the others have no kernels yet.
         Step::Embed { .. } | Step::Conv(_) | Step::Scan(_) | Step::GateNorm(_) | Step::Up { .. } => false,
+        Step::SplitGates(_) | Step::GateHeads { .. } => false,
         Step::Route(_) | Step::Experts { .. } | Step::Weigh { .. } => false,
     }
 }
@@ -121,6 +122,8 @@ impl<'a> Lowering<'a> {
             | Step::Scan(_)
             | Step::GateNorm(_)
             | Step::Up { .. }
+            | Step::SplitGates(_)
+            | Step::GateHeads { .. }
             | Step::Route(_)
             | Step::Experts { .. }
             | Step::Weigh { .. } => {
@@ -137,7 +140,12 @@ impl<'a> Lowering<'a> {
             Register::Heads => &self.buffers.heads,
             Register::Hidden => &self.buffers.hidden,
             Register::Logits => unreachable!("written by one step and read by none"),
-            Register::Scan | Register::Conv | Register::Steps | Register::Router => {
+            Register::Scan
+            | Register::Conv
+            | Register::Steps
+            | Register::Taken
+            | Register::Gates
+            | Register::Router => {
                 unreachable!("layers with it stay on the CPU")
             }
         }

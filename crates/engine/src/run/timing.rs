@@ -66,6 +66,7 @@ impl Stage {
             (Step::Embed { .. }, _) => Stage::Embed,
             (Step::JoinNorm { .. }, _) => Stage::Norm,
             (Step::HeadRope(_) | Step::GateNorm(_) | Step::Weigh { .. } | Step::Quantize { .. }, _) => return None,
+            (Step::SplitGates(_) | Step::GateHeads { .. }, _) => return None,
             (Step::Route(_) | Step::Experts { .. } | Step::Project { to: Register::Router, .. }, _) => Stage::Experts,
             (Step::StoreKv { .. }, _) => Stage::RopeStore,
             (Step::Attend(_), _) => Stage::Attention,

@@ -45,7 +45,7 @@ pub(crate) struct Record<'a> {
     /// What the convolution goes over: rows of the positions before the chunk, as many as it looks
     /// at, then those of the chunk; (conv_rows + CHUNK, conv_len).
     pub(crate) raw: &'a [f32],
-    /// What it gives: (CHUNK, conv_len).
+    /// What it gives, but in the place of values what the state takes in: (CHUNK, conv_len).
     pub(crate) conv: &'a [f32],
     /// Step sizes, and sums of the logarithms of the decay since the chunk began: (CHUNK,
     /// steps_len).
@@ -174,7 +174,10 @@ impl RecordLayout {
         for position in start..end {
             let (row, col) = (position % CHUNK, position - pos);
             all[place.raw.start + (kept + row) * len..][..len].copy_from_slice(new.raw(col, len));
-            all[place.conv.start + row * len..][..len].copy_from_slice(&new.conv[col * len..][..len]);
+            let to = &mut all[place.conv.start + row * len..][..len];
+            to.copy_from_slice(&new.conv[col * len..][..len]);
+            let (at, inner) = (shape.values_at(), shape.inner_len());
+            to[at..at + inner].copy_from_slice(&new.taken[col * inner..][..inner]);
             all[place.steps.start + row * n_steps..][..n_steps].copy_from_slice(&new.steps[col * n_steps..][..n_steps]);
         }
     }
@@ -201,6 +204,8 @@ pub(crate) struct Rows<'a> {
     pub(crate) column: (usize, usize),
     /// (n, conv_len).
     pub(crate) conv: &'a [f32],
+    /// What the state takes in: (n, inner_len).
+    pub(crate) taken: &'a [f32],
     /// (n, steps_len).
     pub(crate) steps: &'a [f32],
 }

@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::keys::{Keys, MAX_LAYERS, MAX_LENGTH};
 use crate::model::{FeedForward, GatedSpec, Gating, HiddenActivation, Mixer, ModelSpec, NormSpec, OutputGate};
 
-pub(super) const DENSE: Architecture = Architecture { name: "qwen35", runs: false, read: read_dense };
-pub(super) const MOE: Architecture = Architecture { name: "qwen35moe", runs: false, read: read_moe };
+pub(super) const DENSE: Architecture = Architecture { name: "qwen35", runs: true, read: read_dense };
+pub(super) const MOE: Architecture = Architecture { name: "qwen35moe", runs: true, read: read_moe };
 
 fn read_dense(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = mixers(arch, keys)?;

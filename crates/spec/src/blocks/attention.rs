@@ -8,6 +8,8 @@ use crate::want::{Role, TensorId};
 /// Attention with its tensors, not yet among the steps.
 pub(super) struct Attention {
     qkv: Vec<Linear>,
+    /// Whether each query has a gate of the output behind it.
+    has_gates: bool,
     head_rope: HeadRope,
     attend: Attend,
     output: Linear,
@@ -22,15 +24,20 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
             if first != 0 {
                 return Err(b.not_run("a rotation of other elements than the first"));
             }
-            if sections.is_some() {
-                return Err(b.not_run("a rotation in sections"));
+            if sections.is_some_and(|sections| !sections.all_turn()) {
+                return Err(b.not_run("a rotation that leaves out pairs"));
             }
             Some(rope)
         }
         Position::RelativeBias { .. } | Position::Alibi { .. } => return Err(b.not_run("a bias for distances")),
     };
-    if spec.output_gate != OutputGate::None {
-        return Err(b.not_run("attention with an output gate"));
+    let has_gates = match spec.output_gate {
+        OutputGate::None => false,
+        OutputGate::OfQuery => true,
+        OutputGate::Elements | OutputGate::Heads => return Err(b.not_run("attention with a projected output gate")),
+    };
+    if has_gates && spec.key_dim != spec.value_dim {
+        return Err(b.not_run("gates of another length than values"));
     }
     if spec.temperature.is_some() || spec.value_scale != 1.0 {
         return Err(b.not_run("attention with a temperature or a scale of values"));
@@ -41,11 +48,12 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
     let n_embd = b.spec.n_embd;
     let heads =
         HeadShape { heads: spec.heads, kv_heads: spec.kv_heads, key_dim: spec.key_dim, value_dim: spec.value_dim };
-    let qkv = if spec.may_be_fused && b.has(&format!("blk.{il}.attn_qkv.weight")) {
+    let q_rows = if has_gates { 2 * heads.q_len() } else { heads.q_len() };
+    let qkv = if spec.may_be_fused && !has_gates && b.has(&format!("blk.{il}.attn_qkv.weight")) {
         vec![b.linear(il, "attn_qkv", (heads.qkv_len(), n_embd), Role::QueryKeyValue, spec.qkv_bias)?]
     } else {
         vec![
-            b.linear(il, "attn_q", (heads.q_len(), n_embd), Role::Query, spec.qkv_bias)?,
+            b.linear(il, "attn_q", (q_rows, n_embd), Role::Query, spec.qkv_bias)?,
             b.linear(il, "attn_k", (heads.k_len(), n_embd), Role::Key, spec.qkv_bias)?,
             b.linear(il, "attn_v", (heads.v_len(), n_embd), Role::Value, spec.qkv_bias)?,
         ]
@@ -69,6 +77,7 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
     let (scale, soft_cap, visible) = (spec.scale, spec.soft_cap, spec.visible);
     Ok(Attention {
         qkv,
+        has_gates,
         head_rope: HeadRope {
             heads,
             q_norm: norms.map(|(q, _)| q),
@@ -105,13 +114,20 @@ impl Attention {
     /// += that.
     pub(super) fn emit(self, b: &mut Builder<'_>, adds: bool) {
         let heads = self.attend.heads;
-        b.step(Step::Project { from: Input::Normed, parts: self.qkv, to: Register::Qkv, adds: false });
+        let to = if self.has_gates { Register::Scan } else { Register::Qkv };
+        b.step(Step::Project { from: Input::Normed, parts: self.qkv, to, adds: false });
+        if self.has_gates {
+            b.step(Step::SplitGates(heads));
+        }
         let HeadRope { q_norm, k_norm, rope, .. } = &self.head_rope;
         if q_norm.is_some() || k_norm.is_some() || rope.is_some() {
             b.step(Step::HeadRope(self.head_rope));
         }
         b.step(Step::StoreKv { heads, cache: self.attend.cache });
         b.step(Step::Attend(self.attend));
+        if self.has_gates {
+            b.step(Step::GateHeads { len: heads.out_len() });
+        }
         let readers = vec![self.output.w];
         b.step(Step::Quantize { from: Register::Heads, len: heads.out_len(), to: Input::Inner, readers });
         b.step(Step::Project { from: Input::Inner, parts: vec![self.output], to: Register::Delta, adds });

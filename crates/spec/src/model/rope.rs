@@ -35,6 +35,22 @@ pub struct RopeSections {
     pub is_interleaved: bool,
 }
 
+impl RopeSections {
+    /// Whether every pair turns with the position of a text: the sections then change nothing.
+    pub fn all_turn(&self) -> bool {
+        let [time, height, width, other] = self.pairs;
+        let turns = |pair: usize| match pair % 3 {
+            0 => pair < 3 * time,
+            1 => pair < 3 * height,
+            _ => pair < 3 * width,
+        };
+        match self.is_interleaved {
+            true => (0..time + height + width + other).all(turns),
+            false => other == 0,
+        }
+    }
+}
+
 /// How angles shrink for contexts longer than the one trained first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {

@@ -10,7 +10,7 @@ mod step;
 pub(crate) use build::Builder;
 pub use step::{
     Attend, Conv, ExpertLinear, Experts, GateNorm, HeadRope, HeadShape, Input, Linear, Norm, Pending, Register, Route,
-    Scan, ScanShape, Step,
+    Scan, ScanRule, ScanShape, Step,
 };
 
 use std::collections::HashSet;
@@ -241,10 +241,12 @@ impl Program {
         let len = |step: &Step| match step {
             Step::Project { parts, to, .. } if *to == register => parts.iter().map(Linear::n_rows).sum(),
             Step::Attend(step) if register == Register::Heads => step.heads.out_len(),
-            Step::Scan(step) if register == Register::Heads => step.shape.inner_len(),
+            Step::Scan(step) if matches!(register, Register::Heads | Register::Taken) => step.shape.inner_len(),
             Step::Scan(step) if register == Register::Steps => step.shape.steps_len(),
             Step::Conv(step) if register == Register::Conv => step.shape.conv_len(),
             Step::GateUp { gate: rows, to, .. } | Step::Up { up: rows, to, .. } if *to == register => rows.n_rows(),
+            Step::SplitGates(heads) if register == Register::Gates => heads.out_len(),
+            Step::SplitGates(heads) if register == Register::Qkv => heads.qkv_len(),
             Step::Experts { experts, .. } if register == Register::Hidden => experts.n_used * experts.up.rows,
             Step::Experts { experts, .. } if register == Register::Delta => experts.down.rows,
             Step::Embed { table, to, .. } if *to == register => self.tensor(*table).k(),

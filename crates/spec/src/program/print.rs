@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{ExpertLinear, Input, Linear, Norm, Part, Pending, Program, Register, ScanShape, Step};
+use super::{ExpertLinear, Input, Linear, Norm, Part, Pending, Program, Register, ScanRule, ScanShape, Step};
 use crate::model::{Gating, HiddenActivation, ModelSpec};
 use crate::print;
 use crate::want::TensorId;
@@ -94,18 +94,24 @@ impl Program {
                 format!("conv       conv = silu({w} * scan over {kernel} positions{bias})")
             }
             Step::Scan(step) => {
-                let ScanShape { heads, groups, key_dim, value_dim } = step.shape;
-                format!("scan       heads = {heads} states of {key_dim} x {value_dim} in {groups} groups")
+                let ScanShape { heads, groups, key_dim, value_dim, rule, .. } = step.shape;
+                let rule = if rule == ScanRule::Delta { ", by the delta rule" } else { "" };
+                format!("scan       heads = {heads} states of {key_dim} x {value_dim} in {groups} groups{rule}")
             }
             Step::GateNorm(step) => {
-                let gated = "silu(gate) . heads";
-                let normed = step.weight.map(|id| format!("rms({gated}; {})", self.name(id)));
+                let (gated, rule) = ("silu(gate) . heads", step.shape.rule);
+                let normed = step.weight.map(|id| match rule {
+                    ScanRule::Value => format!("rms({gated}; {})", self.name(id)),
+                    ScanRule::Delta => format!("silu(gate) . rms(heads; {})", self.name(id)),
+                });
                 format!("gate-norm  heads = {}", normed.as_deref().unwrap_or(gated))
             }
             Step::Up { from, up, activation, to } => {
                 let (up, y) = (linear(up), from.name());
                 format!("up         {} = {}({up} * {y})", to.name(), hidden_name(*activation))
             }
+            Step::SplitGates(_) => "split      gates, qkv = scan".to_owned(),
+            Step::GateHeads { .. } => "gate       heads *= sigmoid(gates)".to_owned(),
             Step::Route(step) => {
                 let groups = step.groups.map_or(String::new(), |(n, used)| format!(" in {used} of {n} groups"));
                 let by = match step.gating {

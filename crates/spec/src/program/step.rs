@@ -20,13 +20,17 @@ pub enum Register {
     Qkv,
     /// The heads' outputs.
     Heads,
-    /// What a recurrence reads; see [`ScanShape`].
+    /// What a recurrence reads (see [`ScanShape`]), or queries with their gates, keys and values.
     Scan,
     /// Values, keys and queries of a recurrence, behind its convolution.
     Conv,
-    /// Of each head of a recurrence its step size, and the sum of the logarithms of its decay as two
+    /// Of each head of a recurrence its step size or strength, and the sum of the logarithms of its decay as two
     /// numbers, the second what the first lost: (3, heads).
     Steps,
+    /// What the states of a recurrence's heads take in.
+    Taken,
+    /// What heads' outputs are multiplied with.
+    Gates,
     /// A number for each expert.
     Router,
     /// The hidden state of a feed-forward network; of experts those of all that a position uses.
@@ -37,7 +41,7 @@ pub enum Register {
 
 impl Register {
     /// All of them.
-    pub const ALL: [Register; 10] = [
+    pub const ALL: [Register; 12] = [
         Register::Residual,
         Register::Delta,
         Register::Qkv,
@@ -45,6 +49,8 @@ impl Register {
         Register::Scan,
         Register::Conv,
         Register::Steps,
+        Register::Taken,
+        Register::Gates,
         Register::Router,
         Register::Hidden,
         Register::Logits,
@@ -60,6 +66,8 @@ impl Register {
             Register::Scan => "scan",
             Register::Conv => "conv",
             Register::Steps => "steps",
+            Register::Taken => "taken",
+            Register::Gates => "gates",
             Register::Router => "router",
             Register::Hidden => "hidden",
             Register::Logits => "logits",
@@ -163,6 +171,14 @@ pub enum Step {
         to: Register,
         /// Whether it is added to what is there.
         adds: bool,
+    },
+    /// Each query of the scan register is parted from the gate behind it: gates = these, qkv = the
+    /// rest.
+    SplitGates(HeadShape),
+    /// heads = sigmoid(gates) * heads.
+    GateHeads {
+        /// Elements a column.
+        len: usize,
     },
     /// Queries and keys are normed and rotated in their place.
     HeadRope(HeadRope),
@@ -325,11 +341,28 @@ pub struct Attend {
     pub sinks: Option<TensorId>,
 }
 
+/// What a state takes in with each position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanRule {
+    /// Its value (Mamba 2: Dao and Gu 2024, arXiv 2405.21060). With the step size d =
+    /// softplus(step + bias), the state (key_dim, value_dim) becomes exp(decay * d) * state + d *
+    /// key value^T, and the output query state + skip * value.
+    Value,
+    /// What its value is beyond what the state holds for its key (gated delta net: Yang et al. 2024,
+    /// arXiv 2412.06464). The state first fades by exp(decay * softplus(step + bias)), and then takes
+    /// key (b * (value - key state))^T, with b = sigmoid(strength); the output is query state. Keys
+    /// and queries have length 1, queries are divided by the root of key_dim.
+    Delta,
+}
+
 /// The sizes of a recurrence, and how a column of [`Register::Scan`] is laid out: gates of all
-/// elements of the heads, then what the convolution goes over, which is values (head by head), keys
-/// and queries (group by group), then a step size for each head.
+/// elements of the heads, then what the convolution goes over, then a step size for each head, and
+/// for the delta rule a strength for each. The convolution goes over values (head by head), keys and
+/// queries (group by group), for the delta rule over queries, keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanShape {
+    /// What a state takes in.
+    pub rule: ScanRule,
     /// Heads, each with a state of `key_dim` times `value_dim`.
     pub heads: usize,
     /// Groups of heads that share keys and queries; divides `heads`.
@@ -338,6 +371,8 @@ pub struct ScanShape {
     pub key_dim: usize,
     /// Elements of a value.
     pub value_dim: usize,
+    /// Whether head h uses group h modulo their number; else heads that follow each other share one.
+    pub is_tiled: bool,
 }
 
 impl ScanShape {
@@ -356,6 +391,30 @@ impl ScanShape {
         self.inner_len() + 2 * self.keys_len()
     }
 
+    /// Where values begin among what the convolution goes over.
+    pub fn values_at(&self) -> usize {
+        match self.rule {
+            ScanRule::Value => 0,
+            ScanRule::Delta => 2 * self.keys_len(),
+        }
+    }
+
+    /// Where keys begin among it.
+    pub fn keys_at(&self) -> usize {
+        match self.rule {
+            ScanRule::Value => self.inner_len(),
+            ScanRule::Delta => self.keys_len(),
+        }
+    }
+
+    /// Where queries begin among it.
+    pub fn queries_at(&self) -> usize {
+        match self.rule {
+            ScanRule::Value => self.inner_len() + self.keys_len(),
+            ScanRule::Delta => 0,
+        }
+    }
+
     /// Where step sizes begin in a column.
     pub fn steps_at(&self) -> usize {
         self.inner_len() + self.conv_len()
@@ -363,7 +422,7 @@ impl ScanShape {
 
     /// Elements of a column.
     pub fn column_len(&self) -> usize {
-        self.steps_at() + self.heads
+        self.steps_at() + self.heads * if self.rule == ScanRule::Delta { 2 } else { 1 }
     }
 
     /// Elements of a column of [`Register::Steps`].
@@ -373,11 +432,12 @@ impl ScanShape {
 
     /// The group whose keys and queries a head uses.
     pub fn group_of(&self, head: usize) -> usize {
-        head * self.groups / self.heads
+        if self.is_tiled { head % self.groups } else { head * self.groups / self.heads }
     }
 }
 
-/// A causal convolution of each channel, and SiLU.
+/// A causal convolution of each channel, and SiLU; for the delta rule queries and keys then get
+/// length 1, and queries are divided by the root of their number of elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv {
     /// The record that holds the positions before.
@@ -390,11 +450,11 @@ pub struct Conv {
     pub weight: TensorId,
     /// One number a channel.
     pub bias: Option<TensorId>,
+    /// What is added to the sum of squares.
+    pub eps: f32,
 }
 
-/// A recurrence whose state fades by one factor a head and position (Mamba 2: Dao and Gu 2024,
-/// arXiv 2405.21060). With the step size d = softplus(step + bias), the state (key_dim, value_dim)
-/// becomes exp(decay * d) * state + d * key value^T, and the output query state + skip * value.
+/// A recurrence whose state fades by one factor a head and position.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scan {
     /// The record that holds the state.
@@ -405,16 +465,18 @@ pub struct Scan {
     pub step_bias: TensorId,
     /// One number a head, negative.
     pub decay: TensorId,
-    /// One number a head.
-    pub skip: TensorId,
+    /// One number a head, where values are added to outputs.
+    pub skip: Option<TensorId>,
 }
 
-/// Gates of a recurrence's outputs, and the norm of each group of heads.
+/// Gates of a recurrence's outputs, and their norm: gated first, in groups of heads; for the delta
+/// rule head by head, and gated then.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GateNorm {
     /// Where the gates are.
     pub shape: ScanShape,
-    /// (groups, elements of a group's outputs); `None` where there is no norm.
+    /// (groups, elements of a group's outputs), for the delta rule (elements of a head's); `None`
+    /// where there is no norm.
     pub weight: Option<TensorId>,
     /// What is added to the mean square.
     pub eps: f32,
@@ -497,11 +559,15 @@ impl Step {
                 parts().map(|part| part.w).chain(parts().filter_map(|part| part.bias)).collect()
             }
             Step::Conv(step) => [Some(step.weight), step.bias].into_iter().flatten().collect(),
-            Step::Scan(step) => vec![step.step_bias, step.decay, step.skip],
+            Step::Scan(step) => [step.step_bias, step.decay].into_iter().chain(step.skip).collect(),
             Step::GateNorm(step) => step.weight.into_iter().collect(),
             Step::Logits { output, .. } => of_linear(output),
             Step::Attend(step) => step.sinks.into_iter().collect(),
-            Step::StoreKv { .. } | Step::Quantize { .. } | Step::Weigh { .. } => Vec::new(),
+            Step::SplitGates(_)
+            | Step::GateHeads { .. }
+            | Step::StoreKv { .. }
+            | Step::Quantize { .. }
+            | Step::Weigh { .. } => Vec::new(),
         };
         tensors.into_iter()
     }

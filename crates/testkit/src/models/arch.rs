@@ -41,6 +41,8 @@ impl TinyArch {
             TinyArch::Qwen3Moe => "qwen3moe",
             TinyArch::GptOss => "gpt-oss",
             TinyArch::NemotronHMoe => "nemotron_h_moe",
+            TinyArch::Qwen35 => "qwen35",
+            TinyArch::Qwen35Moe => "qwen35moe",
         }
     }
 }
@@ -84,7 +86,14 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
         }
     }
     match spec.arch {
-        TinyArch::Qwen2Moe => own("expert_shared_feed_forward_length", u32(80)),
+        TinyArch::Qwen35 | TinyArch::Qwen35Moe => {
+            own("full_attention_interval", u32(4));
+            own("rope.dimension_sections", GgufValue::from(vec![3i32, 3, 2, 0]));
+        }
+        _ => {}
+    }
+    match spec.arch {
+        TinyArch::Qwen2Moe | TinyArch::Qwen35Moe => own("expert_shared_feed_forward_length", u32(80)),
         TinyArch::NemotronHMoe => {
             own("expert_shared_feed_forward_length", u32(80));
             own("expert_shared_count", u32(1));
@@ -174,6 +183,7 @@ impl TinySpec {
         match self.arch {
             TinyArch::FalconH1 if self.n_embd == 54 => Some([90, 18, 6, 3]),
             TinyArch::FalconH1 => Some([96, 16, 6, 1]),
+            TinyArch::Qwen35 | TinyArch::Qwen35Moe => Some([96, 16, 6, 3]),
             TinyArch::NemotronH | TinyArch::NemotronHMoe => Some([96, 32, 12, 2]),
             _ => None,
         }
@@ -182,7 +192,7 @@ impl TinySpec {
     /// Its experts, and how many of them a position uses.
     fn experts(&self) -> Option<(usize, usize)> {
         match self.arch {
-            TinyArch::Mixtral | TinyArch::Qwen2Moe => Some((8, 2)),
+            TinyArch::Mixtral | TinyArch::Qwen2Moe | TinyArch::Qwen35Moe => Some((8, 2)),
             TinyArch::Olmoe => Some((12, 5)),
             TinyArch::Qwen3Moe if self.ty != TensorType::F32 => Some((8, 3)),
             TinyArch::Qwen3Moe | TinyArch::NemotronHMoe => Some((16, 3)),

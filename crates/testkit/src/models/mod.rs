@@ -37,6 +37,8 @@ pub enum TinyArch {
     Qwen3Moe,
     GptOss,
     NemotronHMoe,
+    Qwen35,
+    Qwen35Moe,
 }
 
 /// How a tiny model's rotary embedding is scaled.
@@ -146,6 +148,10 @@ impl TinySpec {
             TinyArch::Qwen2Moe => base,
             TinyArch::Olmoe => TinySpec { n_ff: 36, n_head_kv: 4, ..base },
             TinyArch::Qwen3Moe => TinySpec { head_dim: 32, rope_dims: 32, ..base },
+            // Layer 3 is attention, the others delta nets; half of a head is rotated.
+            TinyArch::Qwen35 | TinyArch::Qwen35Moe => {
+                TinySpec { n_layer: 5, head_dim: 32, rope_dims: 16, rope_freq_base: 1e6, ..base }
+            }
             // Layers 0 and 2 are local.
             TinyArch::GptOss => TinySpec { n_layer: 4, head_dim: 32, rope_dims: 32, sliding_window: Some(16), ..base },
             // Layers 0 and 2 are local.
@@ -256,6 +262,8 @@ pub fn tiny_specs() -> Vec<TinySpec> {
         TinySpec::new("qwen3moe", TinyArch::Qwen3Moe),
         TinySpec::new("gpt-oss", TinyArch::GptOss),
         TinySpec::new("nemotron-h-moe", TinyArch::NemotronHMoe),
+        TinySpec::new("qwen35", TinyArch::Qwen35),
+        TinySpec::new("qwen35moe", TinyArch::Qwen35Moe),
         TinySpec {
             ty: TensorType::Q4_K,
             n_layer: 2,
