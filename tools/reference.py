@@ -58,7 +58,7 @@ class Model:
         key = lambda k, default=None: self.meta.get(f"{self.arch}.{k}", default)
         self.n_layer, self.n_embd = key("block_count"), key("embedding_length")
         self.n_head, self.n_head_kv = key("attention.head_count"), key("attention.head_count_kv")
-        if self.arch.startswith("nemotron_h"):
+        if isinstance(self.n_head_kv, list):
             self.n_head_kv = max(self.n_head_kv)
         self.head_dim = key("attention.key_length", self.n_embd // self.n_head)
         self.rope_dims = key("rope.dimension_count", self.head_dim)
@@ -149,6 +149,13 @@ class Model:
             out = out / (1 + np.exp(-gate))
         return out @ w("attn_output.weight").T + self.w.get(f"blk.{i}.attn_output.bias", 0.0)
 
+    def short_conv(self, i, x):
+        b, c, u = np.split(x @ self.w[f"blk.{i}.shortconv.in_proj.weight"].T, 3, -1)
+        taps = self.w[f"blk.{i}.shortconv.conv.weight"]
+        padded = np.concatenate([np.zeros((taps.shape[1] - 1, x.shape[1])), b * u])
+        conv = sum(padded[j : j + len(x)] * taps[:, j] for j in range(taps.shape[1]))
+        return (c * conv) @ self.w[f"blk.{i}.shortconv.out_proj.weight"].T
+
     def delta_net(self, i, x):
         w = lambda name: self.w[f"blk.{i}.{name}"]
         key = lambda k: self.meta[f"{self.arch}.ssm.{k}"]
@@ -216,7 +223,7 @@ class Model:
         key = lambda k, default=None: self.meta.get(f"{self.arch}.{k}", default)
         n, used, of_chosen = key("expert_count"), key("expert_used_count"), self.arch == "gpt-oss"
         z = x @ self.w[f"blk.{i}.ffn_gate_inp.weight"].T + self.w.get(f"blk.{i}.ffn_gate_inp.bias", 0.0)
-        prob = 1 / (1 + np.exp(-z)) if self.arch == "nemotron_h_moe" else z if of_chosen else softmax(z)
+        prob = 1 / (1 + np.exp(-z)) if self.arch in ("nemotron_h_moe", "lfm2moe") else z if of_chosen else softmax(z)
         score = prob + self.w.get(f"blk.{i}.exp_probs_b.bias", 0.0)
         groups, groups_used = key("expert_group_count", 1), key("expert_group_used_count", 1)
         if groups > 1:
@@ -228,7 +235,7 @@ class Model:
         for t in range(len(x)):
             chosen = np.argsort(-score[t], kind="stable")[:used]
             weight = softmax(prob[t, chosen]) if of_chosen else prob[t, chosen]
-            if key("expert_weights_norm", self.arch in ("llama", "qwen3moe", "qwen35moe")):
+            if key("expert_weights_norm", self.arch in ("llama", "qwen3moe", "qwen35moe", "lfm2moe")):
                 weight = weight / weight.sum()
             weight = weight * key("expert_weights_scale", 1.0)
             out[t] = sum(w * self.expert(i, e, x[t]) for w, e in zip(weight, chosen))
@@ -278,6 +285,13 @@ class Model:
             if self.arch == "command-r":  # side by side
                 x = x + self.attention(i, y, len(ids)) + self.feed_forward(i, y, act)
                 continue
+            if self.arch in ("lfm2", "lfm2moe"):
+                short = f"blk.{i}.shortconv.conv.weight" in self.w
+                x = x + (self.short_conv(i, y) if short else self.attention(i, y, len(ids)))
+                y = norm("ffn_norm", x)
+                mixed = f"blk.{i}.ffn_gate_inp.weight" in self.w
+                x = x + (self.experts(i, y) if mixed else self.feed_forward(i, y, act))
+                continue
             if self.arch in ("gpt-oss", "qwen35", "qwen35moe"):  # their second norm has another one's name
                 recurrent = f"blk.{i}.ssm_out.weight" in self.w
                 x = x + (self.delta_net(i, y) if recurrent else self.attention(i, y, len(ids)))
@@ -291,4 +305,5 @@ class Model:
                 continue
             x = x + norm("post_ffw_norm", self.feed_forward(i, norm("ffn_norm", x), act))
         out = self.w.get("output.weight", self.w["token_embd.weight"])
-        return soft_cap(self.norm("output_norm", x) @ out.T * self.logit_scale, self.logit_cap)
+        last = "token_embd_norm" if self.arch in ("lfm2", "lfm2moe") else "output_norm"
+        return soft_cap(self.norm(last, x) @ out.T * self.logit_scale, self.logit_cap)

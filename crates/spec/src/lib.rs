@@ -20,6 +20,6 @@ pub use error::{Error, Result};
 pub use model::*;
 pub use program::{
     Attend, CacheShape, Conv, ExpertLinear, Experts, GateNorm, HeadRope, HeadShape, Input, Linear, Norm, Part, Pending,
-    Program, RecordShape, Register, RopeTensors, Route, Scan, ScanRule, ScanShape, Segment, Step,
+    Program, RecordShape, Register, RopeTensors, Route, Scan, ScanRule, ScanShape, Segment, ShortConv, Step,
 };
 pub use want::{Directory, Planned, Role, TensorId, Want};

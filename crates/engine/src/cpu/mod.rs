@@ -107,6 +107,7 @@ impl Pass<'_> {
             Step::SplitGates(heads) => self.split_gates(heads),
             Step::GateHeads { len } => self.gate_heads(*len),
             Step::Conv(step) => self.conv(step),
+            Step::ShortConv(step) => self.short_conv(step),
             Step::Scan(step) => self.scan(step),
             Step::GateNorm(step) => self.gate_norm(step),
             Step::Route(step) => self.route(step),

@@ -14,11 +14,12 @@ use std::ops::Range;
 
 use modelembed_kernels::Kernels;
 use modelembed_pool::{Blocks, Cut, PerWorker, Rows as RowsOf, RowsPart, Runs, Strips};
-use modelembed_spec::{Conv, GateNorm, Register, Scan, ScanRule, ScanShape};
+use modelembed_spec::{Conv, GateNorm, Register, Scan, ScanRule, ScanShape, ShortConv};
 
 use super::scratch::{Scratch, WorkerScratch};
 use super::{GRAIN_COLS, Pass};
-use crate::state::records::{Before, CHUNK, Record, Rows, crosses};
+use crate::state::active::ActiveRun;
+use crate::state::records::{CHUNK, Record, Rows, crosses};
 
 /// Registers that the steps here read and write.
 struct Registers<'a> {
@@ -79,14 +80,11 @@ impl Pass<'_> {
     /// delta rule get their lengths.
     pub(super) fn conv(&mut self, step: &Conv) {
         let (model, n, kernels, shape) = (self.model, self.n, self.model.kernels(), &step.shape);
-        let (len, stride, first, kernel) = (shape.conv_len(), shape.column_len(), shape.inner_len(), step.kernel);
+        let (len, stride, first) = (shape.conv_len(), shape.column_len(), shape.inner_len());
         let Registers { scan, conv, room: ScanRoom { taps, .. }, .. } = self.s.of_scan(shape, n);
-        // (kernel, channels), so that channels lie side by side.
-        let weights: &[u8] = model.tensor_bytes(step.weight);
-        taps.clear();
-        taps.extend((0..kernel).flat_map(|tap| numbers(weights).skip(tap).step_by(kernel)));
+        let taps = Taps::new(model.tensor_bytes(step.weight), step.kernel, len, taps);
         let bias = step.bias.map(|id| model.tensor_bytes(id));
-        let (scan, taps, active, layout) = (&*scan, &*taps, &*self.active, self.store.record_layout());
+        let (scan, active, layout) = (&*scan, &*self.active, self.store.record_layout());
         let out = Blocks { data: conv, block: len };
         model.pool().run(n, GRAIN_COLS, out, |cols, out, _| {
             for (col, y) in cols.zip(out.chunks_exact_mut(len)) {
@@ -96,14 +94,7 @@ impl Pass<'_> {
                     Some(bias) => y.iter_mut().zip(numbers(bias)).for_each(|(y, b)| *y = b),
                     None => y.fill(0.0),
                 }
-                for (tap, w) in taps.chunks_exact(len).enumerate() {
-                    // The columns of the run come behind the rows of its record.
-                    let x = match (col - run.cols.start + tap).checked_sub(kernel - 1) {
-                        Some(i) => &scan[(run.cols.start + i) * stride + first..][..len],
-                        None => &raw[(run.pos % CHUNK + col - run.cols.start + tap) * len..][..len],
-                    };
-                    kernels.mul_add(y, x, w);
-                }
+                taps.add(kernels, run, col, raw, |col| &scan[col * stride + first..][..len], y);
                 kernels.silu(y);
                 if shape.rule == ScanRule::Delta {
                     let dim = shape.key_dim;
@@ -115,6 +106,43 @@ impl Pass<'_> {
                     }
                 }
             }
+        });
+    }
+
+    /// heads = c . conv(b . u); the records take the new positions.
+    pub(super) fn short_conv(&mut self, step: &ShortConv) {
+        let (model, n, kernels, len) = (self.model, self.n, self.model.kernels(), step.len);
+        let Scratch { registers, scan_room: ScanRoom { taps, .. }, .. } = &mut *self.s;
+        let wanted = [Register::Scan, Register::Conv, Register::Heads].map(|register| register as usize);
+        let [scan, gated, heads] =
+            registers.get_disjoint_mut(wanted).unwrap_or_else(|_| unreachable!("three registers"));
+        let (scan, gated) = (&scan[..n * 3 * len], &mut gated[..n * len]);
+        let out = Blocks { data: &mut *gated, block: len };
+        model.pool().run(n, GRAIN_COLS, out, |cols, out, _| {
+            for (column, y) in scan.chunks_exact(3 * len).skip(cols.start).zip(out.chunks_exact_mut(len)) {
+                y.fill(0.0);
+                kernels.mul_add(y, &column[..len], &column[2 * len..]);
+            }
+        });
+        let taps = Taps::new(model.tensor_bytes(step.weight), step.kernel, len, taps);
+        let (gated, active, layout) = (&*gated, &*self.active, self.store.record_layout());
+        let out = Blocks { data: &mut heads[..n * len], block: len };
+        model.pool().run(n, GRAIN_COLS, out, |cols, out, _| {
+            for (col, y) in cols.zip(out.chunks_exact_mut(len)) {
+                let run = active.run_of(col);
+                let raw = layout.of(step.record, run.tables.records.before()).raw;
+                y.fill(0.0);
+                taps.add(kernels, run, col, raw, |col| &gated[col * len..][..len], y);
+                y.iter_mut().zip(&scan[(col * 3 + 1) * len..]).for_each(|(y, c)| *y *= c);
+            }
+        });
+        self.active.store(layout, step.record, model.pool(), &|cols| Rows {
+            n: cols.len(),
+            columns: &gated[cols.start * len..cols.end * len],
+            column: (len, 0),
+            conv: &[],
+            taken: &[],
+            steps: &[],
         });
     }
 
@@ -166,31 +194,13 @@ impl Pass<'_> {
         }
         let (scan, conv, steps, taken) = (&*scan, &*conv, &*steps, &*taken);
         let (len, n_steps, column) = (shape.conv_len(), shape.steps_len(), (shape.column_len(), inner));
-        let n_runs = self.active.runs.len();
-        model.pool().run(n_runs, 1, &mut self.active.runs[..], |_, runs, _| {
-            for run in runs {
-                let cols = run.cols.clone();
-                let rows = Rows {
-                    n: cols.len(),
-                    columns: &scan[cols.start * column.0..cols.end * column.0],
-                    column,
-                    conv: &conv[cols.start * len..cols.end * len],
-                    taken: &taken[cols.start * inner..cols.end * inner],
-                    steps: &steps[cols.start * n_steps..cols.end * n_steps],
-                };
-                let records = &mut run.tables.records;
-                if crosses(run.pos, cols.len()) {
-                    let (other, spare) = records.crossing();
-                    let before = other.as_deref().map_or(Before::Earlier, Before::Other);
-                    layout.store(step.record, spare, before, run.pos, &rows);
-                    if let Some(other) = other {
-                        let rows = Rows { n: CHUNK - 1 - run.pos % CHUNK, ..rows };
-                        layout.store(step.record, other, Before::Same, run.pos, &rows);
-                    }
-                } else {
-                    layout.store(step.record, records.appended_mut(), Before::Same, run.pos, &rows);
-                }
-            }
+        self.active.store(layout, step.record, model.pool(), &|cols| Rows {
+            n: cols.len(),
+            columns: &scan[cols.start * column.0..cols.end * column.0],
+            column,
+            conv: &conv[cols.start * len..cols.end * len],
+            taken: &taken[cols.start * inner..cols.end * inner],
+            steps: &steps[cols.start * n_steps..cols.end * n_steps],
         });
     }
 
@@ -300,6 +310,43 @@ impl Pass<'_> {
                 }
             }
         });
+    }
+}
+
+/// Weights of a convolution.
+struct Taps<'a> {
+    /// (kernel, channels), so that channels lie side by side.
+    weights: &'a [f32],
+    kernel: usize,
+    len: usize,
+}
+
+impl<'a> Taps<'a> {
+    /// From a tensor of (channels, kernel), in some room.
+    fn new(weights: &[u8], kernel: usize, len: usize, room: &'a mut Vec<f32>) -> Taps<'a> {
+        room.clear();
+        room.extend((0..kernel).flat_map(|tap| numbers(weights).skip(tap).step_by(kernel)));
+        Taps { weights: room, kernel, len }
+    }
+
+    /// Adds the convolution of a column of a run to `y`; `raw` are the rows before the run, `x` those
+    /// of its columns.
+    fn add<'x>(
+        &self,
+        kernels: &Kernels,
+        run: &ActiveRun,
+        col: usize,
+        raw: &'x [f32],
+        x: impl Fn(usize) -> &'x [f32],
+        y: &mut [f32],
+    ) {
+        for (tap, w) in self.weights.chunks_exact(self.len).enumerate() {
+            let x = match (col - run.cols.start + tap).checked_sub(self.kernel - 1) {
+                Some(i) => x(run.cols.start + i),
+                None => &raw[(run.pos % CHUNK + col - run.cols.start + tap) * self.len..][..self.len],
+            };
+            kernels.mul_add(y, x, w);
+        }
     }
 }
 

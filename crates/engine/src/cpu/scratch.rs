@@ -109,7 +109,7 @@ impl Scratch {
         let peaks = |cols: usize| cols * n_vocab.div_ceil(head_grain(n_vocab, cols, pool.threads()));
         let most_peaks = peaks(LOGIT_COLS).max(peaks(HEAD_COLS));
         let longest = longest_vector(program);
-        let most = |len: fn(&ScanShape) -> usize| program.records().iter().map(|r| len(&r.scan)).max().unwrap_or(0);
+        let most = |len: fn(&ScanShape) -> usize| scans(program).map(len).max().unwrap_or(0);
         let mut failed = None;
         let workers = PerWorker::new(pool, |_| WorkerScratch {
             vector: vec![0.0; longest].into(),
@@ -203,9 +203,14 @@ impl ExpertSizes {
     }
 }
 
+/// Every recurrence of a program.
+fn scans(program: &Program) -> impl Iterator<Item = &ScanShape> {
+    program.records().iter().filter_map(|record| record.scan.as_ref())
+}
+
 /// Elements of a column of a recurrence's products.
 fn products_len(program: &Program) -> usize {
-    program.records().iter().map(|record| record.scan.groups * group_products(&record.scan)).max().unwrap_or(0)
+    scans(program).map(|scan| scan.groups * group_products(scan)).max().unwrap_or(0)
 }
 
 /// Elements of the longest vector of a program, but for logits.

@@ -26,7 +26,12 @@ pub(super) fn can_lower(step: &Step) -> bool {
         Step::Logits { scale, soft_cap, .. } => *scale == 1.0 && soft_cap.is_none(),
         Step::Project { .. } | Step::Quantize { .. } | Step::GateUp { .. } => true,
         // Rows are looked up where the file is; the others have no kernels yet.
-        Step::Embed { .. } | Step::Conv(_) | Step::Scan(_) | Step::GateNorm(_) | Step::Up { .. } => false,
+        Step::Embed { .. }
+        | Step::Conv(_)
+        | Step::ShortConv(_)
+        | Step::Scan(_)
+        | Step::GateNorm(_)
+        | Step::Up { .. } => false,
         Step::SplitGates(_) | Step::GateHeads { .. } => false,
         Step::Route(_) | Step::Experts { .. } | Step::Weigh { .. } => false,
     }
@@ -119,6 +124,7 @@ impl<'a> Lowering<'a> {
             }
             Step::Embed { .. } => unreachable!("no step of a layer"),
             Step::Conv(_)
+            | Step::ShortConv(_)
             | Step::Scan(_)
             | Step::GateNorm(_)
             | Step::Up { .. }

@@ -70,7 +70,7 @@ impl Stage {
             (Step::Route(_) | Step::Experts { .. } | Step::Project { to: Register::Router, .. }, _) => Stage::Experts,
             (Step::StoreKv { .. }, _) => Stage::RopeStore,
             (Step::Attend(_), _) => Stage::Attention,
-            (Step::Conv(_) | Step::Scan(_), _) => Stage::Recurrence,
+            (Step::Conv(_) | Step::ShortConv(_) | Step::Scan(_), _) => Stage::Recurrence,
             (Step::Project { to: Register::Delta, .. }, Part::Mixer(_)) => Stage::AttentionOutput,
             (Step::Project { .. }, Part::Mixer(_)) => Stage::Qkv,
             (Step::Project { to: Register::Delta, .. }, Part::FeedForward(_)) => Stage::Down,

@@ -3,8 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use modelembed_pool::Pool;
+
 use super::layout::{Layout, PAGE_TOKENS};
 use super::pages::{Page, Tables};
+use super::records::{Before, CHUNK, RecordLayout, Rows, crosses};
 
 /// Rows of some sequences that are computed together.
 pub(crate) struct Active {
@@ -91,6 +94,33 @@ impl Active {
     /// The run that a column of the chunk is of.
     pub(crate) fn run_of(&self, col: usize) -> &ActiveRun {
         &self.runs[self.runs.partition_point(|run| run.cols.end <= col)]
+    }
+
+    /// Stores the rows of all runs' columns in their records; `rows` has those of some columns.
+    pub(crate) fn store<'r>(
+        &mut self,
+        layout: &RecordLayout,
+        record: usize,
+        pool: &Pool,
+        rows: &(dyn Fn(Range<usize>) -> Rows<'r> + Sync),
+    ) {
+        pool.run(self.runs.len(), 1, &mut self.runs[..], |_, runs, _| {
+            for run in runs {
+                let (rows, pos) = (rows(run.cols.clone()), run.pos);
+                let records = &mut run.tables.records;
+                if !crosses(pos, rows.n) {
+                    layout.store(record, records.appended_mut(), Before::Same, pos, &rows);
+                    continue;
+                }
+                let (other, spare) = records.crossing();
+                let before = other.as_deref().map_or(Before::Earlier, Before::Other);
+                layout.store(record, spare, before, pos, &rows);
+                if let Some(other) = other {
+                    let rows = Rows { n: CHUNK - 1 - pos % CHUNK, ..rows };
+                    layout.store(record, other, Before::Same, pos, &rows);
+                }
+            }
+        });
     }
 
     /// The pages of a group with rows to be stored.

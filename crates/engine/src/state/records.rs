@@ -70,14 +70,15 @@ impl RecordLayout {
         };
         let mut places = Vec::with_capacity(shapes.len());
         for shape in shapes {
-            let ScanShape { heads, key_dim, value_dim, .. } = shape.scan;
-            let n_steps = shape.scan.steps_len();
+            // A convolution alone has rows and nothing else.
+            let of_scan = |len: fn(&ScanShape) -> usize| shape.scan.as_ref().map_or(0, len);
+            let state_len = shape.scan.map_or(Some(0), |scan| scan.key_dim.checked_mul(scan.value_dim));
             places.push(Place {
                 shape: *shape,
-                raw: section(shape.conv_rows + CHUNK, shape.scan.conv_len())?,
-                conv: section(CHUNK, shape.scan.conv_len())?,
-                steps: section(CHUNK, n_steps)?,
-                state: section(heads, key_dim.checked_mul(value_dim).ok_or_else(too_large)?)?,
+                raw: section(shape.conv_rows + CHUNK, shape.conv_len)?,
+                conv: section(CHUNK, of_scan(ScanShape::conv_len))?,
+                steps: section(CHUNK, of_scan(ScanShape::steps_len))?,
+                state: section(of_scan(|scan| scan.heads), state_len.ok_or_else(too_large)?)?,
             });
         }
         let bytes = end.checked_mul(size_of::<f32>()).ok_or_else(too_large)?;
@@ -119,7 +120,7 @@ impl RecordLayout {
     fn begin(&self, bytes: &mut [u8]) {
         let all = floats_mut(bytes);
         for place in &self.places {
-            all[place.raw.clone()][..place.shape.conv_rows * place.shape.scan.conv_len()].fill(0.0);
+            all[place.raw.clone()][..place.shape.conv_rows * place.shape.conv_len].fill(0.0);
         }
     }
 
@@ -127,14 +128,14 @@ impl RecordLayout {
     pub(crate) fn copy(&self, from: &[u8], to: &mut [u8], rows: usize) {
         let (from, to) = (floats(from), floats_mut(to));
         for place in &self.places {
-            let (len, n_steps) = (place.shape.scan.conv_len(), place.shape.scan.steps_len());
+            let len = place.shape.conv_len;
             let mut copy = |section: &Range<usize>, n: usize| {
                 let range = section.start..section.start + n;
                 to[range.clone()].copy_from_slice(&from[range]);
             };
             copy(&place.raw, (place.shape.conv_rows + rows) * len);
-            copy(&place.conv, rows * len);
-            copy(&place.steps, rows * n_steps);
+            copy(&place.conv, place.conv.len() / CHUNK * rows);
+            copy(&place.steps, place.steps.len() / CHUNK * rows);
             copy(&place.state, place.state.len());
         }
     }
@@ -145,8 +146,7 @@ impl RecordLayout {
     /// those before `pos`, or `None` where `to` itself did.
     pub(crate) fn store(&self, record: usize, to: &mut [u8], before: Before<'_>, pos: usize, new: &Rows<'_>) {
         let place = &self.places[record];
-        let (shape, kept) = (&place.shape.scan, place.shape.conv_rows);
-        let (len, n_steps) = (shape.conv_len(), shape.steps_len());
+        let RecordShape { conv_rows: kept, conv_len: len, scan, .. } = place.shape;
         let end = pos + new.n;
         let all = floats_mut(to);
         let start = match before {
@@ -174,9 +174,11 @@ impl RecordLayout {
         for position in start..end {
             let (row, col) = (position % CHUNK, position - pos);
             all[place.raw.start + (kept + row) * len..][..len].copy_from_slice(new.raw(col, len));
+            let Some(scan) = &scan else { continue };
+            let n_steps = scan.steps_len();
             let to = &mut all[place.conv.start + row * len..][..len];
             to.copy_from_slice(&new.conv[col * len..][..len]);
-            let (at, inner) = (shape.values_at(), shape.inner_len());
+            let (at, inner) = (scan.values_at(), scan.inner_len());
             to[at..at + inner].copy_from_slice(&new.taken[col * inner..][..inner]);
             all[place.steps.start + row * n_steps..][..n_steps].copy_from_slice(&new.steps[col * n_steps..][..n_steps]);
         }

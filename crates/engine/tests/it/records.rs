@@ -9,7 +9,7 @@ use modelembed_testkit::{tiny, tiny_prompt, tiny_spec};
 
 use crate::common::{TinyModels, load, session};
 
-const NAMES: [&str; 4] = ["falcon-h1", "falcon-h1-odd", "nemotron-h", "qwen35"];
+const NAMES: [&str; 5] = ["falcon-h1", "falcon-h1-odd", "nemotron-h", "qwen35", "lfm2"];
 
 fn ids(n: usize) -> Vec<TokenId> {
     tiny_prompt(n).into_iter().map(TokenId).collect()

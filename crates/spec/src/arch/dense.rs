@@ -20,6 +20,36 @@ pub(super) struct Heads {
     pub(super) value_dim: usize,
 }
 
+/// The sizes of each layer's heads, where layers without key heads have no attention.
+pub(super) fn heads_or_none(keys: &Keys<'_>, n_embd: usize) -> Result<Vec<Option<Heads>>> {
+    let key = "attention.head_count_kv";
+    let counts = keys.per_layer(key)?.ok_or_else(|| keys.bad(key, "is missing"))?;
+    let of_layer = |kv_heads: &u32, heads: usize| -> Result<Option<Heads>> {
+        let kv_heads = *kv_heads as usize;
+        if kv_heads == 0 {
+            return Ok(None);
+        }
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(keys.bad(key, format!("{kv_heads} does not divide the {heads} heads")));
+        }
+        let dim = match keys.optional_size("attention.key_length", MAX_LENGTH)? {
+            Some(n) => n,
+            None if n_embd.is_multiple_of(heads) => n_embd / heads,
+            None => {
+                let problem = format!("{heads} does not divide the embedding length {n_embd}");
+                return Err(keys.bad("attention.head_count", problem));
+            }
+        };
+        if dim % 2 != 0 {
+            return Err(keys.bad("attention.key_length", format!("is {dim}, wanted an even number")));
+        }
+        let value_dim = keys.optional_size("attention.value_length", MAX_LENGTH)?.unwrap_or(dim);
+        Ok(Some(Heads { heads, kv_heads, key_dim: dim, value_dim }))
+    };
+    let heads = keys.sizes_of_layers("attention.head_count", MAX_HEADS)?;
+    counts.iter().zip(heads).map(|(kv_heads, heads)| of_layer(kv_heads, heads)).collect()
+}
+
 /// The sizes of each layer's heads.
 pub(super) fn heads(keys: &Keys<'_>, n_embd: usize) -> Result<Vec<Heads>> {
     let heads = keys.sizes_of_layers("attention.head_count", MAX_HEADS)?;

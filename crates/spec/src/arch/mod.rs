@@ -11,6 +11,7 @@ mod gemma2;
 mod gemma3;
 mod gemma3n;
 mod gpt_oss;
+mod lfm2;
 mod llama;
 mod nemotron_h;
 mod olmo2;
@@ -56,6 +57,8 @@ pub static ARCHITECTURES: &[Architecture] = &[
     qwen35::MOE,
     gpt_oss::ARCH,
     falcon_h1::ARCH,
+    lfm2::DENSE,
+    lfm2::MOE,
     gemma3n::ARCH,
     deepseek2::ARCH,
     deepseek4::ARCH,

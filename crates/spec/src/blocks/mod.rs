@@ -4,6 +4,7 @@ mod attention;
 mod experts;
 mod feed_forward;
 mod scan;
+mod short_conv;
 
 use crate::error::Result;
 use crate::model::{FeedForward, LayerSpec, Mixer, Need, NormSpec, Residual};
@@ -85,6 +86,7 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
 enum Prepared {
     Attention(Box<attention::Attention>),
     Recurrence(scan::Recurrence),
+    Convolution(short_conv::Convolution),
 }
 
 impl Prepared {
@@ -92,6 +94,7 @@ impl Prepared {
         match self {
             Prepared::Attention(attention) => attention.readers(),
             Prepared::Recurrence(recurrence) => recurrence.readers(),
+            Prepared::Convolution(conv) => conv.readers(),
         }
     }
 
@@ -99,6 +102,7 @@ impl Prepared {
         match self {
             Prepared::Attention(attention) => attention.emit(b, adds),
             Prepared::Recurrence(recurrence) => recurrence.emit(b, adds),
+            Prepared::Convolution(conv) => conv.emit(b, adds),
         }
     }
 }
@@ -115,7 +119,7 @@ fn mixers(b: &mut Builder<'_>, il: usize, mixer: &Mixer) -> Result<Vec<Prepared>
         }
         Mixer::Latent(_) => return Err(b.not_run("latent attention")),
         Mixer::SharedRow(_) => return Err(b.not_run("attention over rows that are key and value at once")),
-        Mixer::ShortConv { .. } => return Err(b.not_run("a convolution over positions")),
+        Mixer::ShortConv { kernel } => vec![Prepared::Convolution(short_conv::prepare(b, il, *kernel)?)],
         Mixer::None => Vec::new(),
     })
 }

@@ -56,7 +56,8 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &ScanSpec) -> Result
     let skip = b.needed(has_skip, &name("ssm_d"), &heads, Role::Norm, Some(il))?;
     let norm = b.needed(spec.output_norm, &name("ssm_norm.weight"), norm_dims, Role::Norm, Some(il))?;
     let output = b.linear(il, "ssm_out", (n_embd, inner), Role::RecurrenceOutput, Need::Never)?;
-    let record = b.record(RecordShape { layer: il, conv_rows: spec.conv_kernel - 1, scan: shape });
+    let record =
+        b.record(RecordShape { layer: il, conv_rows: spec.conv_kernel - 1, conv_len: channels, scan: Some(shape) });
     Ok(Recurrence {
         input,
         conv: Conv { record, shape, kernel: spec.conv_kernel, weight, bias: conv_bias, eps: spec.eps },

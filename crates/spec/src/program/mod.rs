@@ -10,7 +10,7 @@ mod step;
 pub(crate) use build::Builder;
 pub use step::{
     Attend, Conv, ExpertLinear, Experts, GateNorm, HeadRope, HeadShape, Input, Linear, Norm, Pending, Register, Route,
-    Scan, ScanRule, ScanShape, Step,
+    Scan, ScanRule, ScanShape, ShortConv, Step,
 };
 
 use std::collections::HashSet;
@@ -120,8 +120,10 @@ pub struct RecordShape {
     pub layer: usize,
     /// Positions before the own one that the convolution looks at.
     pub conv_rows: usize,
-    /// The recurrence.
-    pub scan: ScanShape,
+    /// Elements of a position that it goes over.
+    pub conv_len: usize,
+    /// The recurrence behind it, if there is one.
+    pub scan: Option<ScanShape>,
 }
 
 impl Segment {
@@ -244,6 +246,7 @@ impl Program {
             Step::Scan(step) if matches!(register, Register::Heads | Register::Taken) => step.shape.inner_len(),
             Step::Scan(step) if register == Register::Steps => step.shape.steps_len(),
             Step::Conv(step) if register == Register::Conv => step.shape.conv_len(),
+            Step::ShortConv(step) if matches!(register, Register::Conv | Register::Heads) => step.len,
             Step::GateUp { gate: rows, to, .. } | Step::Up { up: rows, to, .. } if *to == register => rows.n_rows(),
             Step::SplitGates(heads) if register == Register::Gates => heads.out_len(),
             Step::SplitGates(heads) if register == Register::Qkv => heads.qkv_len(),

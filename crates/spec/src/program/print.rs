@@ -93,6 +93,10 @@ impl Program {
                 let (w, kernel) = (self.name(step.weight), step.kernel);
                 format!("conv       conv = silu({w} * scan over {kernel} positions{bias})")
             }
+            Step::ShortConv(step) => {
+                let (w, kernel) = (self.name(step.weight), step.kernel);
+                format!("conv       b, c, u = scan; heads = c . ({w} * (b . u) over {kernel} positions)")
+            }
             Step::Scan(step) => {
                 let ScanShape { heads, groups, key_dim, value_dim, rule, .. } = step.shape;
                 let rule = if rule == ScanRule::Delta { ", by the delta rule" } else { "" };

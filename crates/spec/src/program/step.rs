@@ -193,6 +193,8 @@ pub enum Step {
     Attend(Attend),
     /// conv = silu(a convolution of each channel over the last positions).
     Conv(Conv),
+    /// heads = gated convolutions over the last positions.
+    ShortConv(ShortConv),
     /// heads = what a recurrence gives.
     Scan(Scan),
     /// heads = norm(silu(gate) * heads).
@@ -454,6 +456,20 @@ pub struct Conv {
     pub eps: f32,
 }
 
+/// A causal convolution of each channel between two gates: a column of [`Register::Scan`] has gates
+/// b, gates c and inputs u, and the output is c . conv(b . u).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ShortConv {
+    /// The record that holds the positions before.
+    pub record: usize,
+    /// Channels.
+    pub len: usize,
+    /// Positions that it covers, the own one included.
+    pub kernel: usize,
+    /// (channels, kernel), the earliest position first.
+    pub weight: TensorId,
+}
+
 /// A recurrence whose state fades by one factor a head and position.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scan {
@@ -559,6 +575,7 @@ impl Step {
                 parts().map(|part| part.w).chain(parts().filter_map(|part| part.bias)).collect()
             }
             Step::Conv(step) => [Some(step.weight), step.bias].into_iter().flatten().collect(),
+            Step::ShortConv(step) => vec![step.weight],
             Step::Scan(step) => [step.step_bias, step.decay].into_iter().chain(step.skip).collect(),
             Step::GateNorm(step) => step.weight.into_iter().collect(),
             Step::Logits { output, .. } => of_linear(output),

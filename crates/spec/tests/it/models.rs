@@ -174,6 +174,26 @@ pub fn olmoe() -> Model {
         .with("rope.freq_base", 1e4f32)
 }
 
+/// Layers of attention among short convolutions.
+fn lfm(arch: &'static str, name: &str, sizes: [u32; 4], attention: &[usize]) -> Model {
+    let [n_layer, n_embd, heads, kv_heads] = sizes;
+    let of = |il: usize| if attention.contains(&il) { kv_heads } else { 0 };
+    decoder(arch, name, [n_layer, 128_000, n_embd, heads, kv_heads], 1e-5)
+        .with("attention.head_count_kv", (0..n_layer as usize).map(of).collect::<Vec<u32>>())
+        .with_all(&[("shortconv.l_cache", 3), ("vocab_size", 65_536)])
+        .with("rope.freq_base", 1e6f32)
+}
+
+pub fn lfm2() -> Model {
+    lfm("lfm2", "LFM2 1.2B", [16, 2048, 32, 8], &[2, 5, 8, 10, 12, 14]).with("feed_forward_length", 8192u32)
+}
+
+pub fn lfm2moe() -> Model {
+    lfm("lfm2moe", "LFM2 8B A1B", [24, 2048, 32, 8], &[2, 6, 10, 14, 18, 21])
+        .with_all(&[("feed_forward_length", 7168), ("expert_count", 32), ("expert_used_count", 4)])
+        .with_all(&[("expert_feed_forward_length", 1792), ("leading_dense_block_count", 2), ("expert_gating_func", 2)])
+}
+
 /// The `ssm` keys.
 fn with_ssm(model: Model, [conv, inner, state, heads, groups]: [u32; 5]) -> Model {
     model.with_all(&[
@@ -370,6 +390,8 @@ pub fn all() -> Vec<(&'static str, Model)> {
         ("mixtral", mixtral()),
         ("qwen2moe", qwen2moe()),
         ("olmoe", olmoe()),
+        ("lfm2", lfm2()),
+        ("lfm2moe", lfm2moe()),
         ("qwen35", qwen35()),
         ("qwen35moe", qwen35moe()),
         ("gpt-oss", gpt_oss()),

@@ -46,6 +46,7 @@ fn programs_are_as_the_models_compute() {
             name == "output.weight" || name.ends_with("ssm_conv1d.bias")
         }),
         ("program-qwen35moe", models::qwen35moe(), 248_320, |name| name == "output.weight"),
+        ("program-lfm2moe", models::lfm2moe(), 65_536, tied),
         ("program-qwen3moe", models::qwen3moe(), 151_936, |name| name == "output.weight"),
         ("program-gpt-oss", models::gpt_oss(), 201_088, |name| name == "output.weight"),
     ];

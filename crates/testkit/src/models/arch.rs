@@ -41,6 +41,8 @@ impl TinyArch {
             TinyArch::Qwen3Moe => "qwen3moe",
             TinyArch::GptOss => "gpt-oss",
             TinyArch::NemotronHMoe => "nemotron_h_moe",
+            TinyArch::Lfm2 => "lfm2",
+            TinyArch::Lfm2Moe => "lfm2moe",
             TinyArch::Qwen35 => "qwen35",
             TinyArch::Qwen35Moe => "qwen35moe",
         }
@@ -71,6 +73,13 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
             own("attention.head_count", u32(spec.n_head));
             own("attention.head_count_kv", of(2, spec.n_head_kv));
         }
+        TinyArch::Lfm2 | TinyArch::Lfm2Moe => {
+            let of = |il: usize| if il % 2 == 1 { spec.n_head_kv as u32 } else { 0 };
+            own("feed_forward_length", u32(spec.n_ff));
+            own("attention.head_count", u32(spec.n_head));
+            own("attention.head_count_kv", GgufValue::from((0..spec.n_layer).map(of).collect::<Vec<_>>()));
+            own("shortconv.l_cache", u32(3));
+        }
         _ => {
             own("feed_forward_length", u32(spec.n_ff));
             own("attention.head_count", u32(spec.n_head));
@@ -93,6 +102,10 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
         _ => {}
     }
     match spec.arch {
+        TinyArch::Lfm2Moe => {
+            own("leading_dense_block_count", u32(2));
+            own("expert_gating_func", u32(2));
+        }
         TinyArch::Qwen2Moe | TinyArch::Qwen35Moe => own("expert_shared_feed_forward_length", u32(80)),
         TinyArch::NemotronHMoe => {
             own("expert_shared_feed_forward_length", u32(80));
@@ -193,6 +206,7 @@ impl TinySpec {
     fn experts(&self) -> Option<(usize, usize)> {
         match self.arch {
             TinyArch::Mixtral | TinyArch::Qwen2Moe | TinyArch::Qwen35Moe => Some((8, 2)),
+            TinyArch::Lfm2Moe => Some((8, 3)),
             TinyArch::Olmoe => Some((12, 5)),
             TinyArch::Qwen3Moe if self.ty != TensorType::F32 => Some((8, 3)),
             TinyArch::Qwen3Moe | TinyArch::NemotronHMoe => Some((16, 3)),

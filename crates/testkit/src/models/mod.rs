@@ -39,6 +39,8 @@ pub enum TinyArch {
     NemotronHMoe,
     Qwen35,
     Qwen35Moe,
+    Lfm2,
+    Lfm2Moe,
 }
 
 /// How a tiny model's rotary embedding is scaled.
@@ -148,6 +150,8 @@ impl TinySpec {
             TinyArch::Qwen2Moe => base,
             TinyArch::Olmoe => TinySpec { n_ff: 36, n_head_kv: 4, ..base },
             TinyArch::Qwen3Moe => TinySpec { head_dim: 32, rope_dims: 32, ..base },
+            // Layers 1 and 3 are attention, the others short convolutions.
+            TinyArch::Lfm2 | TinyArch::Lfm2Moe => TinySpec { n_layer: 5, tied: true, ..base },
             // Layer 3 is attention, the others delta nets; half of a head is rotated.
             TinyArch::Qwen35 | TinyArch::Qwen35Moe => {
                 TinySpec { n_layer: 5, head_dim: 32, rope_dims: 16, rope_freq_base: 1e6, ..base }
@@ -263,6 +267,8 @@ pub fn tiny_specs() -> Vec<TinySpec> {
         TinySpec::new("gpt-oss", TinyArch::GptOss),
         TinySpec::new("nemotron-h-moe", TinyArch::NemotronHMoe),
         TinySpec::new("qwen35", TinyArch::Qwen35),
+        TinySpec::new("lfm2", TinyArch::Lfm2),
+        TinySpec::new("lfm2moe", TinyArch::Lfm2Moe),
         TinySpec::new("qwen35moe", TinyArch::Qwen35Moe),
         TinySpec {
             ty: TensorType::Q4_K,

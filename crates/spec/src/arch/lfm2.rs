@@ -1,0 +1,67 @@
+//! lfm2 and lfm2moe: LFM2 (Liquid AI 2025, arXiv 2511.23404). A layer's mixer is attention or a short
+//! gated convolution; the mixture of experts begins behind some dense layers.
+
+use modelembed_terms::RopeStyle;
+
+use super::experts::Experts;
+use super::{Architecture, dense};
+use crate::error::Result;
+use crate::keys::{Keys, MAX_LENGTH};
+use crate::model::{
+    AttentionSpec, Choice, FeedForward, GatedSpec, Gating, HiddenActivation, InputSpec, LayerNorms, LayerSpec, Mixer,
+    ModelSpec, Need, NormSpec, OutputSpec, RopeId,
+};
+
+pub(super) const DENSE: Architecture = Architecture { name: "lfm2", runs: true, read };
+pub(super) const MOE: Architecture = Architecture { name: "lfm2moe", runs: true, read };
+
+fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
+    let n_embd = keys.size("embedding_length", MAX_LENGTH)?;
+    let eps = keys.rms_eps()?;
+    let kernel = keys.size("shortconv.l_cache", MAX_LENGTH)?;
+    let mixers = dense::heads_or_none(keys, n_embd)?;
+    let dim = mixers.iter().flatten().map(|heads| heads.key_dim).next().unwrap_or(n_embd);
+    let rope = keys.rope(RopeStyle::Halves, dim)?;
+    let ctx_train = keys.size("context_length", u32::MAX)?;
+    dense::refuse_window(keys, ctx_train)?;
+    let norms = LayerNorms { before_mixer: Some(NormSpec::rms("attn_norm", eps)), ..LayerNorms::default() };
+    let layer = |heads: &Option<dense::Heads>| {
+        let mixer = match heads {
+            Some(heads) => Mixer::Attention(AttentionSpec {
+                value_dim: heads.value_dim,
+                head_norm: Some(dense::norm_of_heads(eps)),
+                ..AttentionSpec::plain(heads.heads, heads.kv_heads, heads.key_dim, RopeId(0))
+            }),
+            None => Mixer::ShortConv { kernel },
+        };
+        LayerSpec::sequential(mixer, FeedForward::None, norms)
+    };
+    let mut spec = ModelSpec {
+        arch,
+        name: None,
+        n_embd,
+        ctx_train,
+        input: InputSpec::scaled(1.0),
+        ropes: vec![rope],
+        layers: mixers.iter().map(layer).collect(),
+        n_nextn: 0,
+        encoder: None,
+        // The last norm has a name of the input's.
+        output: OutputSpec::head(NormSpec::rms("token_embd_norm", eps)),
+    };
+    let widths = keys.sizes_of_layers("feed_forward_length", MAX_LENGTH)?;
+    let experts = (arch.name == MOE.name).then(|| Experts::read(keys, Gating::Sigmoid, true)).transpose()?;
+    let n_dense = match &experts {
+        Some(_) => keys.optional_size("leading_dense_block_count", MAX_LENGTH)?.unwrap_or(0),
+        None => widths.len(),
+    };
+    spec.fill_ffn(NormSpec::rms("ffn_norm", eps), |il| match &experts {
+        Some(experts) if il >= n_dense => {
+            let mut moe = experts.layer(il)?;
+            moe.choice = Choice::Biased(Need::Always);
+            Ok(FeedForward::Moe(moe))
+        }
+        _ => Ok(FeedForward::Gated(GatedSpec::plain(widths[il], HiddenActivation::Silu))),
+    })?;
+    Ok(spec)
+}
