@@ -99,6 +99,10 @@ class Model:
         freq = base ** (-np.arange(half) * 2 / self.rope_dims) / self.rope_factors(n_ctx)
         scaling = "none" if local and self.arch in ("gemma3", "olmo2") else self.scaling
         magnitude = 1.0 if local and self.arch == "olmo2" else self.magnitude
+        sections = self.meta.get(f"{self.arch}.rope.dimension_sections")
+        if sections is not None:  # pairs of the fourth number of a position do not turn for text
+            s = np.arange(half) % sum(sections)
+            freq = np.where(s < 3 * np.array(sections)[s % 3], freq, 0.0)
         if scaling == "linear":
             freq = freq / self.factor
         if scaling == "yarn":
@@ -108,7 +112,7 @@ class Model:
         x = np.concatenate([x[..., : 2 * half] * magnitude, x[..., 2 * half :]], -1)
         angle = np.arange(len(x))[:, None, None] * freq
         # Some pair neighbours, the others pair the halves.
-        neighbours = self.arch in ("llama", "command-r")
+        neighbours = self.arch in ("llama", "command-r", "deepseek", "ernie4_5-moe")
         a, b = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if neighbours else (slice(0, half), slice(half, 2 * half))
         out = x.copy()
         out[..., a] = x[..., a] * np.cos(angle) - x[..., b] * np.sin(angle)
@@ -118,7 +122,7 @@ class Model:
     def attention(self, i, x, n_ctx):
         w = lambda name: self.w[f"blk.{i}.{name}"]
         local, heads, kv_heads, dim = self.is_local(i), self.n_head, self.n_head_kv, self.head_dim
-        if self.arch == "phi3":
+        if self.arch in ("phi3", "bailingmoe2"):
             q, k, v = np.split(x @ w("attn_qkv.weight").T, [heads * dim, (heads + kv_heads) * dim], -1)
         else:
             project = lambda name: x @ w(f"{name}.weight").T + self.w.get(f"blk.{i}.{name}.bias", 0.0)
@@ -127,7 +131,7 @@ class Model:
             q, gate = np.split(q.reshape(len(x), heads, 2 * dim), 2, -1)
             q, gate = q.reshape(len(x), -1), gate.reshape(len(x), -1)
         split = lambda y: y.reshape(len(x), -1, dim)
-        if self.arch in ("olmo2", "olmoe"):  # over all heads together, the others over each
+        if self.arch in ("olmo2", "olmoe", "minimax-m2"):  # over all heads together, the others over each
             q, k = self.norm(f"blk.{i}.attn_q_norm", q), self.norm(f"blk.{i}.attn_k_norm", k)
             q, k, v = split(q), split(k), split(v)
         else:
@@ -223,7 +227,7 @@ class Model:
         key = lambda k, default=None: self.meta.get(f"{self.arch}.{k}", default)
         n, used, of_chosen = key("expert_count"), key("expert_used_count"), self.arch == "gpt-oss"
         z = x @ self.w[f"blk.{i}.ffn_gate_inp.weight"].T + self.w.get(f"blk.{i}.ffn_gate_inp.bias", 0.0)
-        prob = 1 / (1 + np.exp(-z)) if self.arch in ("nemotron_h_moe", "lfm2moe") else z if of_chosen else softmax(z)
+        prob = 1 / (1 + np.exp(-z)) if key("expert_gating_func") == 2 or self.arch == "nemotron_h_moe" else z if of_chosen else softmax(z)
         score = prob + self.w.get(f"blk.{i}.exp_probs_b.bias", 0.0)
         groups, groups_used = key("expert_group_count", 1), key("expert_group_used_count", 1)
         if groups > 1:
@@ -235,7 +239,7 @@ class Model:
         for t in range(len(x)):
             chosen = np.argsort(-score[t], kind="stable")[:used]
             weight = softmax(prob[t, chosen]) if of_chosen else prob[t, chosen]
-            if key("expert_weights_norm", self.arch in ("llama", "qwen3moe", "qwen35moe", "lfm2moe")):
+            if key("expert_weights_norm", self.arch in ("llama", "qwen3moe", "qwen35moe", "lfm2moe", "qwen3vlmoe", "minimax-m2", "ernie4_5-moe")):
                 weight = weight / weight.sum()
             weight = weight * key("expert_weights_scale", 1.0)
             out[t] = sum(w * self.expert(i, e, x[t]) for w, e in zip(weight, chosen))

@@ -83,6 +83,11 @@ impl RopeTable {
                 pairs.map(angle).collect()
             }
         };
+        let mut radians_per_position: Box<[f64]> = radians_per_position;
+        if let Some(sections) = &spec.sections {
+            let still = radians_per_position.iter_mut().enumerate().filter(|(pair, _)| !sections.turns(*pair));
+            still.for_each(|(_, rate)| *rate = 0.0);
+        }
         RopeTable { radians_per_position, magnitude }
     }
 

@@ -2,7 +2,10 @@
 
 use crate::error::Result;
 use crate::keys::{Keys, MAX_LENGTH};
-use crate::model::{Choice, ExpertSpec, Gating, HiddenActivation, MoeSpec, Need, RouterInput, SharedSpec};
+use crate::model::{
+    Choice, ExpertSpec, FeedForward, GatedSpec, Gating, HiddenActivation, ModelSpec, MoeSpec, Need, NormSpec,
+    RouterInput, SharedSpec,
+};
 
 /// Bound that no real model reaches.
 const MAX_EXPERTS: u32 = 1 << 16;
@@ -68,6 +71,30 @@ impl<'a> Experts<'a> {
     pub(super) fn as_wide_as_dense(mut self) -> Experts<'a> {
         self.widths = self.widths.or(self.dense_widths.take());
         self
+    }
+
+    /// Gives a model's layers their networks: mixtures, as `change` makes them, behind the dense
+    /// layers that the file counts, where `is_mixed` says so.
+    pub(super) fn fill(
+        &self,
+        spec: &mut ModelSpec,
+        norm: NormSpec,
+        is_mixed: impl Fn(usize) -> bool,
+        change: impl Fn(&mut MoeSpec),
+    ) -> Result<()> {
+        let n_dense = self.keys.u32("leading_dense_block_count")?.unwrap_or(0) as usize;
+        spec.fill_ffn(norm, |il| {
+            if il < n_dense || !is_mixed(il) {
+                let key = "feed_forward_length";
+                let width = self.dense_widths.as_ref().map(|widths| widths[il]);
+                let width = width.ok_or_else(|| self.keys.bad(key, "is missing"))?;
+                let width = self.keys.bounded(key, width, MAX_LENGTH)?;
+                return Ok(FeedForward::Gated(GatedSpec::plain(width, HiddenActivation::Silu)));
+            }
+            let mut moe = self.layer(il)?;
+            change(&mut moe);
+            Ok(FeedForward::Moe(moe))
+        })
     }
 
     /// The mixture of one layer: experts with a gate and SiLU, chosen by probability.

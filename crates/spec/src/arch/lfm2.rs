@@ -49,19 +49,14 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
         // The last norm has a name of the input's.
         output: OutputSpec::head(NormSpec::rms("token_embd_norm", eps)),
     };
+    let norm = NormSpec::rms("ffn_norm", eps);
+    if arch.name == MOE.name {
+        let experts = Experts::read(keys, Gating::Sigmoid, true)?;
+        experts.fill(&mut spec, norm, |_| true, |moe| moe.choice = Choice::Biased(Need::Always))?;
+        return Ok(spec);
+    }
     let widths = keys.sizes_of_layers("feed_forward_length", MAX_LENGTH)?;
-    let experts = (arch.name == MOE.name).then(|| Experts::read(keys, Gating::Sigmoid, true)).transpose()?;
-    let n_dense = match &experts {
-        Some(_) => keys.optional_size("leading_dense_block_count", MAX_LENGTH)?.unwrap_or(0),
-        None => widths.len(),
-    };
-    spec.fill_ffn(NormSpec::rms("ffn_norm", eps), |il| match &experts {
-        Some(experts) if il >= n_dense => {
-            let mut moe = experts.layer(il)?;
-            moe.choice = Choice::Biased(Need::Always);
-            Ok(FeedForward::Moe(moe))
-        }
-        _ => Ok(FeedForward::Gated(GatedSpec::plain(widths[il], HiddenActivation::Silu))),
-    })?;
+    let gated = |il: usize| FeedForward::Gated(GatedSpec::plain(widths[il], HiddenActivation::Silu));
+    spec.fill_ffn(norm, |il| Ok(gated(il)))?;
     Ok(spec)
 }

@@ -22,7 +22,10 @@ mod qwen2moe;
 mod qwen3;
 mod qwen35;
 mod qwen3moe;
+mod qwen_vl;
 mod scan;
+mod sigmoid_moe;
+mod softmax_moe;
 mod t5;
 
 use modelembed_gguf::Gguf;
@@ -53,6 +56,13 @@ pub static ARCHITECTURES: &[Architecture] = &[
     qwen3moe::ARCH,
     qwen2moe::ARCH,
     olmoe::ARCH,
+    qwen_vl::QWEN3,
+    qwen_vl::QWEN3_MOE,
+    sigmoid_moe::MINIMAX_M2,
+    sigmoid_moe::DOTS1,
+    sigmoid_moe::BAILING2,
+    softmax_moe::DEEPSEEK,
+    softmax_moe::ERNIE,
     qwen35::DENSE,
     qwen35::MOE,
     gpt_oss::ARCH,

@@ -20,12 +20,9 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
     let rope = match spec.position {
         Position::None => None,
         Position::Rope(rope) => {
-            let RopeSpec { first, sections, .. } = b.spec.ropes[usize::from(rope.0)];
+            let RopeSpec { first, .. } = b.spec.ropes[usize::from(rope.0)];
             if first != 0 {
                 return Err(b.not_run("a rotation of other elements than the first"));
-            }
-            if sections.is_some_and(|sections| !sections.all_turn()) {
-                return Err(b.not_run("a rotation that leaves out pairs"));
             }
             Some(rope)
         }

@@ -36,17 +36,16 @@ pub struct RopeSections {
 }
 
 impl RopeSections {
-    /// Whether every pair turns with the position of a text: the sections then change nothing.
-    pub fn all_turn(&self) -> bool {
+    /// Whether a pair turns with the position of a text.
+    pub fn turns(&self, pair: usize) -> bool {
         let [time, height, width, other] = self.pairs;
-        let turns = |pair: usize| match pair % 3 {
-            0 => pair < 3 * time,
-            1 => pair < 3 * height,
-            _ => pair < 3 * width,
-        };
-        match self.is_interleaved {
-            true => (0..time + height + width + other).all(turns),
-            false => other == 0,
+        let n = time + height + width + other;
+        let pair = if n == 0 { pair } else { pair % n };
+        match (self.is_interleaved, pair % 3) {
+            (true, 0) => pair < 3 * time,
+            (true, 1) => pair < 3 * height,
+            (true, _) => pair < 3 * width,
+            (false, _) => pair < time + height + width,
         }
     }
 }

@@ -42,6 +42,7 @@ impl<'a> Builder<'a> {
         Program {
             n_vocab: self.directory.n_vocab(),
             n_layer: self.spec.layers.len(),
+            n_nextn: self.spec.n_nextn,
             arch: self.spec.arch.name,
             segments: self.segments,
             embed: self.embed,

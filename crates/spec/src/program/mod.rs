@@ -39,6 +39,8 @@ pub struct Program {
     rope_factors: Vec<RopeTensors>,
     n_vocab: usize,
     n_layer: usize,
+    /// Blocks behind the layers that predict further tokens: nothing reads them.
+    n_nextn: usize,
     arch: &'static str,
 }
 
@@ -292,7 +294,12 @@ impl Program {
     pub fn check_leftovers<'a>(&self, tensors: impl Iterator<Item = &'a TensorInfo>) -> Result<()> {
         let used: HashSet<&str> = self.tensors.iter().map(|t| t.name.as_str()).collect();
         // Old converters stored the angles of RoPE, which follow from the metadata.
-        let harmless = |name: &str| name.ends_with("attn_rot_embd") || name.ends_with("attn_rot_embd.weight");
+        let is_nextn = |name: &str| {
+            let block = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+            block.is_some_and(|il| (self.n_layer..self.n_layer + self.n_nextn).contains(&il))
+        };
+        let harmless =
+            |name: &str| name.ends_with("attn_rot_embd") || name.ends_with("attn_rot_embd.weight") || is_nextn(name);
         match tensors.map(|t| t.name.as_str()).find(|name| !used.contains(name) && !harmless(name)) {
             Some(name) => {
                 Err(Error::UnusedTensor { name: modelembed_gguf::escaped(name).into_owned(), arch: self.arch })

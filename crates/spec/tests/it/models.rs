@@ -174,6 +174,69 @@ pub fn olmoe() -> Model {
         .with("rope.freq_base", 1e4f32)
 }
 
+pub fn qwen3vl() -> Model {
+    decoder("qwen3vl", "Qwen3 VL 4B Instruct", [36, 262_144, 2560, 32, 8], 1e-6)
+        .with_all(&[("feed_forward_length", 9728), ("attention.key_length", 128), ("attention.value_length", 128)])
+        .with("rope.dimension_sections", vec![24i32, 20, 20, 0])
+        .with("n_deepstack_layers", 3u32)
+        .with("rope.freq_base", 5e6f32)
+}
+
+pub fn qwen3vlmoe() -> Model {
+    decoder("qwen3vlmoe", "Qwen3 VL 30B A3B Instruct", [48, 262_144, 2048, 32, 4], 1e-6)
+        .with_all(&[("feed_forward_length", 6144), ("attention.key_length", 128), ("attention.value_length", 128)])
+        .with_all(&[("expert_count", 128), ("expert_used_count", 8), ("expert_feed_forward_length", 768)])
+        .with("rope.dimension_sections", vec![24i32, 20, 20, 0])
+        .with("n_deepstack_layers", 3u32)
+        .with("rope.freq_base", 5e6f32)
+}
+
+pub fn minimax_m2() -> Model {
+    decoder("minimax-m2", "MiniMax M2", [62, 196_608, 3072, 48, 8], 1e-6)
+        .with_all(&[("feed_forward_length", 1536), ("attention.key_length", 128), ("attention.value_length", 128)])
+        .with_all(&[("expert_count", 256), ("expert_used_count", 8), ("expert_feed_forward_length", 1536)])
+        .with_all(&[("expert_gating_func", 2), ("rope.dimension_count", 64)])
+        .with("rope.freq_base", 5e6f32)
+}
+
+pub fn dots1() -> Model {
+    decoder("dots1", "Dots.Llm1.Inst", [62, 32_768, 4096, 32, 32], 1e-5)
+        .with_all(&[("feed_forward_length", 10_944), ("attention.key_length", 128), ("attention.value_length", 128)])
+        .with_all(&[("expert_count", 128), ("expert_used_count", 6), ("expert_feed_forward_length", 1408)])
+        .with_all(&[("expert_shared_count", 2), ("leading_dense_block_count", 1), ("expert_gating_func", 2)])
+        .with("expert_weights_norm", true)
+        .with("expert_weights_scale", 2.5f32)
+        .with("rope.freq_base", 1e7f32)
+}
+
+pub fn bailingmoe2() -> Model {
+    decoder("bailingmoe2", "Ling Mini 2.0", [20, 32_768, 2048, 16, 4], 1e-6)
+        .with_all(&[("feed_forward_length", 5120), ("attention.key_length", 128), ("attention.value_length", 128)])
+        .with_all(&[("expert_count", 256), ("expert_used_count", 8), ("expert_feed_forward_length", 512)])
+        .with_all(&[("expert_shared_count", 1), ("leading_dense_block_count", 1), ("expert_gating_func", 2)])
+        .with_all(&[("expert_group_count", 8), ("expert_group_used_count", 4), ("rope.dimension_count", 64)])
+        .with("expert_weights_norm", true)
+        .with("expert_weights_scale", 2.5f32)
+        .with("rope.freq_base", 600_000f32)
+}
+
+pub fn deepseek() -> Model {
+    decoder("deepseek", "DeepSeek MoE 16B Chat", [28, 4096, 2048, 16, 16], 1e-6)
+        .with_all(&[("feed_forward_length", 10_944), ("expert_count", 64), ("expert_used_count", 6)])
+        .with_all(&[("expert_feed_forward_length", 1408), ("expert_shared_count", 2), ("leading_dense_block_count", 1)])
+        .with("expert_weights_scale", 1f32)
+        .with("rope.freq_base", 1e4f32)
+}
+
+pub fn ernie45_moe() -> Model {
+    decoder("ernie4_5-moe", "ERNIE 4.5 21B A3B PT", [28, 131_072, 2560, 20, 4], 1e-5)
+        .with_all(&[("feed_forward_length", 12_288), ("expert_count", 64), ("expert_used_count", 6)])
+        .with_all(&[("expert_feed_forward_length", 1536), ("expert_shared_count", 2), ("leading_dense_block_count", 1)])
+        .with_all(&[("expert_shared_feed_forward_length", 3072), ("interleave_moe_layer_step", 1)])
+        .with_all(&[("attention.key_length", 128), ("attention.value_length", 128)])
+        .with("rope.freq_base", 500_000f32)
+}
+
 /// Layers of attention among short convolutions.
 fn lfm(arch: &'static str, name: &str, sizes: [u32; 4], attention: &[usize]) -> Model {
     let [n_layer, n_embd, heads, kv_heads] = sizes;
@@ -390,6 +453,13 @@ pub fn all() -> Vec<(&'static str, Model)> {
         ("mixtral", mixtral()),
         ("qwen2moe", qwen2moe()),
         ("olmoe", olmoe()),
+        ("qwen3vl", qwen3vl()),
+        ("qwen3vlmoe", qwen3vlmoe()),
+        ("minimax-m2", minimax_m2()),
+        ("dots1", dots1()),
+        ("bailingmoe2", bailingmoe2()),
+        ("deepseek", deepseek()),
+        ("ernie4_5-moe", ernie45_moe()),
         ("lfm2", lfm2()),
         ("lfm2moe", lfm2moe()),
         ("qwen35", qwen35()),

@@ -41,6 +41,13 @@ pub enum TinyArch {
     Qwen35Moe,
     Lfm2,
     Lfm2Moe,
+    Qwen3Vl,
+    Qwen3VlMoe,
+    MinimaxM2,
+    Dots1,
+    BailingMoe2,
+    Deepseek,
+    Ernie45Moe,
 }
 
 /// How a tiny model's rotary embedding is scaled.
@@ -146,6 +153,11 @@ impl TinySpec {
             TinyArch::FalconH1 => base,
             // A layer is a recurrence, a feed-forward network or attention, in this order.
             TinyArch::NemotronH | TinyArch::NemotronHMoe => TinySpec { n_layer: 6, ..base },
+            TinyArch::BailingMoe2 | TinyArch::Deepseek | TinyArch::Ernie45Moe => base,
+            TinyArch::Qwen3Vl | TinyArch::Qwen3VlMoe => TinySpec { head_dim: 32, rope_dims: 32, ..base },
+            TinyArch::Dots1 => TinySpec { head_dim: 32, rope_dims: 32, n_head_kv: 4, ..base },
+            // Half of a head is rotated.
+            TinyArch::MinimaxM2 => TinySpec { head_dim: 32, n_ff: 36, ..base },
             TinyArch::Mixtral => TinySpec { n_ff: 44, ..base },
             TinyArch::Qwen2Moe => base,
             TinyArch::Olmoe => TinySpec { n_ff: 36, n_head_kv: 4, ..base },
@@ -268,6 +280,13 @@ pub fn tiny_specs() -> Vec<TinySpec> {
         TinySpec::new("nemotron-h-moe", TinyArch::NemotronHMoe),
         TinySpec::new("qwen35", TinyArch::Qwen35),
         TinySpec::new("lfm2", TinyArch::Lfm2),
+        TinySpec::new("qwen3vl", TinyArch::Qwen3Vl),
+        TinySpec::new("qwen3vlmoe", TinyArch::Qwen3VlMoe),
+        TinySpec::new("minimax-m2", TinyArch::MinimaxM2),
+        TinySpec::new("dots1", TinyArch::Dots1),
+        TinySpec::new("bailingmoe2", TinyArch::BailingMoe2),
+        TinySpec::new("deepseek", TinyArch::Deepseek),
+        TinySpec::new("ernie4_5-moe", TinyArch::Ernie45Moe),
         TinySpec::new("lfm2moe", TinyArch::Lfm2Moe),
         TinySpec::new("qwen35moe", TinyArch::Qwen35Moe),
         TinySpec {

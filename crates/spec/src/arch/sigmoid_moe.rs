@@ -1,0 +1,45 @@
+//! minimax-m2, dots1 and bailingmoe2: decoders whose experts are chosen by a sigmoid and a bias of
+//! each: MiniMax M2, dots.llm1 (arXiv 2506.05767), Ling 2 and Ring 2.
+
+use modelembed_terms::RopeStyle;
+
+use super::experts::Experts;
+use super::{Architecture, dense};
+use crate::error::Result;
+use crate::keys::Keys;
+use crate::model::{Choice, Gating, HeadNorm, HeadNormSpan, ModelSpec, Need, NormSpec};
+
+pub(super) const MINIMAX_M2: Architecture = Architecture { name: "minimax-m2", runs: true, read: minimax_m2 };
+pub(super) const DOTS1: Architecture = Architecture { name: "dots1", runs: true, read: dots1 };
+pub(super) const BAILING2: Architecture = Architecture { name: "bailingmoe2", runs: true, read: bailing2 };
+
+fn minimax_m2(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
+    let norm = HeadNorm { span: HeadNormSpan::Row, ..dense::norm_of_heads(keys.rms_eps()?) };
+    decoder(arch, keys, norm, Experts::read(keys, Gating::Sigmoid, true)?)
+}
+
+fn dots1(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
+    decoder(arch, keys, dense::norm_of_heads(keys.rms_eps()?), Experts::read(keys, Gating::Sigmoid, false)?)
+}
+
+fn bailing2(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
+    let mut spec =
+        decoder(arch, keys, dense::norm_of_heads(keys.rms_eps()?), Experts::read(keys, Gating::Sigmoid, false)?)?;
+    spec.drop_nextn(keys)?;
+    Ok(spec)
+}
+
+fn decoder(arch: &'static Architecture, keys: &Keys<'_>, norm: HeadNorm, experts: Experts<'_>) -> Result<ModelSpec> {
+    let mut spec = dense::attention(arch, keys, RopeStyle::Halves)?;
+    dense::refuse_window(keys, spec.ctx_train)?;
+    spec.each_attention(|_, attention| attention.head_norm = Some(norm));
+    experts.fill(
+        &mut spec,
+        NormSpec::rms("ffn_norm", norm.eps),
+        |_| true,
+        |moe| {
+            moe.choice = Choice::Biased(Need::Maybe);
+        },
+    )?;
+    Ok(spec)
+}
