@@ -12,10 +12,13 @@ pub enum Error {
     },
 
     /// The architecture is not among those that are known.
-    #[error("unknown architecture \"{name}\"; known are {known}")]
+    #[error("unknown architecture \"{name}\"{}; known are {known}", as_those_of(*resembles))]
     UnknownArchitecture {
         /// The value of `general.architecture`.
         name: String,
+        /// The one whose keys and tensors the file's are but for the name, if there is one; the
+        /// model may still compute otherwise.
+        resembles: Option<&'static str>,
         /// Names of all architectures that run.
         known: String,
     },
@@ -74,3 +77,7 @@ pub enum Error {
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+fn as_those_of(arch: Option<&str>) -> String {
+    arch.map_or(String::new(), |arch| format!(", whose keys and tensors are like those of {arch}"))
+}

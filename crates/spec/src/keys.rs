@@ -26,15 +26,17 @@ pub(crate) struct Keys<'a> {
     gguf: &'a Gguf,
     header: &'a [u8],
     pub(crate) arch: &'static str,
+    /// What keys begin with: the name in the file.
+    prefix: &'a str,
     pub(crate) n_layer: usize,
     /// Keys that were asked for, whether they are there or not.
     read: RefCell<HashSet<&'static str>>,
 }
 
 impl<'a> Keys<'a> {
-    /// The keys of an architecture; its number of layers is read first.
-    pub(crate) fn new(gguf: &'a Gguf, header: &'a [u8], arch: &'static str) -> Result<Keys<'a>> {
-        let mut keys = Keys { gguf, header, arch, n_layer: 0, read: RefCell::default() };
+    /// The keys of an architecture, which begin with `prefix`; its number of layers is read first.
+    pub(crate) fn new(gguf: &'a Gguf, header: &'a [u8], arch: &'static str, prefix: &'a str) -> Result<Keys<'a>> {
+        let mut keys = Keys { gguf, header, arch, prefix, n_layer: 0, read: RefCell::default() };
         keys.n_layer = keys.size("block_count", MAX_LAYERS)?;
         Ok(keys)
     }
@@ -339,7 +341,7 @@ impl<'a> Keys<'a> {
     }
 
     fn full(&self, key: &str) -> String {
-        format!("{}.{key}", self.arch)
+        format!("{}.{key}", self.prefix)
     }
 
     pub(crate) fn bounded(&self, key: &str, n: u32, max: u32) -> Result<usize> {

@@ -93,9 +93,46 @@ fn metadata_that_cannot_be_used_is_named() {
             ),
             ("scaling backwards", |p| p.set("llama.rope.scaling.factor", -2f32), &["llama.rope.scaling.factor", "-2"]),
             ("no rotation", |p| p.set("llama.rope.dimension_count", 0u32), &["llama.rope.dimension_count", "0"]),
-            ("experts", |p| p.set("llama.expert_count", 8u32), &["llama.expert_count", "8"]),
+            ("experts", |p| p.set("llama.expert_count", 8u32), &["llama.expert_used_count", "is missing"]),
         ],
     );
+}
+
+#[test]
+fn an_unknown_architecture_hears_which_one_its_parts_are_like() {
+    let dir = TinyModels::new();
+    for (name, like) in
+        [("llama", "llama"), ("qwen3", "qwen3"), ("gpt-oss", "gpt-oss"), ("nemotron-h", "nemotron_h"), ("lfm2", "lfm2")]
+    {
+        let mut parts = Parts::of(&tiny_spec(name));
+        let arch = format!("{}.", tiny_spec(name).arch.name());
+        for (key, _) in &mut parts.metadata {
+            if let Some(rest) = key.strip_prefix(&arch) {
+                *key = format!("unheard-of.{rest}");
+            }
+        }
+        parts.set("general.architecture", "unheard-of");
+        let said = parts.outcome(&dir);
+        let wanted = format!("\"unheard-of\", whose keys and tensors are like those of {like}; known");
+        assert!(said.contains(&wanted), "{name}: {said}");
+        // With a tensor that nobody knows it is like none.
+        let strange = TinyTensor { name: "blk.0.attn_strange.weight".into(), ..parts.tensors[0].clone() };
+        parts.tensors.push(strange);
+        let said = parts.outcome(&dir);
+        assert!(said.contains("\"unheard-of\"; known are"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn blocks_that_predict_further_tokens_are_skipped() {
+    let dir = TinyModels::new();
+    let mut parts = Parts::of(&tiny_spec("qwen35"));
+    let block = TinyTensor { name: "blk.5.nextn.eh_proj.weight".into(), ..parts.tensor("token_embd.weight").clone() };
+    parts.tensors.push(block);
+    assert!(parts.outcome(&dir).contains("blk.5.nextn.eh_proj.weight"), "{}", parts.outcome(&dir));
+    parts.set("qwen35.block_count", 6u32);
+    parts.set("qwen35.nextn_predict_layers", 1u32);
+    assert_eq!(parts.outcome(&dir), "loaded");
 }
 
 #[test]

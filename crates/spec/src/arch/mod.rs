@@ -28,11 +28,15 @@ mod sigmoid_moe;
 mod softmax_moe;
 mod t5;
 
-use modelembed_gguf::Gguf;
+use std::collections::HashMap;
+
+use modelembed_gguf::{Gguf, TensorInfo};
 
 use crate::error::{Error, Result};
 use crate::keys::{self, Keys};
 use crate::model::{ModelSpec, Pooling};
+use crate::program::Program;
+use crate::want::Directory;
 
 /// An architecture.
 pub struct Architecture {
@@ -99,15 +103,33 @@ impl ModelSpec {
         })?;
         let arch = ARCHITECTURES.iter().find(|a| a.name == name).ok_or_else(|| Error::UnknownArchitecture {
             name: keys::clean(&name),
+            resembles: resembled(gguf, header, &name),
             known: ARCHITECTURES.iter().filter(|a| a.runs).map(|a| a.name).collect::<Vec<_>>().join(", "),
         })?;
-        let keys = Keys::new(gguf, header, arch.name)?;
-        let mut spec = (arch.read)(arch, &keys)?;
-        // Any model may be one of embeddings.
-        spec.output.pooling = pooling(&keys)?;
-        keys.refuse_other_mathematics()?;
-        Ok(ModelSpec { name: keys::string(gguf, "general.name")?, ..spec })
+        read_as(arch, gguf, header, arch.name)
     }
+}
+
+/// Reads the metadata as those of an architecture, whose keys begin with `prefix`.
+fn read_as(arch: &'static Architecture, gguf: &Gguf, header: &[u8], prefix: &str) -> Result<ModelSpec> {
+    let keys = Keys::new(gguf, header, arch.name, prefix)?;
+    let mut spec = (arch.read)(arch, &keys)?;
+    // Any model may be one of embeddings.
+    spec.output.pooling = pooling(&keys)?;
+    keys.refuse_other_mathematics()?;
+    Ok(ModelSpec { name: keys::string(gguf, "general.name")?, ..spec })
+}
+
+/// The architecture that would run with a file's keys and tensors, but for the name that they have
+/// there.
+fn resembled(gguf: &Gguf, header: &[u8], name: &str) -> Option<&'static str> {
+    let by_name: HashMap<&str, &TensorInfo> = gguf.tensors().iter().map(|t| (t.name.as_str(), t)).collect();
+    let fits = |arch: &&'static Architecture| {
+        let spec = read_as(arch, gguf, header, name).ok()?;
+        let program = Program::new(&spec, Directory::Of(&by_name)).ok()?;
+        program.check_leftovers(gguf.tensors().iter()).ok()
+    };
+    ARCHITECTURES.iter().filter(|arch| arch.runs).find(|arch| fits(arch).is_some()).map(|arch| arch.name)
 }
 
 /// What of a text's positions becomes its vector.

@@ -137,7 +137,7 @@ fn numbers_that_do_not_fit_each_other_are_refused() {
 #[test]
 fn an_unknown_architecture_hears_which_ones_run() {
     let error = Model::new("gpt9", "Tomorrow").read().map(|_: ModelSpec| ()).unwrap_err();
-    let Error::UnknownArchitecture { name, known } = &error else { panic!("{error}") };
+    let Error::UnknownArchitecture { name, known, .. } = &error else { panic!("{error}") };
     assert_eq!(name, "gpt9");
     let known: Vec<&str> = known.split(", ").collect();
     for name in ["llama", "qwen2", "qwen3", "gemma3"] {
