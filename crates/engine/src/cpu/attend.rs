@@ -14,6 +14,7 @@ use modelembed_spec::{Attend, Register};
 
 use super::Pass;
 use super::attention_room::{Deal, SPAN, SpanRun, State, queries_at_once};
+use super::numbers::number;
 use super::scratch::{Scratch, WorkerScratch};
 use crate::state::active::{Active, ActiveRun};
 use crate::state::layout::{KeysValues, Layout};
@@ -114,8 +115,7 @@ impl Layer<'_> {
         let heads = &self.step.heads;
         let rows = state.max.iter_mut().zip(state.sum.iter_mut()).zip(state.acc.chunks_exact_mut(heads.value_dim));
         for (row, ((max, sum), acc)) in rows.enumerate() {
-            let at = 4 * (head * heads.group() + row % heads.group());
-            let sink = f32::from_le_bytes([sinks[at], sinks[at + 1], sinks[at + 2], sinks[at + 3]]);
+            let sink = number(sinks, head * heads.group() + row % heads.group());
             let greatest = sink.max(*max);
             let by = libm::expf(*max - greatest);
             self.kernels.scale(acc, by);

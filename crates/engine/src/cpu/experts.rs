@@ -13,6 +13,7 @@ use modelembed_spec::{Clamp, ExpertLinear, Experts, Gating, HiddenActivation, Re
 
 use super::grid::grain_rows;
 use super::norm::Kinds;
+use super::numbers::{logistic, numbers, softplus};
 use super::project::add_bias;
 use super::scratch::{InputBuffers, Scratch};
 use super::{GRAIN_COLS, Pass};
@@ -47,11 +48,6 @@ impl Routes {
             start += same.len();
         }
     }
-}
-
-/// Numbers of a tensor, little-endian f32 at any address.
-fn numbers(bytes: &[u8]) -> impl Iterator<Item = f32> {
-    bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))
 }
 
 impl Pass<'_> {
@@ -249,10 +245,6 @@ impl Output for PartOutput<'_, '_> {
     }
 }
 
-fn logistic(x: f32) -> f32 {
-    1.0 / (1.0 + libm::expf(-x))
-}
-
 /// From the router's numbers to probabilities, or to what the chosen ones' come from.
 fn gate(kernels: &Kernels, gating: Gating, x: &mut [f32]) {
     match gating {
@@ -260,7 +252,6 @@ fn gate(kernels: &Kernels, gating: Gating, x: &mut [f32]) {
         Gating::Sigmoid => x.iter_mut().for_each(|x| *x = logistic(*x)),
         Gating::SoftmaxOfChosen => {}
         Gating::SqrtSoftplus => {
-            let softplus = |x: f32| if x > 20.0 { x } else { libm::log1pf(libm::expf(x)) };
             x.iter_mut().for_each(|x| *x = softplus(*x).sqrt());
         }
     }
@@ -293,14 +284,13 @@ fn keep_groups(scores: &mut [f32], n_groups: usize, n_used: usize) {
 
 /// The experts with the greatest scores, of equal ones the first, in ascending order. A score that
 /// is no number counts as the least.
-fn choose(scores: &mut [f32], chosen: &mut [Chosen]) {
+fn choose(scores: &[f32], chosen: &mut [Chosen]) {
     for at in 0..chosen.len() {
         let is_free = |i: usize| chosen[..at].iter().all(|pair| pair.expert as usize != i);
         let mut best: Option<usize> = None;
         for (i, &score) in scores.iter().enumerate() {
-            if best.is_none_or(|best| score > scores[best]) && is_free(i) {
-                best = Some(i);
-            } else if best.is_some_and(|best| scores[best].is_nan() && !score.is_nan()) && is_free(i) {
+            let is_better = |best: usize| score > scores[best] || scores[best].is_nan() && !score.is_nan();
+            if best.is_none_or(is_better) && is_free(i) {
                 best = Some(i);
             }
         }
@@ -377,9 +367,9 @@ fn gated(kernels: &Kernels, activation: HiddenActivation, clamp: Option<Clamp>, 
 mod tests {
     use super::*;
 
-    fn chosen(mut scores: Vec<f32>, n: usize) -> Vec<u32> {
+    fn chosen(scores: &[f32], n: usize) -> Vec<u32> {
         let mut chosen = vec![Chosen::default(); n];
-        choose(&mut scores, &mut chosen);
+        choose(scores, &mut chosen);
         chosen.iter().map(|pair| pair.expert).collect()
     }
 
@@ -395,7 +385,7 @@ mod tests {
             (&[nan, nan], 2, &[0, 1]),
         ];
         for (scores, n, want) in cases {
-            assert_eq!(chosen(scores.to_vec(), n), want, "{scores:?}");
+            assert_eq!(chosen(scores, n), want, "{scores:?}");
         }
     }
 

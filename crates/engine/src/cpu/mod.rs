@@ -12,6 +12,7 @@ mod grid;
 mod head;
 mod heads;
 mod norm;
+mod numbers;
 pub(crate) mod peaks;
 mod project;
 mod scan;

@@ -10,6 +10,7 @@ use modelembed_terms::Activation;
 use super::Pass;
 use super::experts::activate;
 use super::grid::projection_grid;
+use super::numbers::numbers;
 use super::scratch::{InputBuffers, Scratch};
 use crate::load::model::Model;
 
@@ -152,8 +153,7 @@ fn intersect(a: &Range<usize>, b: Range<usize>) -> Range<usize> {
 pub(super) fn add_bias(bias: Option<&[u8]>, rows: Range<usize>, n: usize, out: &mut dyn Output) {
     let Some(bias) = bias else { return };
     for c in 0..n {
-        for (y, b) in out.column(c).iter_mut().zip(bias[rows.start * 4..rows.end * 4].chunks_exact(4)) {
-            *y += f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-        }
+        let bias = numbers(&bias[rows.start * 4..rows.end * 4]);
+        out.column(c).iter_mut().zip(bias).for_each(|(y, b)| *y += b);
     }
 }

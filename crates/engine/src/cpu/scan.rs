@@ -16,6 +16,7 @@ use modelembed_kernels::Kernels;
 use modelembed_pool::{Blocks, Cut, PerWorker, Rows as RowsOf, RowsPart, Runs, Strips};
 use modelembed_spec::{Conv, GateNorm, Register, Scan, ScanRule, ScanShape, ShortConv};
 
+use super::numbers::{logistic, number, numbers, softplus};
 use super::scratch::{Scratch, WorkerScratch};
 use super::{GRAIN_COLS, Pass};
 use crate::state::active::ActiveRun;
@@ -68,11 +69,6 @@ impl Scratch {
             workers,
         }
     }
-}
-
-/// Numbers of a tensor, little-endian f32 at any address.
-fn numbers(bytes: &[u8]) -> impl Iterator<Item = f32> {
-    bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))
 }
 
 impl Pass<'_> {
@@ -220,7 +216,7 @@ impl Pass<'_> {
                     let size = softplus(raw[h] + bias);
                     out[h] = match shape.rule {
                         ScanRule::Value => size,
-                        ScanRule::Delta => 1.0 / (1.0 + libm::expf(-raw[heads + h])),
+                        ScanRule::Delta => logistic(raw[heads + h]),
                     };
                     put_sum(out, heads, h, f64::from(size) * f64::from(decay));
                 }
@@ -350,11 +346,6 @@ impl<'a> Taps<'a> {
     }
 }
 
-/// ln(1 + e^x).
-fn softplus(x: f32) -> f32 {
-    if x > 20.0 { x } else { libm::log1pf(libm::expf(x)) }
-}
-
 /// Makes `x`, whose sum of squares gets `eps` more, a vector of this length.
 fn set_length(kernels: &Kernels, x: &mut [f32], length: f32, eps: f32) {
     let mut squares = [0.0];
@@ -479,7 +470,7 @@ impl<'a, 'o> OfHead<'a, 'o> {
         let (len, n_steps, dim) = (shape.conv_len(), shape.steps_len(), shape.value_dim);
         let (group, per_group) = (shape.group_of(self.head), group_products(shape));
         let value_at = shape.values_at() + self.head * dim;
-        let skip = skip.and_then(|skip| numbers(&skip[4 * self.head..]).next());
+        let skip = skip.map(|skip| number(skip, self.head));
         let mut fading = [0.0f32; CHUNK];
         let mut weights = [0.0f32; CHUNK];
         for col in cols {

@@ -68,7 +68,7 @@ impl<'a> Experts<'a> {
     }
 
     /// The same where the key of the dense network's width holds one expert's.
-    pub(super) fn as_wide_as_dense(mut self) -> Experts<'a> {
+    pub(super) fn with_dense_width(mut self) -> Experts<'a> {
         self.widths = self.widths.or(self.dense_widths.take());
         self
     }

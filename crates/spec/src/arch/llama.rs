@@ -15,7 +15,7 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::decoder(arch, keys, RopeStyle::Adjacent)?;
     dense::refuse_window(keys, spec.ctx_train)?;
     if Experts::are_there(keys)? {
-        let experts = Experts::read(keys, Gating::Softmax, true)?.as_wide_as_dense();
+        let experts = Experts::read(keys, Gating::Softmax, true)?.with_dense_width();
         spec.fill_ffn(NormSpec::rms("ffn_norm", keys.rms_eps()?), |il| Ok(FeedForward::Moe(experts.layer(il)?)))?;
     }
     Ok(spec)

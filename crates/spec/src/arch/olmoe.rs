@@ -17,7 +17,7 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let eps = keys.rms_eps()?;
     let norm = HeadNorm { span: HeadNormSpan::Row, ..dense::norm_of_heads(eps) };
     spec.each_attention(|_, attention| attention.head_norm = Some(norm));
-    let experts = Experts::read(keys, Gating::Softmax, false)?.as_wide_as_dense();
+    let experts = Experts::read(keys, Gating::Softmax, false)?.with_dense_width();
     spec.fill_ffn(NormSpec::rms("ffn_norm", eps), |il| Ok(FeedForward::Moe(experts.layer(il)?)))?;
     Ok(spec)
 }

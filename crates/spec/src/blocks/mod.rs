@@ -128,7 +128,7 @@ fn mixers(b: &mut Builder<'_>, il: usize, mixer: &Mixer) -> Result<Vec<Prepared>
 enum Network {
     Gated(feed_forward::Gated),
     Plain(feed_forward::Plain),
-    Mixture(experts::Mixture),
+    Mixture(Box<experts::Mixture>),
 }
 
 impl Network {
@@ -155,7 +155,7 @@ fn network(b: &mut Builder<'_>, il: usize, ffn: &FeedForward) -> Result<Option<N
         FeedForward::Gated(spec) => Some(Network::Gated(feed_forward::gated(b, il, spec)?)),
         FeedForward::Plain(spec) => Some(Network::Plain(feed_forward::plain(b, il, spec)?)),
         FeedForward::GatedOrPlain(..) => return Err(b.not_run("a feed-forward network without a gate")),
-        FeedForward::Moe(spec) => Some(Network::Mixture(experts::prepare(b, il, spec)?)),
+        FeedForward::Moe(spec) => Some(Network::Mixture(Box::new(experts::prepare(b, il, spec)?))),
         FeedForward::Both(..) => return Err(b.not_run("a network beside a mixture of experts")),
         FeedForward::None => None,
     })
