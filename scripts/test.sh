@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must pass: format, lints, tests (with both real models), documentation, and the
-# demo of the release build.
+# Everything that must pass: format, lints, what the dependencies are, tests (with both real models),
+# documentation, and the demo of the release build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,6 +48,9 @@ step "width of comments and documents"
 
 step "lints"
 cargo clippy --locked --workspace --all-targets -- -D warnings
+
+step "licences, sources and advisories of the dependencies"
+scripts/check-dependencies.sh
 
 step "tests"
 if cargo nextest --version >/dev/null 2>&1; then
