@@ -2,7 +2,6 @@
 #![no_main]
 
 use std::cell::RefCell;
-use std::ops::ControlFlow::Continue;
 
 use libfuzzer_sys::fuzz_target;
 use modelembed::{Engine, EngineOptions, LoadOptions, Model, Run, SequenceId, TokenId};
@@ -13,8 +12,8 @@ use modelembed_testkit::{tiny, tiny_spec};
 fn engine() -> (Engine, SequenceId) {
     let path = std::env::temp_dir().join(format!("modelembed-fuzz-{}.gguf", std::process::id()));
     std::fs::write(&path, tiny(&tiny_spec("falcon-h1"))).expect("a temporary folder");
-    let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
-    let model = Model::load(&path, &options, &mut |_| Continue(())).expect("a model");
+    let options = LoadOptions::default().threads(1);
+    let model = Model::load(&path, &options).expect("a model");
     let _ = std::fs::remove_file(&path);
     let mut engine = Engine::new(&model, &EngineOptions::default().ctx_tokens(600)).expect("an engine");
     let id = engine.add().expect("a sequence");

@@ -113,7 +113,7 @@ fn check(file: Vec<u8>, text: &[u8]) {
     let Ok(tokenizer) = Tokenizer::from_gguf(&gguf, shared) else { return };
     let mut stream = tokenizer.detokenizer();
     for (add_special, parse_special) in [(false, false), (true, true)] {
-        let Ok(ids) = tokenizer.encode(text, EncodeOptions { add_special, parse_special }) else { continue };
+        let Ok(ids) = tokenizer.encode(text, EncodeOptions::default().add_special(add_special).parse_special(parse_special)) else { continue };
         for id in ids {
             assert!(id.index() < tokenizer.n_vocab());
             stream.push(id, true);

@@ -21,8 +21,8 @@ mod timing;
 mod tty;
 mod usage;
 
-use modelembed::packed::PackedError;
-use modelembed::storage::{CountingAllocator, StorageError, report_lost_pages};
+use modelembed_packed::PackedError;
+use modelembed_storage::{CountingAllocator, StorageError, hint_in_report, report_lost_pages};
 use own::Own;
 use resolve::Task;
 use std::process::ExitCode;
@@ -37,6 +37,7 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 const LOST_PAGES_EXIT_CODE: i32 = 74;
 
 fn main() -> ExitCode {
+    hint_in_report(&(b" (with -memory it is read once and not needed afterwards)" as &[u8]));
     report_lost_pages(LOST_PAGES_EXIT_CODE);
     let own = Own::find();
     let flags = own.as_ref().ok().and_then(Option::as_ref).map(Own::flags).unwrap_or_default();
@@ -100,11 +101,7 @@ fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
 /// An error with its causes, each of them once (some messages hold their cause already), and what
 /// to do about it.
 fn in_words(error: &anyhow::Error) -> String {
-    let told = causes(error);
-    match error.downcast_ref().and_then(report::way_out) {
-        Some(way_out) => format!("{told}; {way_out}"),
-        None => told,
-    }
+    format!("{}{}", causes(error), report::way_out_of_any(error))
 }
 
 fn causes(error: &anyhow::Error) -> String {

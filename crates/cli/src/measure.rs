@@ -1,8 +1,8 @@
 //! Collects what the statistics show.
 
 use crate::report::{Pace, Statistics, Streamed};
-use modelembed::storage::{CountingAllocator, process};
 use modelembed::{GenerateStats, Model, Verdict};
+use modelembed_storage::{CountingAllocator, process};
 
 /// Speeds of one or more answers.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,7 +1,7 @@
 //! Which model file is meant when none, or not quite the right one, was named.
 
 use anyhow::{Result, bail};
-use modelembed::gguf::shown_path;
+use modelembed_gguf::shown_path;
 use std::path::{Path, PathBuf};
 
 /// The default of `-model`.

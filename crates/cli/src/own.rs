@@ -1,6 +1,6 @@
 //! The model that was packed into the running program.
 
-use modelembed::packed::{Packed, PackedError};
+use modelembed_packed::{Packed, PackedError};
 use std::path::PathBuf;
 
 /// The running program and the model in it.

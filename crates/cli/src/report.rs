@@ -1,9 +1,10 @@
 //! The banner before and the statistics after an answer.
 
 use crate::resolve::Mode;
-use modelembed::gguf::shown_path;
-use modelembed::storage::Change;
 use modelembed::{Error, GpuLayers, GpuPlacement, LockStats, Model};
+use modelembed_gguf::shown_path;
+use modelembed_packed::PackedError;
+use modelembed_storage::{Change, StorageError};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
@@ -139,12 +140,39 @@ pub fn change_name(change: Change) -> &'static str {
     }
 }
 
-/// What this program has to offer where the library's message can name no command.
-pub fn way_out(error: &Error) -> Option<&'static str> {
+/// What this program has to offer where the library's message can name no command and no option:
+/// what is to follow that message.
+fn way_out(error: &Error) -> &'static str {
     match error {
-        Error::NoLogitIsANumber { .. } => Some("`modelembed verify` looks for them"),
-        _ => None,
+        Error::NoLogitIsANumber { .. } => "; `modelembed verify` looks for them",
+        Error::Storage(error) => way_out_of_storage(error),
+        Error::Packed { source, .. } => way_out_of_packed(source),
+        _ => "",
     }
+}
+
+fn way_out_of_storage(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::NotFound { .. } => "\n  check the path, or name another file with -model",
+        StorageError::MapFailed { .. } => "\n  try -mmap=false, which reads the file instead",
+        StorageError::OutOfMemory { .. } | StorageError::CopyRefused { .. } => "\n  try -mmap, which needs no copy",
+        _ => "",
+    }
+}
+
+fn way_out_of_packed(error: &PackedError) -> &'static str {
+    match error {
+        PackedError::Exists { .. } => "; -force replaces it",
+        _ => "",
+    }
+}
+
+/// The same for whatever ended the program.
+pub fn way_out_of_any(error: &anyhow::Error) -> &'static str {
+    let of_any = error.downcast_ref().map(way_out);
+    let of_storage = || error.downcast_ref().map(way_out_of_storage);
+    let of_packed = || error.downcast_ref().map(way_out_of_packed);
+    of_any.or_else(of_storage).or_else(of_packed).unwrap_or_default()
 }
 
 /// An error of a run or a turn, and what to do about it.
@@ -155,8 +183,7 @@ pub fn explained(error: &Error, model: &Model) -> String {
             format!("the prompt has {wanted} tokens, but the context holds {capacity}; {}", more(wanted))
         }
         (&Error::ContextFull { used, wanted, .. }, _) => format!("{error}; {}", more(used.saturating_add(wanted))),
-        (_, Some(way_out)) => format!("{error}; {way_out}"),
-        (_, None) => error.to_string(),
+        (_, way_out) => format!("{error}{way_out}"),
     }
 }
 

@@ -9,8 +9,8 @@ use crate::session_file;
 use crate::setup;
 use crate::terminal::{Answer, Notes};
 use anyhow::{Result, anyhow};
-use modelembed::text::chat::ChatTemplate;
 use modelembed::{Chat, Error, GenerateOptions, GenerateStats, StopReason, generate};
+use modelembed_text::chat::ChatTemplate;
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -35,17 +35,15 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     notes.line(&format!("Prompt: {prompt}\n{RULE}"));
     let file = talk.session.as_deref();
     let raw_tokens = match template {
-        Some(_) => Ok(Vec::new()),
+        Some(_) => Vec::new(),
         None => {
             let restored = file.map(|file| session_file::restore_text(&mut session, &mut sampler, file, notes));
             let pending = restored.transpose()?;
-            session_file::tokens_behind(&session, pending.flatten(), &prompt)
+            session_file::tokens_behind(&session, pending.flatten(), &prompt)?
         }
     };
-    if let Ok(tokens) = raw_tokens.as_ref()
-        && session.is_empty()
-    {
-        setup::warn_of_doubled_tokens(model.tokenizer(), tokens, notes);
+    if session.is_empty() {
+        setup::warn_of_doubled_tokens(model.tokenizer(), &raw_tokens, notes);
     }
     let mut stream = Stream::new(setting.format, &interrupt);
     stream.label = Some((notes, "Response: "));
@@ -69,12 +67,10 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
             turn.map(|turn| turn.stats)
         }
         None => {
-            let result = raw_tokens.and_then(|tokens| {
-                generate(&mut session, &mut sampler, &tokens, &options, |piece| stream.piece(piece))
-            });
+            let result = generate(&mut session, &mut sampler, &raw_tokens, &options, |piece| stream.piece(piece));
             timing = session.timing().copied();
-            if let (Some(file), Ok(stats)) = (file, &result) {
-                saved = session_file::save_text(&session, file, stats, notes);
+            if let (Some(file), Ok(_)) = (file, &result) {
+                saved = session_file::save_text(&session, file, notes);
             }
             result
         }
@@ -126,21 +122,19 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
 /// When an answer ends. A built-in template knows texts that end one in a vocabulary that lacks the
 /// template's end token.
 pub fn generate_options(talk: &Talk, template: Option<&ChatTemplate>) -> GenerateOptions {
-    GenerateOptions {
-        max_tokens: talk.max_tokens.unwrap_or(usize::MAX),
-        stop: template.iter().flat_map(|template| template.stop()).chain(&talk.stop).cloned().collect(),
-        lookup_tokens: talk.lookup_tokens,
-        ..Default::default()
-    }
+    GenerateOptions::default()
+        .max_tokens(talk.max_tokens.unwrap_or(usize::MAX))
+        .stop(template.iter().flat_map(|template| template.stop()).chain(&talk.stop).cloned())
+        .lookup_tokens(talk.lookup_tokens)
 }
 
 /// Why an answer ended, in a word: `end`, `length`, `context` or `interrupted`.
 pub fn stop_words(stats: Option<&GenerateStats>, interrupt: &Interrupt) -> &'static str {
-    match stats.map(|stats| stats.stop) {
+    match stats.and_then(|stats| stats.stop) {
         _ if interrupt.is_set() => "interrupted",
         Some(StopReason::MaxTokens) => "length",
         Some(StopReason::ContextFull) => "context",
-        Some(StopReason::Callback) | None => "interrupted",
+        Some(StopReason::Caller) | None => "interrupted",
         Some(_) => "end",
     }
 }

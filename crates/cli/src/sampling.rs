@@ -26,38 +26,39 @@ impl Sampling {
             Window::All => None,
         };
         let mirostat = |version| Mirostat { version, tau: args.mirostat_ent, eta: args.mirostat_lr };
-        let options = SamplerOptions {
-            seed: match args.seed {
+        let options = SamplerOptions::default()
+            .seed(match args.seed {
                 Seed::Fixed(seed) => seed,
                 Seed::Random => random_seed(),
-            },
-            order: args.samplers,
-            temp: args.temp,
-            dynatemp_range: args.dynatemp_range,
-            dynatemp_exponent: args.dynatemp_exp,
-            top_k: args.top_k as usize,
-            top_p: args.top_p,
-            min_p: args.min_p,
-            typical_p: args.typical,
-            top_n_sigma: args.top_n_sigma,
-            xtc: (args.xtc_probability > 0.0)
-                .then_some(Xtc { probability: args.xtc_probability, threshold: args.xtc_threshold }),
-            repeat_last_n: window(args.repeat_last_n).unwrap_or(usize::MAX),
-            repeat_penalty: args.repeat_penalty,
-            presence_penalty: args.presence_penalty,
-            frequency_penalty: args.frequency_penalty,
-            dry: (args.dry_multiplier > 0.0).then_some(Dry {
+            })
+            .order(args.samplers)
+            .temp(args.temp)
+            .dynatemp_range(args.dynatemp_range)
+            .dynatemp_exponent(args.dynatemp_exp)
+            .top_k(args.top_k as usize)
+            .top_p(args.top_p)
+            .min_p(args.min_p)
+            .typical_p(args.typical)
+            .top_n_sigma(args.top_n_sigma)
+            .xtc(
+                (args.xtc_probability > 0.0)
+                    .then_some(Xtc { probability: args.xtc_probability, threshold: args.xtc_threshold }),
+            )
+            .repeat_last_n(window(args.repeat_last_n).unwrap_or(usize::MAX))
+            .repeat_penalty(args.repeat_penalty)
+            .presence_penalty(args.presence_penalty)
+            .frequency_penalty(args.frequency_penalty)
+            .dry((args.dry_multiplier > 0.0).then_some(Dry {
                 multiplier: args.dry_multiplier,
                 base: args.dry_base,
                 allowed_length: args.dry_allowed_length as usize,
                 last_n: window(args.dry_penalty_last_n),
-            }),
-            mirostat: match args.mirostat {
+            }))
+            .mirostat(match args.mirostat {
                 0 => None,
                 1 => Some(mirostat(MirostatVersion::V1)),
                 _ => Some(mirostat(MirostatVersion::V2)),
-            },
-        };
+            });
         let dry_breakers = match args.dry_sequence_breaker.as_slice() {
             [] => DryBreakers::DEFAULT.map(str::to_string).to_vec(),
             given => given.iter().filter(|text| *text != "none").cloned().collect(),
@@ -139,15 +140,15 @@ mod tests {
         let usual = SamplerOptions::default();
         let rows = [
             (usual, ""),
-            (SamplerOptions { top_k: 5, temp: 0.0, repeat_penalty: 1.1, ..usual }, ""),
-            (SamplerOptions { top_k: 5, order: order("top_k"), ..usual }, ""),
+            (usual.top_k(5).temp(0.0).repeat_penalty(1.1), ""),
+            (usual.top_k(5).order(order("top_k")), ""),
             (
-                SamplerOptions { temp: 0.5, min_p: 0.0, order: order("top_k"), ..usual },
+                usual.temp(0.5).min_p(0.0).order(order("top_k")),
                 "-min-p has no effect: min_p is not in -samplers\n-temp has no effect: temperature is not in -samplers",
             ),
-            (SamplerOptions { mirostat, temp: 0.5, ..usual }, ""),
+            (usual.mirostat(mirostat).temp(0.5), ""),
             (
-                SamplerOptions { mirostat, top_k: 5, presence_penalty: 1.0, ..usual },
+                usual.mirostat(mirostat).top_k(5).presence_penalty(1.0),
                 "-top-k, -presence-penalty have no effect: with -mirostat only the temperature, -logit-bias and -ignore-eos \
                  count",
             ),

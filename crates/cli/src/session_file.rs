@@ -1,9 +1,9 @@
 //! `-session FILE`: a context that outlives the program.
 
 use anyhow::{Result, bail};
-use modelembed::gguf::escaped;
-use modelembed::text::{EncodeOptions, TokenId};
-use modelembed::{Chat, Error, GenerateStats, Model, Sampler, Session};
+use modelembed::{Chat, Model, Sampler, Session};
+use modelembed_gguf::escaped;
+use modelembed_text::TokenId;
 use std::path::Path;
 
 use crate::report;
@@ -87,27 +87,27 @@ pub fn restore_text(
 }
 
 /// Tokens of a text that goes on behind what a session holds and the token that comes first.
-pub fn tokens_behind(session: &Session, pending: Option<TokenId>, text: &str) -> Result<Vec<TokenId>, Error> {
+pub fn tokens_behind(session: &Session, pending: Option<TokenId>, text: &str) -> Result<Vec<TokenId>> {
     let model = session.model();
     let tokenizer = model.tokenizer();
     let Some(before) = pending.or(session.tokens().last().copied()) else {
         return Ok(tokenizer.encode(text.as_bytes(), setup::WHOLE_TEXT)?);
     };
-    let options = EncodeOptions { add_special: false, ..setup::WHOLE_TEXT };
+    let options = setup::WHOLE_TEXT.add_special(false);
     let behind = tokenizer.encode_after(before, text.as_bytes(), options)?;
     let tokens: Vec<TokenId> = pending.into_iter().chain(behind).collect();
     if tokens.is_empty() {
-        return Err(Error::InvalidOption("the text of this session has ended; wanted a prompt to go on with".into()));
+        bail!("the text of this session has ended; wanted a prompt to go on with");
     }
     Ok(tokens)
 }
 
 /// Writes the text of a session back.
-pub fn save_text(session: &Session, file: &Path, stats: &GenerateStats, notes: Notes) -> Result<()> {
+pub fn save_text(session: &Session, file: &Path, notes: Notes) -> Result<()> {
     if is_spoilt(session.model(), file, notes) {
         return Ok(());
     }
-    Ok(session.save(file, stats.pending, TEXT_NOTE)?)
+    Ok(session.save(file, TEXT_NOTE)?)
 }
 
 fn exists(file: &Path) -> Result<bool> {

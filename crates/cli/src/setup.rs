@@ -8,14 +8,14 @@ use crate::resolve::{Mode, Setting, Talk, Template};
 use crate::terminal::Notes;
 use crate::usage::UsageError;
 use anyhow::Result;
-use modelembed::gguf::Gguf;
-use modelembed::storage::Change;
-use modelembed::text::chat::{self, ChatTemplate, Source, TemplateError, Wanted};
-use modelembed::text::{EncodeOptions, TokenId, Tokenizer};
 use modelembed::{
-    Chat, ContextNeed, Engine, EngineOptions, EvalProgress, GpuLimits, Isa, LoadMode, LoadOptions, Model, Session,
-    SessionOptions, Verdict,
+    Chat, ContextNeed, Engine, EngineOptions, EvalProgress, Isa, LoadMode, LoadOptions, Model, Session, SessionOptions,
+    Verdict,
 };
+use modelembed_gguf::Gguf;
+use modelembed_storage::Change;
+use modelembed_text::chat::{self, ChatTemplate, Source, TemplateError, Wanted};
+use modelembed_text::{EncodeOptions, TokenId, Tokenizer};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,22 +33,18 @@ impl Setting {
 
     /// How the model is loaded, but for the instruction set, which may not exist.
     pub fn load_options(&self) -> LoadOptions {
-        LoadOptions {
-            mode: self.mode.load_mode(),
-            runtime: None,
-            threads: self.threads,
-            isa: None,
-            exact: self.exact,
-            ram_budget: self.ram_budget,
-            ctx_tokens: self.ctx_tokens,
-            chunk_tokens: None,
-            cache_type: self.cache_type,
-            lock: self.lock,
-            stream_reader: self.stream_reader,
-            gpu_layers: self.gpu_layers.unwrap_or_default(),
-            gpu_device: self.gpu_device.clone(),
-            gpu_limits: GpuLimits::default(),
-        }
+        let mut options = LoadOptions::default()
+            .mode(self.mode.load_mode())
+            .threads(self.threads)
+            .exact(self.exact)
+            .ram_budget(self.ram_budget)
+            .ctx_tokens(self.ctx_tokens)
+            .cache_type(self.cache_type)
+            .lock(self.lock)
+            .stream_reader(self.stream_reader)
+            .gpu_layers(self.gpu_layers.unwrap_or_default());
+        options.gpu_device = self.gpu_device.clone();
+        options
     }
 }
 
@@ -95,7 +91,7 @@ pub fn load_for(setting: &Setting, need: AskNeed<'_>, interrupt: &Interrupt) -> 
     }
     warn_of_unused_device(setting);
     let isa = setting.isa.as_deref().map(isa_of).transpose()?;
-    let options = LoadOptions { isa, ..setting.load_options() };
+    let options = setting.load_options().isa(isa);
     let mut bar = Bar::new("loading the model", Unit::Bytes, notes);
     let loaded = Model::load_for(&setting.model, &options, need, &mut |progress| {
         bar.show(progress.done_bytes, progress.total_bytes);
@@ -134,7 +130,7 @@ pub fn need(talk: &Talk, gguf: &Gguf, tokenizer: &Tokenizer) -> Option<ContextNe
 }
 
 /// How a text is read that no template was made for.
-pub const WHOLE_TEXT: EncodeOptions = EncodeOptions { add_special: true, parse_special: true };
+pub const WHOLE_TEXT: EncodeOptions = EncodeOptions::PLAIN.add_special(true).parse_special(true);
 
 /// Says that a text begins or ends with a token that the tokenizer adds, so that there are two of
 /// them.
@@ -262,22 +258,20 @@ pub fn session(
         let text = format!("the model was trained on {trained} tokens at most: answers get worse beyond them");
         if setting.ctx_is_explicit { setting.notes().warning(&text) } else { setting.notes().detail(&text) }
     }
-    let options = SessionOptions {
-        ctx_tokens: Some(need.map_or(most, |need| need.ctx_tokens.min(most))),
-        chunk_tokens: need.map(|need| need.chunk_tokens),
-        cancel: Some(interrupt.flag()),
-        progress: progress.cloned(),
-        cache_type: setting.cache_type,
-        timing: setting.timing,
-    };
-    Ok(Session::new(model, options)?)
+    let options = SessionOptions::default()
+        .ctx_tokens(need.map_or(most, |need| need.ctx_tokens.min(most)))
+        .chunk_tokens(need.map(|need| need.chunk_tokens))
+        .cancel(interrupt.flag())
+        .progress(progress.cloned())
+        .cache_type(setting.cache_type)
+        .timing(setting.timing);
+    Ok(model.session(options)?)
 }
 
 /// An engine of some sequences of `ctx_tokens` each.
 pub fn engine(model: &Arc<Model>, setting: &Setting, sequences: usize, ctx_tokens: usize) -> Result<Engine> {
-    let mut options = EngineOptions::default().sequences(sequences).ctx_tokens(ctx_tokens);
-    options.cache_type = setting.cache_type;
-    Ok(Engine::new(model, &options)?)
+    let options = EngineOptions::default().sequences(sequences).ctx_tokens(ctx_tokens);
+    Ok(model.engine(options.cache_type(setting.cache_type))?)
 }
 
 /// The chat template to use, or none for plain completion: with `-raw`, and for a model that

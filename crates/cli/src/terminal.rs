@@ -1,7 +1,7 @@
 //! Standard output for the answer, standard error for everything else.
 
-use modelembed::storage::write_before_report;
-use modelembed::text::printable;
+use modelembed_storage::write_before_report;
+use modelembed_text::printable;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,22 +1,20 @@
-//! Chats, a line a message: `cargo run --release --example chat -- MODEL.gguf`
+//! Chats, a line a message, with the likeliest token each time:
+//! `cargo run --release --example chat -- MODEL.gguf`
 
 use std::io::{Write, stdin, stdout};
-use std::ops::ControlFlow::{Break, Continue};
 
-use modelembed::text::chat::for_model;
-use modelembed::{Chat, GenerateOptions, LoadOptions, Model, Sampler, Session, SessionOptions};
+use modelembed::{GenerateOptions, Model, SamplerOptions, SessionOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("usage: chat MODEL.gguf")?;
-    let model = Model::load(path.as_ref(), &LoadOptions::default(), &mut |_| Continue(()))?;
-    let template = for_model(model.gguf(), model.tokenizer(), None)?.template;
-    let session = Session::new(&model, SessionOptions { ctx_tokens: Some(2048), ..Default::default() })?;
-    let mut chat = Chat::new(session, Sampler::default(), template, GenerateOptions::default());
+    let model = Model::open(path)?;
+    let options = GenerateOptions::default().max_tokens(128).sampler(SamplerOptions::default().temp(0.0));
+    let mut chat = model.chat(SessionOptions::default().ctx_tokens(2048), options)?;
     for line in stdin().lines() {
-        chat.send(&line?, |piece| {
-            print!("{piece}");
-            stdout().flush().map_or(Break(()), Continue)
-        })?;
+        for piece in chat.ask(&line?)? {
+            print!("{}", piece?);
+            stdout().flush()?;
+        }
         println!();
     }
     Ok(())

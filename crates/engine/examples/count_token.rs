@@ -6,10 +6,10 @@
 use std::error::Error;
 use std::ops::ControlFlow::Continue;
 
-use modelembed::gguf::TensorType;
 use modelembed::{
     GenerateOptions, Isa, LoadMode, LoadOptions, Model, Sampler, Session, SessionOptions, TokenId, generate,
 };
+use modelembed_gguf::TensorType;
 use modelembed_testkit::{TINY_EOS, TinyArch, TinySpec, tiny, tiny_prompt};
 
 const N_TOKENS: usize = 32;
@@ -30,14 +30,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let spec = TinySpec { ty: TensorType::Q8_0, ..TinySpec::new("count", TinyArch::Llama) };
     std::fs::write(&path, tiny(&spec))?;
     // Not mapped: no thread reads ahead.
-    let options =
-        LoadOptions { mode: LoadMode::Buffer, threads: Some(1), isa: Some(Isa::Avx2), ..LoadOptions::default() };
-    let model = Model::load(&path, &options, &mut |_| Continue(()))?;
-    let mut session = Session::new(&model, SessionOptions { ctx_tokens: Some(256), ..SessionOptions::default() })?;
+    let options = LoadOptions::default().mode(LoadMode::Buffer).threads(1).isa(Isa::Avx2);
+    let model = Model::load(&path, &options)?;
+    let mut session = Session::new(&model, SessionOptions::default().ctx_tokens(256))?;
     let mut sampler = Sampler::default();
     // The text must not end early.
     sampler.set_logit_biases([(TokenId(TINY_EOS), f32::NEG_INFINITY)]);
-    let options = GenerateOptions { max_tokens: N_TOKENS, ..GenerateOptions::default() };
+    let options = GenerateOptions::default().max_tokens(N_TOKENS);
     let mut next_tokens = |context: &[TokenId]| {
         let stats = generate(&mut session, &mut sampler, context, &options, |_| Continue(()))?;
         let all = stats.pending.filter(|_| stats.generated_tokens == N_TOKENS);

@@ -1,10 +1,13 @@
 use std::path::PathBuf;
 
 use modelembed_gguf::{TensorType, shown_path};
-use modelembed_storage::StorageError;
+use modelembed_kernels::Isa;
+use modelembed_storage::{StorageError, StreamReader};
+use modelembed_terms::CacheType;
 use modelembed_text::TextError;
 
 use crate::gpu::error::GpuError;
+use crate::residency::plan::Plan;
 use crate::run::saved::error::SavedError;
 
 /// Why a model could not be loaded or run.
@@ -166,8 +169,107 @@ pub enum Error {
     },
 
     /// An option has a value that cannot be used.
-    #[error("{0}")]
-    InvalidOption(String),
+    #[error("{option} is {seen}, wanted {wanted}")]
+    InvalidOption {
+        /// The option's name.
+        option: &'static str,
+        /// The value it has.
+        seen: String,
+        /// The values it can have.
+        wanted: String,
+    },
+
+    /// An instruction set was asked for that the CPU does not have.
+    #[error("this CPU does not have the instruction set {wanted}; it has {}", names(has))]
+    InstructionSet {
+        /// What was asked for.
+        wanted: Isa,
+        /// What there is.
+        has: Vec<Isa>,
+    },
+
+    /// A memory budget was asked for in which the model cannot run.
+    #[error("the budget of memory is too small: {plan}")]
+    BudgetTooSmall {
+        /// What was planned.
+        plan: Box<Plan>,
+    },
+
+    /// A way of streaming was asked for that the system refuses.
+    #[error("streaming by {} was asked for, but is refused: {source}", reader.name())]
+    ReaderRefused {
+        /// What was asked for.
+        reader: StreamReader,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+
+    /// The model's heads do not fit the type that keys and values were to be stored in.
+    #[error("{} in the cache need heads of {wanted} elements; this model's have {head_dim}", cache_type.name())]
+    CacheHead {
+        /// What was asked for.
+        cache_type: CacheType,
+        /// Elements of the model's heads.
+        head_dim: usize,
+        /// What the type takes.
+        wanted: &'static str,
+    },
+
+    /// Keys and values of a context that memory cannot be addressed for.
+    #[error("a context of {tokens} tokens is too large")]
+    ContextTooLarge {
+        /// Its tokens.
+        tokens: usize,
+    },
+
+    /// Recurrent states of sequences that memory cannot be addressed for.
+    #[error("the recurrent states of {sequences} sequences are too large")]
+    StatesTooLarge {
+        /// Sequences that were to be held.
+        sequences: usize,
+    },
+
+    /// Nothing was to be evaluated.
+    #[error("no tokens to evaluate")]
+    NoTokens,
+
+    /// Tokens that the context does not have were to be removed or forked.
+    #[error("a context of {used} tokens has no tokens {start}..{end}")]
+    NoSuchTokens {
+        /// The first of them.
+        start: usize,
+        /// The one behind the last.
+        end: usize,
+        /// Tokens in the context.
+        used: usize,
+    },
+
+    /// A saved context was to be restored into one that is in use.
+    #[error("a context is restored into an empty one; this one has {used} tokens")]
+    ContextInUse {
+        /// Tokens in the context.
+        used: usize,
+    },
+
+    /// A saved chat was to be restored into one that has begun.
+    #[error("a chat is restored before it begins; this one has {messages} messages")]
+    ChatHasBegun {
+        /// Messages of the chat.
+        messages: usize,
+    },
+
+    /// A note is too long to be saved with a context.
+    #[error("a note of {seen_bytes} bytes is too long; wanted at most {most_bytes}")]
+    NoteTooLong {
+        /// Its length.
+        seen_bytes: u64,
+        /// How long it may be.
+        most_bytes: u64,
+    },
+
+    /// Pages of keys and values do not fit what they are for.
+    #[error(transparent)]
+    Page(#[from] PageError),
 
     /// An option of the sampler has a value that cannot be used.
     #[error(transparent)]
@@ -191,6 +293,68 @@ pub enum Error {
     /// The caller's cancel flag was set.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// Why pages of keys and values cannot be [attached](crate::Engine::attach) or
+/// [imported](crate::Engine::import).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PageError {
+    /// A page of another engine.
+    #[error("page {number} of keys and values is of another engine")]
+    OtherEngine {
+        /// Its place among those that were given.
+        number: usize,
+    },
+
+    /// A page in another page's place.
+    #[error("page {seen} of keys and values comes where page {wanted} was wanted")]
+    OutOfOrder {
+        /// The page that was given.
+        seen: usize,
+        /// The page of this place.
+        wanted: usize,
+    },
+
+    /// More or fewer tokens than the pages hold.
+    #[error("{pages} pages hold {wanted} tokens, not {seen}")]
+    Tokens {
+        /// Pages that were given.
+        pages: usize,
+        /// Tokens that were given.
+        seen: usize,
+        /// Tokens that these pages hold.
+        wanted: usize,
+    },
+
+    /// Bytes for other parts (groups of layers, records) than the engine's pages have.
+    #[error("a page has {seen} parts, wanted {wanted}")]
+    Parts {
+        /// Parts that were given.
+        seen: usize,
+        /// Parts that there are.
+        wanted: usize,
+    },
+
+    /// Bytes of another length than a page has.
+    #[error("a page of keys and values has {seen_bytes} bytes, wanted {wanted_bytes}")]
+    Length {
+        /// Bytes that were given.
+        seen_bytes: usize,
+        /// Bytes of a page.
+        wanted_bytes: usize,
+    },
+}
+
+impl Error {
+    /// An option that is 0 and must not be.
+    pub(crate) fn zero(option: &'static str) -> Error {
+        Error::InvalidOption { option, seen: "0".into(), wanted: "at least 1".into() }
+    }
+}
+
+fn names(isas: &[Isa]) -> String {
+    isas.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// `Result` with this crate's [`Error`].

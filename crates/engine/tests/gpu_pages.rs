@@ -19,13 +19,13 @@ fn pages_of_the_file_are_given_back_behind_the_copy() {
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number") << 10
     };
     let (mut at_first, mut most, mut total_bytes) = (None, 0, 0);
-    let mut progress = |p: modelembed::storage::Progress| {
+    let mut progress = |p: modelembed_storage::Progress| {
         at_first.get_or_insert_with(resident);
         most = most.max(resident());
         total_bytes = p.total_bytes;
         std::ops::ControlFlow::Continue(())
     };
-    Model::load(&path, &gpu_options(&device, GpuLayers::All), &mut progress).expect("loads");
+    Model::load_with_progress(&path, &gpu_options(&device, GpuLayers::All), &mut progress).expect("loads");
     let grown = most.saturating_sub(at_first.expect("progress"));
     assert!(total_bytes > 64 << 20 && grown < total_bytes / 3, "{grown} bytes more while copying {total_bytes}");
 }

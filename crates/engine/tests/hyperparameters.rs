@@ -5,7 +5,6 @@
 #[path = "it/common.rs"]
 mod common;
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use common::{Parts, TinyModels};
@@ -64,10 +63,10 @@ fn nasty_values() -> Vec<GgufValue> {
 /// Loads, and if that works evaluates a few tokens in a small context and makes room for the one
 /// that the metadata names.
 fn outcome(path: &std::path::Path) -> Result<(), String> {
-    let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
-    let model = Model::load(path, &options, &mut |_| ControlFlow::Continue(())).map_err(|e| e.to_string())?;
+    let options = LoadOptions::default().threads(1);
+    let model = Model::load(path, &options).map_err(|e| e.to_string())?;
     let ids: Vec<TokenId> = tiny_prompt(4).into_iter().map(TokenId).collect();
-    let open = |ctx_tokens| Session::new(&model, SessionOptions { ctx_tokens, ..SessionOptions::default() });
+    let open = |ctx_tokens| Session::new(&model, SessionOptions::default().ctx_tokens(ctx_tokens));
     let logits = open(Some(4)).and_then(|mut session| Ok(session.eval(&ids)?.len())).map_err(|e| e.to_string())?;
     assert_eq!(logits, model.n_vocab());
     // qemu keeps 6 MiB of records for each GiB that is reserved, touched or not (measured):

@@ -1,10 +1,8 @@
 //! A file of 100 GB opens without being read: what it costs is counted, not timed.
 #![cfg(target_os = "linux")]
 
-use std::ops::ControlFlow::Continue;
-
-use modelembed::storage::process;
 use modelembed::{LoadOptions, Model, ModelFiles, RamBudget, Verdict};
+use modelembed_storage::process;
 use modelembed_testkit::{emulated, sparse_model};
 
 const MIB: u64 = 1 << 20;
@@ -30,12 +28,7 @@ fn a_hundred_gigabytes_open_without_being_read() {
     let faults = |s: process::Snapshot| s.minor_faults.unwrap_or(0) + s.major_faults.unwrap_or(0);
     let before = process::snapshot();
     let files = ModelFiles::open(&path).unwrap();
-    let options = LoadOptions {
-        threads: Some(2),
-        ram_budget: RamBudget::Bytes(400 * MIB),
-        ctx_tokens: Some(32),
-        ..LoadOptions::default()
-    };
+    let options = LoadOptions::default().threads(2).ram_budget(RamBudget::Bytes(400 * MIB)).ctx_tokens(32);
     let plan = files.plan(&options).unwrap();
     let after = process::snapshot();
     assert_eq!((files.tensors().count(), plan.verdict), (1900 * 9 + 3, Verdict::Streams));
@@ -47,7 +40,7 @@ fn a_hundred_gigabytes_open_without_being_read() {
 
     // Ready for a prompt: a few windows are filled past the cache, and nothing is read of all the
     // rest.
-    let model = Model::load(&path, &options, &mut |_| Continue(())).unwrap();
+    let model = Model::load(&path, &options).unwrap();
     assert_eq!(model.plan().verdict, Verdict::Streams, "{}", model.plan());
     let streamed = model.stream_stats().expect("it streams").read_bytes;
     assert!(streamed < 400 * MIB, "{streamed} bytes streamed");

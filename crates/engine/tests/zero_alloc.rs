@@ -8,11 +8,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use common::{Parts, TinyModels, load, session};
-use modelembed::gguf::TensorType;
 use modelembed::{
     Dry, DryBreakers, GenerateOptions, LoadOptions, Mirostat, MirostatVersion, Model, Sampler, SamplerOptions, TokenId,
     Xtc, generate,
 };
+use modelembed_gguf::TensorType;
 use modelembed_storage::CountingAllocator;
 use modelembed_testkit::{TINY_EOS, TINY_VOCAB, TinyTensor, tiny_prompt, tiny_spec};
 
@@ -30,37 +30,51 @@ fn endless(name: &str) -> Vec<u8> {
     parts.build()
 }
 
-/// Bytes that [`generate`] allocates for a text of up to `max_tokens`.
-fn allocated_for(model: &Arc<Model>, prompt: &[TokenId], max_tokens: usize, options: SamplerOptions) -> u64 {
+/// How a text is asked for.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Callback,
+    Iterator,
+}
+
+/// Bytes that generating a text of up to `max_tokens` allocates.
+fn allocated_for(model: &Arc<Model>, prompt: &[TokenId], max_tokens: usize, options: SamplerOptions, how: How) -> u64 {
     let mut session = session(model, 128);
     let mut sampler = Sampler::new(options).expect("valid options");
     sampler.set_logit_biases([(TokenId(5), 1.0), (TokenId(6), f32::NEG_INFINITY)]);
     sampler.set_dry_breakers(DryBreakers::from_sequences([(TokenId(40), &[][..]), (TokenId(41), &[TokenId(42)])]));
-    let stop = vec!["a text that never comes".to_string()];
-    let generation = GenerateOptions { max_tokens, stop, ..GenerateOptions::default() };
+    let options = GenerateOptions::default().max_tokens(max_tokens).stop(["a text that never comes"]);
     let before = CountingAllocator::total_bytes();
-    let stats = generate(&mut session, &mut sampler, prompt, &generation, |_| ControlFlow::Continue(()));
+    let stats = match how {
+        How::Callback => generate(&mut session, &mut sampler, prompt, &options, |_| ControlFlow::Continue(())),
+        How::Iterator => session.generate_with(&mut sampler, prompt, options).map(|mut generation| {
+            for piece in &mut generation {
+                assert!(!piece.expect("generates").is_empty());
+            }
+            generation.stats()
+        }),
+    };
     assert!(stats.expect("generates").generated_tokens == max_tokens, "the text ends early");
     CountingAllocator::total_bytes() - before
 }
 
 /// The default with a penalty, and what each other sampler makes of it.
 fn chains() -> Vec<SamplerOptions> {
-    let base = SamplerOptions { repeat_penalty: 1.1, ..SamplerOptions::default() };
+    let base = SamplerOptions::default().repeat_penalty(1.1);
     let mirostat = |version| Some(Mirostat { version, tau: 3.0, eta: 0.1 });
     vec![
         base,
-        SamplerOptions { temp: 0.0, ..base },
-        SamplerOptions { frequency_penalty: 0.1, presence_penalty: 0.1, repeat_last_n: usize::MAX, ..base },
-        SamplerOptions { dry: Some(Dry { allowed_length: 1, ..Dry::default() }), ..base },
-        SamplerOptions { dry: Some(Dry { last_n: None, ..Dry::default() }), ..base },
-        SamplerOptions { top_k: 0, ..base },
-        SamplerOptions { top_k: 0, top_p: 1.0, min_p: 0.0, typical_p: 0.9, ..base },
-        SamplerOptions { top_n_sigma: 2.0, dynatemp_range: 0.5, ..base },
-        SamplerOptions { xtc: Some(Xtc { probability: 0.5, threshold: 0.05 }), ..base },
-        SamplerOptions { mirostat: mirostat(MirostatVersion::V1), ..base },
-        SamplerOptions { mirostat: mirostat(MirostatVersion::V2), ..base },
-        SamplerOptions { order: "top_k;penalties;dry;top_p".parse().expect("an order"), ..base },
+        base.temp(0.0),
+        base.frequency_penalty(0.1).presence_penalty(0.1).repeat_last_n(usize::MAX),
+        base.dry(Dry { allowed_length: 1, ..Dry::default() }),
+        base.dry(Dry { last_n: None, ..Dry::default() }),
+        base.top_k(0),
+        base.top_k(0).top_p(1.0).min_p(0.0).typical_p(0.9),
+        base.top_n_sigma(2.0).dynatemp_range(0.5),
+        base.xtc(Xtc { probability: 0.5, threshold: 0.05 }),
+        base.mirostat(mirostat(MirostatVersion::V1)),
+        base.mirostat(mirostat(MirostatVersion::V2)),
+        base.order("top_k;penalties;dry;top_p".parse().expect("an order")),
     ]
 }
 
@@ -69,12 +83,11 @@ fn a_decoded_token_allocates_nothing() {
     let dir = TinyModels::new();
     for name in ["llama", "qwen2", "qwen3", "gemma3", "q4_k", "q8_0"] {
         for exact in [false, true] {
-            let options = LoadOptions { exact, threads: Some(2), ..LoadOptions::default() };
+            let options = LoadOptions::default().exact(exact).threads(2);
             let model = load(&dir.write(name, &endless(name)), &options);
             let ids: Vec<TokenId> = tiny_prompt(40).into_iter().map(TokenId).collect();
             let mut session = session(&model, 128);
-            let mut sampler =
-                Sampler::new(SamplerOptions { temp: 0.8, ..SamplerOptions::default() }).expect("valid options");
+            let mut sampler = Sampler::new(SamplerOptions::default().temp(0.8)).expect("valid options");
             // The first token sets up what is set up once.
             let mut next = sampler.sample(session.eval(&ids).expect("evaluates"));
             next = sampler.sample(session.eval(&[next]).expect("evaluates"));
@@ -109,12 +122,14 @@ fn a_decoded_token_allocates_nothing() {
             // A text that is longer costs no more, where the head's job has found the peaks,
             // whatever the sampler is told.
             for options in chains().into_iter().take(if name == "llama" { usize::MAX } else { 1 }) {
-                let least = |max_tokens| (0..4).map(|_| allocated_for(&model, &ids, max_tokens, options)).min();
-                let (short, long) = (least(24), least(72));
-                assert_eq!(
-                    short, long,
-                    "{name}, exact {exact}: bytes allocated for 24 and for 72 tokens with {options:?}"
-                );
+                for how in [How::Callback, How::Iterator] {
+                    let least = |n| (0..4).map(|_| allocated_for(&model, &ids, n, options, how)).min();
+                    let (short, long) = (least(24), least(72));
+                    assert_eq!(
+                        short, long,
+                        "{name}, exact {exact}: bytes allocated for 24 and for 72 tokens, {how:?}, {options:?}"
+                    );
+                }
             }
         }
     }

@@ -172,7 +172,7 @@ impl Gpu {
     pub fn open(options: &GpuOptions) -> Result<Gpu> {
         match Gpu::open_as(options) {
             // Units that cannot even be tried cost the device.
-            Err(Error::Lost(_)) if options.matrix.is_none() => {
+            Err(Error::Lost { .. }) if options.matrix.is_none() => {
                 Gpu::open_as(&GpuOptions { matrix: Some(false), ..options.clone() })
             }
             opened => opened,
@@ -287,7 +287,7 @@ impl Gpu {
             rows,
             n_cols,
         ) {
-            Err(Error::Refused(_)) => Ok(false),
+            Err(Error::Refused { .. }) => Ok(false),
             other => other,
         };
         if self.limits.subgroups && !passes(self, Input::Float, 5, 2)? {
@@ -335,19 +335,21 @@ impl Gpu {
     fn check(&self, what: &str) -> Result<()> {
         let mut fault = lock(&self.fault);
         let found = match &*fault {
-            Some(Fault::Lost(why)) => return Err(Error::Lost(why.clone())),
+            Some(Fault::Lost(why)) => return Err(Error::Lost { reason: why.clone() }),
             _ => fault.take(),
         };
         match found {
             None => Ok(()),
             Some(Fault::OutOfMemory) => Err(Error::OutOfMemory { what: what.to_owned(), wanted_bytes: 0 }),
-            Some(Fault::Refused(why) | Fault::Lost(why)) => Err(Error::Refused(format!("{what}: {why}"))),
+            Some(Fault::Refused(why) | Fault::Lost(why)) => {
+                Err(Error::Refused { step: Some(what.to_owned()), reason: why })
+            }
         }
     }
 
     /// The same; a loss is kept for all that is asked for later.
     fn noted<T>(&self, result: Result<T>) -> Result<T> {
-        if let Err(Error::Lost(why)) = &result {
+        if let Err(Error::Lost { reason: why }) = &result {
             lock(&self.fault).get_or_insert(Fault::Lost(why.clone()));
         }
         result
@@ -602,10 +604,10 @@ impl Backend for Gpu {
         self.wait()?;
         match lock(&mapped).take() {
             Some(Ok(())) => {}
-            other => return Err(Error::Refused(format!("memory of the GPU cannot be read: {other:?}"))),
+            other => return Err(Error::refused(format!("memory of the GPU cannot be read: {other:?}"))),
         }
         {
-            let view = staging.get_mapped_range(0..len).map_err(|e| Error::Refused(e.to_string()))?;
+            let view = staging.get_mapped_range(0..len).map_err(Error::refused)?;
             bytes.copy_from_slice(&view);
         }
         staging.unmap();

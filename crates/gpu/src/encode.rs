@@ -287,13 +287,13 @@ impl<'a, B> Encoder<'a, B> {
         let has_halves = self.limits.f16 || self.limits.matrix.is_some();
         if input == Input::Half && !(supports_half(w.ty) && has_halves && n_cols >= WIDE_COLS && w.k.is_multiple_of(32))
         {
-            return Err(Error::Unsupported(format!("{n_cols} columns of {} halves and {} weights", w.k, w.ty)));
+            return Err(Error::unsupported(format!("{n_cols} columns of {} halves and {} weights", w.k, w.ty)));
         }
         if input == Input::Int8 && !supports_int8(w.ty) {
-            return Err(Error::Unsupported(format!("columns of 8-bit integers and {} weights", w.ty)));
+            return Err(Error::unsupported(format!("columns of 8-bit integers and {} weights", w.ty)));
         }
         let row_bytes = w.ty.row_bytes(w.k).filter(|_| supports(w.ty));
-        let row_bytes = row_bytes.ok_or_else(|| Error::Unsupported(format!("{} rows of {}", w.ty, w.k)))?;
+        let row_bytes = row_bytes.ok_or_else(|| Error::unsupported(format!("{} rows of {}", w.ty, w.k)))?;
         let kernel = self.product(w.ty, input, n_cols);
         // A slice begins up to an alignment before its first row and may read a word beyond its
         // last.
@@ -368,7 +368,7 @@ impl<'a, B> Encoder<'a, B> {
 }
 
 fn row_bytes<B>(cache: &KvCache<B>) -> Result<u64> {
-    let unsupported = || Error::Unsupported(format!("heads of {} elements in {:?}", cache.head_dim, cache.ty));
+    let unsupported = || Error::unsupported(format!("heads of {} elements in {:?}", cache.head_dim, cache.ty));
     cache_row_bytes(cache.ty, cache.head_dim).ok_or_else(unsupported)
 }
 

@@ -68,24 +68,49 @@ pub enum Error {
         limit_bytes: u64,
     },
     /// The device is gone: unplugged, reset by its driver or taken by another program.
-    #[error("the GPU was lost: {0}")]
-    Lost(String),
+    #[error("the GPU was lost: {reason}")]
+    Lost {
+        /// What the driver says, or what was done to it.
+        reason: String,
+    },
     /// The driver or the graphics library refused a step.
-    #[error("the GPU refused a step: {0}")]
-    Refused(String),
+    #[error("the GPU refused a step: {}", of_step(step.as_deref(), reason))]
+    Refused {
+        /// What was to be done, where that is known.
+        step: Option<String>,
+        /// What the driver or the library says.
+        reason: String,
+    },
     /// There is no kernel for such weights or such a size.
-    #[error("no GPU kernel for {0}")]
-    Unsupported(String),
+    #[error("no GPU kernel for {what}")]
+    Unsupported {
+        /// What there is none for.
+        what: String,
+    },
 }
 
 fn list(found: &[AdapterInfo]) -> String {
     found.iter().map(|adapter| format!("\n  {adapter}")).collect()
 }
 
+fn of_step(step: Option<&str>, reason: &str) -> String {
+    step.map_or_else(|| reason.to_owned(), |step| format!("{step}: {reason}"))
+}
+
 fn of_memory(wanted_bytes: u64, what: &str) -> String {
     match wanted_bytes {
         0 => format!("it had none left when {what}"),
         _ => format!("{wanted_bytes} bytes wanted for {what}"),
+    }
+}
+
+impl Error {
+    pub(crate) fn refused(reason: impl ToString) -> Error {
+        Error::Refused { step: None, reason: reason.to_string() }
+    }
+
+    pub(crate) fn unsupported(what: String) -> Error {
+        Error::Unsupported { what }
     }
 }
 

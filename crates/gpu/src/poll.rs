@@ -18,8 +18,8 @@ thread_local! {
 /// A lost device.
 pub(crate) fn poll(device: &wgpu::Device, until: wgpu::PollType) -> Result<()> {
     match caught(|| device.poll(until)) {
-        Ok(waited) => waited.map(|_| ()).map_err(|e| Error::Refused(e.to_string())),
-        Err(why) => Err(Error::Lost(why)),
+        Ok(waited) => waited.map(|_| ()).map_err(Error::refused),
+        Err(reason) => Err(Error::Lost { reason }),
     }
 }
 

@@ -52,7 +52,7 @@ impl Ring {
             self.next = (self.next + 1) % N_PIECES;
             let len = bytes.len() as u64;
             piece.wait(device)?;
-            let mut view = piece.raw.get_mapped_range_mut(0..len).map_err(|e| Error::Refused(e.to_string()))?;
+            let mut view = piece.raw.get_mapped_range_mut(0..len).map_err(Error::refused)?;
             view.copy_from_slice(bytes);
             drop(view);
             piece.raw.unmap();
@@ -76,7 +76,7 @@ impl Piece {
         poll(device, until)?;
         match lock(&mapped).take() {
             Some(Ok(())) => Ok(()),
-            other => Err(Error::Refused(format!("memory for copying cannot be written: {other:?}"))),
+            other => Err(Error::refused(format!("memory for copying cannot be written: {other:?}"))),
         }
     }
 }

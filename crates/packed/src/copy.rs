@@ -68,7 +68,7 @@ pub(crate) fn copy_range(
         file.seek(SeekFrom::Start(step.start)).map_err(read_failed)?;
         // What fails here has just been read without an error: it is the writing.
         let copied = io::copy(&mut file.take(step.end - step.start), out).map_err(write_failed)?;
-        if copied == step.end - step.start { Ok(()) } else { Err(PackedError::SourceChanged(path.to_owned())) }
+        if copied == step.end - step.start { Ok(()) } else { Err(PackedError::SourceChanged { path: path.to_owned() }) }
     })
 }
 

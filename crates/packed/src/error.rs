@@ -17,11 +17,21 @@ pub enum PackedError {
         file_bytes: u64,
     },
     /// The description or a part of the model is not what it was when it was packed.
-    #[error("a model was packed into this program, but the file was changed since: {0}\n  get or pack the file again")]
-    Changed(String),
+    #[error(
+        "a model was packed into this program, but the file was changed since: {problem}\n  get or pack the file again"
+    )]
+    Changed {
+        /// What is another.
+        problem: String,
+    },
     /// Made by a later version of this program.
-    #[error("the model was packed by another version of modelembed (format {0}, this one knows 1)")]
-    Version(u32),
+    #[error("the model was packed by another version of modelembed (format {seen}, this one knows {wanted})")]
+    Version {
+        /// The file's format.
+        seen: u32,
+        /// The only one that is read.
+        wanted: u32,
+    },
     /// Reading failed.
     #[error("cannot read {}: {source}", shown_path(path))]
     Read {
@@ -39,8 +49,11 @@ pub enum PackedError {
         source: io::Error,
     },
     /// The file to be made is there already.
-    #[error("{} is there already; -force replaces it", shown_path(.0))]
-    Exists(PathBuf),
+    #[error("{} is there already", shown_path(path))]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file to be made cannot be made there.
     #[error("cannot write {}: {problem}", shown_path(path))]
     Output {
@@ -50,12 +63,26 @@ pub enum PackedError {
         problem: String,
     },
     /// What was to be packed changed meanwhile.
-    #[error("{} changed while it was copied; nothing was written", shown_path(.0))]
-    SourceChanged(PathBuf),
+    #[error("{} changed while it was copied; nothing was written", shown_path(path))]
+    SourceChanged {
+        /// The file.
+        path: PathBuf,
+    },
     /// What was to be packed does not fit into the format.
-    #[error("cannot pack this: {0}")]
-    Unfit(String),
+    #[error("cannot pack this: {problem}")]
+    Unfit {
+        /// Why not.
+        problem: String,
+    },
     /// The progress callback ended the work. Nothing is left behind.
     #[error("cancelled; nothing was written")]
     Cancelled,
+}
+
+pub(crate) fn changed(problem: String) -> PackedError {
+    PackedError::Changed { problem }
+}
+
+pub(crate) fn unfit(problem: String) -> PackedError {
+    PackedError::Unfit { problem }
 }

@@ -63,7 +63,7 @@ impl Mark {
         };
         match u32_at(40) {
             VERSION => Ok(Some(mark)),
-            other => Err(PackedError::Version(other)),
+            seen => Err(PackedError::Version { seen, wanted: VERSION }),
         }
     }
 }

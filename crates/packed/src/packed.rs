@@ -6,7 +6,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use crate::copy::{Counter, Progress, hash_range};
-use crate::error::PackedError;
+use crate::error::{self, PackedError};
 use crate::manifest::{ALIGNMENT, MAX_MANIFEST_BYTES, Manifest, Part, hex};
 use crate::mark::{MARK_BYTES, Mark};
 
@@ -52,18 +52,18 @@ impl Packed {
             Some(Mark::End(manifest_bytes)) => {
                 let at = mark_at.checked_sub(manifest_bytes).filter(|_| manifest_bytes <= MAX_MANIFEST_BYTES);
                 let Some(at) = at else {
-                    return Err(PackedError::Changed(format!("a description of {manifest_bytes} bytes")));
+                    return Err(error::changed(format!("a description of {manifest_bytes} bytes")));
                 };
                 let mut json = vec![0; manifest_bytes as usize];
                 read_at(file, at, &mut json).map_err(failed)?;
                 if Mark::End(manifest_bytes).to_bytes(&json) != end {
-                    return Err(PackedError::Changed("its description has another SHA-256".into()));
+                    return Err(error::changed("its description has another SHA-256".into()));
                 }
-                let manifest = Manifest::parse(&json, at).map_err(PackedError::Changed)?;
+                let manifest = Manifest::parse(&json, at).map_err(error::changed)?;
                 let first = manifest.parts[0].offset; // there is one, and it is far enough behind the program
                 let front = read_mark(file, first - MARK_BYTES as u64).map_err(failed)?;
                 if front != Mark::Front(first).to_bytes(&[]) {
-                    return Err(PackedError::Changed("the mark before the model is another".into()));
+                    return Err(error::changed("the mark before the model is another".into()));
                 }
                 Ok(Some(Packed { manifest }))
             }
@@ -122,7 +122,7 @@ impl Part {
 }
 
 pub(crate) fn changed(what: &str, seen: &str, wanted: &str) -> PackedError {
-    PackedError::Changed(format!("{what} has the SHA-256 {seen}, wanted {wanted}"))
+    error::changed(format!("{what} has the SHA-256 {seen}, wanted {wanted}"))
 }
 
 fn read_at(file: &mut (impl Read + Seek), at: u64, out: &mut [u8]) -> io::Result<()> {

@@ -28,7 +28,7 @@ impl Unfinished {
         let Some(name) = output.file_name() else { return refuse("that is no file name") };
         match fs::symlink_metadata(output) {
             Ok(metadata) if metadata.is_dir() => return refuse("it is a folder"),
-            Ok(_) if !overwrite => return Err(PackedError::Exists(output.to_owned())),
+            Ok(_) if !overwrite => return Err(PackedError::Exists { path: output.to_owned() }),
             Ok(metadata) if !metadata.is_file() && !metadata.is_symlink() => return refuse("it is no regular file"),
             _ => {}
         }
@@ -71,10 +71,10 @@ impl Unfinished {
             match self.link(&self.output) {
                 Ok(()) => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(PackedError::Exists(self.output.clone()));
+                    return Err(PackedError::Exists { path: self.output.clone() });
                 }
                 Err(_) if fs::symlink_metadata(&self.output).is_ok() => {
-                    return Err(PackedError::Exists(self.output.clone()));
+                    return Err(PackedError::Exists { path: self.output.clone() });
                 }
                 Err(e) if !self.is_named => return Err(self.failed(e)),
                 Err(_) => {} // A file system without links.

@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 use crate::copy::{Counter, Progress, copy_range, hash_range};
-use crate::error::PackedError;
+use crate::error::{self, PackedError};
 use crate::manifest::{ALIGNMENT, MAX_MANIFEST_BYTES, Manifest, Part, Program, check_name, first_offset, hex};
 use crate::mark::{MARK_BYTES, Mark};
 use crate::packed::{Packed, changed};
@@ -62,7 +62,7 @@ impl Plan {
         {
             return Err(changed("the program", &sha256, &before.sha256));
         }
-        let unfit = || PackedError::Unfit("its length does not fit into 64 bits".into());
+        let unfit = || error::unfit("its length does not fit into 64 bits".into());
         let mut offset = first_offset(program_bytes).ok_or_else(unfit)?;
         new.pad_to(offset - MARK_BYTES as u64)?;
         new.append(&Mark::Front(offset).to_bytes(&[]))?;
@@ -77,15 +77,15 @@ impl Plan {
             parts.push(part);
         }
         let manifest = Manifest { program: Program { bytes: program_bytes, sha256 }, parts, flags: self.flags.clone() };
-        manifest.check(end).map_err(PackedError::Unfit)?;
-        let json = serde_json::to_vec(&manifest).map_err(|e| PackedError::Unfit(e.to_string()))?;
+        manifest.check(end).map_err(error::unfit)?;
+        let json = serde_json::to_vec(&manifest).map_err(|e| error::unfit(e.to_string()))?;
         if json.len() as u64 > MAX_MANIFEST_BYTES {
-            return Err(PackedError::Unfit(format!("its description has {} bytes", json.len())));
+            return Err(error::unfit(format!("its description has {} bytes", json.len())));
         }
         new.append(&json)?;
         new.append(&Mark::End(json.len() as u64).to_bytes(&json))?;
         new.finish()?;
-        Packed::find(&self.output)?.ok_or_else(|| PackedError::SourceChanged(self.output.clone()))
+        Packed::find(&self.output)?.ok_or_else(|| PackedError::SourceChanged { path: self.output.clone() })
     }
 }
 
@@ -138,7 +138,7 @@ impl Packed {
 /// Several parts and no folder.
 pub fn unpack_names(packed: &Packed, output: &Path) -> Result<Vec<PathBuf>, PackedError> {
     let parts = &packed.manifest().parts;
-    parts.iter().try_for_each(|part| check_name(&part.name)).map_err(PackedError::Changed)?;
+    parts.iter().try_for_each(|part| check_name(&part.name)).map_err(error::changed)?;
     match &parts[..] {
         _ if output.is_dir() => Ok(parts.iter().map(|part| output.join(&part.name)).collect()),
         [_] => Ok(vec![output.to_owned()]),
@@ -173,6 +173,6 @@ impl Input<'_> {
         let hash = copy_range(&mut self.file, self.path, range, (&mut new.file, &new.output), counter)?;
         let after = self.file.metadata().map_err(|source| PackedError::Read { path: self.path.to_owned(), source })?;
         let same = after.len() == self.before.len() && after.modified().ok() == self.before.modified().ok();
-        if same { Ok(hash) } else { Err(PackedError::SourceChanged(self.path.to_owned())) }
+        if same { Ok(hash) } else { Err(PackedError::SourceChanged { path: self.path.to_owned() }) }
     }
 }

@@ -8,8 +8,11 @@ use modelembed_gguf::shown_path;
 #[non_exhaustive]
 pub enum StorageError {
     /// No file of this name.
-    #[error("Model file not found: {}\n  check the path, or name another file with -model", shown_path(.0))]
-    NotFound(PathBuf),
+    #[error("Model file not found: {}", shown_path(path))]
+    NotFound {
+        /// The path.
+        path: PathBuf,
+    },
     /// A link whose target does not exist.
     #[error(
         "Model file not found: {}\n  it is a link to {}, which does not exist",
@@ -23,11 +26,20 @@ pub enum StorageError {
         target: PathBuf,
     },
     /// The file may not be read.
-    #[error("permission denied: {}\n  make the file readable for this user (chmod +r), and its folders searchable (chmod +x)", shown_path(.0))]
-    PermissionDenied(PathBuf),
+    #[error(
+        "permission denied: {}\n  make the file readable for this user (chmod +r), and its folders searchable (chmod +x)",
+        shown_path(path)
+    )]
+    PermissionDenied {
+        /// The path.
+        path: PathBuf,
+    },
     /// A folder, not a file.
-    #[error("{} is a directory; name a .gguf file in it", shown_path(.0))]
-    IsDirectory(PathBuf),
+    #[error("{} is a directory; name a .gguf file in it", shown_path(path))]
+    IsDirectory {
+        /// The path.
+        path: PathBuf,
+    },
     /// A pipe, a socket or a device.
     #[error(
         "{} is {found}, not a regular file; a model must be a file that can be mapped and read anywhere",
@@ -40,10 +52,13 @@ pub enum StorageError {
         found: &'static str,
     },
     /// A file without bytes.
-    #[error("{} is empty (0 bytes); was the download interrupted?", shown_path(.0))]
-    Empty(PathBuf),
+    #[error("{} is empty (0 bytes); was the download interrupted?", shown_path(path))]
+    Empty {
+        /// The path.
+        path: PathBuf,
+    },
     /// The operating system refused to map the file.
-    #[error("mmap failed: {}: {source}\n  try -mmap=false, which reads the file instead", shown_path(path))]
+    #[error("mmap failed: {}: {source}", shown_path(path))]
     MapFailed {
         /// The path.
         path: PathBuf,
@@ -98,8 +113,7 @@ pub enum StorageError {
     },
     /// A private copy wants more memory than there is. Nothing was allocated.
     #[error(
-        "not enough memory for a private copy of {}: {wanted_bytes} bytes wanted, {available_bytes} available\n  \
-         try -mmap, which needs no copy",
+        "not enough memory for a private copy of {}: {wanted_bytes} bytes wanted, {available_bytes} available",
         shown_path(path)
     )]
     OutOfMemory {
@@ -112,11 +126,7 @@ pub enum StorageError {
     },
     /// The operating system refused memory for a private copy, a resource limit (`ulimit -v`, `-d`)
     /// for example.
-    #[error(
-        "cannot get {wanted_bytes} bytes of memory for a private copy of {}: {source}\n  \
-         try -mmap, which needs no copy",
-        shown_path(path)
-    )]
+    #[error("cannot get {wanted_bytes} bytes of memory for a private copy of {}: {source}", shown_path(path))]
     CopyRefused {
         /// The path.
         path: PathBuf,
@@ -145,11 +155,11 @@ impl StorageError {
         match source.kind() {
             io::ErrorKind::NotFound => match std::fs::read_link(path) {
                 Ok(target) => StorageError::DanglingLink { path: path.to_owned(), target },
-                Err(_) => StorageError::NotFound(path.to_owned()),
+                Err(_) => StorageError::NotFound { path: path.to_owned() },
             },
             // A part of the path is a file where a folder is wanted.
-            io::ErrorKind::NotADirectory => StorageError::NotFound(path.to_owned()),
-            io::ErrorKind::PermissionDenied => StorageError::PermissionDenied(path.to_owned()),
+            io::ErrorKind::NotADirectory => StorageError::NotFound { path: path.to_owned() },
+            io::ErrorKind::PermissionDenied => StorageError::PermissionDenied { path: path.to_owned() },
             _ => StorageError::Io { path: path.to_owned(), source },
         }
     }

@@ -45,7 +45,7 @@ pub use mappers::{Mapper, Mappers, mappers};
 pub use probe::DiskSpeed;
 pub use read::Progress;
 pub use region::{Plain, Reserved};
-pub use report::{report_lost_pages, restore_before_report, write_before_report};
+pub use report::{hint_in_report, report_lost_pages, restore_before_report, write_before_report};
 pub use slab::{BLOCK_ALIGN, Block, Slab};
 pub use storage::{LoadMode, Residency, SharedBytes, Storage};
 pub use stream::{Stream, StreamOptions, StreamReader, StreamStats, StreamedRange};

@@ -18,11 +18,13 @@ const NAME_BYTES: usize = 240;
 const BEFORE_NAME: &[u8] = b"error: ";
 const AFTER_NAME: &[u8] =
     b" was cut short by another program, or its disk failed, while it was mapped: start again when the \
-file is whole (with -memory it is read once and not needed afterwards)\n";
+file is whole";
+/// As many bytes of what comes behind it are written.
+const HINT_BYTES: usize = 128;
 /// As many bytes of what comes before it are written: more than any sequence that ends a line
 /// needs.
 const BEFORE_BYTES: usize = 32;
-const LINE_BYTES: usize = BEFORE_BYTES + BEFORE_NAME.len() + NAME_BYTES + AFTER_NAME.len();
+const LINE_BYTES: usize = BEFORE_BYTES + BEFORE_NAME.len() + NAME_BYTES + AFTER_NAME.len() + HINT_BYTES + 1;
 
 /// A mapping. `start` is 0 in a free slot, 1 while a slot is being filled.
 struct Slot {
@@ -59,6 +61,14 @@ static BEFORE: AtomicPtr<&'static [u8]> = AtomicPtr::new(std::ptr::null_mut());
 /// What is written before the message.
 pub(crate) fn set_before(bytes: &'static &'static [u8]) {
     BEFORE.store(std::ptr::from_ref(bytes).cast_mut(), Ordering::Release);
+}
+
+/// Bytes that are written at the end of the message, likewise.
+static HINT: AtomicPtr<&'static [u8]> = AtomicPtr::new(std::ptr::null_mut());
+
+/// What is written at the end of the message.
+pub(crate) fn set_hint(bytes: &'static &'static [u8]) {
+    HINT.store(std::ptr::from_ref(bytes).cast_mut(), Ordering::Release);
 }
 
 /// Keeps the name of a mapped file known.
@@ -110,7 +120,9 @@ pub(crate) fn message_for(address: usize, write: impl FnOnce(&[u8])) -> Option<i
     let before = unsafe { BEFORE.load(Ordering::Acquire).as_ref() }.copied().unwrap_or_default();
     before.iter().take(BEFORE_BYTES).chain(BEFORE_NAME).for_each(|byte| push(*byte));
     slot.name.iter().map(|byte| byte.load(Ordering::Relaxed)).take_while(|byte| *byte != 0).for_each(&mut push);
-    AFTER_NAME.iter().for_each(|byte| push(*byte));
+    // SAFETY: as above.
+    let hint = unsafe { HINT.load(Ordering::Acquire).as_ref() }.copied().unwrap_or_default();
+    AFTER_NAME.iter().chain(hint.iter().take(HINT_BYTES)).chain(b"\n").for_each(|byte| push(*byte));
     write(line.get(..len).unwrap_or_default());
     Some(EXIT_CODE.load(Ordering::Relaxed))
 }
@@ -134,12 +146,14 @@ mod tests {
         for address in [at, at + 999] {
             let line = told(address).unwrap();
             assert!(line.starts_with("error: some/mo?del?[1m was cut short"), "{line:?}");
-            assert!(line.ends_with("afterwards)\n") && line.lines().count() == 1, "{line:?}");
+            assert!(line.ends_with("is whole\n") && line.lines().count() == 1, "{line:?}");
         }
         assert_eq!((told(at - 1), told(at + 1000), told(0), told(usize::MAX)), (None, None, None, None));
         set_before(&(b"\n" as &[u8]));
         assert!(told(at).unwrap().starts_with("\nerror: some/mo?del?[1m was cut short"));
         set_before(&(b"" as &[u8]));
+        set_hint(&(b" (or not)" as &[u8]));
+        assert!(told(at).unwrap().ends_with("is whole (or not)\n"));
         drop(named);
         assert_eq!(told(at), None);
         let long = "x/".repeat(500) + "model";

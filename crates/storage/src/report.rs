@@ -17,6 +17,12 @@ pub fn write_before_report(bytes: &'static &'static [u8]) {
     lost_pages::set_before(bytes);
 }
 
+/// Names what is written at the end of the message of [`report_lost_pages`], at most 128 bytes of
+/// its line: what the program has to offer.
+pub fn hint_in_report(bytes: &'static &'static [u8]) {
+    lost_pages::set_hint(bytes);
+}
+
 /// Notes the modes of the terminal that standard input is, if it is one: [`report_lost_pages`]
 /// gives them back before the process ends. Only the first call counts.
 pub fn restore_before_report() {

@@ -99,7 +99,7 @@ impl Storage {
         check_kind(path, &metadata)?;
         let file_bytes = metadata.len();
         if file_bytes == 0 {
-            return Err(StorageError::Empty(path.to_owned()));
+            return Err(StorageError::Empty { path: path.to_owned() });
         }
         let (start, mut len) = match range.as_ref() {
             None => (0, file_bytes),
@@ -336,7 +336,7 @@ impl<T: std::ops::Deref<Target = [u8]>> AsRef<[u8]> for Header<T> {
 fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), StorageError> {
     match os::irregular_kind(metadata) {
         _ if metadata.is_file() => Ok(()),
-        _ if metadata.is_dir() => Err(StorageError::IsDirectory(path.to_owned())),
+        _ if metadata.is_dir() => Err(StorageError::IsDirectory { path: path.to_owned() }),
         found => Err(StorageError::NotRegular { path: path.to_owned(), found }),
     }
 }
@@ -354,7 +354,7 @@ fn map(path: &Path, file: &File, part: Option<(u64, u64)>) -> Result<Map, Storag
     let map =
         unsafe { options.map(file) }.map_err(|source| StorageError::MapFailed { path: path.to_owned(), source })?;
     if map.is_empty() {
-        return Err(StorageError::Empty(path.to_owned()));
+        return Err(StorageError::Empty { path: path.to_owned() });
     }
     // A file that is read from disk now can come in pages of 2 MB, which spare the CPU most of its
     // address translation. Where memory is short they would make every miss read 2 MB.

@@ -9,6 +9,13 @@ use crate::tokenizer::Tokenizer;
 /// Bytes that can be part of no character become U+FFFD.
 pub struct Detokenizer<'t> {
     tokenizer: &'t Tokenizer,
+    state: DetokenizerState,
+}
+
+/// What a [`Detokenizer`] keeps from token to token, for callers that cannot borrow the tokenizer
+/// for as long as the text goes on: it is passed to each call, and must be the same one.
+#[derive(Clone, Debug)]
+pub struct DetokenizerState {
     bytes: Vec<u8>, // not yet returned
     text: String,   // what the last call returned
     strip_space: bool,
@@ -17,8 +24,12 @@ pub struct Detokenizer<'t> {
 impl Tokenizer {
     /// A converter of a stream of tokens to text.
     pub fn detokenizer(&self) -> Detokenizer<'_> {
-        let strip_space = self.adds_space_prefix();
-        Detokenizer { tokenizer: self, bytes: Vec::new(), text: String::new(), strip_space }
+        Detokenizer { tokenizer: self, state: self.detokenizer_state() }
+    }
+
+    /// The state of such a converter at the beginning of a text.
+    pub fn detokenizer_state(&self) -> DetokenizerState {
+        DetokenizerState { bytes: Vec::new(), text: String::new(), strip_space: self.adds_space_prefix() }
     }
 }
 
@@ -28,27 +39,39 @@ impl<'t> Detokenizer<'t> {
     /// space that the tokenizer put there goes.
     #[must_use]
     pub fn continuing(mut self) -> Detokenizer<'t> {
-        self.strip_space = false;
+        self.state.strip_space = false;
         self
     }
 
     /// Takes a token; returns the text that is complete with it, which may be empty. Control tokens
     /// have text only with `render_special`.
     pub fn push(&mut self, id: TokenId, render_special: bool) -> &str {
+        self.state.push(self.tokenizer, id, render_special)
+    }
+
+    /// Ends the stream; returns what was held back. Another text may follow.
+    pub fn finish(&mut self) -> &str {
+        self.state.finish(self.tokenizer)
+    }
+}
+
+impl DetokenizerState {
+    /// As [`Detokenizer::push`].
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: TokenId, render_special: bool) -> &str {
         let start = self.bytes.len();
-        self.tokenizer.piece(id, render_special, &mut self.bytes);
+        tokenizer.piece(id, render_special, &mut self.bytes);
         if self.strip_space && self.bytes.len() > start {
             self.strip_space = false;
-            if self.bytes[start] == b' ' && !self.tokenizer.is_control(id) {
+            if self.bytes[start] == b' ' && !tokenizer.is_control(id) {
                 self.bytes.remove(start);
             }
         }
         self.release(false)
     }
 
-    /// Ends the stream; returns what was held back. Another text may follow.
-    pub fn finish(&mut self) -> &str {
-        self.strip_space = self.tokenizer.adds_space_prefix();
+    /// As [`Detokenizer::finish`].
+    pub fn finish(&mut self, tokenizer: &Tokenizer) -> &str {
+        self.strip_space = tokenizer.adds_space_prefix();
         self.release(true)
     }
 

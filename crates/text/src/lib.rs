@@ -25,7 +25,7 @@ mod token;
 mod tokenizer;
 mod vocab;
 
-pub use detokenizer::Detokenizer;
+pub use detokenizer::{Detokenizer, DetokenizerState};
 pub use error::TextError;
 pub use printable::printable;
 pub use token::TokenId;

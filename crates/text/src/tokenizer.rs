@@ -24,6 +24,7 @@ const MOST_TEXT_BYTES: usize = (u32::MAX / 4) as usize;
 
 /// Which tokens [`Tokenizer::encode`] may produce besides those of plain text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EncodeOptions {
     /// Put BOS before and EOS after the text where the model asks for it.
     pub add_special: bool,
@@ -31,6 +32,25 @@ pub struct EncodeOptions {
     /// text, as text from outside must be. User-defined tokens, which stand for ordinary text, are
     /// recognised always.
     pub parse_special: bool,
+}
+
+impl EncodeOptions {
+    /// Nothing but the tokens of plain text: the default.
+    pub const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
+
+    /// These options with BOS and EOS where the model asks for them, or without.
+    #[must_use]
+    pub const fn add_special(mut self, add_special: bool) -> EncodeOptions {
+        self.add_special = add_special;
+        self
+    }
+
+    /// These options with the texts of control tokens read as those tokens, or as plain text.
+    #[must_use]
+    pub const fn parse_special(mut self, parse_special: bool) -> EncodeOptions {
+        self.parse_special = parse_special;
+        self
+    }
 }
 
 /// The kinds of vocabulary, by `tokenizer.ggml.model`.

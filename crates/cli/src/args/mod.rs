@@ -6,8 +6,8 @@ mod sampling;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use modelembed::gguf::escaped;
 use modelembed::{GpuLayers, Lock, RamBudget};
+use modelembed_gguf::escaped;
 pub use sampling::{SamplingArgs, Window};
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -273,3 +273,45 @@ fn ram_budgets() {
     let failed: Vec<_> = rows.iter().filter(|(text, wanted)| parse_ram_budget(text).ok() != *wanted).collect();
     assert!(failed.is_empty(), "{failed:?}");
 }
+
+/// A library's message cannot know which program shows it: what an option has to do with it is
+/// said here, in `report::way_out`.
+#[test]
+fn no_library_names_an_option() {
+    let command = LowArgs::command();
+    let options: Vec<String> = std::iter::once(&command)
+        .chain(command.get_subcommands())
+        .flat_map(|command| command.get_arguments().filter_map(|arg| arg.get_long()))
+        .filter(|long| long.len() > 1)
+        .map(|long| format!("-{long}"))
+        .collect();
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let names_one = |line: &&str| {
+        // Lines of texts alone: in code a minus may stand before a variable of that name.
+        let is_text = line.contains('"') || line.ends_with('\\');
+        is_text
+            && options.iter().any(|option| {
+                line.match_indices(option.as_str()).any(|(at, _)| {
+                    // A line may begin in the middle of a text.
+                    !line[..at].ends_with(is_word) && !line[at + option.len()..].starts_with(is_word)
+                })
+            })
+    };
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
+    let (mut found, mut n_files) = (Vec::new(), 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let is_left_out = ["cli", "tests", "examples", "goldens"].iter().any(|name| path.ends_with(name));
+            if path.is_dir() && !is_left_out {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("a text");
+                n_files += 1;
+                found.extend(text.lines().filter(names_one).map(|line| format!("{}: {line}", path.display())));
+            }
+        }
+    }
+    assert!(n_files > 100 && options.len() > 50, "{n_files} files, {} options", options.len());
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}

@@ -94,7 +94,7 @@ fn short(value: f64) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    let text = modelembed::text::printable(text);
+    let text = modelembed_text::printable(text);
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

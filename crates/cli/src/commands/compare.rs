@@ -10,8 +10,8 @@ use crate::resolve::{Compare, Format, Mode, Setting};
 use crate::terminal::{Answer, Notes};
 use anyhow::{Context, Result, bail};
 use modelembed::ModelFiles;
-use modelembed::gguf::shown_path;
-use modelembed::storage::Storage;
+use modelembed_gguf::shown_path;
+use modelembed_storage::Storage;
 use serde_json::json;
 use std::io::Read;
 use std::process::{Command, ExitCode, Stdio};
@@ -203,7 +203,7 @@ fn text_of(title: &str, rows: &[Row], is_same: bool, why_no_cold: Option<&str>) 
     if let Some(reason) = why_no_cold {
         out += &format!("No runs with a cold cache: {reason}.\n");
     }
-    modelembed::text::printable(&out).into()
+    modelembed_text::printable(&out).into()
 }
 
 fn json_of(setting: &Setting, n_bytes: u64, rows: &[Row], is_same: bool, why_no_cold: Option<&str>) -> String {

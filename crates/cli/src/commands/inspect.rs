@@ -7,7 +7,7 @@ use crate::resolve::{Format, Setting};
 use crate::terminal::Answer;
 use anyhow::Result;
 use modelembed::ModelFiles;
-use modelembed::gguf::{Array, TensorInfo, Value, ValueType, escaped, shown_path};
+use modelembed_gguf::{Array, TensorInfo, Value, ValueType, escaped, shown_path};
 use serde_json::{Map, json};
 use std::collections::BTreeMap;
 use std::process::ExitCode;

@@ -8,8 +8,8 @@ use crate::resolve::{Pack, Setting, Unpack};
 use crate::setup;
 use anyhow::{Context, Result, bail};
 use modelembed::ModelFiles;
-use modelembed::gguf::shown_path;
-use modelembed::packed::{Packed, Plan, Progress, unpack_names};
+use modelembed_gguf::shown_path;
+use modelembed_packed::{Packed, Plan, Progress, unpack_names};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 

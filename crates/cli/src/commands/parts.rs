@@ -3,8 +3,8 @@
 use crate::usage::UsageError;
 use anyhow::{Result, ensure};
 use modelembed::ModelFiles;
-use modelembed::gguf::TensorInfo;
-use modelembed::storage::Storage;
+use modelembed_gguf::TensorInfo;
+use modelembed_storage::Storage;
 use std::ops::Range;
 
 /// Some tensors that belong together.

@@ -5,11 +5,11 @@ use crate::resolve::{Format, Setting, Talk};
 use crate::setup;
 use crate::terminal::Answer;
 use anyhow::Result;
-use modelembed::storage::DiskSpeed;
-use modelembed::text::Tokenizer;
 use modelembed::{
     ContextNeed, DevicePlan, DeviceShare, Forecast, ModelFiles, ReadBandwidth, Verdict, available_threads,
 };
+use modelembed_storage::DiskSpeed;
+use modelembed_text::Tokenizer;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! Looks for infinities and NaNs among the scales of quantised blocks and among float weights.
 
-use modelembed::gguf::{TensorInfo, TensorType};
+use modelembed_gguf::{TensorInfo, TensorType};
 use std::ops::Range;
 
 /// What a type's blocks are searched for.

@@ -7,8 +7,8 @@ use crate::resolve::{Format, Setting};
 use crate::terminal::{Answer, speaks_utf8};
 use anyhow::Result;
 use modelembed::ModelFiles;
-use modelembed::gguf::{escaped, shown_path};
-use modelembed::storage::{Change, Mappers, mappers};
+use modelembed_gguf::{escaped, shown_path};
+use modelembed_storage::{Change, Mappers, mappers};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -176,7 +176,7 @@ fn text_of(setting: &Setting, files: &ModelFiles, rows: &[Row], processes: Optio
             }
         }
     }
-    modelembed::text::printable(&out).into()
+    modelembed_text::printable(&out).into()
 }
 
 fn json_of(setting: &Setting, files: &ModelFiles, rows: &[Row], processes: Option<&Mappers>) -> String {

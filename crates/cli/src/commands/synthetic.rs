@@ -6,7 +6,7 @@ use crate::report::megabytes;
 use crate::resolve::{Setting, SyntheticModel};
 use anyhow::{Context, Result};
 use modelembed::ModelFiles;
-use modelembed::gguf::shown_path;
+use modelembed_gguf::shown_path;
 use modelembed_synthetic::Synthetic;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;

@@ -5,7 +5,7 @@ use crate::setup;
 use crate::terminal::Answer;
 use anyhow::Result;
 use modelembed::ModelFiles;
-use modelembed::text::{EncodeOptions, TokenId, Tokenizer};
+use modelembed_text::{EncodeOptions, TokenId, Tokenizer};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ pub fn tokenize(setting: &Setting, text: &[u8], special: bool) -> Result<ExitCod
     let files = ModelFiles::open(&setting.model)?;
     let tokenizer = Tokenizer::from_gguf(files.gguf(), files.header().clone())?;
     tokenizer.warnings().iter().for_each(|warning| notes.warning(warning));
-    let ids = tokenizer.encode(text, EncodeOptions { add_special: special, parse_special: special })?;
+    let ids = tokenizer.encode(text, EncodeOptions::default().add_special(special).parse_special(special))?;
     if special {
         setup::warn_of_doubled_tokens(&tokenizer, &ids, notes);
     }

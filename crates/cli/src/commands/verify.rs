@@ -9,8 +9,8 @@ use crate::resolve::{Format, Setting};
 use crate::terminal::Answer;
 use anyhow::{Context, Result, bail};
 use modelembed::ModelFiles;
-use modelembed::gguf::{TensorInfo, escaped, shown_path};
-use modelembed::storage::Storage;
+use modelembed_gguf::{TensorInfo, escaped, shown_path};
+use modelembed_storage::Storage;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
@@ -235,7 +235,7 @@ fn text_of(reports: &[Report], total_bytes: u64, seconds: f64) -> String {
     }
     let gb_per_second = total_bytes as f64 / 1e9 / seconds.max(1e-9);
     out += &format!("{} in {seconds:.2} s, {gb_per_second:.2} GB/s\n", megabytes(total_bytes));
-    modelembed::text::printable(&out).into()
+    modelembed_text::printable(&out).into()
 }
 
 fn json_of(reports: &[Report], seconds: f64) -> String {

@@ -9,7 +9,7 @@ use crate::resolve::{Format, Setting};
 use crate::terminal::Answer;
 use anyhow::{Result, bail};
 use modelembed::ModelFiles;
-use modelembed::storage::{Storage, mappers, process};
+use modelembed_storage::{Storage, mappers, process};
 use serde_json::json;
 use std::hint::black_box;
 use std::ops::Range;

@@ -2,7 +2,7 @@
 
 use super::{Keys, Use};
 use crate::{progress, terminal};
-use modelembed::storage::{process, restore_before_report};
+use modelembed_storage::{process, restore_before_report};
 use rustix::fs::OFlags;
 use rustix::process::{Signal, getpgrp, getpid, getsid, kill_current_process_group, kill_process};
 use rustix::stdio::stdin;

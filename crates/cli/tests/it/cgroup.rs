@@ -2,7 +2,7 @@
 //! same.
 
 use crate::util::*;
-use modelembed::gguf::TensorType;
+use modelembed_gguf::TensorType;
 use modelembed_testkit::{TinyArch, TinySpec, emulated, tiny};
 use serde_json::Value;
 use std::fs;

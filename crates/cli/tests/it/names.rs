@@ -1,7 +1,7 @@
 //! Names out of the command line and out of files: on one line, and without what steers a terminal.
 
 use crate::util::*;
-use modelembed::gguf::TensorType;
+use modelembed_gguf::TensorType;
 use modelembed_testkit::{GgufWriter, tiny_metadata, tiny_spec};
 
 /// A name that would begin a message of its own, and paint it red.

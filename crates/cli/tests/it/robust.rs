@@ -2,7 +2,7 @@
 //! none.
 
 use crate::util::*;
-use modelembed::gguf::TensorType;
+use modelembed_gguf::TensorType;
 use modelembed_testkit::{GgufWriter, tiny_metadata, tiny_spec};
 use std::fs::File;
 use std::io::Read;

@@ -181,7 +181,7 @@ impl Auto {
             }
             // Each try copies weights again: where there are many layers it takes large steps.
             GpuError::Device(OutOfMemory { .. }) => n_placed.saturating_sub((n_placed / 8).max(1)),
-            GpuError::Device(Lost(_)) => {
+            GpuError::Device(Lost { .. }) => {
                 // Too much memory or too long a step can be what a driver gives a device up for.
                 // Twice is more than that.
                 self.n_lost += 1;

@@ -59,15 +59,10 @@ impl Default for GpuLayers {
 /// Limits below those that the GPU reports: room for others, and for tests what weak GPUs impose.
 /// `None` leaves it to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GpuLimits {
     /// Bytes of its memory that may be used.
     pub memory_bytes: Option<u64>,
-    /// Bytes that may be written to it, as where a driver promises memory that it does not have.
-    pub filled_bytes: Option<u64>,
-    /// Bytes of writes to it after which it is lost, each time that it is opened.
-    pub lost_after_bytes: Option<u64>,
-    /// Lists of steps after which it is lost, likewise.
-    pub lost_after_runs: Option<u64>,
     /// Bytes that the threads of a workgroup may share.
     pub workgroup_bytes: Option<u32>,
     /// Bytes of a buffer that a kernel may see at a time.
@@ -82,6 +77,90 @@ pub struct GpuLimits {
     pub f16: Option<bool>,
     /// Whether its matrix units are used, where it has them; in exact runs they are not.
     pub matrix: Option<bool>,
+    /// What goes wrong with it.
+    #[cfg(feature = "faults")]
+    #[doc(hidden)]
+    pub faults: GpuFaults,
+}
+
+/// What goes wrong with a GPU, for tests of what is done about it.
+#[cfg(feature = "faults")]
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GpuFaults {
+    /// Bytes that may be written to it, as where a driver promises memory that it does not have.
+    pub filled_bytes: Option<u64>,
+    /// Bytes of writes to it after which it is lost, each time that it is opened.
+    pub lost_after_bytes: Option<u64>,
+    /// Lists of steps after which it is lost, likewise.
+    pub lost_after_runs: Option<u64>,
+}
+
+impl GpuLimits {
+    /// These limits with so many bytes of its memory.
+    #[must_use]
+    pub fn memory_bytes(mut self, memory_bytes: impl Into<Option<u64>>) -> GpuLimits {
+        self.memory_bytes = memory_bytes.into();
+        self
+    }
+
+    /// These limits with so many bytes that the threads of a workgroup share.
+    #[must_use]
+    pub fn workgroup_bytes(mut self, workgroup_bytes: impl Into<Option<u32>>) -> GpuLimits {
+        self.workgroup_bytes = workgroup_bytes.into();
+        self
+    }
+
+    /// These limits with so many bytes of a buffer seen at a time.
+    #[must_use]
+    pub fn binding_bytes(mut self, binding_bytes: impl Into<Option<u64>>) -> GpuLimits {
+        self.binding_bytes = binding_bytes.into();
+        self
+    }
+
+    /// These limits with buffers of at most so many bytes.
+    #[must_use]
+    pub fn buffer_bytes(mut self, buffer_bytes: impl Into<Option<u64>>) -> GpuLimits {
+        self.buffer_bytes = buffer_bytes.into();
+        self
+    }
+
+    /// These limits with sums over subgroups, or without.
+    #[must_use]
+    pub fn subgroups(mut self, subgroups: impl Into<Option<bool>>) -> GpuLimits {
+        self.subgroups = subgroups.into();
+        self
+    }
+
+    /// These limits with products of 8-bit integers, or without.
+    #[must_use]
+    pub fn int8(mut self, int8: impl Into<Option<bool>>) -> GpuLimits {
+        self.int8 = int8.into();
+        self
+    }
+
+    /// These limits with products of halves, or without.
+    #[must_use]
+    pub fn f16(mut self, f16: impl Into<Option<bool>>) -> GpuLimits {
+        self.f16 = f16.into();
+        self
+    }
+
+    /// These limits with matrix units, or without.
+    #[must_use]
+    pub fn matrix(mut self, matrix: impl Into<Option<bool>>) -> GpuLimits {
+        self.matrix = matrix.into();
+        self
+    }
+
+    /// These limits with these faults.
+    #[cfg(feature = "faults")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn faults(mut self, faults: GpuFaults) -> GpuLimits {
+        self.faults = faults;
+        self
+    }
 }
 
 /// The logits of some tokens: the most likely ones, and those that were asked for.

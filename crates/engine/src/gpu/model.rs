@@ -27,6 +27,7 @@ impl GpuModel {
         &self.placement
     }
 
+    #[cfg(feature = "faults")]
     pub(crate) fn give_up(&self) {
         self.gpu.give_up();
     }

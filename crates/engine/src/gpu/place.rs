@@ -59,9 +59,12 @@ pub(super) fn open(options: &LoadOptions) -> modelembed_gpu::Result<Gpu> {
     Gpu::open(&GpuOptions {
         choice: options.gpu_device.clone().map_or(Choice::Best, Choice::Named),
         budget_bytes: limits.memory_bytes,
-        filled_bytes: limits.filled_bytes,
-        lost_after_bytes: limits.lost_after_bytes,
-        lost_after_runs: limits.lost_after_runs,
+        #[cfg(feature = "faults")]
+        filled_bytes: limits.faults.filled_bytes,
+        #[cfg(feature = "faults")]
+        lost_after_bytes: limits.faults.lost_after_bytes,
+        #[cfg(feature = "faults")]
+        lost_after_runs: limits.faults.lost_after_runs,
         max_workgroup_bytes: limits.workgroup_bytes,
         max_binding_bytes: limits.binding_bytes,
         max_buffer_bytes: limits.buffer_bytes,
@@ -69,7 +72,7 @@ pub(super) fn open(options: &LoadOptions) -> modelembed_gpu::Result<Gpu> {
         int8: limits.int8,
         f16: limits.f16,
         matrix: limits.matrix,
-        lanes: None,
+        ..GpuOptions::default()
     })
 }
 
@@ -141,7 +144,7 @@ impl Plan<'_> {
         let w = *self.compiled.tensors.get(linear.w);
         let bias = linear.bias.map(|id| *self.compiled.tensors.get(id));
         if !modelembed_gpu::supports(w.ty) {
-            return Err(modelembed_gpu::Error::Unsupported(format!("{} weights", w.ty)));
+            return Err(modelembed_gpu::Error::Unsupported { what: format!("{} weights", w.ty) });
         }
         let row_bytes = w.n_bytes / w.rows.max(1) as u64;
         let room = PART_BYTES.min(self.gpu.limits().max_buffer_bytes.saturating_sub(8));
@@ -218,7 +221,7 @@ impl Plan<'_> {
         fn if_it_fits<T>(placed: Taken<T>) -> Taken<Option<T>> {
             match placed {
                 Ok(placed) => Ok(Some(placed)),
-                Err(OutOfMemory { .. } | Limit { .. } | Unsupported(_)) => Ok(None),
+                Err(OutOfMemory { .. } | Limit { .. } | Unsupported { .. }) => Ok(None),
                 Err(e) => Err(e),
             }
         }

@@ -11,6 +11,7 @@ use modelembed_pool::Pool;
 use modelembed_spec::{ModelSpec, Program, RopeSpec, RopeTensors, TensorId};
 use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamStats, process};
 use modelembed_text::Tokenizer;
+use modelembed_text::chat::{Selection as TemplateSelection, Wanted as TemplateWanted};
 
 use crate::error::{Error, Result};
 use crate::gpu::{self, GpuModel, GpuPlacement};
@@ -23,7 +24,12 @@ use crate::load::share::CpuShare;
 use crate::load::tensors::{Compiled, Tensor};
 use crate::residency::plan::{Plan, RamBudget, Verdict};
 use crate::residency::{self, Residency, Sizes};
+use crate::run::chat::Chat;
+use crate::run::engine::{Engine, EngineOptions};
+use crate::run::generate::GenerateOptions;
 use crate::run::runtime::Runtime;
+use crate::run::sampler::Sampler;
+use crate::run::session::{Session, SessionOptions};
 use crate::state::rope::{Divisors, Rope};
 
 /// A model that is ready to run. It never changes, and any number of sessions can share it.
@@ -42,20 +48,72 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens a model: maps it (or reads it, as `options.mode` says), reads its header and checks
-    /// that it can run.
+    /// Opens a model with the usual options: maps it, reads its header and checks that it can run.
     ///
-    /// A split model is opened by naming any of its files. `progress` is called while bytes are
-    /// read and can end the loading.
+    /// A split model is opened by naming any of its files.
     ///
     /// # Errors
     /// Whatever is wrong with the file, its metadata or its tensors; see [`Error`].
-    pub fn load(
-        path: &Path,
+    pub fn open(path: impl AsRef<Path>) -> Result<Arc<Model>> {
+        Model::load(path, &LoadOptions::default())
+    }
+
+    /// Opens a model: maps it or reads it, as [`LoadOptions::mode`] says.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), or options that cannot be met.
+    pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Arc<Model>> {
+        Model::load_with_progress(path, options, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`load`](Self::load), and calls `progress` while bytes are read, which can end the
+    /// loading.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), or cancellation by `progress`.
+    pub fn load_with_progress(
+        path: impl AsRef<Path>,
         options: &LoadOptions,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+        mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Arc<Model>> {
-        Model::load_for(path, options, &mut |_, _| None, progress)
+        Model::load_for(path.as_ref(), options, &mut |_, _| None, &mut progress)
+    }
+
+    /// A context over this model.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn session(self: &Arc<Self>, options: SessionOptions) -> Result<Session> {
+        Session::new(self, options)
+    }
+
+    /// Many contexts over this model, computed together.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn engine(self: &Arc<Self>, options: EngineOptions) -> Result<Engine> {
+        Engine::new(self, &options)
+    }
+
+    /// A chat in a session of its own, through the model's [template](Self::chat_template).
+    ///
+    /// # Errors
+    /// As [`Session::new`], a model without a vocabulary, or options that the sampler does not
+    /// take.
+    pub fn chat(self: &Arc<Self>, session: SessionOptions, options: GenerateOptions) -> Result<Chat> {
+        self.tokenizer.require_vocabulary()?;
+        let template = self.chat_template(None)?.template;
+        Ok(Chat::new(self.session(session)?, Sampler::new(options.sampler)?, template, options))
+    }
+
+    /// The chat template: the one that is wanted, else the model's own, else a built-in one that
+    /// its vocabulary or its name points to, with a warning. A model that has none of its own may
+    /// be a base model, which was never taught to chat.
+    ///
+    /// # Errors
+    /// A template that was asked for and does not work.
+    pub fn chat_template(&self, wanted: Option<TemplateWanted<'_>>) -> Result<TemplateSelection> {
+        Ok(modelembed_text::chat::for_model(self.gguf(), &self.tokenizer, wanted)?)
     }
 
     /// As [`load`](Self::load), but memory is planned for what `need` says, which is asked once
@@ -70,7 +128,7 @@ impl Model {
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Arc<Model>> {
         let start = Instant::now();
-        let runtime = options.runtime()?;
+        let runtime = options.runtime_or_own()?;
         let ModelFiles { mut shards, header, packed: _ } = ModelFiles::open_with(path, options.mode, progress)?;
         let gguf = &shards[0].gguf;
         let compiled = Compiled::new(gguf, (*header).as_ref(), shard::directory(&shards))?;
@@ -211,6 +269,8 @@ impl Model {
 
     /// Gives the GPU up: evaluations of layers on it are errors from now on, as when it is
     /// unplugged.
+    #[cfg(feature = "faults")]
+    #[doc(hidden)]
     pub fn give_up_gpu(&self) {
         if let Some(gpu) = &self.gpu {
             gpu.give_up();

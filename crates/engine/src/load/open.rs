@@ -110,7 +110,7 @@ fn open_parts(
         first_header.get_or_insert(header);
         shards.push(shard);
     }
-    let none = || packed_error(PackedError::Changed("it has no parts".into()));
+    let none = || packed_error(PackedError::Changed { problem: "it has no parts".into() });
     Ok((shards, first_header.ok_or_else(none)?))
 }
 

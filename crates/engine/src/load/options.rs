@@ -15,6 +15,7 @@ use crate::run::runtime::{Runtime, RuntimeOptions};
 
 /// How a model is loaded.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct LoadOptions {
     /// Where the model's bytes live.
     pub mode: LoadMode,
@@ -62,16 +63,115 @@ pub struct ContextNeed {
 }
 
 impl LoadOptions {
+    /// These options with the model's bytes living there.
+    #[must_use]
+    pub fn mode(mut self, mode: LoadMode) -> LoadOptions {
+        self.mode = mode;
+        self
+    }
+
+    /// These options with a runtime that other models use too.
+    #[must_use]
+    pub fn runtime(mut self, runtime: impl Into<Option<Arc<Runtime>>>) -> LoadOptions {
+        self.runtime = runtime.into();
+        self
+    }
+
+    /// These options with so many worker threads.
+    #[must_use]
+    pub fn threads(mut self, threads: impl Into<Option<usize>>) -> LoadOptions {
+        self.threads = threads.into();
+        self
+    }
+
+    /// These options with the kernels of this instruction set.
+    #[must_use]
+    pub fn isa(mut self, isa: impl Into<Option<Isa>>) -> LoadOptions {
+        self.isa = isa.into();
+        self
+    }
+
+    /// These options for exact arithmetic, or for fast one.
+    #[must_use]
+    pub fn exact(mut self, exact: bool) -> LoadOptions {
+        self.exact = exact;
+        self
+    }
+
+    /// These options with so much memory for a mapped model.
+    #[must_use]
+    pub fn ram_budget(mut self, ram_budget: RamBudget) -> LoadOptions {
+        self.ram_budget = ram_budget;
+        self
+    }
+
+    /// These options with memory planned for a context of so many tokens.
+    #[must_use]
+    pub fn ctx_tokens(mut self, ctx_tokens: impl Into<Option<usize>>) -> LoadOptions {
+        self.ctx_tokens = ctx_tokens.into();
+        self
+    }
+
+    /// These options with memory planned for so many tokens computed together.
+    #[must_use]
+    pub fn chunk_tokens(mut self, chunk_tokens: impl Into<Option<usize>>) -> LoadOptions {
+        self.chunk_tokens = chunk_tokens.into();
+        self
+    }
+
+    /// These options with memory planned for keys and values in this type.
+    #[must_use]
+    pub fn cache_type(mut self, cache_type: impl Into<Option<CacheType>>) -> LoadOptions {
+        self.cache_type = cache_type.into();
+        self
+    }
+
+    /// These options with so much of the weights locked in memory.
+    #[must_use]
+    pub fn lock(mut self, lock: Lock) -> LoadOptions {
+        self.lock = lock;
+        self
+    }
+
+    /// These options with so many layers on a GPU.
+    #[must_use]
+    pub fn gpu_layers(mut self, gpu_layers: GpuLayers) -> LoadOptions {
+        self.gpu_layers = gpu_layers;
+        self
+    }
+
+    /// These options with this GPU: its index or a part of its name.
+    #[must_use]
+    pub fn gpu_device(mut self, gpu_device: impl Into<String>) -> LoadOptions {
+        self.gpu_device = Some(gpu_device.into());
+        self
+    }
+
+    /// These options with these limits of the GPU.
+    #[must_use]
+    pub fn gpu_limits(mut self, gpu_limits: GpuLimits) -> LoadOptions {
+        self.gpu_limits = gpu_limits;
+        self
+    }
+
+    /// These options with this reader of what streams.
+    #[must_use]
+    pub fn stream_reader(mut self, stream_reader: StreamReader) -> LoadOptions {
+        self.stream_reader = stream_reader;
+        self
+    }
+
     /// The runtime that was given, or one of its own.
     ///
     /// # Errors
     /// As [`Runtime::new`], or options of a runtime beside one that is there.
-    pub(crate) fn runtime(&self) -> Result<Arc<Runtime>> {
+    pub(crate) fn runtime_or_own(&self) -> Result<Arc<Runtime>> {
         match &self.runtime {
-            Some(_) if self.threads.is_some() || self.isa.is_some() => {
-                let problem = "threads and instruction set are those of the runtime that was given";
-                Err(Error::InvalidOption(problem.into()))
-            }
+            Some(_) if self.threads.is_some() || self.isa.is_some() => Err(Error::InvalidOption {
+                option: "threads or isa",
+                seen: "set beside a runtime".into(),
+                wanted: "those of the runtime that was given".into(),
+            }),
             Some(runtime) => Ok(Arc::clone(runtime)),
             None => Runtime::new(&RuntimeOptions { threads: self.threads, isa: self.isa, ..RuntimeOptions::default() }),
         }
@@ -87,6 +187,7 @@ impl LoadOptions {
 
 /// What loading did.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LoadStats {
     /// From the call until the model was ready for a prompt.
     pub load_time: Duration,

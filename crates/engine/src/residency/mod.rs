@@ -39,7 +39,7 @@ pub(crate) struct Residency {
     stream: Option<Streaming>,
     /// What streams.
     streamed: Vec<StreamedRange>,
-    /// Why a plan could not be carried out, for `-verbose`.
+    /// Why a plan could not be carried out.
     note: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl Residency {
         match (residency.plan.verdict, budget) {
             (Verdict::Streams, _) => residency.start(shards, compiled, runs, reader)?,
             (Verdict::Impossible, RamBudget::Bytes(_)) => {
-                return Err(Error::InvalidOption(format!("the budget of memory is too small: {}", residency.plan)));
+                return Err(Error::BudgetTooSmall { plan: Box::new(residency.plan) });
             }
             _ => {}
         }
@@ -99,7 +99,7 @@ impl Residency {
                 self.stream = Some(Streaming { stream, embedding });
             }
             Err(e) if reader == StreamReader::Ring => {
-                return Err(Error::InvalidOption(format!("streaming by io_uring was asked for, but is refused: {e}")));
+                return Err(Error::ReaderRefused { reader, source: e });
             }
             Err(e) => self.note = Some(format!("not streaming ({e}): the system pages instead")),
         }

@@ -26,22 +26,22 @@ pub struct RuntimeOptions {
 impl RuntimeOptions {
     /// These options with so many worker threads.
     #[must_use]
-    pub fn threads(mut self, threads: usize) -> RuntimeOptions {
-        self.threads = Some(threads);
+    pub fn threads(mut self, threads: impl Into<Option<usize>>) -> RuntimeOptions {
+        self.threads = threads.into();
         self
     }
 
     /// These options with the kernels of this instruction set.
     #[must_use]
-    pub fn isa(mut self, isa: Isa) -> RuntimeOptions {
-        self.isa = Some(isa);
+    pub fn isa(mut self, isa: impl Into<Option<Isa>>) -> RuntimeOptions {
+        self.isa = isa.into();
         self
     }
 
     /// These options with so many bytes for keys and values.
     #[must_use]
-    pub fn kv_budget_bytes(mut self, bytes: u64) -> RuntimeOptions {
-        self.kv_budget_bytes = Some(bytes);
+    pub fn kv_budget_bytes(mut self, kv_budget_bytes: impl Into<Option<u64>>) -> RuntimeOptions {
+        self.kv_budget_bytes = kv_budget_bytes.into();
         self
     }
 }
@@ -63,14 +63,14 @@ impl Runtime {
     pub fn new(options: &RuntimeOptions) -> Result<Arc<Runtime>> {
         let kernels = match options.isa {
             None => Kernels::best(),
-            Some(isa) => Kernels::by_isa(isa).ok_or_else(|| {
-                let has = Kernels::all().map(|k| k.isa().name()).collect::<Vec<_>>().join(", ");
-                Error::InvalidOption(format!("this CPU does not have the instruction set {isa}; it has {has}"))
+            Some(isa) => Kernels::by_isa(isa).ok_or_else(|| Error::InstructionSet {
+                wanted: isa,
+                has: Kernels::all().map(|kernels| kernels.isa()).collect(),
             })?,
         };
         let threads = options.threads.unwrap_or_else(modelembed_pool::available_threads);
         if threads == 0 {
-            return Err(Error::InvalidOption("0 threads compute nothing; wanted at least 1".into()));
+            return Err(Error::zero("threads"));
         }
         let kv_budget = Arc::new(KvBudget::new(options.kv_budget_bytes.unwrap_or(u64::MAX)));
         Ok(Arc::new(Runtime { pool: Pool::new(threads), kernels, turn: Mutex::new(()), kv_budget }))

@@ -6,14 +6,15 @@ use std::sync::atomic::AtomicBool;
 
 use modelembed_spec::Register;
 use modelembed_terms::CacheType;
-use modelembed_text::TokenId;
+use modelembed_text::{EncodeOptions, TokenId};
 
 use crate::cpu::scratch::LOGIT_COLS;
 use crate::cpu::{Pass, Wanted};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::Best;
 use crate::load::model::Model;
 use crate::run::engine::{Engine, EngineOptions, Run, SequenceId, Wants, must_hold_a_number};
+use crate::run::generate::ChooseToken;
 use crate::run::progress::EvalProgress;
 use crate::run::sampler::Sampler;
 use crate::run::timing::{Phase, Stage, Timing};
@@ -24,6 +25,7 @@ pub(crate) const MAX_DRAFT_TOKENS: usize = LOGIT_COLS - 1;
 
 /// How a [`Session`] is set up.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct SessionOptions {
     /// Tokens that the context holds; `None` takes the length that the model was trained for.
     pub ctx_tokens: Option<usize>,
@@ -42,6 +44,50 @@ pub struct SessionOptions {
     pub timing: bool,
 }
 
+impl SessionOptions {
+    /// These options for a context of so many tokens.
+    #[must_use]
+    pub fn ctx_tokens(mut self, ctx_tokens: impl Into<Option<usize>>) -> SessionOptions {
+        self.ctx_tokens = ctx_tokens.into();
+        self
+    }
+
+    /// These options with at most so many tokens computed together.
+    #[must_use]
+    pub fn chunk_tokens(mut self, chunk_tokens: impl Into<Option<usize>>) -> SessionOptions {
+        self.chunk_tokens = chunk_tokens.into();
+        self
+    }
+
+    /// These options with a flag that cancels evaluations.
+    #[must_use]
+    pub fn cancel(mut self, cancel: impl Into<Option<Arc<AtomicBool>>>) -> SessionOptions {
+        self.cancel = cancel.into();
+        self
+    }
+
+    /// These options with something that is told how far each evaluation is.
+    #[must_use]
+    pub fn progress(mut self, progress: impl Into<Option<Arc<EvalProgress>>>) -> SessionOptions {
+        self.progress = progress.into();
+        self
+    }
+
+    /// These options with keys and values stored in this type.
+    #[must_use]
+    pub fn cache_type(mut self, cache_type: impl Into<Option<CacheType>>) -> SessionOptions {
+        self.cache_type = cache_type.into();
+        self
+    }
+
+    /// These options with time measured stage by stage, or without.
+    #[must_use]
+    pub fn timing(mut self, timing: bool) -> SessionOptions {
+        self.timing = timing;
+        self
+    }
+}
+
 /// A context of tokens over a shared model: an [`Engine`] with one sequence.
 pub struct Session {
     engine: Engine,
@@ -50,6 +96,8 @@ pub struct Session {
     /// Of the last evaluation the logits that a sampler needs, where they did not all come to the
     /// engine's memory: one for each column.
     best: Option<Vec<Best>>,
+    /// The last token of a generated text, until something is appended.
+    pending: Option<TokenId>,
 }
 
 impl Session {
@@ -64,7 +112,7 @@ impl Session {
             EngineOptions { ctx_tokens, chunk_tokens, cache_type, timing, progress, ..EngineOptions::default() };
         let mut engine = Engine::new(model, &options)?;
         let sequence = engine.add()?;
-        Ok(Session { engine, sequence, cancel, best: None })
+        Ok(Session { engine, sequence, cancel, best: None, pending: None })
     }
 
     /// The model.
@@ -75,6 +123,28 @@ impl Session {
     /// Tokens in the context, oldest first.
     pub fn tokens(&self) -> &[TokenId] {
         self.own(self.engine.tokens(self.sequence))
+    }
+
+    /// The last token of the text that was generated last, which the context does not hold yet: the
+    /// next text begins with it. Tokens that are appended by hand begin without it, unless they
+    /// hold it.
+    pub fn pending(&self) -> Option<TokenId> {
+        self.pending
+    }
+
+    pub(crate) fn set_pending(&mut self, pending: Option<TokenId>) {
+        self.pending = pending;
+    }
+
+    /// Tokens of a text that goes on with what the session holds.
+    pub(crate) fn encode_next(&self, text: &str) -> Result<Vec<TokenId>> {
+        let tokenizer = self.model().tokenizer();
+        let options = EncodeOptions::default().add_special(true).parse_special(true);
+        let Some(before) = self.pending.or(self.tokens().last().copied()) else {
+            return Ok(tokenizer.encode(text.as_bytes(), options)?);
+        };
+        let behind = tokenizer.encode_after(before, text.as_bytes(), options.add_special(false))?;
+        Ok(self.pending.into_iter().chain(behind).collect())
     }
 
     /// What the engine answers about the session's one sequence, which is always there.
@@ -149,7 +219,7 @@ impl Session {
     }
 
     /// Appends a prompt, to [`sample`](Self::sample) what follows it as column 0.
-    pub(crate) fn eval_prompt(&mut self, tokens: &[TokenId], sampler: &Sampler) -> Result<()> {
+    pub(crate) fn eval_prompt(&mut self, tokens: &[TokenId], sampler: Option<&Sampler>) -> Result<()> {
         let phase = if tokens.len() > 1 { Phase::Prompt } else { Phase::Decode };
         self.append_for(tokens, 0, phase, sampler, |n| n - 1..n)
     }
@@ -157,7 +227,7 @@ impl Session {
     /// Appends the last token and some that may follow it, at most [`MAX_DRAFT_TOKENS`] of them, to
     /// [`sample`](Self::sample) what follows each. On the CPU logits have the bits that
     /// [`eval`](Self::eval) gives, token by token.
-    pub(crate) fn eval_drafts(&mut self, tokens: &[TokenId], sampler: &Sampler) -> Result<()> {
+    pub(crate) fn eval_drafts(&mut self, tokens: &[TokenId], sampler: Option<&Sampler>) -> Result<()> {
         self.append_for(tokens, tokens.len().saturating_sub(1), Phase::Decode, sampler, |n| 0..n)
     }
 
@@ -166,11 +236,11 @@ impl Session {
         tokens: &[TokenId],
         draft_tokens: usize,
         phase: Phase,
-        sampler: &Sampler,
+        sampler: Option<&Sampler>,
         cols: impl Fn(usize) -> Range<usize>,
     ) -> Result<()> {
         let mut wanted = Wanted { n_best: None, also: Vec::new() };
-        if self.engine.gpu.is_some() {
+        if let Some(sampler) = sampler.filter(|_| self.engine.gpu.is_some()) {
             // As drafts come true they are recent tokens too, and may push as many others from the
             // front.
             let n_drafts = if phase == Phase::Decode { tokens.len() } else { 0 };
@@ -186,6 +256,21 @@ impl Session {
         })?;
         self.best = best;
         Ok(())
+    }
+
+    /// Chooses what follows the token of column `index`, as [`sample`](Self::sample) does.
+    ///
+    /// # Errors
+    /// As there, or a token that the vocabulary lacks.
+    pub(crate) fn choose(&mut self, index: usize, chooser: &mut dyn ChooseToken) -> Result<TokenId> {
+        if let Some(sampler) = chooser.as_sampler() {
+            return self.sample(index, sampler);
+        }
+        let (n_vocab, n_tokens) = (self.model().n_vocab(), self.len());
+        let (logits, _) = self.engine.scratch.logits_of(index);
+        must_hold_a_number(logits, n_vocab, n_tokens)?;
+        let id = chooser.choose(logits);
+        if id.index() < n_vocab { Ok(id) } else { Err(Error::TokenOutOfRange { id: id.0, n_vocab }) }
     }
 
     /// Chooses what follows the token of column `index` of the last
@@ -214,7 +299,9 @@ impl Session {
     pub fn eval_each(&mut self, tokens: &[TokenId], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
         let cancel = self.cancel.clone();
         let run = Run { cancel: cancel.as_deref(), ..Run::new(self.sequence, tokens).wants(Wants::All) };
-        self.engine.step(&[run], &mut |row| each(row.token, row.logits))
+        self.engine.step(&[run], &mut |row| each(row.token, row.logits))?;
+        self.pending = None;
+        Ok(())
     }
 
     fn append(
@@ -224,9 +311,11 @@ impl Session {
         phase: Phase,
         after_chunk: &mut dyn FnMut(&mut Pass<'_>, bool) -> Result<()>,
     ) -> Result<()> {
-        let Session { engine, sequence, cancel, .. } = self;
+        let Session { engine, sequence, cancel, pending, .. } = self;
         let run = Run { draft_tokens, cancel: cancel.as_deref(), ..Run::new(*sequence, tokens) };
-        engine.run_batch(&[run], phase, after_chunk)
+        engine.run_batch(&[run], phase, after_chunk)?;
+        *pending = None;
+        Ok(())
     }
 
     /// Whether the context can be taken back to its first `len` tokens: layers that look at a
@@ -241,11 +330,15 @@ impl Session {
     /// The context cannot [return](Self::can_return) there; it then is as it was. It can always
     /// return to nothing.
     pub fn truncate(&mut self, len: usize) -> Result<()> {
-        self.engine.truncate(self.sequence, len)
+        let goes_back = len < self.len();
+        self.engine.truncate(self.sequence, len)?;
+        self.pending = self.pending.filter(|_| !goes_back);
+        Ok(())
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
+        self.pending = None;
         let cleared = self.engine.truncate(self.sequence, 0);
         self.own(cleared);
     }

@@ -144,7 +144,7 @@ impl Tail<'_> {
     /// Tokens of the first `len` bytes. A template may write the token that begins a text itself;
     /// it is added where it did not.
     fn encode(&self, len: usize) -> Result<Vec<TokenId>> {
-        let options = EncodeOptions { add_special: false, parse_special: true };
+        let options = EncodeOptions::default().parse_special(true);
         let text = &self.text.as_bytes()[..len];
         if let Some(before) = self.before {
             return Ok(self.tokenizer.encode_after(before, text, options)?);

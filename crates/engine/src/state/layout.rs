@@ -110,7 +110,7 @@ impl Layout {
     /// # Errors
     /// Heads that do not fit the type, or sizes that overflow.
     pub(crate) fn new(shapes: &[CacheShape], ty: CacheType) -> Result<Layout> {
-        let too_large = || Error::InvalidOption(format!("keys and values of {PAGE_TOKENS} tokens are too large"));
+        let too_large = || Error::ContextTooLarge { tokens: PAGE_TOKENS };
         let mut layout = Layout { ty, places: Vec::with_capacity(shapes.len()), groups: Vec::new() };
         for shape in shapes {
             let found = layout.groups.iter().position(|group| group.visible == shape.visible);
@@ -301,9 +301,7 @@ fn numbers<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> &[T] {
 fn stored_bytes(ty: CacheType, dim: usize) -> Result<usize> {
     let bytes = ty.row_bytes(dim).ok_or_else(|| {
         let needs = if ty == CacheType::I16 { "at most 512" } else { "a multiple of 32" };
-        let name = ty.name();
-        let problem = format!("{name} in the cache need heads of {needs} elements; this model's have {dim}");
-        Error::InvalidOption(problem)
+        Error::CacheHead { cache_type: ty, head_dim: dim, wanted: needs }
     })?;
     Ok(if ty == CacheType::I16 { bytes - size_of::<f32>() } else { bytes })
 }

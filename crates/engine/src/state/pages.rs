@@ -11,7 +11,7 @@ use modelembed_terms::CacheType;
 
 use super::layout::{Held, Layout, PAGE_TOKENS};
 use super::records::{RecordLayout, Records};
-use crate::error::{Error, Result};
+use crate::error::{Error, PageError, Result};
 use crate::run::runtime::KvBudget;
 
 /// Positions that layers with a window keep beyond what they look at, so that a context can be
@@ -185,7 +185,7 @@ impl PageStore {
                 true => Ok(Slab::new(page_bytes, n_pages)?),
                 false => {
                     let n_tokens = n_pages.saturating_mul(PAGE_TOKENS);
-                    Err(Error::InvalidOption(format!("a context of {n_tokens} tokens is too large")))
+                    Err(Error::ContextTooLarge { tokens: n_tokens })
                 }
             }
         };
@@ -197,8 +197,7 @@ impl PageStore {
                 let kept = n_pages.min((MOST_RECORD_BYTES / bytes).saturating_sub(must));
                 let n = must.saturating_add(kept);
                 if n.checked_mul(bytes).is_none_or(|all| all > isize::MAX as usize / 8) {
-                    let problem = format!("the states of {} sequences are too large", sizes.n_sequences);
-                    return Err(Error::InvalidOption(problem));
+                    return Err(Error::StatesTooLarge { sequences: sizes.n_sequences });
                 }
                 Some(Slab::new(bytes, n)?)
             }
@@ -379,11 +378,10 @@ impl PageStore {
     pub(crate) fn attach(&self, pages: &[SealedPage], engine: u64) -> Result<Tables> {
         for (wanted, page) in pages.iter().enumerate() {
             if page.engine != engine {
-                return Err(Error::InvalidOption("a page of keys and values is of another engine".into()));
+                return Err(PageError::OtherEngine { number: wanted }.into());
             }
             if page.number != wanted {
-                let problem = format!("page {} of keys and values comes where page {wanted} was wanted", page.number);
-                return Err(Error::InvalidOption(problem));
+                return Err(PageError::OutOfOrder { seen: page.number, wanted }.into());
             }
         }
         let table = |group: usize| {
@@ -404,15 +402,13 @@ impl PageStore {
     pub(crate) fn import(&self, number: usize, groups: &[Option<&[u8]>], engine: u64) -> Result<SealedPage> {
         let slabs: Vec<&Slab> = self.slabs.iter().chain(&self.records).collect();
         if groups.len() != slabs.len() {
-            let problem = format!("a page has {} parts, wanted {}", groups.len(), slabs.len());
-            return Err(Error::InvalidOption(problem));
+            return Err(PageError::Parts { seen: groups.len(), wanted: slabs.len() }.into());
         }
         let page = |(bytes, slab): (&Option<&[u8]>, &Slab)| {
             let Some(bytes) = bytes else { return Ok(None) };
             let wanted = slab.block_bytes();
             if bytes.len() != wanted {
-                let problem = format!("a page of keys and values has {} bytes, wanted {wanted}", bytes.len());
-                return Err(Error::InvalidOption(problem));
+                return Err(PageError::Length { seen_bytes: bytes.len(), wanted_bytes: wanted }.into());
             }
             let mut page = self.take_of(slab)?;
             page.bytes_mut().copy_from_slice(bytes);

@@ -60,7 +60,7 @@ impl RecordLayout {
     /// # Errors
     /// Sizes that overflow.
     pub(crate) fn new(shapes: &[RecordShape]) -> Result<RecordLayout> {
-        let too_large = || Error::InvalidOption("the states of the model's recurrences are too large".into());
+        let too_large = || Error::StatesTooLarge { sequences: 1 };
         let mut end = 0usize;
         let mut section = |rows: usize, len: usize| {
             let start = end;

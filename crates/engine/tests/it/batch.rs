@@ -101,7 +101,7 @@ fn rows_of_tiny_models_have_the_same_bits_in_any_company() {
     for golden in tiny_goldens().into_iter().filter(|golden| seen.insert(golden.model.clone())) {
         let path = dir.of(&golden);
         for exact in [false, true] {
-            let model = load(&path, &LoadOptions { exact, threads: Some(3), ..LoadOptions::default() });
+            let model = load(&path, &LoadOptions::default().exact(exact).threads(3));
             check_widths(&format!("{}, exact {exact}", golden.model), &model, &WIDTHS, 40, &mut failures);
         }
     }
@@ -115,7 +115,7 @@ fn rows_of_each_instruction_set_have_the_same_bits_in_any_company() {
     for name in ["q4_k", "gemma3", "q4_1", "falcon-h1-odd"] {
         let path = dir.write(name, &tiny(&tiny_spec(name)));
         for isa in Kernels::all().map(Kernels::isa) {
-            let model = load(&path, &LoadOptions { isa: Some(isa), threads: Some(2), ..LoadOptions::default() });
+            let model = load(&path, &LoadOptions::default().isa(isa).threads(2));
             check_widths(&format!("{name}, {isa}"), &model, &WIDTHS[..13], 24, &mut failures);
         }
     }
@@ -127,7 +127,7 @@ fn rows_of_real_models_have_the_same_bits_in_any_company() {
     let mut failures = Vec::new();
     for name in ["SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-q4_k_m.gguf"] {
         let Some(path) = real_model(name) else { continue };
-        let model = load(&path, &LoadOptions { threads: Some(2), ..LoadOptions::default() });
+        let model = load(&path, &LoadOptions::default().threads(2));
         check_widths(name, &model, &WIDTHS, 12, &mut failures);
     }
     report(failures);
@@ -135,7 +135,7 @@ fn rows_of_real_models_have_the_same_bits_in_any_company() {
 
 /// A model whose sequences go through a few pages.
 fn small(dir: &TinyModels, name: &str) -> Arc<Model> {
-    load(&dir.write(name, &tiny(&tiny_spec(name))), &LoadOptions { threads: Some(2), ..LoadOptions::default() })
+    load(&dir.write(name, &tiny(&tiny_spec(name))), &LoadOptions::default().threads(2))
 }
 
 #[test]
@@ -235,10 +235,10 @@ fn a_cancelled_run_is_thrown_away_and_its_company_is_not() {
 fn models_of_one_runtime_share_workers_and_memory_for_contexts() {
     let dir = TinyModels::new();
     let runtime = Runtime::new(&RuntimeOptions::default().threads(2)).expect("a runtime");
-    let options = LoadOptions { runtime: Some(Arc::clone(&runtime)), ..LoadOptions::default() };
+    let options = LoadOptions::default().runtime(Arc::clone(&runtime));
     let paths = ["llama", "qwen3"].map(|name| dir.write(name, &tiny(&tiny_spec(name))));
     let models = paths.each_ref().map(|path| load(path, &options));
-    let alone = paths.each_ref().map(|path| load(path, &LoadOptions { threads: Some(1), ..LoadOptions::default() }));
+    let alone = paths.each_ref().map(|path| load(path, &LoadOptions::default().threads(1)));
     // Each on a thread of its own: they take turns.
     std::thread::scope(|scope| {
         for (model, alone) in models.iter().zip(&alone) {
@@ -254,8 +254,8 @@ fn models_of_one_runtime_share_workers_and_memory_for_contexts() {
         }
     });
     assert_eq!(runtime.kv_bytes(), 0, "every page came back");
-    let twice = LoadOptions { threads: Some(1), ..options };
-    let error = Model::load(&paths[0], &twice, &mut |_| std::ops::ControlFlow::Continue(())).expect_err("a refusal");
+    let twice = options.threads(1);
+    let error = Model::load(&paths[0], &twice).expect_err("a refusal");
     assert!(error.to_string().contains("runtime"), "{error}");
 }
 
@@ -265,7 +265,7 @@ fn long_sequences_share_their_spans_whatever_their_numbers_of_rows_are() {
     // One more sequence than workers have units for, and less.
     for (name, threads) in [("llama", 1), ("gemma3", 8), ("q4_k", 3)] {
         let path = dir.write(name, &tiny(&tiny_spec(name)));
-        let model = load(&path, &LoadOptions { threads: Some(threads), ..LoadOptions::default() });
+        let model = load(&path, &LoadOptions::default().threads(threads));
         let mut engine = engine(&model, 5, 1400);
         // Tokens that are there, and rows that are added together.
         let lens = [(1300, 1), (700, 3), (300, 7), (1290, 2), (5, 1)];

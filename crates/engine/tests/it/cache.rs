@@ -11,8 +11,7 @@ use modelembed_testkit::{
 use crate::common::{TinyModels, golden_json, ids, load};
 
 fn session(model: &Arc<Model>, ctx_tokens: usize, cache_type: CacheType) -> Session {
-    let options =
-        SessionOptions { ctx_tokens: Some(ctx_tokens), cache_type: Some(cache_type), ..SessionOptions::default() };
+    let options = SessionOptions::default().ctx_tokens(ctx_tokens).cache_type(cache_type);
     Session::new(model, options).expect("a session")
 }
 
@@ -35,7 +34,7 @@ fn load_modes_and_threads_give_the_same_bits_and_chunks_nearly() {
     let ids: Vec<TokenId> = tiny_prompt(40).into_iter().cycle().take(300).map(TokenId).collect();
     for name in MODELS {
         let path = dir.write(name, &tiny(&tiny_spec(name)));
-        let with = |mode, n| load(&path, &LoadOptions { mode, threads: Some(n), ..LoadOptions::default() });
+        let with = |mode, n| load(&path, &LoadOptions::default().mode(mode).threads(n));
         for cache_type in [CacheType::I16, CacheType::F16, CacheType::Q8] {
             let want = logits(&with(LoadMode::Map, 1), &ids, 64, cache_type);
             for (mode, n) in [(LoadMode::Buffer, 2), (LoadMode::File, 3), (LoadMode::Map, 7)] {
@@ -61,7 +60,7 @@ fn it_takes_half_the_memory_and_refuses_heads_that_are_no_blocks() {
     let head_dim = model.program().caches()[0].key_dim as u64;
     assert_eq!(used(CacheType::I16) * 2 * head_dim, used(CacheType::F16) * (2 * head_dim + 4));
     let odd = load(&dir.write("llama", &tiny(&tiny_spec("llama"))), &LoadOptions::default());
-    let options = SessionOptions { cache_type: Some(CacheType::Q8), ..SessionOptions::default() };
+    let options = SessionOptions::default().cache_type(CacheType::Q8);
     let refused = Session::new(&odd, options).err().expect("heads of 16 elements").to_string();
     assert!(refused.contains("q8_0") && refused.contains("16"), "{refused}");
 }

@@ -11,10 +11,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use modelembed::text::EncodeOptions;
-use modelembed::text::chat::{BUILTINS, ChatTemplate, Message, SpecialTokens};
 use modelembed::{Chat, GenerateOptions, LoadOptions, Model, Sampler, SamplerOptions};
 use modelembed_testkit::{tiny, tiny_spec};
+use modelembed_text::EncodeOptions;
+use modelembed_text::chat::{BUILTINS, ChatTemplate, Message, SpecialTokens};
 
 use crate::common::{TinyModels, load, session};
 
@@ -71,7 +71,7 @@ impl Case {
     }
 
     fn encode(&self, text: &str) -> Vec<modelembed::TokenId> {
-        let options = EncodeOptions { add_special: false, parse_special: true };
+        let options = EncodeOptions::default().parse_special(true);
         self.model.tokenizer().encode(text.as_bytes(), options).expect("tokens")
     }
 
@@ -94,8 +94,8 @@ impl Case {
     fn run(&self) -> Result<(), String> {
         let n_first = self.encode(&self.render(&[Message::new("user", question(0))])).len();
         let per_turn = self.cost(&question(0), "answer", &question(1)) + ANSWER_TOKENS;
-        let sampler = Sampler::new(SamplerOptions { temp: 0.0, ..Default::default() }).expect("a sampler");
-        let options = GenerateOptions { max_tokens: ANSWER_TOKENS, ..Default::default() };
+        let sampler = Sampler::new(SamplerOptions::default().temp(0.0)).expect("a sampler");
+        let options = GenerateOptions::default().max_tokens(ANSWER_TOKENS);
         let session = session(&self.model, n_first + HELD_TURNS * per_turn);
         let mut chat = Chat::new(session, sampler, self.template.clone(), options);
         chat.set_system(self.system.clone());
@@ -153,7 +153,7 @@ impl Case {
 fn each_token_of_a_long_chat_is_evaluated_once() {
     let dir = TinyModels::new();
     // Tokens are counted, not timed: one thread does, and other tests have the rest.
-    let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
+    let options = LoadOptions::default().threads(1);
     let model = load(&dir.write("llama", &tiny(&tiny_spec("llama"))), &options);
     let mut failures = Vec::new();
     for (name, source) in templates() {

@@ -1,7 +1,6 @@
 //! What the engine's tests share: goldens, tiny models on disk, and sessions over them.
 #![allow(dead_code, reason = "binaries beside this one use a part")]
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -130,19 +129,19 @@ impl Parts {
     /// What loading says: the error, or "loaded".
     pub fn outcome(&self, dir: &TinyModels) -> String {
         let path = dir.write("changed", &self.build());
-        let loaded = Model::load(&path, &LoadOptions::default(), &mut |_| ControlFlow::Continue(()));
+        let loaded = Model::load(&path, &LoadOptions::default());
         loaded.map_or_else(|e| e.to_string(), |_| "loaded".to_owned())
     }
 }
 
 /// Loads a model without showing progress.
 pub fn load(path: &Path, options: &LoadOptions) -> Arc<Model> {
-    Model::load(path, options, &mut |_| ControlFlow::Continue(())).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    Model::load(path, options).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 /// A session that holds `ctx_tokens`.
 pub fn session(model: &Arc<Model>, ctx_tokens: usize) -> Session {
-    let options = SessionOptions { ctx_tokens: Some(ctx_tokens), ..SessionOptions::default() };
+    let options = SessionOptions::default().ctx_tokens(ctx_tokens);
     Session::new(model, options).expect("a session")
 }
 
@@ -185,11 +184,5 @@ pub fn gpu_device() -> Option<String> {
 
 /// Exact runs with some layers there.
 pub fn gpu_options(device: &str, gpu_layers: GpuLayers) -> LoadOptions {
-    LoadOptions {
-        exact: true,
-        threads: Some(2),
-        gpu_layers,
-        gpu_device: Some(device.to_owned()),
-        ..LoadOptions::default()
-    }
+    LoadOptions::default().exact(true).threads(2).gpu_layers(gpu_layers).gpu_device(device.to_owned())
 }

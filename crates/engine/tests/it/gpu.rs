@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use modelembed::{
-    CacheType, Error, GenerateOptions, GpuDeviceError, GpuError, GpuLayers, GpuLimits, LoadOptions, Model, ModelFiles,
-    Sampler, SamplerOptions, Session, SessionOptions, Stage, TokenId, generate,
+    CacheType, Error, GenerateOptions, GpuDeviceError, GpuError, GpuFaults, GpuLayers, GpuLimits, LoadOptions, Model,
+    ModelFiles, Sampler, SamplerOptions, Session, SessionOptions, Stage, TokenId, generate,
 };
 use modelembed_testkit::{GEMMA3, SMOLLM2, TinyArch, diff, log_prob, real_model, tiny, tiny_prompt, tiny_spec};
 
@@ -65,9 +65,8 @@ fn half_precision_is_as_close_as_on_the_cpu() {
     let mut failures = Vec::new();
     for golden in tiny_goldens().iter().filter(|g| ["llama", "gemma3", "qwen2", "q4_k"].contains(&g.name.as_str())) {
         let run = |int8, f16, matrix| {
-            let gpu_limits =
-                GpuLimits { int8: Some(int8), f16: Some(f16), matrix: Some(matrix), ..GpuLimits::default() };
-            let options = LoadOptions { exact: false, gpu_limits, ..gpu_options(&device, GpuLayers::All) };
+            let gpu_limits = GpuLimits::default().int8(int8).f16(f16).matrix(matrix);
+            let options = gpu_options(&device, GpuLayers::All).exact(false).gpu_limits(gpu_limits);
             all_logits(&load(&dir.of(golden), &options), &golden.ids, golden.ids.len())
         };
         let (floats, integers) = (run(false, false, false), run(true, false, false));
@@ -120,7 +119,7 @@ fn text_of(model: &Arc<Model>, sampler: SamplerOptions, lookup_tokens: usize) ->
     let mut session = session(model, 64);
     let mut sampler = Sampler::new(sampler).expect("valid options");
     let prompt: Vec<TokenId> = tiny_prompt(20).into_iter().map(TokenId).collect();
-    let options = GenerateOptions { max_tokens: 20, lookup_tokens, ..GenerateOptions::default() };
+    let options = GenerateOptions::default().max_tokens(20).lookup_tokens(lookup_tokens);
     let mut text = String::new();
     let on_text = |piece: &str| {
         text.push_str(piece);
@@ -138,15 +137,15 @@ fn tokens_are_the_same_whether_all_logits_cross_or_the_best() {
     // With every layer and the head there only the best cross, without the head all do.
     let n_layer = tiny_spec("llama").n_layer;
     let [best, all] = [GpuLayers::All, GpuLayers::Count(n_layer)].map(|n| load(&path, &gpu_options(&device, n)));
-    let base = SamplerOptions { repeat_last_n: 12, ..SamplerOptions::default() };
+    let base = SamplerOptions::default().repeat_last_n(12);
     let samplers = [
-        SamplerOptions { temp: 0.0, ..base },
-        SamplerOptions { temp: 0.0, repeat_penalty: 1.4, ..base },
-        SamplerOptions { temp: 1.5, min_p: 0.0, repeat_penalty: 1.2, ..base },
-        SamplerOptions { temp: 1.0, top_k: 100, ..base },
+        base.temp(0.0),
+        base.temp(0.0).repeat_penalty(1.4),
+        base.temp(1.5).min_p(0.0).repeat_penalty(1.2),
+        base.temp(1.0).top_k(100),
         // More than is found there, and no cut at all: all logits cross.
-        SamplerOptions { temp: 1.0, top_k: 200, ..base },
-        SamplerOptions { temp: 1.0, top_k: 0, ..base },
+        base.temp(1.0).top_k(200),
+        base.temp(1.0).top_k(0),
     ];
     for sampler in samplers {
         for lookup_tokens in [0, 4] {
@@ -180,7 +179,7 @@ fn the_device_tells_how_long_it_computed() {
     let Some(device) = gpu_device() else { return };
     let dir = TinyModels::new();
     let model = load(&dir.write("llama", &tiny(&tiny_spec("llama"))), &gpu_options(&device, GpuLayers::All));
-    let timed = SessionOptions { ctx_tokens: Some(32), timing: true, ..SessionOptions::default() };
+    let timed = SessionOptions::default().ctx_tokens(32).timing(true);
     let mut session = Session::new(&model, timed).expect("a session");
     let ids: Vec<TokenId> = tiny_prompt(8).into_iter().map(TokenId).collect();
     session.eval(&ids).expect("evaluates");
@@ -202,8 +201,8 @@ fn auto_takes_what_the_memory_holds() {
     let dir = TinyModels::new();
     let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
     let auto = |memory_bytes| {
-        let gpu_limits = GpuLimits { memory_bytes, ..GpuLimits::default() };
-        load(&path, &LoadOptions { gpu_limits, ctx_tokens: Some(64), ..gpu_options(&device, GpuLayers::Auto) })
+        let gpu_limits = GpuLimits::default().memory_bytes(memory_bytes);
+        load(&path, &gpu_options(&device, GpuLayers::Auto).gpu_limits(gpu_limits).ctx_tokens(64))
     };
     assert!(auto(None).gpu_placement().is_some_and(|p| p.n_layers == 7 && p.has_head));
     // The margin and some of the layers, of which each takes about 0.2 MB with its part of the
@@ -225,16 +224,16 @@ fn auto_takes_fewer_layers_where_memory_that_was_promised_is_missing() {
     let dir = TinyModels::new();
     let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
     let with = |gpu_layers, filled_bytes| {
-        let gpu_limits = GpuLimits { filled_bytes, ..GpuLimits::default() };
-        let options = LoadOptions { gpu_limits, ctx_tokens: Some(64), ..gpu_options(&device, gpu_layers) };
+        let gpu_limits = GpuLimits::default().faults(GpuFaults { filled_bytes, ..GpuFaults::default() });
+        let options = gpu_options(&device, gpu_layers).gpu_limits(gpu_limits).ctx_tokens(64);
         // How often it was begun, and how far the last time.
         let (mut begun, mut done) = (0, u64::MAX);
-        let mut progress = |p: modelembed::storage::Progress| {
+        let mut progress = |p: modelembed_storage::Progress| {
             begun += usize::from(p.done_bytes <= done);
             done = p.done_bytes;
             std::ops::ControlFlow::Continue(())
         };
-        let model = Model::load(&path, &options, &mut progress);
+        let model = Model::load_with_progress(&path, &options, &mut progress);
         (model, begun)
     };
     let placed = |model: &Arc<Model>| model.gpu_placement().map(|p| (p.n_layers, p.has_head, p.weight_bytes));
@@ -271,10 +270,10 @@ fn auto_goes_on_with_less_where_the_device_is_lost_and_without_where_it_cannot_b
     let dir = TinyModels::new();
     let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
     let with = |gpu_layers, gpu_limits| {
-        let options = LoadOptions { gpu_limits, ctx_tokens: Some(64), ..gpu_options(&device, gpu_layers) };
-        Model::load(&path, &options, &mut |_| std::ops::ControlFlow::Continue(()))
+        let options = gpu_options(&device, gpu_layers).gpu_limits(gpu_limits).ctx_tokens(64);
+        Model::load(&path, &options)
     };
-    let none = GpuLimits::default();
+    let (none, no_faults) = (GpuLimits::default(), GpuFaults::default());
     let whole = with(GpuLayers::Auto, none).expect("loads");
     assert!(whole.load_stats().warnings.is_empty(), "{:?}", whole.load_stats().warnings);
     let weight_bytes = whole.gpu_placement().expect("all layers").weight_bytes;
@@ -283,11 +282,21 @@ fn auto_goes_on_with_less_where_the_device_is_lost_and_without_where_it_cannot_b
     // Half of the weights fit into what the second device takes, if the first was lost in the
     // middle of the copy.
     let rows = [
-        ("lost while weights are copied", GpuLimits { lost_after_bytes: Some(weight_bytes - 1), ..none }, 4, "lost"),
-        ("lost at once", GpuLimits { lost_after_bytes: Some(1), ..none }, 0, "lost"),
-        ("lost in the first pass", GpuLimits { lost_after_runs: Some(0), ..none }, 0, "lost"),
-        ("too little shared memory", GpuLimits { workgroup_bytes: Some(1000), ..none }, 0, "workgroup"),
-        ("no room for a first pass", GpuLimits { filled_bytes: Some(weight_bytes + 8), ..none }, 7, "out of memory"),
+        (
+            "lost while weights are copied",
+            none.faults(GpuFaults { lost_after_bytes: Some(weight_bytes - 1), ..no_faults }),
+            4,
+            "lost",
+        ),
+        ("lost at once", none.faults(GpuFaults { lost_after_bytes: Some(1), ..no_faults }), 0, "lost"),
+        ("lost in the first pass", none.faults(GpuFaults { lost_after_runs: Some(0), ..no_faults }), 0, "lost"),
+        ("too little shared memory", none.workgroup_bytes(1000), 0, "workgroup"),
+        (
+            "no room for a first pass",
+            none.faults(GpuFaults { filled_bytes: Some(weight_bytes + 8), ..no_faults }),
+            7,
+            "out of memory",
+        ),
     ];
     let mut failures = Vec::new();
     for (name, limits, n_layers, why) in rows {
@@ -312,7 +321,7 @@ fn auto_goes_on_with_less_where_the_device_is_lost_and_without_where_it_cannot_b
     }
     report(failures);
     // A plan says the same of what it can know.
-    let options = LoadOptions { gpu_limits: rows[3].1, ctx_tokens: Some(64), ..gpu_options(&device, GpuLayers::Auto) };
+    let options = gpu_options(&device, GpuLayers::Auto).gpu_limits(rows[3].1).ctx_tokens(64);
     let planned = ModelFiles::open(&path).expect("opens").plan_devices(&options).expect("plans");
     assert!(planned.devices.len() == 1 && planned.warnings.iter().all(|w| w.contains("workgroup")), "{planned:?}");
     assert_eq!(planned.warnings.len(), 1);
@@ -331,8 +340,8 @@ fn a_plan_places_what_loading_places() {
         (GpuLayers::Auto, Some(256 * mib + 600_000)),
         (GpuLayers::Auto, Some(mib)),
     ] {
-        let gpu_limits = GpuLimits { memory_bytes, ..GpuLimits::default() };
-        let options = LoadOptions { gpu_limits, ctx_tokens: Some(64), ..gpu_options(&device, gpu_layers) };
+        let gpu_limits = GpuLimits::default().memory_bytes(memory_bytes);
+        let options = gpu_options(&device, gpu_layers).gpu_limits(gpu_limits).ctx_tokens(64);
         let planned = ModelFiles::open(&path).expect("opens").plan_devices(&options).expect("plans");
         let model = load(&path, &options);
         let on_gpu = planned.devices.get(1);
@@ -343,8 +352,8 @@ fn a_plan_places_what_loading_places() {
         assert_eq!(planned.warnings.is_empty(), placed.is_some(), "{:?}", planned.warnings);
     }
     // Room for keys and values is part of the plan: told before anything is copied.
-    let gpu_limits = GpuLimits { memory_bytes: Some(40 * mib), ..GpuLimits::default() };
-    let long = LoadOptions { gpu_limits, ctx_tokens: Some(200_000), ..gpu_options(&device, GpuLayers::All) };
+    let gpu_limits = GpuLimits::default().memory_bytes(40 * mib);
+    let long = gpu_options(&device, GpuLayers::All).gpu_limits(gpu_limits).ctx_tokens(200_000);
     let error = ModelFiles::open(&path).expect("opens").plan_devices(&long).expect_err("no memory").to_string();
     assert!(error.contains("out of memory") && error.contains("keys"), "{error}");
     let mut is_copied = false;
@@ -352,7 +361,7 @@ fn a_plan_places_what_loading_places() {
         is_copied = true;
         std::ops::ControlFlow::Continue(())
     };
-    let error = Model::load(&path, &long, &mut progress).expect_err("no memory").to_string();
+    let error = Model::load_with_progress(&path, &long, &mut progress).expect_err("no memory").to_string();
     assert!(error.contains("keys") && !is_copied, "{error}, copied: {is_copied}");
 }
 
@@ -361,9 +370,9 @@ fn too_little_memory_is_an_error_that_says_so() {
     let Some(device) = gpu_device() else { return };
     let dir = TinyModels::new();
     let path = dir.write("llama", &tiny(&tiny_spec("llama")));
-    let gpu_limits = GpuLimits { memory_bytes: Some(10_000), ..GpuLimits::default() };
-    let options = LoadOptions { gpu_limits, ..gpu_options(&device, GpuLayers::All) };
-    let error = Model::load(&path, &options, &mut |_| std::ops::ControlFlow::Continue(())).expect_err("no memory");
+    let gpu_limits = GpuLimits::default().memory_bytes(10_000);
+    let options = gpu_options(&device, GpuLayers::All).gpu_limits(gpu_limits);
+    let error = Model::load(&path, &options).expect_err("no memory");
     assert!(error.to_string().contains("out of memory"), "{error}");
     assert!(matches!(error, Error::Gpu(GpuError::Device(GpuDeviceError::OutOfMemory { .. }))), "{error:?}");
 }
@@ -375,7 +384,7 @@ fn a_device_that_is_not_there_is_an_error_under_auto_too() {
     let path = dir.write("llama", &tiny(&tiny_spec("llama")));
     for gpu_layers in [GpuLayers::Count(1), GpuLayers::Auto] {
         let options = gpu_options("no such device", gpu_layers);
-        let error = Model::load(&path, &options, &mut |_| std::ops::ControlFlow::Continue(())).expect_err("not there");
+        let error = Model::load(&path, &options).expect_err("not there");
         let Error::Gpu(GpuError::Device(GpuDeviceError::NotNamed { name, found })) = &error else {
             panic!("{error:?}");
         };
@@ -390,14 +399,14 @@ fn weak_devices_give_what_strong_ones_give() {
     let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
     let ids: Vec<TokenId> = tiny_prompt(40).into_iter().map(TokenId).collect();
     let run = |gpu_limits| {
-        let model = load(&path, &LoadOptions { gpu_limits, ..gpu_options(&device, GpuLayers::All) });
+        let model = load(&path, &gpu_options(&device, GpuLayers::All).gpu_limits(gpu_limits));
         all_logits(&model, &ids, 40)
     };
     let none = GpuLimits::default();
     let want = run(none);
     // The head in several buffers, and matrices in several bindings.
-    let weak = GpuLimits { buffer_bytes: Some(60_000), binding_bytes: Some(60_000), subgroups: Some(false), ..none };
-    for limits in [weak, GpuLimits { subgroups: Some(true), ..none }] {
+    let weak = none.buffer_bytes(60_000).binding_bytes(60_000).subgroups(false);
+    for limits in [weak, none.subgroups(true)] {
         let d = diff(&run(limits), &want);
         assert!(d.max_abs < 5e-4, "{limits:?}: {d}");
     }
@@ -414,8 +423,8 @@ fn a_cache_in_q8_0_is_as_on_the_cpu() {
         let path = dir.write(name, &tiny(&spec));
         let ids: Vec<TokenId> = tiny_prompt(90).into_iter().map(TokenId).collect();
         let run = |gpu_layers, cache_type| {
-            let model = load(&path, &LoadOptions { cache_type: Some(cache_type), ..gpu_options(&device, gpu_layers) });
-            let cache = SessionOptions { cache_type: Some(cache_type), ctx_tokens: Some(100), ..Default::default() };
+            let model = load(&path, &gpu_options(&device, gpu_layers).cache_type(cache_type));
+            let cache = SessionOptions::default().cache_type(cache_type).ctx_tokens(100);
             let mut session = Session::new(&model, cache).expect("a session");
             let mut out = Vec::new();
             for part in [&ids[..70], &ids[70..80], &ids[80..81]] {
@@ -456,8 +465,8 @@ fn heads_that_no_cache_in_q8_0_holds_are_refused() {
     // Heads of 16 elements.
     let path = dir.write("llama", &tiny(&tiny_spec("llama")));
     let load_it = |n| {
-        let options = LoadOptions { cache_type: Some(CacheType::Q8), ..gpu_options(&device, n) };
-        Model::load(&path, &options, &mut |_| std::ops::ControlFlow::Continue(()))
+        let options = gpu_options(&device, n).cache_type(CacheType::Q8);
+        Model::load(&path, &options)
     };
     let error = load_it(GpuLayers::Count(1)).expect_err("refused").to_string();
     assert!(error.contains("q8_0") && error.contains("16"), "{error}");
@@ -493,15 +502,15 @@ fn faithfulness(file: &str, golden: &str, n: usize) {
     let (want, n_layer) = run(&gpu_options(&device, GpuLayers::Count(0)), &[n]);
     let mean = |got: &[f64]| got.iter().zip(&want).map(|(a, b)| (a - b).abs()).sum::<f64>() / n as f64;
     // The last run on a device that sees 16 MiB of a matrix at a time.
-    let small = GpuLimits { binding_bytes: Some(16 << 20), ..GpuLimits::default() };
+    let small = GpuLimits::default().binding_bytes(16 << 20);
     for (gpu_layers, gpu_limits) in [(GpuLayers::Count(n_layer / 2), GpuLimits::default()), (GpuLayers::All, small)] {
-        let (got, _) = run(&LoadOptions { gpu_limits, ..gpu_options(&device, gpu_layers) }, &[n - 3, 1]);
+        let (got, _) = run(&gpu_options(&device, gpu_layers).gpu_limits(gpu_limits), &[n - 3, 1]);
         println!("{file} {gpu_layers:?}: mean |log-probability difference| {:.2e}", mean(&got));
         assert!(mean(&got) <= 0.01, "{file} {gpu_layers:?}: {}", mean(&got));
     }
-    let with = |gpu_layers, gpu_limits| LoadOptions { exact: false, gpu_limits, ..gpu_options(&device, gpu_layers) };
-    let none = GpuLimits { int8: Some(false), f16: Some(false), matrix: Some(false), ..GpuLimits::default() };
-    let usual = |gpu_layers, int8| with(gpu_layers, GpuLimits { int8: Some(int8), ..none });
+    let with = |gpu_layers, gpu_limits| gpu_options(&device, gpu_layers).exact(false).gpu_limits(gpu_limits);
+    let none = GpuLimits::default().int8(false).f16(false).matrix(false);
+    let usual = |gpu_layers, int8| with(gpu_layers, none.int8(int8));
     let (cpu, _) = run(&usual(GpuLayers::Count(0), false), &[n]);
     let (floats, _) = run(&usual(GpuLayers::All, false), &[n]);
     // By the kernel for few columns, and by the one for prompts.
@@ -514,10 +523,7 @@ fn faithfulness(file: &str, golden: &str, n: usize) {
         integers = gpu;
     }
     // Prompts with halves, in tiles and by matrix units where the device has them.
-    for (name, limits) in [
-        ("halves", GpuLimits { f16: Some(true), ..none }),
-        ("matrix units", GpuLimits { matrix: Some(true), int8: Some(true), ..none }),
-    ] {
+    for (name, limits) in [("halves", none.f16(true)), ("matrix units", none.matrix(true).int8(true))] {
         let (gpu, _) = run(&with(GpuLayers::All, limits), &[n]);
         println!("{file}: with {name} {:.4} on the GPU, {:.4} on the CPU", mean(&gpu), mean(&cpu));
         assert!(mean(&gpu) <= mean(&cpu), "{file}: {} with {name} on the GPU, {} on the CPU", mean(&gpu), mean(&cpu));

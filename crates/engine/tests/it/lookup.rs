@@ -27,7 +27,7 @@ fn run(
     sampling: SamplerOptions,
     options: &GenerateOptions,
 ) -> (Outcome, GenerateStats) {
-    let setup = SessionOptions { ctx_tokens: Some(prompt.len() + 120), cache_type, ..SessionOptions::default() };
+    let setup = SessionOptions::default().ctx_tokens(prompt.len() + 120).cache_type(cache_type);
     let mut session = Session::new(model, setup).expect("a session");
     let mut sampler = Sampler::new(sampling).expect("valid options");
     let mut text = String::new();
@@ -52,9 +52,10 @@ fn compare(model: &Arc<Model>, what: &str, prompt: &[TokenId], max_tokens: &[usi
     let q8 = model.program().caches()[0].key_dim.is_multiple_of(32).then_some(Some(CacheType::Q8));
     for cache_type in [None].into_iter().chain(q8) {
         for (temp, penalty) in [(0.0, 1.0), (0.8, 1.0), (0.2, 1.1)] {
-            let sampling = SamplerOptions { temp, repeat_penalty: penalty, ..SamplerOptions::default() };
+            let sampling = SamplerOptions::default().temp(temp).repeat_penalty(penalty);
             for &max_tokens in max_tokens {
-                let options = |lookup_tokens| GenerateOptions { max_tokens, lookup_tokens, ..Default::default() };
+                let options =
+                    |lookup_tokens| GenerateOptions::default().max_tokens(max_tokens).lookup_tokens(lookup_tokens);
                 let (want, plain) = run(model, cache_type, prompt, sampling, &options(0));
                 assert_eq!((plain.draft_tokens, plain.decoded_tokens), (0, plain.decode_steps));
                 for &lookup_tokens in lookups {
@@ -83,7 +84,7 @@ fn draft_tokens_change_nothing_on_tiny_models() {
     for name in ["llama", "qwen2", "qwen3", "gemma3", "q4_k", "q8_0"] {
         let path = dir.write(name, &tiny(&tiny_spec(name)));
         for (mode, threads) in [(LoadMode::Map, 1), (LoadMode::Buffer, 2), (LoadMode::File, 3)] {
-            let options = LoadOptions { mode, threads: Some(threads), ..LoadOptions::default() };
+            let options = LoadOptions::default().mode(mode).threads(threads);
             // As many tokens as asked for, and more than the context holds.
             accepted += compare(&load(&path, &options), name, &prompt, &[2, 50, 500], &[2, 100]);
         }
@@ -96,7 +97,7 @@ fn draft_tokens_change_nothing_on_a_real_model() {
     let Some(path) = real_model("SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
     let model = load(&path, &LoadOptions::default());
     let text = "One two three four five six seven eight. ".repeat(8);
-    let encode = modelembed::text::EncodeOptions { add_special: true, parse_special: false };
+    let encode = modelembed_text::EncodeOptions::default().add_special(true);
     let prompt = model.tokenizer().encode(text.as_bytes(), encode).expect("encodes");
     let accepted = compare(&model, "smollm2", &prompt, &[40], &[3, 7]);
     assert!(accepted > 100, "only {accepted} guesses came true: the test shows nothing");

@@ -8,6 +8,7 @@ mod batch;
 mod cache;
 mod chat;
 mod common;
+mod generation;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod keys;
@@ -27,5 +28,6 @@ mod session;
 mod split;
 #[cfg(target_os = "linux")]
 mod stream;
+mod surface;
 mod tiny;
 mod widths;

@@ -4,9 +4,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use modelembed::text::chat;
 use modelembed::{Chat, Error, GenerateOptions, LoadOptions, Model, Sampler, SamplerOptions, TokenId, generate};
 use modelembed_testkit::{tiny_prompt, tiny_spec};
+use modelembed_text::chat;
 
 use crate::common::{Parts, TinyModels, load, session};
 
@@ -48,8 +48,8 @@ fn where_no_logit_is_a_number_every_way_to_one_is_an_error() {
         assert_eq!((seen, own.len()), (0, 0), "{what}");
         for (temp, lookup_tokens) in [(0.0, 0), (0.8, 0), (0.0, 7), (0.8, 7)] {
             let mut own = session(&model, 64);
-            let mut sampler = Sampler::new(SamplerOptions { temp, ..Default::default() }).unwrap();
-            let options = GenerateOptions { max_tokens: 8, lookup_tokens, ..Default::default() };
+            let mut sampler = Sampler::new(SamplerOptions::default().temp(temp)).unwrap();
+            let options = GenerateOptions::default().max_tokens(8).lookup_tokens(lookup_tokens);
             let mut text = String::new();
             let generated = generate(&mut own, &mut sampler, &ids, &options, |piece| {
                 text += piece;
@@ -81,8 +81,8 @@ fn a_logit_that_is_no_number_is_never_chosen_and_spoils_nothing_else() {
     });
     assert_eq!(session(&one, 64).eval(&ids()).expect("evaluates").iter().filter(|x| x.is_nan()).count(), 1);
     assert_eq!(session(&most, 64).eval(&ids()).expect("evaluates").iter().filter(|x| x.is_nan()).count(), 319);
-    let mut sampler = Sampler::new(SamplerOptions { temp: 0.0, ..Default::default() }).unwrap();
-    let options = GenerateOptions { max_tokens: 3, ..Default::default() };
+    let mut sampler = Sampler::new(SamplerOptions::default().temp(0.0)).unwrap();
+    let options = GenerateOptions::default().max_tokens(3);
     let mut own = session(&most, 64);
     let stats = generate(&mut own, &mut sampler, &ids(), &options, |_| ControlFlow::Continue(())).expect("generates");
     assert_eq!((stats.generated_tokens, stats.pending), (3, Some(TokenId(319))));

@@ -31,7 +31,7 @@ fn alone(model: &Arc<Model>, cache_type: CacheType, tokens: &[TokenId]) -> Vec<u
 }
 
 fn model(dir: &TinyModels, name: &str) -> Arc<Model> {
-    load(&dir.write(name, &tiny(&tiny_spec(name))), &LoadOptions { threads: Some(2), ..LoadOptions::default() })
+    load(&dir.write(name, &tiny(&tiny_spec(name))), &LoadOptions::default().threads(2))
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn drafts_are_not_sealed_before_they_are_accepted() {
 fn no_memory_left_is_said_before_anything_is_computed() {
     let dir = TinyModels::new();
     let path = dir.write("llama", &tiny(&tiny_spec("llama")));
-    let unlimited = load(&path, &LoadOptions { threads: Some(2), ..LoadOptions::default() });
+    let unlimited = load(&path, &LoadOptions::default().threads(2));
     let page_bytes = {
         let mut engine = Engine::new(&unlimited, &EngineOptions::default().ctx_tokens(300)).expect("an engine");
         let id = engine.add().expect("a sequence");
@@ -154,7 +154,7 @@ fn no_memory_left_is_said_before_anything_is_computed() {
     // Three pages for two models.
     let runtime =
         Runtime::new(&RuntimeOptions::default().threads(2).kv_budget_bytes(3 * page_bytes)).expect("a runtime");
-    let options = LoadOptions { runtime: Some(Arc::clone(&runtime)), ..LoadOptions::default() };
+    let options = LoadOptions::default().runtime(Arc::clone(&runtime));
     let models = [load(&path, &options), load(&path, &options)];
     let mut engines = models
         .each_ref()
@@ -183,7 +183,7 @@ fn windows_give_pages_back_and_say_where_they_cannot_return() {
     let dir = TinyModels::new();
     // One layer of seven sees everything, the others 16 tokens.
     let spec = TinySpec { sliding_window: Some(16), ..TinySpec::new("gemma3", TinyArch::Gemma3) };
-    let model = load(&dir.write("gemma3", &tiny(&spec)), &LoadOptions { threads: Some(2), ..LoadOptions::default() });
+    let model = load(&dir.write("gemma3", &tiny(&spec)), &LoadOptions::default().threads(2));
     let ids = ids(2200);
     let options = EngineOptions::default().sequences(2).ctx_tokens(2400);
     let mut engine = Engine::new(&model, &options).expect("an engine");
@@ -215,7 +215,7 @@ fn tokens_are_removed_over_pages_and_windows() {
     // With one layer a moved key is what it would have been, but for a second rounding.
     for (arch, cache_type) in [(TinyArch::Llama, CacheType::F32), (TinyArch::Gemma3, CacheType::F32)] {
         let spec = TinySpec { n_layer: 1, ..TinySpec::new("one-layer", arch) };
-        let options = LoadOptions { exact: true, threads: Some(2), ..LoadOptions::default() };
+        let options = LoadOptions::default().exact(true).threads(2);
         let model = load(&dir.write(spec.name, &tiny(&spec)), &options);
         let ids = ids(1800);
         for (n, range) in
@@ -259,7 +259,7 @@ fn tokens_are_removed_over_pages_and_windows() {
 fn windows_give_pages_back_at_once_where_no_page_is_left() {
     let dir = TinyModels::new();
     let path = dir.write("gemma3", &tiny(&tiny_spec("gemma3")));
-    let unlimited = load(&path, &LoadOptions { threads: Some(2), ..LoadOptions::default() });
+    let unlimited = load(&path, &LoadOptions::default().threads(2));
     let ids = ids(1030);
     let run = |model: &Arc<Model>, n: usize| -> Result<u64, Error> {
         let mut engine = Engine::new(model, &EngineOptions::default().ctx_tokens(1100))?;
@@ -275,7 +275,7 @@ fn windows_give_pages_back_at_once_where_no_page_is_left() {
     // Five pages of each group; a window of 16 needs one or two of its.
     let budget = plenty * 4 / 5;
     let runtime = Runtime::new(&RuntimeOptions::default().threads(2).kv_budget_bytes(budget)).expect("a runtime");
-    let tight = load(&path, &LoadOptions { runtime: Some(runtime), ..LoadOptions::default() });
+    let tight = load(&path, &LoadOptions::default().runtime(runtime));
     assert!(run(&tight, 1030).expect("windows give way") <= budget);
 }
 

@@ -3,24 +3,24 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use modelembed::gguf::TensorType;
 use modelembed::{GenerateOptions, LoadOptions, Model, Sampler, SamplerOptions, TokenId, generate};
+use modelembed_gguf::TensorType;
 use modelembed_testkit::{Rng, TINY_EOS, TINY_VOCAB, TinyTensor, real_model, tiny_prompt, tiny_spec};
 
 use crate::common::{Parts, TinyModels, load, session};
 
-const PLAIN: SamplerOptions = SamplerOptions { temp: 0.0, ..SamplerOptions::NEUTRAL };
+const PLAIN: SamplerOptions = SamplerOptions::NEUTRAL.temp(0.0);
 
 /// Each way to look at the peaks, with logits that change after they are known and without.
 const CHAINS: [SamplerOptions; 8] = [
     PLAIN,
-    SamplerOptions { repeat_penalty: 1.3, ..PLAIN },
-    SamplerOptions { repeat_penalty: 0.7, repeat_last_n: 5, ..PLAIN },
-    SamplerOptions { temp: 0.8, top_k: 5, ..PLAIN },
-    SamplerOptions { temp: 1.5, top_k: 40, top_p: 0.95, min_p: 0.05, repeat_penalty: 1.3, ..PLAIN },
-    SamplerOptions { temp: 1.0, top_k: 300, repeat_penalty: 0.7, ..PLAIN },
-    SamplerOptions { temp: 1.0, top_p: 0.9, repeat_penalty: 1.1, ..PLAIN },
-    SamplerOptions { temp: 2.0, min_p: 0.1, ..PLAIN },
+    PLAIN.repeat_penalty(1.3),
+    PLAIN.repeat_penalty(0.7).repeat_last_n(5),
+    PLAIN.temp(0.8).top_k(5),
+    PLAIN.temp(1.5).top_k(40).top_p(0.95).min_p(0.05).repeat_penalty(1.3),
+    PLAIN.temp(1.0).top_k(300).repeat_penalty(0.7),
+    PLAIN.temp(1.0).top_p(0.9).repeat_penalty(1.1),
+    PLAIN.temp(2.0).min_p(0.1),
 ];
 
 /// The prompt and `n` tokens after it, each sampled from all logits.
@@ -58,7 +58,7 @@ fn differing(model: &Arc<Model>, what: &str, prompt: &[TokenId], n: usize) -> Ve
     for options in CHAINS {
         let want = from_all_logits(model, prompt, n, options);
         for lookup_tokens in [0, 7] {
-            let generation = GenerateOptions { max_tokens: n, lookup_tokens, ..GenerateOptions::default() };
+            let generation = GenerateOptions::default().max_tokens(n).lookup_tokens(lookup_tokens);
             let got = generated(model, prompt, options, &generation);
             if got != want {
                 wrong.push(format!("{what}, lookup {lookup_tokens}, {options:?}:\n{got:?}\nwanted\n{want:?}"));
@@ -115,7 +115,7 @@ fn tiny_models_choose_what_all_logits_give() {
             let path = dir.write(name, &parts.build());
             // Peaks of 48, 32 and 16 logits of 320.
             for threads in [1, 2, 3] {
-                let options = LoadOptions { threads: Some(threads), ..LoadOptions::default() };
+                let options = LoadOptions::default().threads(threads);
                 let what = format!("{name}, {what}, {threads} threads");
                 wrong.extend(differing(&load(&path, &options), &what, &prompt, 40));
             }
@@ -128,7 +128,7 @@ fn tiny_models_choose_what_all_logits_give() {
 fn a_real_model_chooses_what_all_logits_give() {
     let Some(path) = real_model("SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
     let model = load(&path, &LoadOptions::default());
-    let encode = modelembed::text::EncodeOptions { add_special: true, parse_special: false };
+    let encode = modelembed_text::EncodeOptions::default().add_special(true);
     let text = "The history of the city begins with a river and a market. The history of";
     let prompt = model.tokenizer().encode(text.as_bytes(), encode).expect("encodes");
     let wrong = differing(&model, "smollm2", &prompt, 24);

@@ -11,7 +11,7 @@ fn pooled_vectors_equal_the_goldens_in_any_company() {
     let golden = golden_json("pooled.json");
     let tokens = ids(&golden["ids"]);
     for (name, vectors) in golden["vectors"].as_object().expect("models") {
-        let options = LoadOptions { exact: true, threads: Some(2), ..LoadOptions::default() };
+        let options = LoadOptions::default().exact(true).threads(2);
         let model = load(&dir.write(name, &tiny(&tiny_spec(name))), &options);
         // Chunks of 16: a run goes through several.
         let options = EngineOptions::default().sequences(4).ctx_tokens(64).chunk_tokens(16);

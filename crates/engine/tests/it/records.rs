@@ -16,7 +16,7 @@ fn ids(n: usize) -> Vec<TokenId> {
 }
 
 fn model(dir: &TinyModels, name: &str) -> Arc<Model> {
-    load(&dir.write(name, &tiny(&tiny_spec(name))), &LoadOptions { threads: Some(2), ..LoadOptions::default() })
+    load(&dir.write(name, &tiny(&tiny_spec(name))), &LoadOptions::default().threads(2))
 }
 
 fn engine(model: &Arc<Model>, sequences: usize) -> Engine {
@@ -173,7 +173,7 @@ fn a_saved_context_holds_its_states() {
             let model = model(&dir, name);
             let mut first = session(&model, 400);
             first.eval(&ids[..n]).expect("evaluates");
-            first.save(&file, None, &[]).expect("saves");
+            first.save(&file, &[]).expect("saves");
             let want: Vec<u32> = first.eval(&ids[n..n + 70]).expect("evaluates").iter().map(|x| x.to_bits()).collect();
             let mut second = session(&model, 400);
             second.restore(&file).expect("restores");

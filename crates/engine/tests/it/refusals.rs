@@ -4,7 +4,6 @@
 use modelembed::{Error, LoadOptions, Model, TokenId};
 use modelembed_gguf::TensorType;
 use modelembed_testkit::{TinySpec, TinyTensor, sha256_hex, tiny, tiny_prompt, tiny_spec, tiny_tensors};
-use std::ops::ControlFlow;
 
 use crate::common::{Parts, TinyModels, load, session};
 
@@ -34,8 +33,8 @@ fn a_build_without_gpus_says_so_where_layers_must_be_on_one() {
     let dir = TinyModels::new();
     let path = dir.write("on-a-gpu", &tiny(&tiny_spec("llama")));
     let with = |gpu_layers| {
-        let options = LoadOptions { gpu_layers, ..LoadOptions::default() };
-        Model::load(&path, &options, &mut |_| ControlFlow::Continue(()))
+        let options = LoadOptions::default().gpu_layers(gpu_layers);
+        Model::load(&path, &options)
     };
     for must in [GpuLayers::Count(1), GpuLayers::All] {
         assert!(matches!(with(must), Err(Error::Gpu(GpuError::NotBuilt))), "{must:?}");
@@ -229,7 +228,7 @@ fn a_file_cut_anywhere_is_refused() {
     let end = bytes.len() - 256;
     for len in (0..64).chain((64..end).step_by(997)) {
         let path = dir.write("cut", &bytes[..len]);
-        let loaded = Model::load(&path, &LoadOptions::default(), &mut |_| ControlFlow::Continue(()));
+        let loaded = Model::load(&path, &LoadOptions::default());
         assert!(loaded.is_err(), "{len} of {} bytes load", bytes.len());
     }
 }
@@ -241,7 +240,7 @@ fn weights_of_nan_and_infinity_end_in_numbers_or_an_error_not_panics() {
         let mut parts = Parts::of(&tiny_spec(name));
         parts.tensor("blk.0.ffn_down.weight").data.fill(byte);
         for exact in [false, true] {
-            let options = LoadOptions { exact, ..LoadOptions::default() };
+            let options = LoadOptions::default().exact(exact);
             let model = load(&dir.write("strange", &parts.build()), &options);
             let ids: Vec<TokenId> = tiny_prompt(20).into_iter().map(TokenId).collect();
             let mut session = session(&model, 20);

@@ -163,7 +163,7 @@ fn the_random_stream_is_chacha8() {
     let mut flat = vec![0f32; 1 << 16];
     for (seed, words) in goldens()["random"].as_object().expect("random") {
         let seed = seed.parse().expect("a seed");
-        let mut sampler = Sampler::new(SamplerOptions { seed, ..NEUTRAL }).expect("valid options");
+        let mut sampler = Sampler::new(NEUTRAL.seed(seed)).expect("valid options");
         for word in words.as_array().expect("words") {
             let word: u64 = word.as_str().expect("a word").parse().expect("64 bits");
             assert_eq!(u64::from(sampler.sample(&mut flat).0), word >> 48, "seed {seed}");
@@ -175,7 +175,7 @@ fn the_random_stream_is_chacha8() {
 fn a_seed_repeats_and_seeds_differ() {
     let base = logits(5000, 9, 19);
     let text = |seed: u64| {
-        let mut sampler = Sampler::new(SamplerOptions { seed, ..SamplerOptions::default() }).expect("valid options");
+        let mut sampler = Sampler::new(SamplerOptions::default().seed(seed)).expect("valid options");
         (0..50).map(|_| sampler.sample(&mut base.clone()).0).collect::<Vec<_>>()
     };
     assert_eq!(text(42), text(42));
@@ -186,7 +186,7 @@ fn a_seed_repeats_and_seeds_differ() {
 #[test]
 fn draws_are_as_frequent_as_probable() {
     let base = logits(50, 2, 19);
-    let options = SamplerOptions { top_k: 5, temp: 1.5, ..NEUTRAL };
+    let options = NEUTRAL.top_k(5).temp(1.5);
     let want = kept(options, &base);
     let mut sampler = Sampler::new(options).expect("valid options");
     let n = 20_000;
@@ -205,21 +205,21 @@ fn draws_are_as_frequent_as_probable() {
 fn equal_logits_keep_the_lower_ids() {
     let flat = vec![1.5f32; 1000];
     let ids = |o: SamplerOptions, logits: &[f32]| kept(o, logits).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
-    assert_eq!(ids(SamplerOptions { top_k: 5, ..NEUTRAL }, &flat), [0, 1, 2, 3, 4]);
-    assert_eq!(ids(SamplerOptions { top_k: 400, ..NEUTRAL }, &flat), (0..400).collect::<Vec<_>>());
-    assert_eq!(ids(SamplerOptions { top_p: 0.0045, ..NEUTRAL }, &flat), [0, 1, 2, 3, 4]);
-    assert_eq!(ids(SamplerOptions { temp: 0.0, ..NEUTRAL }, &flat), [0]);
-    assert_eq!(ids(SamplerOptions { min_p: 1.0, ..NEUTRAL }, &flat).len(), 1000);
+    assert_eq!(ids(NEUTRAL.top_k(5), &flat), [0, 1, 2, 3, 4]);
+    assert_eq!(ids(NEUTRAL.top_k(400), &flat), (0..400).collect::<Vec<_>>());
+    assert_eq!(ids(NEUTRAL.top_p(0.0045), &flat), [0, 1, 2, 3, 4]);
+    assert_eq!(ids(NEUTRAL.temp(0.0), &flat), [0]);
+    assert_eq!(ids(NEUTRAL.min_p(1.0), &flat).len(), 1000);
     // Ties across the cut, after better ones at higher ids.
     let mut steps: Vec<f32> = (0..1000).map(|i| (i / 100) as f32).collect();
     let mut want: Vec<u32> = (900..1000).chain(800..850).collect();
-    assert_eq!(ids(SamplerOptions { top_k: 150, ..NEUTRAL }, &steps), want);
+    assert_eq!(ids(NEUTRAL.top_k(150), &steps), want);
     steps.reverse();
     want = (0..150).collect();
-    assert_eq!(ids(SamplerOptions { top_k: 150, ..NEUTRAL }, &steps), want);
+    assert_eq!(ids(NEUTRAL.top_k(150), &steps), want);
     // Zeros of both signs are equal.
     let zeros: Vec<f32> = (0..600).map(|i| if i % 2 == 0 { -0.0 } else { 0.0 }).collect();
-    assert_eq!(ids(SamplerOptions { top_k: 3, ..NEUTRAL }, &zeros), [0, 1, 2]);
+    assert_eq!(ids(NEUTRAL.top_k(3), &zeros), [0, 1, 2]);
 }
 
 #[test]
@@ -229,20 +229,20 @@ fn strange_logits_choose_a_real_token() {
     let chains = [
         NEUTRAL,
         SamplerOptions::default(),
-        SamplerOptions { temp: 0.0, ..NEUTRAL },
-        SamplerOptions { temp: 1e-40, ..NEUTRAL },
-        SamplerOptions { temp: f32::MAX, ..NEUTRAL },
-        SamplerOptions { top_k: 1, ..NEUTRAL },
-        SamplerOptions { top_k: 2, ..NEUTRAL },
-        SamplerOptions { top_p: 0.5, ..NEUTRAL },
-        SamplerOptions { min_p: 0.5, ..NEUTRAL },
-        SamplerOptions { top_p: 0.9, min_p: 0.1, repeat_penalty: 1.1, ..NEUTRAL },
-        SamplerOptions { presence_penalty: 1e38, frequency_penalty: 1e38, ..NEUTRAL },
-        SamplerOptions { typical_p: 0.5, ..NEUTRAL },
-        SamplerOptions { top_n_sigma: 1.0, ..NEUTRAL },
-        SamplerOptions { temp: 0.5, dynatemp_range: 0.5, ..NEUTRAL },
-        SamplerOptions { mirostat: Some(Mirostat { version: MirostatVersion::V1, tau: 2.0, eta: 0.1 }), ..NEUTRAL },
-        SamplerOptions { mirostat: Some(Mirostat { version: MirostatVersion::V2, tau: 2.0, eta: 0.1 }), ..NEUTRAL },
+        NEUTRAL.temp(0.0),
+        NEUTRAL.temp(1e-40),
+        NEUTRAL.temp(f32::MAX),
+        NEUTRAL.top_k(1),
+        NEUTRAL.top_k(2),
+        NEUTRAL.top_p(0.5),
+        NEUTRAL.min_p(0.5),
+        NEUTRAL.top_p(0.9).min_p(0.1).repeat_penalty(1.1),
+        NEUTRAL.presence_penalty(1e38).frequency_penalty(1e38),
+        NEUTRAL.typical_p(0.5),
+        NEUTRAL.top_n_sigma(1.0),
+        NEUTRAL.temp(0.5).dynatemp_range(0.5),
+        NEUTRAL.mirostat(Mirostat { version: MirostatVersion::V1, tau: 2.0, eta: 0.1 }),
+        NEUTRAL.mirostat(Mirostat { version: MirostatVersion::V2, tau: 2.0, eta: 0.1 }),
     ];
     // (logits, tokens that may be chosen)
     let rows: &[(&[f32], &[u32])] = &[
@@ -283,8 +283,7 @@ fn strange_logits_choose_a_real_token() {
 
 #[test]
 fn the_penalty_looks_back_at_accepted_tokens() {
-    let mut sampler = Sampler::new(SamplerOptions { repeat_penalty: 2.0, repeat_last_n: 2, temp: 0.0, ..NEUTRAL })
-        .expect("valid options");
+    let mut sampler = Sampler::new(NEUTRAL.repeat_penalty(2.0).repeat_last_n(2).temp(0.0)).expect("valid options");
     let base = [4.0, 3.0, 2.5, -1.0];
     let next = |sampler: &mut Sampler| {
         let mut logits = base;
@@ -305,29 +304,20 @@ fn the_penalty_looks_back_at_accepted_tokens() {
 #[test]
 fn impossible_options_are_named() {
     let bad = [
-        (SamplerOptions { temp: -0.1, ..NEUTRAL }, "temp is -0.1, wanted a finite number from 0"),
-        (SamplerOptions { temp: f32::NAN, ..NEUTRAL }, "temp is NaN, wanted a finite number from 0"),
-        (SamplerOptions { temp: f32::INFINITY, ..NEUTRAL }, "temp is inf, wanted a finite number from 0"),
-        (SamplerOptions { top_p: 1.1, ..NEUTRAL }, "top_p is 1.1, wanted a number from 0 to 1"),
-        (SamplerOptions { top_p: f32::NAN, ..NEUTRAL }, "top_p is NaN, wanted a number from 0 to 1"),
-        (SamplerOptions { min_p: -1.0, ..NEUTRAL }, "min_p is -1, wanted a number from 0 to 1"),
-        (SamplerOptions { repeat_penalty: 0.0, ..NEUTRAL }, "repeat_penalty is 0, wanted a finite number above 0"),
-        (SamplerOptions { presence_penalty: f32::NAN, ..NEUTRAL }, "presence_penalty is NaN, wanted a finite number"),
-        (SamplerOptions { typical_p: 1.5, ..NEUTRAL }, "typical_p is 1.5, wanted a number from 0 to 1"),
+        (NEUTRAL.temp(-0.1), "temp is -0.1, wanted a finite number from 0"),
+        (NEUTRAL.temp(f32::NAN), "temp is NaN, wanted a finite number from 0"),
+        (NEUTRAL.temp(f32::INFINITY), "temp is inf, wanted a finite number from 0"),
+        (NEUTRAL.top_p(1.1), "top_p is 1.1, wanted a number from 0 to 1"),
+        (NEUTRAL.top_p(f32::NAN), "top_p is NaN, wanted a number from 0 to 1"),
+        (NEUTRAL.min_p(-1.0), "min_p is -1, wanted a number from 0 to 1"),
+        (NEUTRAL.repeat_penalty(0.0), "repeat_penalty is 0, wanted a finite number above 0"),
+        (NEUTRAL.presence_penalty(f32::NAN), "presence_penalty is NaN, wanted a finite number"),
+        (NEUTRAL.typical_p(1.5), "typical_p is 1.5, wanted a number from 0 to 1"),
+        (NEUTRAL.xtc(Xtc { probability: 2.0, threshold: 0.1 }), "xtc.probability is 2, wanted a number from 0 to 1"),
+        (NEUTRAL.dynatemp_range(-1.0), "dynatemp_range is -1, wanted a finite number from 0"),
+        (NEUTRAL.dry(Dry { base: 0.5, ..Dry::default() }), "dry.base is 0.5, wanted a finite number from 1"),
         (
-            SamplerOptions { xtc: Some(Xtc { probability: 2.0, threshold: 0.1 }), ..NEUTRAL },
-            "xtc.probability is 2, wanted a number from 0 to 1",
-        ),
-        (SamplerOptions { dynatemp_range: -1.0, ..NEUTRAL }, "dynatemp_range is -1, wanted a finite number from 0"),
-        (
-            SamplerOptions { dry: Some(Dry { base: 0.5, ..Dry::default() }), ..NEUTRAL },
-            "dry.base is 0.5, wanted a finite number from 1",
-        ),
-        (
-            SamplerOptions {
-                mirostat: Some(Mirostat { version: MirostatVersion::V2, tau: -1.0, eta: 0.1 }),
-                ..NEUTRAL
-            },
+            NEUTRAL.mirostat(Mirostat { version: MirostatVersion::V2, tau: -1.0, eta: 0.1 }),
             "mirostat.tau is -1, wanted a finite number from 0",
         ),
     ];
@@ -349,21 +339,19 @@ fn the_best_and_the_recent_tokens_are_enough_to_choose_one() {
         all[10..300].iter_mut().for_each(|x| *x = x.round());
         all[case as usize] = f32::NAN;
         all[case as usize + 1] = f32::NEG_INFINITY;
-        let o = SamplerOptions {
-            temp: [0.0, 0.8, 1.5][case as usize % 3],
-            top_k: [1, 5, 40][case as usize / 3 % 3],
-            top_p: [1.0, 0.9][case as usize / 9 % 2],
-            min_p: [0.0, 0.05][case as usize / 2 % 2],
-            repeat_penalty: [1.0, 1.3, 0.7][case as usize / 5 % 3],
-            repeat_last_n: 16,
-            seed: case.into(),
-            ..NEUTRAL
-        };
+        let o = NEUTRAL
+            .temp([0.0, 0.8, 1.5][case as usize % 3])
+            .top_k([1, 5, 40][case as usize / 3 % 3])
+            .top_p([1.0, 0.9][case as usize / 9 % 2])
+            .min_p([0.0, 0.05][case as usize / 2 % 2])
+            .repeat_penalty([1.0, 1.3, 0.7][case as usize / 5 % 3])
+            .repeat_last_n(16)
+            .seed(case.into());
         let o = match case % 4 {
-            0 => SamplerOptions { presence_penalty: 0.5, frequency_penalty: -0.3, ..o },
-            1 => SamplerOptions { xtc: Some(Xtc { probability: 0.5, threshold: 0.1 }), typical_p: 0.9, ..o },
+            0 => o.presence_penalty(0.5).frequency_penalty(-0.3),
+            1 => o.xtc(Xtc { probability: 0.5, threshold: 0.1 }).typical_p(0.9),
             // Where it is certain that the answer is greedy, the cuts do not count.
-            2 => SamplerOptions { order: "top_k;penalties;temperature".parse().expect("an order"), ..o },
+            2 => o.order("top_k;penalties;temperature".parse().expect("an order")),
             _ => o,
         };
         let biases = [(TokenId(case + 2), 5.0), (TokenId(20), f32::NEG_INFINITY), (TokenId(15), -1.0)];
@@ -395,19 +383,19 @@ fn the_best_and_the_recent_tokens_are_enough_to_choose_one() {
     let n_best = |o: SamplerOptions| Sampler::new(o).expect("valid").n_best();
     for takes_all in [
         NEUTRAL,
-        SamplerOptions { top_n_sigma: 1.0, top_k: 5, ..NEUTRAL },
-        SamplerOptions { dry: Some(Dry::default()), top_k: 5, ..NEUTRAL },
-        SamplerOptions { mirostat: Some(mirostat), top_k: 5, ..NEUTRAL },
-        SamplerOptions { order: "temperature;top_k".parse().expect("an order"), temp: 0.5, top_k: 5, ..NEUTRAL },
+        NEUTRAL.top_n_sigma(1.0).top_k(5),
+        NEUTRAL.dry(Dry::default()).top_k(5),
+        NEUTRAL.mirostat(mirostat).top_k(5),
+        NEUTRAL.order("temperature;top_k".parse().expect("an order")).temp(0.5).top_k(5),
         // The most likely one may be left out before the temperature leaves one.
-        SamplerOptions { temp: 0.0, typical_p: 0.5, ..NEUTRAL },
+        NEUTRAL.temp(0.0).typical_p(0.5),
     ] {
         assert_eq!(n_best(takes_all), None, "{takes_all:?}");
     }
     // What is not in the order does not count, and of a greedy choice only one token.
     let order = "top_k;top_p".parse().expect("an order");
-    assert_eq!(n_best(SamplerOptions { order, top_k: 5, temp: 0.0, typical_p: 0.5, ..NEUTRAL }), Some(5));
-    assert_eq!(n_best(SamplerOptions { temp: 0.0, top_n_sigma: 1.0, top_k: 5, min_p: 0.1, ..NEUTRAL }), Some(1));
+    assert_eq!(n_best(NEUTRAL.order(order).top_k(5).temp(0.0).typical_p(0.5)), Some(5));
+    assert_eq!(n_best(NEUTRAL.temp(0.0).top_n_sigma(1.0).top_k(5).min_p(0.1)), Some(1));
 }
 
 #[test]
@@ -416,7 +404,7 @@ fn the_random_stream_goes_on_alike_where_xtc_leaves_out_nothing() {
     let mut flat = vec![0f32; 1 << 16];
     let plain = Sampler::new(NEUTRAL).expect("valid options");
     let xtc = Some(Xtc { probability: 0.5, threshold: 0.4 });
-    let (mut every, mut second) = (plain, Sampler::new(SamplerOptions { xtc, ..NEUTRAL }).expect("valid options"));
+    let (mut every, mut second) = (plain, Sampler::new(NEUTRAL.xtc(xtc)).expect("valid options"));
     for _ in 0..20 {
         every.sample(&mut flat);
         assert_eq!(every.sample(&mut flat), second.sample(&mut flat));
@@ -426,7 +414,7 @@ fn the_random_stream_goes_on_alike_where_xtc_leaves_out_nothing() {
 #[test]
 fn xtc_is_done_as_often_as_it_is_probable() {
     let base = [3.0, 2.9, 1.0, 0.0];
-    let options = SamplerOptions { xtc: Some(Xtc { probability: 0.3, threshold: 0.2 }), ..NEUTRAL };
+    let options = NEUTRAL.xtc(Xtc { probability: 0.3, threshold: 0.2 });
     let mut sampler = Sampler::new(options).expect("valid options");
     let n = 4000;
     let mut n_left_out = 0;
@@ -443,7 +431,7 @@ fn xtc_is_done_as_often_as_it_is_probable() {
 
 #[test]
 fn biases_add_up_and_forbid() {
-    let mut sampler = Sampler::new(SamplerOptions { temp: 0.0, ..NEUTRAL }).expect("valid options");
+    let mut sampler = Sampler::new(NEUTRAL.temp(0.0)).expect("valid options");
     let next = |sampler: &mut Sampler| {
         let mut logits = [4.0, 3.0, f32::NEG_INFINITY, f32::NAN];
         (sampler.sample(&mut logits).0, [logits[0], logits[1], logits[2]])

@@ -1,9 +1,9 @@
 //! DRY with sequence breakers that are looked up in a vocabulary, against llama.cpp (goldens from
 //! tools/sampler_goldens.py).
 
-use modelembed::text::Tokenizer;
 use modelembed::{Dry, DryBreakers, ModelFiles, Sampler, SamplerOptions, TokenId};
 use modelembed_testkit::real_model;
+use modelembed_text::Tokenizer;
 use serde_json::Value;
 
 fn numbers(value: &Value) -> impl Iterator<Item = f64> {
@@ -24,7 +24,7 @@ fn sequences_end_where_llama_cpp_ends_them() {
             let breakers: Vec<&str> =
                 row["breakers"].as_array().expect("texts").iter().map(|text| text.as_str().expect("a text")).collect();
             let dry = Dry { multiplier: 1.0, base: 1.5, last_n: None, ..Dry::default() };
-            let options = SamplerOptions { dry: Some(dry), ..SamplerOptions::NEUTRAL };
+            let options = SamplerOptions::NEUTRAL.dry(dry);
             let mut sampler = Sampler::new(options).expect("valid options");
             sampler.set_dry_breakers(DryBreakers::new(&tokenizer, &breakers).expect("breakers"));
             numbers(&row["accepted"]).for_each(|id| sampler.accept(TokenId(id as u32)));

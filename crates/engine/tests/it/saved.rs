@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use modelembed::text::chat::{ChatTemplate, SpecialTokens};
 use modelembed::{
     CacheType, Chat, Engine, EngineOptions, Error, GenerateOptions, LoadOptions, Model, Run, Sampler, SavedError,
     Session, SessionOptions, TokenId,
 };
 use modelembed_kernels::Kernels;
 use modelembed_testkit::{TinyArch, TinySpec, first_bit_difference, tiny, tiny_prompt, tiny_spec};
+use modelembed_text::chat::{ChatTemplate, SpecialTokens};
 
 use crate::common::{TinyModels, load};
 
@@ -19,11 +19,11 @@ fn ids(n: usize) -> Vec<TokenId> {
 }
 
 fn model(dir: &TinyModels, name: &str) -> Arc<Model> {
-    load(&dir.write(name, &tiny(&tiny_spec(name))), &LoadOptions { threads: Some(2), ..LoadOptions::default() })
+    load(&dir.write(name, &tiny(&tiny_spec(name))), &LoadOptions::default().threads(2))
 }
 
 fn session(model: &Arc<Model>, ctx_tokens: usize, cache_type: CacheType) -> Session {
-    let options = SessionOptions { ctx_tokens: Some(ctx_tokens), cache_type: Some(cache_type), ..Default::default() };
+    let options = SessionOptions::default().ctx_tokens(ctx_tokens).cache_type(cache_type);
     Session::new(model, options).expect("a session")
 }
 
@@ -45,15 +45,18 @@ fn a_restored_context_goes_on_with_the_same_bits() {
         let model = model(&dir, name);
         let mut first = session(&model, 2000, cache_type);
         for part in ids[..n].chunks(200) {
-            first.eval(part).expect("evaluates");
+            let mut three = |_: &mut [f32]| TokenId(3);
+            let one = GenerateOptions::default().max_tokens(1);
+            first.generate_with(&mut three, part, one).expect("begins").for_each(drop);
         }
-        let (pending, note) = ((n % 2 == 0).then_some(TokenId(3)), vec![7; n % 100]);
-        first.save(&file, pending, &note).expect("saves");
+        let (pending, note) = ((n > 0).then_some(TokenId(3)), vec![7; n % 100]);
+        first.save(&file, &note).expect("saves");
         let want = first.eval(&ids[n..n + 20]).expect("evaluates").to_vec();
 
         let mut second = session(&model, 2000, cache_type);
         let restored = second.restore(&file).expect("restores");
         assert_eq!((restored.pending, restored.note), (pending, note), "{name}");
+        assert_eq!(second.pending(), pending, "{name}");
         assert_eq!(second.tokens(), &ids[..n]);
         assert_eq!(second.can_return(n / 3), n < 1900, "{name}");
         let got = second.eval(&ids[n..n + 20]).expect("evaluates");
@@ -81,10 +84,10 @@ fn what_does_not_fit_is_refused_with_the_reason() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("context");
     let path = dir.write("qwen3", &tiny(&tiny_spec("qwen3")));
-    let model = load(&path, &LoadOptions { threads: Some(2), ..LoadOptions::default() });
+    let model = load(&path, &LoadOptions::default().threads(2));
     let mut first = session(&model, 600, CacheType::I16);
     first.eval(&ids(400)).expect("evaluates");
-    first.save(&file, None, b"note").expect("saves");
+    first.save(&file, b"note").expect("saves");
 
     let finetuned = TinySpec { seed: 43, ..tiny_spec("qwen3") };
     let other = load(&dir.write("other", &tiny(&finetuned)), &LoadOptions::default());
@@ -93,11 +96,11 @@ fn what_does_not_fit_is_refused_with_the_reason() {
     assert!(seen.contains("cache type is i16, here it is f16"), "{seen}");
     let seen = refusal(&mut session(&model, 399, CacheType::I16), &file);
     assert!(seen.contains("400 tokens, the context holds 399"), "{seen}");
-    let exact = load(&path, &LoadOptions { exact: true, ..LoadOptions::default() });
+    let exact = load(&path, &LoadOptions::default().exact(true));
     let seen = refusal(&mut session(&exact, 600, CacheType::I16), &file);
     assert!(seen.contains("activations is q8, here it is f32"), "{seen}");
     if let Some(isa) = Kernels::all().map(Kernels::isa).find(|&isa| isa != Kernels::best().isa()) {
-        let slow = load(&path, &LoadOptions { isa: Some(isa), ..LoadOptions::default() });
+        let slow = load(&path, &LoadOptions::default().isa(isa));
         let seen = refusal(&mut session(&slow, 600, CacheType::I16), &file);
         assert!(seen.contains("instruction set"), "{seen}");
     }
@@ -105,7 +108,7 @@ fn what_does_not_fit_is_refused_with_the_reason() {
     let long = model_of(&dir, &TinySpec::new("phi3", TinyArch::Phi3));
     let mut short_ctx = session(&long, 200, CacheType::I16);
     short_ctx.eval(&ids(3)).expect("evaluates");
-    short_ctx.save(&file, None, b"").expect("saves");
+    short_ctx.save(&file, b"").expect("saves");
     let seen = refusal(&mut session(&long, 400, CacheType::I16), &file);
     assert!(seen.contains("rotary embedding"), "{seen}");
 
@@ -115,13 +118,13 @@ fn what_does_not_fit_is_refused_with_the_reason() {
     assert!(refusal(&mut empty, &missing).contains("missing"));
     // A failed write leaves the old file.
     let before = std::fs::read(&file).expect("a file");
-    assert!(first.save(&file, None, &vec![0; (64 << 20) + 1]).is_err());
-    assert!(first.save(&missing.join("context"), None, b"").is_err());
+    assert!(first.save(&file, &vec![0; (64 << 20) + 1]).is_err());
+    assert!(first.save(missing.join("context"), b"").is_err());
     assert_eq!(std::fs::read(&file).expect("a file"), before);
 }
 
 fn model_of(dir: &TinyModels, spec: &TinySpec) -> Arc<Model> {
-    load(&dir.write(spec.name, &tiny(spec)), &LoadOptions { threads: Some(2), ..LoadOptions::default() })
+    load(&dir.write(spec.name, &tiny(spec)), &LoadOptions::default().threads(2))
 }
 
 #[test]
@@ -166,7 +169,7 @@ fn a_chat_goes_on_where_it_was_saved() {
     let chat = || {
         let source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}<assistant>";
         let template = ChatTemplate::new(source, SpecialTokens::default()).expect("a template");
-        let options = GenerateOptions { max_tokens: 12, ..GenerateOptions::default() };
+        let options = GenerateOptions::default().max_tokens(12);
         Chat::new(session(&model, 900, CacheType::I16), Sampler::default(), template, options)
     };
     let say = |chat: &mut Chat, text: &str| {
@@ -188,7 +191,7 @@ fn a_chat_goes_on_where_it_was_saved() {
     // What is no chat.
     let mut plain = session(&model, 900, CacheType::I16);
     plain.eval(&ids(5)).expect("evaluates");
-    plain.save(&file, None, b"{}").expect("saves");
+    plain.save(&file, b"{}").expect("saves");
     let error = chat().restore(&file).expect_err("a text");
     assert!(matches!(error, Error::Saved { source: SavedError::NotAChat, .. }), "{error}");
 }

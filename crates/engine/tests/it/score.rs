@@ -43,7 +43,7 @@ fn models(name: &str) -> Option<(Value, Arc<Model>, Arc<Model>)> {
     let golden = golden_json(&format!("score-{name}.json"));
     let path = real_model(golden["model"].as_str().expect("a file name"))?;
     let default = load(&path, &LoadOptions::default());
-    let exact = load(&path, &LoadOptions { exact: true, ..LoadOptions::default() });
+    let exact = load(&path, &LoadOptions::default().exact(true));
     Some((golden, default, exact))
 }
 

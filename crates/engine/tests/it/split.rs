@@ -1,6 +1,5 @@
 //! Models in several files: any of them opens the model, and a set that is none is refused by name.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use modelembed::{LoadMode, LoadOptions, Model, TokenId};
@@ -27,7 +26,7 @@ fn write(dir: &TinyModels, change: impl Fn(usize, GgufWriter) -> GgufWriter) -> 
 }
 
 fn error(path: &Path) -> String {
-    let loaded = Model::load(path, &LoadOptions::default(), &mut |_| ControlFlow::Continue(()));
+    let loaded = Model::load(path, &LoadOptions::default());
     loaded.map_or_else(|e| e.to_string(), |_| "loaded".to_owned())
 }
 
@@ -39,7 +38,7 @@ fn any_file_opens_the_model() {
     let want = all_logits(&load(&whole, &LoadOptions::default()), &ids, 12);
     for path in write(&dir, |_, writer| writer) {
         for mode in [LoadMode::Map, LoadMode::Buffer, LoadMode::File] {
-            let model = load(&path, &LoadOptions { mode, ..LoadOptions::default() });
+            let model = load(&path, &LoadOptions::default().mode(mode));
             assert_eq!(first_bit_difference(&all_logits(&model, &ids, 12), &want), None, "{} {mode:?}", path.display());
         }
     }
@@ -103,7 +102,7 @@ fn sets_that_do_not_belong_together_are_refused() {
         ),
         (
             "a tensor twice",
-            |i, w| if i > 0 { w.tensor("twice", modelembed::gguf::TensorType::F32, &[8], &[0; 32]) } else { w },
+            |i, w| if i > 0 { w.tensor("twice", modelembed_gguf::TensorType::F32, &[8], &[0; 32]) } else { w },
             "split.tensors.count is",
         ),
     ];

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use modelembed::gguf::TensorType;
-use modelembed::storage::StreamReader;
 use modelembed::{
     CacheType, Error, LoadMode, LoadOptions, Model, ModelFiles, RamBudget, Session, SessionOptions, TokenId, Verdict,
 };
+use modelembed_gguf::TensorType;
+use modelembed_storage::StreamReader;
 use modelembed_testkit::{
     GEMMA3, SMOLLM2, TinyArch, TinySpec, first_bit_difference, real_model, tiny, tiny_prompt, tiny_spec,
 };
@@ -20,7 +20,7 @@ use crate::common::{TinyModels, all_logits, load, session};
 const CTX_TOKENS: usize = 64;
 
 fn options(ram_budget: RamBudget) -> LoadOptions {
-    LoadOptions { threads: Some(2), ram_budget, ctx_tokens: Some(CTX_TOKENS), ..LoadOptions::default() }
+    LoadOptions::default().threads(2).ram_budget(ram_budget).ctx_tokens(CTX_TOKENS)
 }
 
 /// The model with room for this share of its weights.
@@ -85,8 +85,8 @@ fn every_reader_gives_the_same_bits() {
     let auto = squeezed(&path, 0.5);
     let budget = RamBudget::Bytes(auto.plan().budget_bytes);
     for stream_reader in [StreamReader::Ring, StreamReader::Threads] {
-        let options = LoadOptions { stream_reader, ..options(budget) };
-        match Model::load(&path, &options, &mut |_| std::ops::ControlFlow::Continue(())) {
+        let options = options(budget).stream_reader(stream_reader);
+        match Model::load(&path, &options) {
             Ok(model) => {
                 assert_eq!(first_bit_difference(&all_logits(&model, &ids(12), 5), &want), None, "{stream_reader:?}");
                 assert_eq!(model.stream_stats().map(|s| s.reader), Some(stream_reader));
@@ -108,7 +108,7 @@ fn the_plan_counts_the_cache_that_will_be_used() {
     let path = dir.write("q4_k", &tiny(&spec));
     let files = ModelFiles::open(&path).unwrap();
     let others = |cache_type, exact| {
-        let options = LoadOptions { cache_type, exact, ctx_tokens: Some(4096), ..options(RamBudget::Bytes(1 << 40)) };
+        let options = options(RamBudget::Bytes(1 << 40)).cache_type(cache_type).exact(exact).ctx_tokens(4096);
         let planned = files.plan(&options).unwrap().other_bytes;
         assert_eq!(load(&path, &options).plan().other_bytes, planned);
         planned
@@ -155,7 +155,7 @@ fn other_modes_and_models_that_fit_do_not_stream() {
     let dir = TinyModels::new();
     let path = dir.write("llama", &tiny(&tiny_spec("llama")));
     for mode in [LoadMode::Buffer, LoadMode::File] {
-        let model = load(&path, &LoadOptions { mode, ..options(RamBudget::Bytes(1)) });
+        let model = load(&path, &options(RamBudget::Bytes(1)).mode(mode));
         assert!(model.stream_stats().is_none() && model.plan().verdict == Verdict::Unplanned);
     }
     assert!(load(&path, &options(RamBudget::Auto)).stream_stats().is_none());
@@ -165,7 +165,7 @@ fn other_modes_and_models_that_fit_do_not_stream() {
 fn a_budget_that_cannot_work_is_refused() {
     let dir = TinyModels::new();
     let path = dir.write("q4_k", &tiny(&specs()[0]));
-    let result = Model::load(&path, &options(RamBudget::Bytes(1 << 20)), &mut |_| std::ops::ControlFlow::Continue(()));
+    let result = Model::load(&path, &options(RamBudget::Bytes(1 << 20)));
     let message = result.expect_err("1 MB is too little").to_string();
     assert!(message.contains("impossible: 1.0 MB of memory"), "{message}");
 }
@@ -204,8 +204,7 @@ fn a_cancelled_evaluation_ends_and_the_next_one_is_right() {
     let want = all_logits(&load(&path, &options(RamBudget::Off)), &ids(8), 8);
     let model = squeezed(&path, 0.5);
     let cancel = Arc::new(AtomicBool::new(true));
-    let own =
-        SessionOptions { ctx_tokens: Some(CTX_TOKENS), cancel: Some(Arc::clone(&cancel)), ..SessionOptions::default() };
+    let own = SessionOptions::default().ctx_tokens(CTX_TOKENS).cancel(Arc::clone(&cancel));
     let mut session = Session::new(&model, own).unwrap();
     for round in 0..20 {
         cancel.store(round == 0, Ordering::Relaxed);
@@ -234,14 +233,14 @@ fn a_context_saved_in_one_mode_goes_on_in_every_other() {
     let spec = TinySpec { n_embd: 256, n_ff: 768, n_layer: 9, ..TinySpec::new("g", TinyArch::Gemma3) };
     let path = dir.write(spec.name, &tiny(&spec));
     assert!(std::fs::metadata(&path).expect("a file").len() > 4 << 20);
-    let of_mode = |mode| load(&path, &LoadOptions { mode, ..options(RamBudget::Off) });
+    let of_mode = |mode| load(&path, &options(RamBudget::Off).mode(mode));
     let models = [of_mode(LoadMode::Map), of_mode(LoadMode::Buffer), of_mode(LoadMode::File), squeezed(&path, 0.6)];
     let ids = ids(40);
     for (i, saver) in models.iter().enumerate() {
         let file = folder.path().join(format!("{i}"));
         let mut first = session(saver, CTX_TOKENS);
         first.eval(&ids[..30]).expect("evaluates");
-        first.save(&file, None, b"").expect("saves");
+        first.save(&file, b"").expect("saves");
         let want = first.eval(&ids[30..]).expect("evaluates").to_vec();
         for (j, model) in models.iter().enumerate() {
             let mut second = session(model, CTX_TOKENS);
@@ -257,7 +256,7 @@ fn a_context_saved_in_one_mode_goes_on_in_every_other() {
     let middle = (target.offset + target.n_bytes / 2) as usize;
     bytes[middle..middle + 64].iter_mut().for_each(|b| *b ^= 1);
     let tuned = load(&dir.write("tuned", &bytes), &options(RamBudget::Off));
-    let refused = session(&tuned, CTX_TOKENS).restore(&folder.path().join("0")).expect_err("other weights");
+    let refused = session(&tuned, CTX_TOKENS).restore(folder.path().join("0")).expect_err("other weights");
     assert!(refused.to_string().contains("another model"), "{refused}");
 }
 

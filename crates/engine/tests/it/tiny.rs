@@ -7,7 +7,7 @@ use modelembed_testkit::{Diff, TinyArch, TinySpec, diff, first_bit_difference, t
 use crate::common::{TinyGolden, TinyModels, all_logits, known, load, report, session, tiny_goldens};
 
 fn exact() -> LoadOptions {
-    LoadOptions { exact: true, threads: Some(2), ..LoadOptions::default() }
+    LoadOptions::default().exact(true).threads(2)
 }
 
 /// Difference of each golden from our logits under some options, for `check` to judge.
@@ -39,7 +39,7 @@ fn exact_activations_equal_the_goldens() {
 #[test]
 fn default_activations_are_as_close_as_llama_cpp() {
     // Where weights are floats only the f16 KV cache rounds, as in llama.cpp: equal but for chance.
-    let options = LoadOptions { threads: Some(2), ..LoadOptions::default() };
+    let options = LoadOptions::default().threads(2);
     compare(&options, |golden, d| d.rms <= golden.llama_cpp_rms * 1.1);
 }
 
@@ -49,8 +49,8 @@ fn every_instruction_set_gives_the_goldens() {
     let best = Kernels::best().isa();
     for isa in Kernels::all().map(Kernels::isa).filter(|&isa| isa != best) {
         println!("{}", isa.name());
-        compare(&LoadOptions { isa: Some(isa), ..exact() }, |_, d| d.max_abs <= 3e-4);
-        let options = LoadOptions { isa: Some(isa), ..LoadOptions::default() };
+        compare(&exact().isa(isa), |_, d| d.max_abs <= 3e-4);
+        let options = LoadOptions::default().isa(isa);
         compare(&options, |golden, d| d.rms <= golden.llama_cpp_rms * 1.1);
     }
 }
@@ -74,13 +74,13 @@ fn same_bits(base: &LoadOptions, variants: &[(&str, LoadOptions)]) {
 
 #[test]
 fn load_modes_give_the_same_bits() {
-    let mode = |mode| LoadOptions { mode, threads: Some(2), ..LoadOptions::default() };
+    let mode = |mode| LoadOptions::default().mode(mode).threads(2);
     same_bits(&mode(LoadMode::Map), &[("buffer", mode(LoadMode::Buffer)), ("file", mode(LoadMode::File))]);
 }
 
 #[test]
 fn thread_counts_give_the_same_bits() {
-    let threads = |n| LoadOptions { threads: Some(n), ..LoadOptions::default() };
+    let threads = |n| LoadOptions::default().threads(n);
     same_bits(&threads(1), &[("2 threads", threads(2)), ("3 threads", threads(3)), ("7 threads", threads(7))]);
 }
 
@@ -92,8 +92,7 @@ fn few_tokens_at_once_give_the_bits_of_one_at_a_time() {
     let mut failures = Vec::new();
     for golden in tiny_goldens() {
         for isa in Kernels::all().map(Kernels::isa) {
-            let model =
-                load(&dir.of(&golden), &LoadOptions { isa: Some(isa), threads: Some(2), ..LoadOptions::default() });
+            let model = load(&dir.of(&golden), &LoadOptions::default().isa(isa).threads(2));
             let want = all_logits(&model, &golden.ids, 1);
             for chunk in [2, 5, 8] {
                 if let Some(difference) = first_bit_difference(&all_logits(&model, &golden.ids, chunk), &want) {

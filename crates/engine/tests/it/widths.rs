@@ -55,14 +55,14 @@ fn layers_have_widths_of_their_own() {
 
     let dir = TinyModels::new();
     let ids: Vec<TokenId> = tiny_prompt(40).into_iter().map(TokenId).collect();
-    let exact = LoadOptions { exact: true, threads: Some(2), ..LoadOptions::default() };
+    let exact = LoadOptions::default().exact(true).threads(2);
     let (full, narrow) = (dir.write("full", &full.build()), dir.write("narrow", &narrow.build()));
     let want = all_logits(&load(&full, &exact), &ids, ids.len());
     let got = all_logits(&load(&narrow, &exact), &ids, ids.len());
     let d = diff(&got, &want);
     assert!(d.max_abs < 1e-5, "{d}");
     // The same bits with other threads, token by token, and with the usual activations and cache.
-    for options in [exact, LoadOptions { threads: Some(3), ..LoadOptions::default() }] {
+    for options in [exact, LoadOptions::default().threads(3)] {
         let model = load(&narrow, &options);
         let difference = first_bit_difference(&all_logits(&model, &ids, 1), &all_logits(&model, &ids, ids.len()));
         assert_eq!(difference, None, "{options:?}");
@@ -101,12 +101,12 @@ fn values_may_be_shorter_than_keys() {
     let dir = TinyModels::new();
     let (full, narrow) = (dir.write("full", &full.build()), dir.write("narrow", &narrow.build()));
     let ids: Vec<TokenId> = tiny_prompt(600).into_iter().map(TokenId).collect();
-    let exact = LoadOptions { exact: true, threads: Some(2), ..LoadOptions::default() };
+    let exact = LoadOptions::default().exact(true).threads(2);
     let d = diff(&all_logits(&load(&narrow, &exact), &ids, 600), &all_logits(&load(&full, &exact), &ids, 600));
     assert!(d.max_abs < 1e-4, "{d}");
-    let model = load(&narrow, &LoadOptions { threads: Some(2), ..LoadOptions::default() });
+    let model = load(&narrow, &LoadOptions::default().threads(2));
     for cache_type in [CacheType::I16, CacheType::F16, CacheType::F32] {
-        let options = SessionOptions { ctx_tokens: Some(600), cache_type: Some(cache_type), ..Default::default() };
+        let options = SessionOptions::default().ctx_tokens(600).cache_type(cache_type);
         let logits = |chunk: usize| {
             let mut session = Session::new(&model, options.clone()).expect("a session");
             let mut out = Vec::new();

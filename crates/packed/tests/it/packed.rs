@@ -191,7 +191,7 @@ fn nothing_is_replaced_unasked_and_nothing_is_left_behind() {
     let plan = folder.plan(b"program", &[("m.gguf", &random(7, 20 << 20))]);
     folder.write("out", b"precious");
     let before = folder.names();
-    assert!(matches!(plan.write(&mut go_on), Err(PackedError::Exists(_))));
+    assert!(matches!(plan.write(&mut go_on), Err(PackedError::Exists { .. })));
     let forced = Plan { overwrite: true, ..plan.clone() };
     let cancelled = forced.write(&mut |_| ControlFlow::Break(()));
     assert!(matches!(cancelled, Err(PackedError::Cancelled)), "{cancelled:?}");
@@ -209,7 +209,7 @@ fn nothing_is_replaced_unasked_and_nothing_is_left_behind() {
         folder.write("out", b"quicker");
         ControlFlow::Continue(())
     });
-    assert!(matches!(raced, Err(PackedError::Exists(_))), "{raced:?}");
+    assert!(matches!(raced, Err(PackedError::Exists { .. })), "{raced:?}");
     // A source that changes meanwhile.
     let changing = forced.write(&mut |_| {
         std::fs::File::options()
@@ -222,11 +222,11 @@ fn nothing_is_replaced_unasked_and_nothing_is_left_behind() {
             .unwrap();
         ControlFlow::Continue(())
     });
-    assert!(matches!(changing, Err(PackedError::SourceChanged(_))), "{changing:?}");
+    assert!(matches!(changing, Err(PackedError::SourceChanged { .. })), "{changing:?}");
     assert_eq!(folder.names(), before);
     let flags = vec!["a\0b".to_string()];
     let refused = Plan { flags, overwrite: true, ..plan.clone() }.write(&mut go_on);
-    assert!(matches!(refused, Err(PackedError::Unfit(_))), "{refused:?}");
+    assert!(matches!(refused, Err(PackedError::Unfit { .. })), "{refused:?}");
     assert_eq!(folder.names(), before);
 }
 
@@ -320,7 +320,7 @@ fn descriptions_that_lie_are_refused() {
         assert!(good.contains(from), "{from}");
         let bad = with_manifest(&file, &good.replacen(from, to, 1));
         match find(&bad) {
-            Err(error @ PackedError::Changed(_)) => {
+            Err(error @ PackedError::Changed { .. }) => {
                 let text = error.to_string();
                 assert!(text.len() < 1000 && !text.contains('\u{1b}'), "{from} -> {to}: {text}");
             }
@@ -340,11 +340,11 @@ fn marks_that_lie_are_refused_without_allocating_what_they_say() {
     for number in [0, 1, 63, file.len() as u64 - 64, file.len() as u64, 1 << 40, 1 << 63, u64::MAX - 63, u64::MAX] {
         let mut bad = file.clone();
         bad[at..at + 8].copy_from_slice(&number.to_le_bytes());
-        assert!(matches!(find(&bad), Err(PackedError::Changed(_))), "{number}");
+        assert!(matches!(find(&bad), Err(PackedError::Changed { .. })), "{number}");
     }
     let mut later = file.clone();
     later[at + 8] = 2;
-    assert!(matches!(find(&later), Err(PackedError::Version(2))));
+    assert!(matches!(find(&later), Err(PackedError::Version { seen: 2, wanted: 1 })));
 }
 
 #[test]

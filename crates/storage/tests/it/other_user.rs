@@ -21,7 +21,7 @@ fn open(path: &Path, mode: LoadMode) -> Result<Storage, StorageError> {
 fn check(folder: &Path, foreign: bool) {
     for (name, mode) in [("closed", LoadMode::Map), ("closed", LoadMode::Buffer), ("locked/model", LoadMode::File)] {
         let error = open(&folder.join(name), mode).unwrap_err();
-        assert!(matches!(error, StorageError::PermissionDenied(_)), "{name}: {error:?}");
+        assert!(matches!(error, StorageError::PermissionDenied { .. }), "{name}: {error:?}");
         assert!(error.to_string().contains(name), "{error}");
     }
     // A file of another user: the system does not tell what of it is in memory.

@@ -5,7 +5,7 @@ use super::{ChatTemplate, SpecialTokens, TemplateError};
 /// A template that comes with the program.
 #[derive(Debug, Clone, Copy)]
 pub struct Builtin {
-    /// What `-template` calls it.
+    /// What it is asked for by.
     pub name: &'static str,
     /// The Jinja source.
     pub source: &'static str,

@@ -4,7 +4,7 @@ use modelembed_text::{EncodeOptions, TokenId, Tokenizer};
 
 use crate::common::{Meta, file, header, tokenizer};
 
-const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
+const PLAIN: EncodeOptions = EncodeOptions::PLAIN;
 
 fn spm(space_prefix: bool) -> Tokenizer {
     let tokens = ["<unk>", "<s>", "</s>", "▁x", "▁", "<0xF0>", "<0x9F>", "<0x98>", "<0x80>", "<0xC3>", "x", "é"];

@@ -19,7 +19,7 @@ const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 
-const ALL: EncodeOptions = EncodeOptions { add_special: true, parse_special: true };
+const ALL: EncodeOptions = EncodeOptions::PLAIN.add_special(true).parse_special(true);
 
 fn spm(more: &[(&'static str, Meta)]) -> Vec<(&'static str, Meta)> {
     let mut entries = vec![(MODEL, Meta::str("llama"))];

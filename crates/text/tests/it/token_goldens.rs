@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::common::{Meta, file, patched, tokenizer};
 
-const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
-const SPECIAL: EncodeOptions = EncodeOptions { add_special: true, parse_special: true };
+const PLAIN: EncodeOptions = EncodeOptions::PLAIN;
+const SPECIAL: EncodeOptions = EncodeOptions::PLAIN.add_special(true).parse_special(true);
 const MOST_SHOWN: usize = 12;
 
 fn golden(name: &str) -> Option<Value> {

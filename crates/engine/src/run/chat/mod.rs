@@ -1,5 +1,6 @@
 //! A chat: messages, the model's template, and one context that keeps every turn it has seen.
 
+mod answer;
 mod saved;
 
 use std::ops::ControlFlow;
@@ -8,13 +9,16 @@ use modelembed_text::chat::{ChatTemplate, Message, TemplateError};
 use modelembed_text::{TokenId, Tokenizer};
 
 use crate::error::{Error, Result};
-use crate::run::generate::{GenerateOptions, GenerateStats, StopReason, generate_making_room};
+use crate::run::generate::{Decoding, GenerateOptions, GenerateStats, StopReason};
 use crate::run::sampler::Sampler;
 use crate::run::session::Session;
 use crate::run::turns::{self, Held, Segment, common_text};
 
+pub use answer::Answer;
+
 /// What one turn did.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Turn {
     /// The model's answer.
     pub answer: String,
@@ -107,29 +111,40 @@ impl Chat {
         self.reset();
     }
 
-    /// Sends a message and streams the answer to `on_text`; `Break` ends the answer and keeps what
-    /// there is of it.
+    /// Asks a question. Its tokens are evaluated here, the answer as its pieces are asked for.
     ///
     /// # Errors
     /// A template that fails, a message that does not fit into an empty context, or cancellation
     /// during the prompt. The message then is not part of the chat.
-    pub fn send(&mut self, text: &str, mut on_text: impl FnMut(&str) -> ControlFlow<()>) -> Result<Turn> {
+    pub fn ask(&mut self, text: &str) -> Result<Answer<'_>> {
         let seen_before = self.first_seen;
         self.started_over = false;
         self.messages.push(Message::new("user", text));
-        match self.answer(&mut on_text) {
-            Ok((answer, stats)) => {
-                self.messages.push(Message::new("assistant", &answer));
-                let dropped_turns = (self.first_seen - seen_before) / 2;
-                Ok(Turn { answer, stats, dropped_turns, started_over: self.started_over })
-            }
+        let prompt = self.prompt();
+        let begun =
+            prompt.and_then(|prompt| Decoding::begin(&mut self.session, &mut self.sampler, &prompt, &self.options));
+        match begun {
+            Ok(decoding) => Ok(Answer::new(self, decoding, seen_before)),
             Err(error) => {
-                self.messages.pop();
-                self.first_seen = seen_before;
-                self.forget_context(); // it may hold a part of the message; the next turn builds it anew
+                self.forget_question(seen_before);
                 Err(error)
             }
         }
+    }
+
+    /// Sends a message and streams the answer to `on_text`; `Break` ends the answer and keeps what
+    /// there is of it.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask), and whatever ends the answer.
+    pub fn send(&mut self, text: &str, mut on_text: impl FnMut(&str) -> ControlFlow<()>) -> Result<Turn> {
+        let mut answer = self.ask(text)?;
+        while let Some(text) = answer.next_text()? {
+            if on_text(text).is_break() {
+                answer.cancel();
+            }
+        }
+        Ok(answer.finish())
     }
 
     /// The tokens that [`send`](Self::send) evaluates first in a chat with this system message and
@@ -147,35 +162,29 @@ impl Chat {
         turns::encode_whole(tokenizer, &whole)
     }
 
-    fn answer(&mut self, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<(String, GenerateStats)> {
-        let prompt = self.prompt()?;
-        let mut answer = String::new();
-        let Chat { session, sampler, first_seen, segments, options, started_over, .. } = self;
-        let stats = generate_making_room(
-            session,
-            sampler,
-            &prompt,
-            options,
-            &mut |piece| {
-                answer.push_str(piece);
-                on_text(piece)
-            },
-            &mut |session| drop_oldest_turn(session, segments, first_seen, started_over),
-        )?;
+    /// The last message, a question, was not answered. `seen_before` is what was seen before it.
+    fn forget_question(&mut self, seen_before: usize) {
+        self.messages.pop();
+        self.first_seen = seen_before;
+        self.forget_context(); // it may hold a part of the message; the next turn builds it anew
+    }
+
+    /// The last message was answered, as far as `stats` say.
+    fn keep_answer(&mut self, answer: &str, stats: &GenerateStats) {
         self.pending = stats.pending;
         let others: usize = self.segments.iter().rev().skip(1).map(|s| s.n_tokens).sum();
         if let Some(turn) = self.segments.last_mut() {
-            turn.text.push_str(&answer);
+            turn.text.push_str(answer);
             turn.n_tokens = self.session.len() - others;
             turn.answered = Some((turn.text.len(), turn.n_tokens + usize::from(stats.pending.is_some())));
         }
-        if stats.stop == StopReason::StopText {
+        if stats.stop == Some(StopReason::StopText) {
             // The context holds the stop text too: the next turn finds out what of this one it can
             // keep.
             self.segments.pop();
             self.pending = None;
         }
-        Ok((answer, stats))
+        self.messages.push(Message::new("assistant", answer));
     }
 
     /// The tokens that the context lacks for the last message; afterwards `segments` describes the

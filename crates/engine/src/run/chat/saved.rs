@@ -30,7 +30,7 @@ impl Chat {
     ///
     /// # Errors
     /// As [`Session::save`](crate::Session::save).
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let note = Note {
             kind: KIND.to_owned(),
             system: self.system.clone(),
@@ -39,7 +39,7 @@ impl Chat {
             segments: self.segments.clone(),
         };
         let note = serde_json::to_vec(&note).unwrap_or_else(|e| unreachable!("texts and numbers: {e}"));
-        self.session.save(path, self.pending, &note)
+        self.session.save_with(path.as_ref(), self.pending, &note)
     }
 
     /// Goes on with the chat of a file that [`save`](Self::save) wrote, its system message
@@ -48,15 +48,15 @@ impl Chat {
     /// # Errors
     /// As [`Session::restore`](crate::Session::restore), or the file holds something else than a
     /// chat. This chat then has not begun.
-    pub fn restore(&mut self, path: &Path) -> Result<()> {
+    pub fn restore(&mut self, path: impl AsRef<Path>) -> Result<()> {
         if !self.messages.is_empty() {
-            return Err(Error::InvalidOption("a chat is restored before it begins".into()));
+            return Err(Error::ChatHasBegun { messages: self.messages.len() });
         }
         self.session.clear();
-        let restored = self.session.restore(path)?;
+        let restored = self.session.restore(path.as_ref())?;
         let Some(note) = Note::parse(&restored.note, self.session.len()) else {
             self.session.clear();
-            let path = Some(path.to_owned());
+            let path = Some(path.as_ref().to_owned());
             return Err(Error::Saved { path, source: SavedError::NotAChat });
         };
         let Note { kind: _, system, messages, first_seen, segments } = note;

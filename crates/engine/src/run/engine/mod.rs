@@ -90,10 +90,10 @@ impl Engine {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let ctx_tokens = options.ctx_tokens.unwrap_or(model.spec().ctx_train);
         if ctx_tokens == 0 {
-            return Err(Error::InvalidOption("a context of 0 tokens holds nothing; wanted at least 1".into()));
+            return Err(Error::zero("ctx_tokens"));
         }
         if options.sequences == 0 {
-            return Err(Error::InvalidOption("an engine of 0 sequences computes nothing; wanted at least 1".into()));
+            return Err(Error::zero("sequences"));
         }
         if options.sequences > 1 && model.gpu().is_some() {
             return Err(Error::NotOnGpu { what: "a batch of several sequences" });

@@ -55,29 +55,43 @@ impl EngineOptions {
 
     /// These options with sequences of so many tokens.
     #[must_use]
-    pub fn ctx_tokens(mut self, tokens: usize) -> EngineOptions {
-        self.ctx_tokens = Some(tokens);
+    pub fn ctx_tokens(mut self, ctx_tokens: impl Into<Option<usize>>) -> EngineOptions {
+        self.ctx_tokens = ctx_tokens.into();
         self
     }
 
     /// These options with room for keys and values of so many tokens in all.
     #[must_use]
-    pub fn kv_tokens(mut self, tokens: usize) -> EngineOptions {
-        self.kv_tokens = Some(tokens);
+    pub fn kv_tokens(mut self, kv_tokens: impl Into<Option<usize>>) -> EngineOptions {
+        self.kv_tokens = kv_tokens.into();
         self
     }
 
     /// These options with at most so many tokens computed together.
     #[must_use]
-    pub fn chunk_tokens(mut self, tokens: usize) -> EngineOptions {
-        self.chunk_tokens = Some(tokens);
+    pub fn chunk_tokens(mut self, chunk_tokens: impl Into<Option<usize>>) -> EngineOptions {
+        self.chunk_tokens = chunk_tokens.into();
         self
     }
 
     /// These options with keys and values stored in this type.
     #[must_use]
-    pub fn cache_type(mut self, cache_type: CacheType) -> EngineOptions {
-        self.cache_type = Some(cache_type);
+    pub fn cache_type(mut self, cache_type: impl Into<Option<CacheType>>) -> EngineOptions {
+        self.cache_type = cache_type.into();
+        self
+    }
+
+    /// These options with time measured stage by stage, or without.
+    #[must_use]
+    pub fn timing(mut self, timing: bool) -> EngineOptions {
+        self.timing = timing;
+        self
+    }
+
+    /// These options with something that is told how far each step is.
+    #[must_use]
+    pub fn progress(mut self, progress: impl Into<Option<Arc<EvalProgress>>>) -> EngineOptions {
+        self.progress = progress.into();
         self
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use modelembed_text::TokenId;
 
 use super::{Engine, MOST_RESERVED_TOKENS, SequenceId};
-use crate::error::{Error, Result};
+use crate::error::{Error, PageError, Result};
 use crate::state::layout::PAGE_TOKENS;
 use crate::state::pages::SealedPage;
 use crate::state::rope::Turn;
@@ -65,7 +65,7 @@ impl Engine {
     pub fn remove(&mut self, id: SequenceId, range: Range<usize>) -> Result<()> {
         let len = self.tokens(id)?.len();
         if range.start > range.end || range.end > len {
-            return Err(Error::InvalidOption(format!("tokens {range:?} of a context of {len} cannot be removed")));
+            return Err(Error::NoSuchTokens { start: range.start, end: range.end, used: len });
         }
         if range.is_empty() {
             return Ok(());
@@ -109,7 +109,7 @@ impl Engine {
         let sequence = self.sequence(id)?;
         if len > sequence.tokens.len() {
             let used = sequence.tokens.len();
-            return Err(Error::InvalidOption(format!("{len} tokens of a context of {used} cannot be forked")));
+            return Err(Error::NoSuchTokens { start: 0, end: len, used });
         }
         if !self.can_return(id, len)? {
             return Err(Error::CannotReturn { len, used: sequence.tokens.len() });
@@ -148,9 +148,8 @@ impl Engine {
     pub fn attach(&mut self, tokens: &[TokenId], pages: &[SealedPage]) -> Result<SequenceId> {
         self.refuse_gpu("an attached page")?;
         if tokens.len() != pages.len() * PAGE_TOKENS {
-            let problem =
-                format!("{} pages hold {} tokens, not {}", pages.len(), pages.len() * PAGE_TOKENS, tokens.len());
-            return Err(Error::InvalidOption(problem));
+            let wanted = pages.len() * PAGE_TOKENS;
+            return Err(PageError::Tokens { pages: pages.len(), seen: tokens.len(), wanted }.into());
         }
         let n_vocab = self.model.n_vocab();
         if let Some(id) = tokens.iter().find(|id| id.0 as usize >= n_vocab) {

@@ -216,7 +216,7 @@ impl Engine {
     fn check(&mut self, runs: &[Run<'_>]) -> Result<()> {
         let n_vocab = self.model.n_vocab();
         if runs.is_empty() {
-            return Err(Error::InvalidOption("no tokens to evaluate".into()));
+            return Err(Error::NoTokens);
         }
         for (i, run) in runs.iter().enumerate() {
             self.batch.failed = Some(i);
@@ -227,12 +227,15 @@ impl Engine {
             if let Wants::Pooled(pooling) = run.wants {
                 self.refuse_gpu("a pooled vector")?;
                 if matches!(pooling, Pooling::None | Pooling::Rank) {
-                    let problem = format!("pooling {pooling:?} makes no vector; wanted Mean, First or Last");
-                    return Err(Error::InvalidOption(problem));
+                    return Err(Error::InvalidOption {
+                        option: "pooling",
+                        seen: format!("{pooling:?}"),
+                        wanted: "Mean, First or Last".into(),
+                    });
                 }
             }
             if run.tokens.is_empty() {
-                return Err(Error::InvalidOption("no tokens to evaluate".into()));
+                return Err(Error::NoTokens);
             }
             if let Some(id) = run.tokens.iter().find(|id| id.0 as usize >= n_vocab) {
                 return Err(Error::TokenOutOfRange { id: id.0, n_vocab });

@@ -4,6 +4,7 @@ use super::order::{SamplerOrder, SamplerStep};
 
 /// How the next token is chosen. The defaults are llama.cpp's, but for the seed.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SamplerOptions {
     /// Divides the logits; above 1 the text gets more surprising. 0 always takes the most likely
     /// token.
@@ -142,6 +143,125 @@ pub struct InvalidSamplerOption {
 }
 
 impl SamplerOptions {
+    /// These options with this temperature; 0 always takes the most likely token.
+    #[must_use]
+    pub const fn temp(mut self, temp: f32) -> SamplerOptions {
+        self.temp = temp;
+        self
+    }
+
+    /// These options with a temperature from `temp - range` to `temp + range`.
+    #[must_use]
+    pub const fn dynatemp_range(mut self, dynatemp_range: f32) -> SamplerOptions {
+        self.dynatemp_range = dynatemp_range;
+        self
+    }
+
+    /// These options with this power of the entropy.
+    #[must_use]
+    pub const fn dynatemp_exponent(mut self, dynatemp_exponent: f32) -> SamplerOptions {
+        self.dynatemp_exponent = dynatemp_exponent;
+        self
+    }
+
+    /// These options with the `top_k` most likely tokens kept.
+    #[must_use]
+    pub const fn top_k(mut self, top_k: usize) -> SamplerOptions {
+        self.top_k = top_k;
+        self
+    }
+
+    /// These options with the fewest tokens kept that together have this probability.
+    #[must_use]
+    pub const fn top_p(mut self, top_p: f32) -> SamplerOptions {
+        self.top_p = top_p;
+        self
+    }
+
+    /// These options with tokens kept that are this fraction as likely as the most likely one.
+    #[must_use]
+    pub const fn min_p(mut self, min_p: f32) -> SamplerOptions {
+        self.min_p = min_p;
+        self
+    }
+
+    /// These options with the most typical tokens kept that together have this probability.
+    #[must_use]
+    pub const fn typical_p(mut self, typical_p: f32) -> SamplerOptions {
+        self.typical_p = typical_p;
+        self
+    }
+
+    /// These options with tokens kept up to so many standard deviations below the greatest logit.
+    #[must_use]
+    pub const fn top_n_sigma(mut self, top_n_sigma: f32) -> SamplerOptions {
+        self.top_n_sigma = top_n_sigma;
+        self
+    }
+
+    /// These options with the most likely ones of several likely tokens left out.
+    #[must_use]
+    pub fn xtc(mut self, xtc: impl Into<Option<Xtc>>) -> SamplerOptions {
+        self.xtc = xtc.into();
+        self
+    }
+
+    /// These options with the logits of recent tokens divided by this.
+    #[must_use]
+    pub const fn repeat_penalty(mut self, repeat_penalty: f32) -> SamplerOptions {
+        self.repeat_penalty = repeat_penalty;
+        self
+    }
+
+    /// These options with this taken off the logit of a recent token each time it occurs.
+    #[must_use]
+    pub const fn frequency_penalty(mut self, frequency_penalty: f32) -> SamplerOptions {
+        self.frequency_penalty = frequency_penalty;
+        self
+    }
+
+    /// These options with this taken off the logit of a recent token once.
+    #[must_use]
+    pub const fn presence_penalty(mut self, presence_penalty: f32) -> SamplerOptions {
+        self.presence_penalty = presence_penalty;
+        self
+    }
+
+    /// These options with so many tokens counting as recent.
+    #[must_use]
+    pub const fn repeat_last_n(mut self, repeat_last_n: usize) -> SamplerOptions {
+        self.repeat_last_n = repeat_last_n;
+        self
+    }
+
+    /// These options with a penalty for going on with what was there before.
+    #[must_use]
+    pub fn dry(mut self, dry: impl Into<Option<Dry>>) -> SamplerOptions {
+        self.dry = dry.into();
+        self
+    }
+
+    /// These options with the surprise of the text steered.
+    #[must_use]
+    pub fn mirostat(mut self, mirostat: impl Into<Option<Mirostat>>) -> SamplerOptions {
+        self.mirostat = mirostat.into();
+        self
+    }
+
+    /// These options with these steps, in this order.
+    #[must_use]
+    pub const fn order(mut self, order: SamplerOrder) -> SamplerOptions {
+        self.order = order;
+        self
+    }
+
+    /// These options with a random stream that begins here.
+    #[must_use]
+    pub const fn seed(mut self, seed: u64) -> SamplerOptions {
+        self.seed = seed;
+        self
+    }
+
     /// Checks that every number is one that the chain can work with.
     pub fn validate(&self) -> Result<(), InvalidSamplerOption> {
         let check = |option, seen: f32, ok: bool, wanted| match ok {

@@ -23,6 +23,7 @@ use crate::state::records::{CHUNK, Records};
 
 /// What a file held besides a context.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Restored {
     /// A token that was chosen, but not evaluated: it comes first.
     pub pending: Option<TokenId>,
@@ -66,8 +67,7 @@ impl Engine {
     pub fn save(&self, id: SequenceId, pending: Option<TokenId>, note: &[u8], out: &mut dyn Write) -> Result<()> {
         self.refuse_gpu("a saved context")?;
         if note.len() as u64 > MAX_NOTE_BYTES {
-            let problem = format!("a note of {} bytes is too long; wanted at most {MAX_NOTE_BYTES}", note.len());
-            return Err(Error::InvalidOption(problem));
+            return Err(Error::NoteTooLong { seen_bytes: note.len() as u64, most_bytes: MAX_NOTE_BYTES });
         }
         let (tokens, tables) = self.parts(id)?;
         let groups: Vec<Group> = self.groups(tables, tokens.len());
@@ -104,8 +104,9 @@ impl Engine {
     /// then is empty.
     pub fn restore(&mut self, id: SequenceId, input: &mut dyn Read) -> Result<Restored> {
         self.refuse_gpu("a saved context")?;
-        if !self.tokens(id)?.is_empty() {
-            return Err(Error::InvalidOption("a context is restored into an empty one".into()));
+        let used = self.tokens(id)?.len();
+        if used > 0 {
+            return Err(Error::ContextInUse { used });
         }
         let mut block = vec![0; ALIGN as usize];
         read_exact(input, &mut block)?;
@@ -274,13 +275,19 @@ impl Engine {
 }
 
 impl Session {
-    /// Writes the context to a file, as [`Engine::save`] does. It is written under another name,
-    /// and renamed when it is complete and on the disk: the file is the old one or the new one.
-    /// Only its owner may read it.
+    /// Writes the context to a file, with the token that is [pending](Self::pending) and a note of
+    /// the caller's, as [`Engine::save`] does. It is written under another name, and renamed when it
+    /// is complete and on the disk: the file is the old one or the new one. Only its owner may read
+    /// it.
     ///
     /// # Errors
     /// As [`Engine::save`].
-    pub fn save(&self, path: &Path, pending: Option<TokenId>, note: &[u8]) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<Path>, note: &[u8]) -> Result<()> {
+        self.save_with(path.as_ref(), self.pending(), note)
+    }
+
+    /// The same with a token of the caller's in place of the one that is pending.
+    pub(crate) fn save_with(&self, path: &Path, pending: Option<TokenId>, note: &[u8]) -> Result<()> {
         let write = || {
             // Where a link leads, not in its place.
             let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -295,17 +302,21 @@ impl Session {
         write().map_err(|e| of_file(e, path))
     }
 
-    /// Reads the context of a file that [`save`](Self::save) wrote. This context must be empty.
+    /// Reads the context of a file that [`save`](Self::save) wrote. This context must be empty. The
+    /// next text goes on from where the saved one ended.
     ///
     /// # Errors
     /// As [`Engine::restore`].
-    pub fn restore(&mut self, path: &Path) -> Result<Restored> {
+    pub fn restore(&mut self, path: impl AsRef<Path>) -> Result<Restored> {
+        let path = path.as_ref();
         let mut read = || {
             let mut file = std::fs::File::open(path).map_err(SavedError::from)?;
             let (engine, sequence) = self.parts_mut();
             engine.restore(sequence, &mut file)
         };
-        read().map_err(|e| of_file(e, path))
+        let restored = read().map_err(|e| of_file(e, path))?;
+        self.set_pending(restored.pending);
+        Ok(restored)
     }
 }
 
