@@ -181,7 +181,8 @@ impl Plan<'_> {
                     self.linear(up)?;
                 }
                 Step::Logits { output, .. } => self.linear(output)?,
-                Step::Embed { .. } | Step::StoreKv { .. } | Step::Attend(_) | Step::Quantize { .. } => {}
+                // They have no weights, or `lowerable` keeps their layers on the CPU.
+                _ => {}
             }
         }
         Ok(())
