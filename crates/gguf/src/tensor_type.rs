@@ -152,15 +152,20 @@ impl TensorType {
     }
 
     /// Where the f16 scales and minimums of a block are, in bytes from its start. For F16 that is
-    /// the element itself. `None` for types whose scales are not f16 or whose blocks this project
-    /// does not compute with.
+    /// the element itself. `None` for types whose scales are not f16, or no f16 in one piece
+    /// (IQ1_M), or whose blocks this project does not compute with.
     pub fn f16_fields(self) -> Option<&'static [usize]> {
         Some(match self {
             TensorType::F16 | TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[0],
+            TensorType::Q1_0 | TensorType::Q2_0 | TensorType::IQ4_NL | TensorType::IQ4_XS => &[0],
+            TensorType::IQ3_S | TensorType::IQ3_XXS | TensorType::IQ1_S => &[0],
+            TensorType::IQ2_S | TensorType::IQ2_XS | TensorType::IQ2_XXS => &[0],
             TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => &[0, 2],
             TensorType::Q2_K => &[80, 82],
             TensorType::Q3_K => &[108],
             TensorType::Q6_K => &[208],
+            TensorType::TQ1_0 => &[52],
+            TensorType::TQ2_0 => &[64],
             _ => return None,
         })
     }

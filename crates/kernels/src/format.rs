@@ -4,9 +4,21 @@
 //! `ggml-quants.c`). A block is integers `q` and, for each sub-block of 16 or 32 of them, a `scale`
 //! and an `offset`: an element is `scale * q + offset`. Scales are products of an 11-bit (f16) and
 //! a small integer, so they are exact in f32, and so is `scale * q`.
+//!
+//! A format that stands here is complete: each instruction set has functions of its own for those
+//! that it names in its `for_each_own`, and runs all others through what `decode` gives.
+
+mod codebook;
+mod grid;
+mod grids;
+mod ternary;
 
 use half::f16;
 use modelembed_gguf::TensorType;
+
+pub(crate) use codebook::{E2M1, IQ4, IQ4_NL, IQ4_XS, MXFP4, NVFP4};
+pub(crate) use grid::{IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
+pub(crate) use ternary::{Q1_0, Q2_0, TQ1_0, TQ2_0};
 
 /// The largest block, in elements.
 pub(crate) const MAX_BLOCK: usize = 256;
@@ -19,6 +31,13 @@ pub(crate) struct Decoded {
 }
 
 impl Decoded {
+    /// The first elements as f32, from what [`Decoder::read`] gives.
+    pub fn write_f32(&self, out: &mut [f32]) {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = self.scale[i / 16] * f32::from(self.q[i]) + self.offset[i / 16];
+        }
+    }
+
     pub fn new() -> Decoded {
         Decoded { q: [0; MAX_BLOCK], scale: [0.0; MAX_BLOCK / 16], offset: [0.0; MAX_BLOCK / 16] }
     }
@@ -40,10 +59,61 @@ pub(crate) trait Format {
 /// Calls `$m!(A, B, ...)` with the name of every quantised format.
 macro_rules! for_each_format {
     ($m:ident) => {
-        $m!(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K)
+        $m!(
+            Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, MXFP4, NVFP4, IQ4_NL, IQ4_XS, IQ3_S, IQ3_XXS,
+            IQ2_S, IQ2_XS, IQ2_XXS, IQ1_M, IQ1_S, TQ1_0, TQ2_0, Q1_0, Q2_0
+        )
     };
 }
 pub(crate) use for_each_format;
+
+/// A [`Format`] as a value: what serves every format is compiled once, not for each of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Decoder {
+    /// Elements in a block.
+    len: usize,
+    /// Bytes of a block.
+    bytes: usize,
+    sub: usize,
+    decode: fn(&[u8], &mut Decoded),
+}
+
+/// How this type's blocks are taken apart; `None` for floats and for what kernels do not know.
+pub(crate) fn decoder(ty: TensorType) -> Option<Decoder> {
+    macro_rules! table {
+        ($($f:ident),*) => {
+            match ty {
+                $(TensorType::$f => {
+                    Some(Decoder { len: $f::LEN, bytes: $f::BYTES, sub: $f::SUB, decode: $f::decode })
+                })*
+                _ => None,
+            }
+        };
+    }
+    for_each_format!(table)
+}
+
+impl Decoder {
+    /// Bytes of `n` elements (whole blocks).
+    pub fn row_bytes(&self, n: usize) -> usize {
+        n / self.len * self.bytes
+    }
+
+    /// Takes some whole blocks apart, [`MAX_BLOCK`] elements at most: unlike [`Format::decode`],
+    /// with a scale and an offset for each 16 elements.
+    pub fn read(&self, blocks: &[u8], out: &mut Decoded) {
+        let mut block = Decoded::new();
+        for (b, bytes) in blocks.chunks_exact(self.bytes).enumerate() {
+            (self.decode)(bytes, &mut block);
+            let at = b * self.len;
+            out.q[at..][..self.len].copy_from_slice(&block.q[..self.len]);
+            for j in 0..self.len / 16 {
+                out.scale[at / 16 + j] = block.scale[j * 16 / self.sub];
+                out.offset[at / 16 + j] = block.offset[j * 16 / self.sub];
+            }
+        }
+    }
+}
 
 /// Whether kernels decode this type: a quantised one of the list, or floats.
 pub(crate) fn is_known(ty: TensorType) -> bool {

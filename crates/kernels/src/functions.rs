@@ -15,6 +15,8 @@ pub(crate) const PANEL_COLS: usize = MAX_COLS + 1;
 
 /// The products of some rows with some columns. Lengths have been proven by the caller.
 pub(crate) struct DotArgs<'a> {
+    /// What the rows consist of.
+    pub ty: TensorType,
     /// `n_rows` rows, `row_bytes` each.
     pub w: &'a [u8],
     pub row_bytes: usize,

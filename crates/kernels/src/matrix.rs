@@ -257,7 +257,8 @@ mod tests {
             (TensorType::Q4_K, 5, 256, false),
             (TensorType::Q4_K, usize::MAX, 256, false),
             (TensorType::Q4_K, 0, 0, false),
-            (TensorType::IQ1_S, 0, 256, false),
+            (TensorType::NVFP4, 24, 64, true),
+            (TensorType::NVFP4, 12, 96, false),
             (TensorType::Q8_K, 0, 256, false),
             (TensorType::F32, 24, 9, true),
         ];

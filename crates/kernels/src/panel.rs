@@ -17,7 +17,10 @@
 
 use std::mem::MaybeUninit;
 
+use modelembed_gguf::TensorType;
+
 use crate::ahead;
+use crate::format::{self, Decoded, Decoder};
 use crate::functions::DotArgs;
 use crate::matrix::{ActLayout, Output};
 
@@ -33,12 +36,32 @@ const MAX_TILE_COLS: usize = 16;
 /// the last one again and again where a matrix ends within a panel.
 #[derive(Clone, Copy)]
 pub(crate) struct PanelRows {
+    ty: TensorType,
     first: *const u8,
     row_bytes: usize,
     n_rows: usize,
 }
 
 impl PanelRows {
+    /// How they are taken apart.
+    ///
+    /// # Panics
+    /// If they are floats.
+    pub fn decoder(&self) -> Decoder {
+        format::decoder(self.ty).expect("rows of a quantised type")
+    }
+
+    /// Takes elements `k..k + n` of row `r` apart: whole blocks, [`format::MAX_BLOCK`] elements at
+    /// most.
+    ///
+    /// # Safety
+    /// The matrix is still borrowed, and `decoder` is its own; the row has these elements.
+    pub unsafe fn decode(&self, decoder: &Decoder, r: usize, k: usize, n: usize, out: &mut Decoded) {
+        // SAFETY: the caller vouches for the elements.
+        let blocks = unsafe { std::slice::from_raw_parts(self.row(r).add(decoder.row_bytes(k)), decoder.row_bytes(n)) };
+        decoder.read(blocks, out);
+    }
+
     /// Different rows: those of the panel, and perhaps more behind.
     #[inline]
     pub fn n_rows(&self) -> usize {
@@ -150,7 +173,7 @@ pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
             let len = stretch.min(k - at);
             for (p, r) in (first..first + n).step_by(P::ROWS).enumerate() {
                 let w = args.w[r * args.row_bytes..].as_ptr();
-                let rows = PanelRows { first: w, row_bytes: args.row_bytes, n_rows: n_rows - r };
+                let rows = PanelRows { ty: args.ty, first: w, row_bytes: args.row_bytes, n_rows: n_rows - r };
                 // SAFETY: rows r.. exist and have elements at..at + len; panel p has room for a
                 // stretch.
                 unsafe { P::pack(&rows, at, len, strip.add(p * panel_bytes)) };

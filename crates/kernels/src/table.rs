@@ -124,6 +124,7 @@ impl Kernels {
             panic!("{} weights with {:?} activations", w.ty(), layout.kind());
         };
         let args = |rows: Range<usize>, cols: Range<usize>| DotArgs {
+            ty: w.ty(),
             w: w.rows_data(rows.clone()),
             row_bytes: w.row_bytes(),
             n_rows: rows.len(),

@@ -215,15 +215,37 @@ unsafe impl<R: ReadF32> Panel for Floats<R> {
 /// whole chunks, and is aligned to 32 bytes.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) unsafe fn pack_rows<R: ReadF32, const V: usize>(rows: &PanelRows, k: usize, n: usize, panel: *mut f32) {
+    let read = |r: usize, at: usize, out: &mut [f32]| {
+        // SAFETY: `pack_read` asks for elements that the caller vouches for, and so is the
+        // instruction set.
+        unsafe { R::read(rows.row(r).add(R::bytes(k + at)), out.len(), out.as_mut_ptr()) }
+    };
+    // SAFETY: the caller's duties are handed on.
+    unsafe { pack_read::<V>(rows, n, panel, read) }
+}
+
+/// The same with a function that writes some elements of a row as f32: it is given the row, the
+/// first of these elements, counted from the panel's, and room for a [`CHUNK`] of them at most.
+///
+/// # Safety
+/// AVX2; the panel is as for [`pack_rows`].
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+pub(super) unsafe fn pack_read<const V: usize>(
+    rows: &PanelRows,
+    n: usize,
+    panel: *mut f32,
+    read: impl Fn(usize, usize, &mut [f32]),
+) {
     let mut w = [[0.0f32; CHUNK]; ROWS];
     for at in (0..n).step_by(CHUNK) {
         let len = CHUNK.min(n - at);
         for vector in 0..V.min(rows.n_rows().div_ceil(ROWS)) {
-            // SAFETY: the caller vouches for rows and room.
+            for (r, w) in w.iter_mut().enumerate() {
+                read(vector * ROWS + r, at, &mut w[..len]);
+            }
+            // SAFETY: the caller vouches for room.
             unsafe {
-                for (r, w) in w.iter_mut().enumerate() {
-                    R::read(rows.row(vector * ROWS + r).add(R::bytes(k + at)), len, w.as_mut_ptr());
-                }
                 let to = panel.add((at * V + vector) * ROWS);
                 for eight in (0..len).step_by(8) {
                     transpose8::<V>(&w, eight, to.add(eight * V * ROWS));

@@ -12,7 +12,11 @@
 //!    with ones.
 //! 4. The integer sum of a run is exact, and its way into the f32 sum is one function for row-dots
 //!    and panels ([`dots::accumulate`]): a product has the same bits from both.
+//! 5. Formats that have no functions of their own are unpacked by their definition (`decoded`): one
+//!    panel for all of them, right rather than fast.
 
+mod codebook;
+mod decoded;
 mod dot;
 mod dots;
 pub(crate) mod exact;
@@ -25,9 +29,9 @@ mod rows;
 
 use modelembed_gguf::TensorType;
 
-use crate::format::for_each_format;
 use crate::functions::{Dequantize, MatrixFns, PANEL_COLS, PanelMul, RowDots};
 use crate::matrix::ActKind;
+use crate::scalar;
 
 /// Columns from which on a panel is faster than row-dots, which take two at a time: measured for
 /// Q4_K, Q6_K, Q4_1, Q5_0 and Q8_0, see docs/benchmarks.md.
@@ -48,8 +52,16 @@ pub(crate) static AVX_VNNI: MatrixFns = MatrixFns {
     dequantize,
 };
 
+pub(crate) use codebook::{IQ4_NL, IQ4_XS, MXFP4};
 pub(crate) use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 pub(crate) use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+
+/// Calls `$m!(A, B, ...)` with the formats that have functions of their own here.
+macro_rules! for_each_own {
+    ($m:ident) => {
+        $m!(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, MXFP4, IQ4_NL, IQ4_XS)
+    };
+}
 
 fn row_dots<D: dot::Dot>(ty: TensorType, kind: ActKind) -> Option<RowDots> {
     macro_rules! table {
@@ -60,11 +72,12 @@ fn row_dots<D: dot::Dot>(ty: TensorType, kind: ActKind) -> Option<RowDots> {
                 (TensorType::F32, ActKind::F32) => Some(floats::row_dots::<exact::F32>),
                 (TensorType::F16, ActKind::F32) => Some(floats::row_dots::<exact::F16>),
                 (TensorType::BF16, ActKind::F32) => Some(floats::row_dots::<exact::Bf16>),
-                _ => None,
+                (_, ActKind::Q8) => decoded::row_dots::<D>(ty),
+                (_, ActKind::F32) => decoded::exact_row_dots(ty),
             }
         };
     }
-    for_each_format!(table)
+    for_each_own!(table)
 }
 
 fn panel<D: dot::Dot>(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
@@ -76,11 +89,12 @@ fn panel<D: dot::Dot>(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
                 (TensorType::F32, ActKind::F32) => Some(crate::panel::mul::<exact::Floats<exact::F32>>),
                 (TensorType::F16, ActKind::F32) => Some(crate::panel::mul::<exact::Floats<exact::F16>>),
                 (TensorType::BF16, ActKind::F32) => Some(crate::panel::mul::<exact::Floats<exact::Bf16>>),
-                _ => None,
+                (_, ActKind::Q8) => decoded::panel::<D>(ty),
+                (_, ActKind::F32) => decoded::exact_panel(ty),
             }
         };
     }
-    for_each_format!(table)
+    for_each_own!(table)
 }
 
 fn dequantize(ty: TensorType) -> Option<Dequantize> {
@@ -91,9 +105,9 @@ fn dequantize(ty: TensorType) -> Option<Dequantize> {
                 TensorType::F32 => Some(exact::dequantize::<exact::F32>),
                 TensorType::F16 => Some(exact::dequantize::<exact::F16>),
                 TensorType::BF16 => Some(exact::dequantize::<exact::Bf16>),
-                _ => None,
+                _ => (scalar::MATRIX.dequantize)(ty),
             }
         };
     }
-    for_each_format!(table)
+    for_each_own!(table)
 }

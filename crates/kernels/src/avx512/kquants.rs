@@ -60,7 +60,7 @@ const fn multiplier_bytes(r: usize, step: usize) -> Bytes {
 /// # Safety
 /// AVX-512 and F16C; two bytes can be read there.
 #[inline(always)]
-unsafe fn row_scales(rows: [*const u8; ROWS], at: usize) -> __m512 {
+pub(super) unsafe fn row_scales(rows: [*const u8; ROWS], at: usize) -> __m512 {
     // SAFETY: the caller vouches for both.
     unsafe {
         let word = |i: usize| i32::from(rows[i].add(at).cast::<u16>().read_unaligned());
@@ -81,7 +81,7 @@ pub(super) struct Pairs {
 }
 
 /// A byte index that is the same in every lane.
-const fn per_lane(lane: [u8; 16]) -> Bytes {
+pub(super) const fn per_lane(lane: [u8; 16]) -> Bytes {
     let mut out = [0; 64];
     let mut i = 0;
     while i < 64 {

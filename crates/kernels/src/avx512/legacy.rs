@@ -6,9 +6,9 @@ use std::arch::x86_64::*;
 use super::step::{Bytes, Format, ROWS, Scales, Words, bits, lanes, load, pick, widen};
 
 /// Low nibbles as they are.
-static LOW: Bytes = lanes([pick(4, 0, 0); 4]);
+pub(super) static LOW: Bytes = lanes([pick(4, 0, 0); 4]);
 /// High nibbles moved down.
-static HIGH: Bytes = lanes([pick(4, 4, 0); 4]);
+pub(super) static HIGH: Bytes = lanes([pick(4, 4, 0); 4]);
 
 /// Where byte `at` of a step is in two loads, the second of which starts at `second`: an index for
 /// a two-source permutation of elements of `width` bytes.
@@ -17,7 +17,7 @@ const fn source(at: usize, second: usize, width: usize) -> usize {
 }
 
 /// The index that gathers 16 bytes from offset `at` of each block into its lane.
-const fn sixteen(bytes: usize, at: usize, second: usize) -> Bytes {
+pub(super) const fn sixteen(bytes: usize, at: usize, second: usize) -> Bytes {
     let mut out = [0; 64];
     let mut i = 0;
     while i < 64 {
@@ -45,7 +45,7 @@ const fn fifth(bytes: usize, at: usize, second: usize) -> Bytes {
 /// The index that gathers the f16 at offset 0 of block `l / 4` into word `l`, that at offset 2 into
 /// word `16 + l`. Each word is looked for in one load only: `source` modulo 32, the mask says in
 /// which.
-const fn header(bytes: usize, second: usize) -> Words {
+pub(super) const fn header(bytes: usize, second: usize) -> Words {
     let mut out = [0; 32];
     let mut l = 0;
     while l < 16 {
@@ -62,7 +62,7 @@ const fn header(bytes: usize, second: usize) -> Words {
 /// # Safety
 /// As [`Format::head`].
 #[inline(always)]
-unsafe fn fields<const TAIL: bool>(
+pub(super) unsafe fn fields<const TAIL: bool>(
     rows: [*const u8; ROWS],
     bytes: usize,
     second: usize,
@@ -94,7 +94,7 @@ unsafe fn fields<const TAIL: bool>(
 /// # Safety
 /// As [`Format::quants`].
 #[inline(always)]
-unsafe fn gather<const TAIL: bool>(row: *const u8, second: usize, index: &Bytes, n_bytes: usize) -> __m512i {
+pub(super) unsafe fn gather<const TAIL: bool>(row: *const u8, second: usize, index: &Bytes, n_bytes: usize) -> __m512i {
     // SAFETY: the caller vouches for the CPU and the bytes.
     unsafe {
         let (a, b) = (load::<TAIL>(row, 0, n_bytes), load::<TAIL>(row, second, n_bytes));
@@ -149,7 +149,7 @@ unsafe fn five_bits<const TAIL: bool>(
 /// # Safety
 /// AVX-512 F.
 #[inline(always)]
-unsafe fn plain(words: __m512i) -> Scales {
+pub(super) unsafe fn plain(words: __m512i) -> Scales {
     // SAFETY: the caller vouches for it.
     unsafe {
         let zero = _mm512_setzero_ps();

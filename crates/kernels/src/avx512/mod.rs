@@ -20,6 +20,7 @@
 //!    the row ends or a panel of it: in row-dots they are lanes, in panels one comes after the
 //!    other. So both give the same bits, and other bits than AVX2.
 
+mod codebook;
 mod dots;
 mod exact;
 mod kquants;
@@ -32,9 +33,9 @@ mod step;
 use modelembed_gguf::TensorType;
 
 use crate::avx2;
-use crate::format::for_each_format;
 use crate::functions::{MatrixFns, PanelMul, RowDots};
 use crate::matrix::ActKind;
+use codebook::{IQ4_NL, IQ4_XS, MXFP4};
 use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
@@ -44,7 +45,15 @@ use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 /// shared: from 13 to 16 columns, and with smaller models, neither was reliably faster).
 const PANEL_COLS: usize = 13;
 
-/// Dequantisation and few columns of exact products are AVX2's.
+/// Calls `$m!(A, B, ...)` with the formats that have functions of their own here; AVX2 has them too.
+macro_rules! for_each_own {
+    ($m:ident) => {
+        $m!(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, MXFP4, IQ4_NL, IQ4_XS)
+    };
+}
+
+/// Dequantisation and few columns of exact products are AVX2's, and so is everything of formats
+/// without functions of their own.
 pub(crate) static MATRIX: MatrixFns = MatrixFns {
     quantize: quantize::quantize,
     row_dots,
@@ -63,11 +72,11 @@ fn panel(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
                 (TensorType::F32, ActKind::F32) => Some(crate::panel::mul::<exact::Floats<F32>>),
                 (TensorType::F16, ActKind::F32) => Some(crate::panel::mul::<exact::Floats<F16>>),
                 (TensorType::BF16, ActKind::F32) => Some(crate::panel::mul::<exact::Floats<Bf16>>),
-                _ => None,
+                _ => (avx2::AVX2.panel)(ty, kind),
             }
         };
     }
-    for_each_format!(table)
+    for_each_own!(table)
 }
 
 fn row_dots(ty: TensorType, kind: ActKind) -> Option<RowDots> {
@@ -78,9 +87,9 @@ fn row_dots(ty: TensorType, kind: ActKind) -> Option<RowDots> {
         ($($f:ident),*) => {
             match ty {
                 $(TensorType::$f => Some(dots::row_dots::<$f>),)*
-                _ => None,
+                _ => (avx2::AVX2.row_dots)(ty, kind),
             }
         };
     }
-    for_each_format!(table)
+    for_each_own!(table)
 }

@@ -1,4 +1,4 @@
-//! Dequantisation against blocks that gguf-py decoded (see `tools/dequant_goldens.py`).
+//! Dequantisation against blocks that gguf-py or llama.cpp decoded (see `tools/dequant_goldens.py`).
 
 use modelembed_gguf::TensorType;
 use modelembed_kernels::{Kernels, MatRef};
@@ -8,7 +8,7 @@ fn from_hex(hex: &str) -> Vec<u8> {
 }
 
 #[test]
-fn every_table_dequantises_as_gguf_py() {
+fn every_table_dequantises_as_others_do() {
     let mut failures = Vec::new();
     let mut types = 0;
     for line in include_str!("../goldens/dequant.txt").lines() {

@@ -36,27 +36,106 @@ impl Random {
     }
 }
 
-/// Where the f16 fields of a block are, and the largest magnitude of `scale * q / d` (0: floats).
-fn f16_fields(ty: TensorType) -> (&'static [usize], f64) {
+/// A number that scales a block: how it is written, and its byte.
+#[derive(Clone, Copy)]
+enum Field {
+    F16(usize),
+    /// The upper four bits of each of four u16, the lowest first.
+    F16InFourths(usize),
+    /// A power of two.
+    Exponent(usize),
+    /// An 8-bit float with three bits of fraction.
+    F8(usize),
+}
+use Field::{Exponent, F8, F16, F16InFourths};
+
+/// The fields of a block, and the largest magnitude of `scale * q / d` of formats whose integers
+/// kernels see with an offset (0: they have none). A type that is not named here fails.
+fn fields(ty: TensorType) -> (&'static [Field], f64) {
     match ty {
-        TensorType::Q4_0 => (&[0], 15.0),
-        TensorType::Q4_1 => (&[0, 2], 15.0),
-        TensorType::Q5_0 => (&[0], 31.0),
-        TensorType::Q5_1 => (&[0, 2], 31.0),
-        TensorType::Q8_0 => (&[0], 128.0),
-        TensorType::Q2_K => (&[80, 82], 45.0),
-        TensorType::Q3_K => (&[108], 7.0 * 32.0),
-        TensorType::Q4_K => (&[0, 2], 15.0 * 63.0),
-        TensorType::Q5_K => (&[0, 2], 31.0 * 63.0),
-        TensorType::Q6_K => (&[208], 63.0 * 128.0),
-        _ => (&[], 0.0),
+        TensorType::F32 | TensorType::F16 | TensorType::BF16 => (&[], 0.0),
+        TensorType::Q4_0 => (&[F16(0)], 15.0),
+        TensorType::Q4_1 => (&[F16(0), F16(2)], 15.0),
+        TensorType::Q5_0 => (&[F16(0)], 31.0),
+        TensorType::Q5_1 => (&[F16(0), F16(2)], 31.0),
+        TensorType::Q8_0 => (&[F16(0)], 128.0),
+        TensorType::Q2_K => (&[F16(80), F16(82)], 45.0),
+        TensorType::Q3_K => (&[F16(108)], 7.0 * 32.0),
+        TensorType::Q4_K => (&[F16(0), F16(2)], 15.0 * 63.0),
+        TensorType::Q5_K => (&[F16(0), F16(2)], 31.0 * 63.0),
+        TensorType::Q6_K => (&[F16(208)], 63.0 * 128.0),
+        TensorType::MXFP4 => (&[Exponent(0)], 0.0),
+        TensorType::NVFP4 => (&[F8(0), F8(1), F8(2), F8(3)], 0.0),
+        TensorType::IQ4_NL | TensorType::IQ4_XS => (&[F16(0)], 0.0),
+        TensorType::IQ3_S | TensorType::IQ3_XXS => (&[F16(0)], 0.0),
+        TensorType::IQ2_S | TensorType::IQ2_XS | TensorType::IQ2_XXS => (&[F16(0)], 0.0),
+        TensorType::IQ1_M => (&[F16InFourths(48)], 0.0),
+        TensorType::IQ1_S => (&[F16(0)], 0.0),
+        TensorType::TQ1_0 => (&[F16(52)], 0.0),
+        TensorType::TQ2_0 => (&[F16(64)], 0.0),
+        TensorType::Q1_0 | TensorType::Q2_0 => (&[F16(0)], 0.0),
+        _ => panic!("where are the scales of {ty}?"),
     }
 }
 
+impl Field {
+    /// Writes a random scale.
+    fn choose(self, block: &mut [u8], scales: Scales, random: &mut Random) {
+        match self {
+            F16(_) | F16InFourths(_) => self.set_f16(block, random_f16(scales, random)),
+            Exponent(at) => {
+                block[at] = match scales {
+                    Scales::Usual => 112 + random.below(16) as u8,
+                    Scales::Zero => 0, // the least power, which stands for 2^-128
+                    Scales::Tiny => random.below(3) as u8,
+                    Scales::Huge => 200,
+                }
+            }
+            F8(at) => {
+                block[at] = match scales {
+                    Scales::Usual => 0x10 + random.below(0x40) as u8,
+                    Scales::Zero => 0x7f * random.below(2) as u8,
+                    Scales::Tiny => 1 + random.below(7) as u8,
+                    Scales::Huge => 0x7e,
+                }
+            }
+        }
+    }
+
+    /// Writes 1, or 1/2.
+    fn set_one(self, block: &mut [u8]) {
+        match self {
+            F16(_) | F16InFourths(_) => self.set_f16(block, 0x3c00),
+            Exponent(at) => block[at] = 128,
+            F8(at) => block[at] = 0x38,
+        }
+    }
+
+    fn set_f16(self, block: &mut [u8], bits: u16) {
+        match self {
+            F16(at) => block[at..at + 2].copy_from_slice(&bits.to_le_bytes()),
+            F16InFourths(at) => {
+                for i in 0..4 {
+                    let byte = &mut block[at + i * 2 + 1];
+                    *byte = *byte & 15 | (bits >> (i * 4) & 15) as u8 * 16;
+                }
+            }
+            Exponent(_) | F8(_) => {}
+        }
+    }
+}
+
+/// Every type of the format but those that no file has weights in.
 fn types() -> Vec<TensorType> {
-    let types: Vec<_> = TensorType::all().filter(|&ty| Kernels::supports(ty)).collect();
-    assert_eq!(types.len(), 13, "{types:?}");
-    types
+    use TensorType::{F64, I8, I16, I32, I64, Q8_1, Q8_K};
+    let (with, without): (Vec<_>, Vec<_>) = TensorType::all().partition(|&ty| Kernels::supports(ty));
+    assert_eq!(without, [Q8_1, Q8_K, I8, I16, I32, I64, F64]);
+    with
+}
+
+/// `n` runs of 32, or a little more: whole blocks of a type.
+fn whole_blocks(ty: TensorType, n_runs: usize) -> usize {
+    (n_runs * 32).next_multiple_of(ty.block_len())
 }
 
 /// How the scales of random blocks are chosen.
@@ -98,9 +177,7 @@ fn random_rows(ty: TensorType, rows: usize, k: usize, scales: Scales, random: &m
         _ => {
             for block in data.chunks_exact_mut(ty.block_bytes()) {
                 block.iter_mut().for_each(|b| *b = random.byte());
-                for &at in f16_fields(ty).0 {
-                    block[at..at + 2].copy_from_slice(&random_f16(scales, random).to_le_bytes());
-                }
+                fields(ty).0.iter().for_each(|field| field.choose(block, scales, random));
             }
         }
     }
@@ -213,14 +290,17 @@ fn check(w: MatRef<'_>, x: &[f32], kind: ActKind, what: &str, failures: &mut Vec
 /// subtracted later).
 fn magnitude(w: MatRef<'_>, r: usize, row: &[f32], column: &[f64]) -> f64 {
     let ty = w.ty();
-    let (fields, largest) = f16_fields(ty);
+    let (fields, largest) = fields(ty);
     let bytes = w.rows_data(r..r + 1);
     (0..w.k())
         .map(|i| {
             let block = &bytes[i / ty.block_len() * ty.block_bytes()..];
-            let f16 = |at: usize| f64::from(half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32()).abs();
-            let scale = fields.first().map_or(0.0, |&at| f16(at) * largest);
-            let offset = fields.get(1).map_or(0.0, |&at| f16(at) * if largest > 64.0 { 63.0 } else { 15.0 });
+            let f16 = |field: Option<&Field>| match field {
+                Some(&F16(at)) => f64::from(half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32()).abs(),
+                _ => 0.0,
+            };
+            let scale = f16(fields.first()) * largest;
+            let offset = f16(fields.get(1)) * if largest > 64.0 { 63.0 } else { 15.0 };
             (f64::from(row[i]).abs() + scale + offset) * column[i].abs()
         })
         .sum()
@@ -316,9 +396,7 @@ fn largest_integers_do_not_saturate() {
         for (name, pattern) in [("ones", 0xffu8), ("zeros", 0), ("0x80", 0x80), ("0x7f", 0x7f)] {
             let mut data = vec![pattern; ty.row_bytes(k).unwrap()];
             for block in data.chunks_exact_mut(ty.block_bytes()) {
-                for &at in f16_fields(ty).0 {
-                    block[at..at + 2].copy_from_slice(&0x3c00u16.to_le_bytes()); // 1.0
-                }
+                fields(ty).0.iter().for_each(|field| field.set_one(block));
             }
             let w = MatRef::new(ty, &data, 1, k).unwrap();
             let columns = [|_| 1.0f32, |_| -1.0, |i: usize| if i.is_multiple_of(2) { 1.0 } else { -1.0 }];
@@ -339,7 +417,7 @@ fn results_do_not_depend_on_the_split() {
         // The second row is longer than a panel, which is cut there, and ends within a step of
         // kernels.
         for (runs, n_rows) in [(19usize, 71), (131, 35)] {
-            let k = if ty.block_len() < 256 { runs * 32 } else { runs.div_ceil(8) * 256 };
+            let k = whole_blocks(ty, runs);
             let n_cols = 21;
             let data = random_rows(ty, n_rows, k, Scales::Usual, &mut random);
             let w = MatRef::new(ty, &data, n_rows, k).unwrap();
@@ -444,8 +522,8 @@ fn tables_of_one_architecture_give_the_same_bits() {
     let mut failures = Vec::new();
     for ty in types() {
         // The last is longer than a panel, which is cut there.
-        for (n_cols, blocks) in [(1, 11usize), (2, 11), (3, 11), (7, 11), (23, 11), (14, 131)] {
-            let k = if ty.block_len() < 256 { blocks * 32 } else { blocks.div_ceil(8) * 256 };
+        for (n_cols, runs) in [(1, 11usize), (2, 11), (3, 11), (7, 11), (23, 11), (14, 131)] {
+            let k = whole_blocks(ty, runs);
             let data = random_rows(ty, 41, k, Scales::Usual, &mut random);
             let w = MatRef::new(ty, &data, 41, k).unwrap();
             for kind in kinds(ty) {
