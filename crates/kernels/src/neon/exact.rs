@@ -152,26 +152,12 @@ unsafe impl<R: ReadF32> Panel for Floats<R> {
 
     #[target_feature(enable = "neon")]
     unsafe fn pack(rows: &PanelRows, k: usize, n: usize, panel: *mut u8) {
-        let mut w = [[0.0f32; CHUNK]; ROWS];
-        for at in (0..n).step_by(CHUNK) {
-            let len = CHUNK.min(n - at);
-            for vector in 0..VECTORS {
-                // SAFETY: the rows have elements k..k + n and the panel room for `n`, rounded up to
-                // whole chunks; `w` has CHUNK elements a row, a multiple of four.
-                unsafe {
-                    for (r, w) in w.iter_mut().enumerate() {
-                        R::read(rows.row(vector * ROWS + r).add(R::bytes(k + at)), len, w.as_mut_ptr());
-                    }
-                    for i in (0..len).step_by(4) {
-                        let four = |row: usize| vld1q_s32(w[row].as_ptr().add(i).cast());
-                        let columns = transpose([four(0), four(1), four(2), four(3)]);
-                        for (j, column) in columns.into_iter().enumerate() {
-                            vst1q_s32(panel.cast::<i32>().add(((at + i + j) * VECTORS + vector) * ROWS), column);
-                        }
-                    }
-                }
-            }
-        }
+        let read = |r: usize, at: usize, out: &mut [f32]| {
+            // SAFETY: `pack_read` asks for elements that the caller vouches for.
+            unsafe { R::read(rows.row(r).add(R::bytes(k + at)), out.len(), out.as_mut_ptr()) }
+        };
+        // SAFETY: the caller's duties are handed on.
+        unsafe { pack_read(n, panel, read) }
     }
 
     #[target_feature(enable = "neon")]
@@ -187,6 +173,37 @@ unsafe impl<R: ReadF32> Panel for Floats<R> {
                 6 => tile::<6>(panel.cast(), n, cols, acc, stride),
                 7 => tile::<7>(panel.cast(), n, cols, acc, stride),
                 _ => tile::<8>(panel.cast(), n, cols, acc, stride),
+            }
+        }
+    }
+}
+
+/// Writes `n` elements of the rows of a panel with a function that writes some elements of a row as
+/// f32: it is given the row, the first of these elements, counted from the panel's, and room for a
+/// [`CHUNK`] of them at most.
+///
+/// # Safety
+/// The panel has room for `n` elements, rounded up to whole chunks.
+#[target_feature(enable = "neon")]
+#[inline]
+pub(super) unsafe fn pack_read(n: usize, panel: *mut u8, read: impl Fn(usize, usize, &mut [f32])) {
+    let mut w = [[0.0f32; CHUNK]; ROWS];
+    for at in (0..n).step_by(CHUNK) {
+        let len = CHUNK.min(n - at);
+        for vector in 0..VECTORS {
+            for (r, w) in w.iter_mut().enumerate() {
+                read(vector * ROWS + r, at, &mut w[..len]);
+            }
+            for i in (0..len).step_by(4) {
+                // SAFETY: the caller vouches for room; `w` has CHUNK elements a row, a multiple of
+                // four.
+                unsafe {
+                    let four = |row: usize| vld1q_s32(w[row].as_ptr().add(i).cast());
+                    let columns = transpose([four(0), four(1), four(2), four(3)]);
+                    for (j, column) in columns.into_iter().enumerate() {
+                        vst1q_s32(panel.cast::<i32>().add(((at + i + j) * VECTORS + vector) * ROWS), column);
+                    }
+                }
             }
         }
     }

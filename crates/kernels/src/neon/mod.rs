@@ -16,10 +16,14 @@
 //! 4. The integer sum of a run is exact, and its way into the f32 sum is one function
 //!    ([`dots::accumulate`]): a product has the same bits from all three instruction sets, and from
 //!    row-dots and panels.
+//! 5. Formats that have no functions of their own are unpacked by their definition (`decoded`): one
+//!    panel for all of them, right rather than fast.
 //!
 //! Written without hardware to measure on: tile sizes follow from counting registers, and nothing
 //! is prefetched by hand.
 
+mod codebook;
+mod decoded;
 mod dot;
 mod dots;
 mod exact;
@@ -33,9 +37,9 @@ mod smmla;
 
 use modelembed_gguf::TensorType;
 
-use crate::format::for_each_format;
 use crate::functions::{Dequantize, MatrixFns, PANEL_COLS, PanelMul, RowDots};
 use crate::matrix::ActKind;
+use crate::scalar;
 
 pub(crate) static NEON: MatrixFns = MatrixFns {
     quantize: quantize::quantize,
@@ -59,10 +63,18 @@ pub(crate) static I8MM: MatrixFns = MatrixFns {
     dequantize,
 };
 
+use codebook::{IQ4_NL, IQ4_XS, MXFP4};
 use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
-fn row_dots<One: dots::RunSums, Few: dots::RunSums>(ty: TensorType, kind: ActKind) -> Option<RowDots> {
+/// Calls `$m!(A, B, ...)` with the formats that have functions of their own here.
+macro_rules! for_each_own {
+    ($m:ident) => {
+        $m!(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, MXFP4, IQ4_NL, IQ4_XS)
+    };
+}
+
+fn row_dots<One: dot::Dot, Few: dots::RunSums>(ty: TensorType, kind: ActKind) -> Option<RowDots> {
     macro_rules! table {
         ($($f:ident),*) => {
             match (ty, kind) {
@@ -71,11 +83,12 @@ fn row_dots<One: dots::RunSums, Few: dots::RunSums>(ty: TensorType, kind: ActKin
                 (TensorType::F32, ActKind::F32) => Some(exact::row_dots::<exact::F32>),
                 (TensorType::F16, ActKind::F32) => Some(exact::row_dots::<exact::F16>),
                 (TensorType::BF16, ActKind::F32) => Some(exact::row_dots::<exact::Bf16>),
-                _ => None,
+                (_, ActKind::Q8) => decoded::row_dots::<One>(ty),
+                (_, ActKind::F32) => decoded::exact_row_dots(ty),
             }
         };
     }
-    for_each_format!(table)
+    for_each_own!(table)
 }
 
 fn panel<S: panel::PanelSums>(ty: TensorType, kind: ActKind) -> Option<PanelMul> {
@@ -84,11 +97,11 @@ fn panel<S: panel::PanelSums>(ty: TensorType, kind: ActKind) -> Option<PanelMul>
             match (ty, kind) {
                 $((TensorType::$f, ActKind::Q8) => Some(crate::panel::mul::<S::Panel<$f>>),)*
                 (_, ActKind::F32) => float_panel(ty),
-                _ => None,
+                (_, ActKind::Q8) => decoded::panel::<dot::Sdot>(ty),
             }
         };
     }
-    for_each_format!(table)
+    for_each_own!(table)
 }
 
 fn float_panel(ty: TensorType) -> Option<PanelMul> {
@@ -99,11 +112,11 @@ fn float_panel(ty: TensorType) -> Option<PanelMul> {
                 TensorType::F32 => Some(crate::panel::mul::<exact::Floats<exact::F32>>),
                 TensorType::F16 => Some(crate::panel::mul::<exact::Floats<exact::F16>>),
                 TensorType::BF16 => Some(crate::panel::mul::<exact::Floats<exact::Bf16>>),
-                _ => None,
+                _ => decoded::exact_panel(ty),
             }
         };
     }
-    for_each_format!(table)
+    for_each_own!(table)
 }
 
 fn dequantize(ty: TensorType) -> Option<Dequantize> {
@@ -114,9 +127,9 @@ fn dequantize(ty: TensorType) -> Option<Dequantize> {
                 TensorType::F32 => Some(exact::dequantize::<exact::F32>),
                 TensorType::F16 => Some(exact::dequantize::<exact::F16>),
                 TensorType::BF16 => Some(exact::dequantize::<exact::Bf16>),
-                _ => None,
+                _ => (scalar::MATRIX.dequantize)(ty),
             }
         };
     }
-    for_each_format!(table)
+    for_each_own!(table)
 }

@@ -312,6 +312,21 @@ pub fn tiny_specs() -> Vec<TinySpec> {
         ("q4_k", TensorType::Q4_K),
         ("q5_k", TensorType::Q5_K),
         ("q6_k", TensorType::Q6_K),
+        ("mxfp4", TensorType::MXFP4),
+        ("nvfp4", TensorType::NVFP4),
+        ("iq4_nl", TensorType::IQ4_NL),
+        ("iq4_xs", TensorType::IQ4_XS),
+        ("iq3_s", TensorType::IQ3_S),
+        ("iq3_xxs", TensorType::IQ3_XXS),
+        ("iq2_s", TensorType::IQ2_S),
+        ("iq2_xs", TensorType::IQ2_XS),
+        ("iq2_xxs", TensorType::IQ2_XXS),
+        ("iq1_m", TensorType::IQ1_M),
+        ("iq1_s", TensorType::IQ1_S),
+        ("tq1_0", TensorType::TQ1_0),
+        ("tq2_0", TensorType::TQ2_0),
+        ("q1_0", TensorType::Q1_0),
+        ("q2_0", TensorType::Q2_0),
     ];
     out.extend(types.map(|(name, ty)| TinySpec::quantised(name, ty)));
     out
