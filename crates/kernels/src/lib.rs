@@ -21,6 +21,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::needless_range_loop, reason = "as for AVX2")]
 mod avx512;
+#[cfg(all(test, any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))))]
+mod decoded_law;
 mod format;
 mod functions;
 mod isa;

@@ -12,12 +12,21 @@ enum Search {
     F32,
     /// One bf16 a block.
     Bf16,
+    /// The upper four bits of four u16 from this byte on, the lowest bits first.
+    F16InFourths(usize),
+    /// A byte of exponent that begins the block: the largest is NaN, says the format of OCP.
+    Exponent,
+    /// Scales are finite whatever their bits.
+    Nothing,
 }
 
 fn search(ty: TensorType) -> Option<Search> {
     match ty {
         TensorType::F32 => Some(Search::F32),
         TensorType::BF16 => Some(Search::Bf16),
+        TensorType::IQ1_M => Some(Search::F16InFourths(48)),
+        TensorType::MXFP4 => Some(Search::Exponent),
+        TensorType::NVFP4 => Some(Search::Nothing),
         _ => ty.f16_fields().map(Search::F16),
     }
 }
@@ -43,11 +52,14 @@ pub fn blocks_within(tensor: &TensorInfo, range: &Range<u64>) -> Range<u64> {
 pub fn bad_block(ty: TensorType, blocks: &[u8]) -> Option<usize> {
     let u16_at = |block: &[u8], at: usize| u16::from_le_bytes([block[at], block[at + 1]]);
     let is_bad = |block: &[u8]| match search(ty) {
-        None => false,
+        None | Some(Search::Nothing) => false,
         Some(Search::F32) => !f32::from_le_bytes([block[0], block[1], block[2], block[3]]).is_finite(),
         // All bits of the exponent are set: 5 of a f16's, 8 of a bf16's.
         Some(Search::F16(fields)) => fields.iter().any(|&at| u16_at(block, at) & 0x7c00 == 0x7c00),
         Some(Search::Bf16) => u16_at(block, 0) & 0x7f80 == 0x7f80,
+        // The exponent is in the upper two of the third and three of the fourth's lower bits.
+        Some(Search::F16InFourths(at)) => block[at + 7] & 0x70 == 0x70 && block[at + 5] & 0xc0 == 0xc0,
+        Some(Search::Exponent) => block[0] == 0xff,
     };
     blocks.chunks_exact(ty.block_bytes()).position(is_bad)
 }

@@ -9,7 +9,7 @@ use modelembed_storage::{Advice, Progress};
 
 use super::buffers::CacheSize;
 use super::model::GpuModel;
-use super::place::{Placed, Upload, lowerable, open, place};
+use super::place::{Obstacle, Placed, Upload, lowerable, open, place};
 use super::session::GpuSession;
 use super::{GpuAdapter, GpuError, GpuLayers, GpuPlacement};
 use crate::cpu::scratch;
@@ -136,20 +136,20 @@ pub(crate) fn plan(
     Ok(found)
 }
 
-/// What a user is told where layers stay on the CPU for want of steps.
+/// What a user is told where layers stay on the CPU for want of steps or kernels.
 fn missing_steps(compiled: &Compiled, options: &LoadOptions, n_placed: usize) -> Option<String> {
     let n_all = compiled.program.n_layer() + 1;
     let n_wanted = match options.gpu_layers {
         GpuLayers::Count(n) => n.min(n_all),
         GpuLayers::All | GpuLayers::Auto => n_all,
     };
-    let n_can = lowerable(&compiled.program).count();
-    (n_can < n_wanted && n_placed <= n_can).then(|| {
-        format!(
-            "{n_placed} of {n_wanted} layers, the head counted as one, are on the GPU: architecture {} has steps there that GPUs lack",
-            compiled.spec.arch.name
-        )
-    })
+    let (can, obstacle) = lowerable(compiled);
+    let why = match obstacle? {
+        Obstacle::Step => format!("architecture {} has steps there that GPUs lack", compiled.spec.arch.name),
+        Obstacle::Type(ty) => format!("weights of type {ty} follow, which GPUs have no kernels for"),
+    };
+    (can.count() < n_wanted && n_placed <= can.count())
+        .then(|| format!("{n_placed} of {n_wanted} layers, the head counted as one, are on the GPU: {why}"))
 }
 
 /// What `auto` has learned from what went wrong.

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use modelembed_gguf::TensorType;
 use modelembed_gpu::{Backend, Buffer, Choice, Gpu, GpuOptions, Weight};
-use modelembed_spec::{Linear, Norm, Program, Segment, Step, TensorId};
+use modelembed_spec::{Linear, Norm, Segment, Step, TensorId};
 
 use super::buffers::CacheSize;
 use super::lower::can_lower;
@@ -11,7 +12,7 @@ use super::weights::{DeviceLinear, DeviceWeights, GpuShare, Part};
 use super::{GpuLayers, GpuPlacement};
 use crate::error::Result;
 use crate::load::options::LoadOptions;
-use crate::load::tensors::{Compiled, Tensor};
+use crate::load::tensors::{Compiled, Tensor, Tensors};
 
 /// Bytes of the largest buffer for weights, where the device does not allow less: not all devices
 /// that allow more like it.
@@ -77,8 +78,8 @@ pub(super) fn open(options: &LoadOptions) -> modelembed_gpu::Result<Gpu> {
 }
 
 /// Takes memory for the layers that the options ask for, and for no more than `most` layers and
-/// head under `auto`; `None` where that takes none. Layers with a step that devices lack stay on
-/// the CPU, and so do those before them.
+/// head under `auto`; `None` where that takes none. Layers with a step that devices lack, or
+/// with weights of a type that they do, stay on the CPU, and so do those before them.
 ///
 /// # Errors
 /// Too little memory, or whatever the device refuses.
@@ -100,12 +101,38 @@ pub(super) fn place(gpu: &Gpu, compiled: &Compiled, options: &LoadOptions, most:
     Ok(Some(Placed { weights: plan.weights, share, uploads: plan.uploads, kv_bytes }))
 }
 
-/// The most of a program that devices have steps for.
-pub(super) fn lowerable(program: &Program) -> GpuShare {
-    let can = |segment: &Segment| segment.steps.iter().all(can_lower);
-    let all = GpuShare { n_layers: program.n_layer(), has_head: true };
-    let n_layers = all.layers(program).rev().take_while(|layer| layer.iter().all(can)).count();
-    GpuShare { n_layers, has_head: n_layers == program.n_layer() && can(program.head()) }
+/// Why a segment stays on the CPU.
+#[derive(Debug, PartialEq)]
+pub(super) enum Obstacle {
+    /// Devices lack one of its steps.
+    Step,
+    /// Devices have no kernels for weights of this type.
+    Type(TensorType),
+}
+
+fn obstacle(segment: &Segment, tensors: &Tensors) -> Option<Obstacle> {
+    let of_step = |step: &Step| {
+        let ty = step.tensors().map(|id| tensors.get(id).ty).find(|&ty| !modelembed_gpu::supports(ty));
+        ty.map(Obstacle::Type).or_else(|| (!can_lower(step)).then_some(Obstacle::Step))
+    };
+    segment.steps.iter().find_map(of_step)
+}
+
+/// The most of a model that devices can compute, and what more fails on.
+pub(super) fn lowerable(compiled: &Compiled) -> (GpuShare, Option<Obstacle>) {
+    let program = &compiled.program;
+    let of = |segment: &Segment| obstacle(segment, &compiled.tensors);
+    let mut share = GpuShare { n_layers: 0, has_head: false };
+    for layer in (GpuShare { n_layers: program.n_layer(), has_head: true }).layers(program).rev() {
+        let obstacle = layer.iter().find_map(of);
+        if obstacle.is_some() {
+            return (share, obstacle);
+        }
+        share.n_layers += 1;
+    }
+    let obstacle = of(program.head());
+    share.has_head = obstacle.is_none();
+    (share, obstacle)
 }
 
 /// Buffers, as they are taken.
@@ -199,7 +226,7 @@ impl Plan<'_> {
     /// sessions.
     fn these(&mut self, n: usize, caches: &[CacheSize]) -> Taken<GpuShare> {
         let program = &self.compiled.program;
-        let can = lowerable(program);
+        let (can, _) = lowerable(self.compiled);
         let n_layers = n.min(can.n_layers);
         let share = GpuShare { n_layers, has_head: can.has_head && n > program.n_layer() };
         for layer in share.layers(program) {
@@ -227,7 +254,7 @@ impl Plan<'_> {
             }
         }
         let program = &self.compiled.program;
-        let can = lowerable(program);
+        let (can, _) = lowerable(self.compiled);
         let mut share = GpuShare { n_layers: 0, has_head: false };
         // Held while weights are placed, a piece for each layer, then given back for the sessions.
         let mut reserved = Vec::new();
@@ -265,5 +292,49 @@ impl Plan<'_> {
             Err(_) => self.uploads.truncate(n_uploads),
         }
         placed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use modelembed_gguf::Gguf;
+    use modelembed_testkit::{GgufWriter, TinySpec, tiny_metadata, tiny_spec, tiny_tensors};
+
+    use super::*;
+
+    /// A tiny model of Q4_K, of which some tensors are of another type: their bytes do not matter.
+    fn compiled(other: &[(&str, TensorType)]) -> Compiled {
+        let spec = TinySpec { n_layer: 3, ..tiny_spec("iq3_s") };
+        let mut writer = GgufWriter::new();
+        for (key, value) in tiny_metadata(&spec) {
+            writer = writer.pair(&key, value);
+        }
+        for t in tiny_tensors(&spec) {
+            let is_vector = t.ty == TensorType::F32;
+            let found = other.iter().find(|(name, _)| *name == t.name).map(|(_, ty)| *ty);
+            let ty = found.unwrap_or(if is_vector { TensorType::F32 } else { TensorType::Q4_K });
+            let n: u64 = t.dims.iter().product();
+            writer = writer.tensor(&t.name, ty, &t.dims, &vec![0; ty.row_bytes(n as usize).unwrap()]);
+        }
+        let file = writer.build();
+        let gguf = Gguf::parse(&file).unwrap();
+        Compiled::new(&gguf, &file, gguf.tensors().iter()).unwrap()
+    }
+
+    #[test]
+    fn layers_of_types_without_kernels_stay_on_the_cpu() {
+        let share = |n_layers, has_head| GpuShare { n_layers, has_head };
+        let of = |name, ty| [(name, ty)];
+        let cases = [
+            (&[][..], share(3, true), None),
+            (&of("output.weight", TensorType::IQ1_S), share(3, false), Some(TensorType::IQ1_S)),
+            (&of("token_embd.weight", TensorType::TQ2_0), share(3, true), None),
+            (&of("blk.0.attn_v.weight", TensorType::MXFP4), share(2, false), Some(TensorType::MXFP4)),
+            (&of("blk.1.ffn_down.weight", TensorType::IQ4_XS), share(1, false), Some(TensorType::IQ4_XS)),
+            (&of("blk.2.ffn_gate.weight", TensorType::Q1_0), share(0, false), Some(TensorType::Q1_0)),
+        ];
+        for (other, can, why) in cases {
+            assert_eq!(lowerable(&compiled(other)), (can, why.map(Obstacle::Type)), "{other:?}");
+        }
     }
 }

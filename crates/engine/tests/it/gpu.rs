@@ -18,6 +18,12 @@ use crate::common::{
 /// scores.
 const NOT_THERE: [TinyArch; 2] = [TinyArch::CommandR, TinyArch::Gemma2];
 
+/// Whether layers of the model can be on a GPU at all.
+fn can_be_there(golden: &TinyGolden) -> bool {
+    let spec = tiny_spec(&golden.model);
+    !NOT_THERE.contains(&spec.arch) && modelembed_gpu::supports(spec.ty)
+}
+
 #[test]
 fn every_split_of_every_tiny_model_equals_the_goldens() {
     let Some(device) = gpu_device() else { return };
@@ -35,7 +41,7 @@ fn every_split_of_every_tiny_model_equals_the_goldens() {
         let n_splits = if ["llama", "gemma3", "qwen2", "qwen3"].contains(&golden.name.as_str()) { 3 } else { 1 };
         for gpu_layers in splits.into_iter().take(n_splits) {
             let model = load(&path, &gpu_options(&device, gpu_layers));
-            if NOT_THERE.contains(&tiny_spec(&golden.model).arch) {
+            if !can_be_there(&golden) {
                 assert!(model.gpu_placement().is_none(), "{}", golden.name);
                 continue;
             }

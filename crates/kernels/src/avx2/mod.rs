@@ -111,3 +111,13 @@ fn dequantize(ty: TensorType) -> Option<Dequantize> {
     }
     for_each_own!(table)
 }
+
+/// The functions for formats that have none of their own, for any quantised format.
+#[cfg(test)]
+pub(crate) fn any_format(ty: TensorType, kind: ActKind) -> (RowDots, PanelMul) {
+    let functions = match kind {
+        ActKind::Q8 => (decoded::row_dots::<dot::Maddubs>(ty), decoded::panel::<dot::Maddubs>(ty)),
+        ActKind::F32 => (decoded::exact_row_dots(ty), decoded::exact_panel(ty)),
+    };
+    (functions.0.expect("a quantised type"), functions.1.expect("a quantised type"))
+}
