@@ -2,25 +2,23 @@
 //! an entry of a grid, which holds the groups of magnitudes that occur most, and each magnitude has
 //! a sign.
 
-use super::grids::{self, Grid4, Grid8};
+use super::grids::{self, SIGNS};
 use super::{Decoded, Format, f16_at};
 
-/// Eight integers: those of an entry, minus those whose bit is set in `signs`.
-fn eight<const N: usize>(grid: &Grid8<N>, index: usize, signs: u8, q: &mut [i8]) {
-    let entry = grid.entries[index];
-    for (i, q) in q[..8].iter_mut().enumerate() {
-        let value = grid.values[(entry >> (i * 2) & 3) as usize];
-        *q = if signs >> i & 1 == 1 { -value } else { value };
+/// Eight integers: magnitudes, negative where a bit of `signs` is set.
+fn signed(magnitudes: [i8; 8], signs: u8, q: &mut [i8; 8]) {
+    let signs = &SIGNS[signs as usize];
+    for i in 0..8 {
+        q[i] = (magnitudes[i] ^ signs[i]) - signs[i];
     }
 }
 
-/// Two entries of four integers each.
-fn fours<const N: usize>(grid: &Grid4<N>, index: [usize; 2], signs: u8, q: &mut [i8]) {
-    let entries = index.map(|i| grid.entries[i]);
-    for (i, q) in q[..8].iter_mut().enumerate() {
-        let value = grid.values[(entries[i / 4] >> (i % 4 * 3) & 7) as usize];
-        *q = if signs >> i & 1 == 1 { -value } else { value };
-    }
+/// Two fours in a row.
+fn both(first: [i8; 4], second: [i8; 4]) -> [i8; 8] {
+    let mut out = [0; 8];
+    out[..4].copy_from_slice(&first);
+    out[4..].copy_from_slice(&second);
+    out
 }
 
 /// Eight signs from the first seven: an even number of them is set.
@@ -52,8 +50,8 @@ impl Format for IQ2_XXS {
             let word = u32_at(block, 6 + j * 8);
             out.scale[j] = d * (0.5 + (word >> 28) as f32) * 0.25;
             out.offset[j] = 0.0;
-            for (l, q) in q.chunks_exact_mut(8).enumerate() {
-                eight(&grids::IQ2_XXS, indices[l].into(), even_signs(word >> (7 * l)), q);
+            for (l, q) in q.as_chunks_mut().0.iter_mut().enumerate() {
+                signed(grids::IQ2_XXS[indices[l] as usize], even_signs(word >> (7 * l)), q);
             }
         }
     }
@@ -76,9 +74,9 @@ impl Format for IQ2_XS {
     const SUB: usize = 16;
     fn decode(block: &[u8], out: &mut Decoded) {
         quarter_scales(f16_at(block, 0), &block[66..74], out);
-        for (l, q) in out.q.chunks_exact_mut(8).enumerate() {
+        for (l, q) in out.q.as_chunks_mut().0.iter_mut().enumerate() {
             let word = u16_at(block, 2 + l * 2);
-            eight(&grids::IQ2_XS, (word & 511).into(), even_signs(u32::from(word >> 9)), q);
+            signed(grids::IQ2_XS[(word & 511) as usize], even_signs(u32::from(word >> 9)), q);
         }
     }
 }
@@ -93,9 +91,9 @@ impl Format for IQ2_S {
     const SUB: usize = 16;
     fn decode(block: &[u8], out: &mut Decoded) {
         quarter_scales(f16_at(block, 0), &block[74..82], out);
-        for (l, q) in out.q.chunks_exact_mut(8).enumerate() {
+        for (l, q) in out.q.as_chunks_mut().0.iter_mut().enumerate() {
             let high = usize::from(block[66 + l / 4] >> (l % 4 * 2) & 3);
-            eight(&grids::IQ2_S, usize::from(block[2 + l]) | high << 8, block[34 + l], q);
+            signed(grids::IQ2_S[usize::from(block[2 + l]) | high << 8], block[34 + l], q);
         }
     }
 }
@@ -115,9 +113,9 @@ impl Format for IQ3_XXS {
             let word = u32_at(block, 66 + j * 4);
             out.scale[j] = d * (0.5 + (word >> 28) as f32) * 0.5;
             out.offset[j] = 0.0;
-            for (l, q) in q.chunks_exact_mut(8).enumerate() {
-                let pair = [indices[l * 2].into(), indices[l * 2 + 1].into()];
-                fours(&grids::IQ3_XXS, pair, even_signs(word >> (7 * l)), q);
+            for (l, q) in q.as_chunks_mut().0.iter_mut().enumerate() {
+                let entry = |i: u8| grids::IQ3_XXS[i as usize];
+                signed(both(entry(indices[l * 2]), entry(indices[l * 2 + 1])), even_signs(word >> (7 * l)), q);
             }
         }
     }
@@ -137,18 +135,19 @@ impl Format for IQ3_S {
             out.scale[j] = d * f32::from(1 + 2 * (block[106 + j / 2] >> (j % 2 * 4) & 15));
             out.offset[j] = 0.0;
         }
-        for (l, q) in out.q.chunks_exact_mut(8).enumerate() {
+        for (l, q) in out.q.as_chunks_mut().0.iter_mut().enumerate() {
             let index = |i: usize| usize::from(block[2 + i]) | usize::from(block[66 + i / 8] >> (i % 8) & 1) << 8;
-            fours(&grids::IQ3_S, [index(l * 2), index(l * 2 + 1)], block[74 + l], q);
+            let entry = |i: usize| grids::IQ3_S[index(i)];
+            signed(both(entry(l * 2), entry(l * 2 + 1)), block[74 + l], q);
         }
     }
 }
 
 /// Eight values of IQ1_S and IQ1_M in eighths: an entry is -1, 0 or 1 each, all moved up or down by
 /// an eighth.
-fn eighths(index: usize, down: bool, q: &mut [i8]) {
-    eight(&grids::IQ1, index, 0, q);
-    q.iter_mut().for_each(|q| *q = *q * 8 + if down { -1 } else { 1 });
+fn eighths(index: usize, down: bool, q: &mut [i8; 8]) {
+    let by = if down { -1 } else { 1 };
+    *q = grids::IQ1[index].map(|value| value * 8 + by);
 }
 
 /// 8 sub-blocks of 32 with the factor d * (2 * (3-bit scale) + 1). f16 d | 32 B of the lower 8 bits
@@ -165,7 +164,7 @@ impl Format for IQ1_S {
             let word = u16_at(block, 34 + j * 2);
             out.scale[j] = d * f32::from(2 * (word >> 12 & 7) + 1) * 0.125;
             out.offset[j] = 0.0;
-            for (l, q) in q.chunks_exact_mut(8).enumerate() {
+            for (l, q) in q.as_chunks_mut().0.iter_mut().enumerate() {
                 let high = usize::from(word >> (3 * l) & 7);
                 eighths(usize::from(block[2 + j * 4 + l]) | high << 8, word >> 15 == 1, q);
             }
@@ -190,7 +189,7 @@ impl Format for IQ1_M {
             *scale = d * f32::from(2 * (words[j / 4] >> (j % 4 * 3) & 7) + 1) * 0.125;
         }
         out.offset.fill(0.0);
-        for (l, q) in out.q.chunks_exact_mut(8).enumerate() {
+        for (l, q) in out.q.as_chunks_mut().0.iter_mut().enumerate() {
             let four = block[32 + l / 2] >> (l % 2 * 4) & 15;
             eighths(usize::from(block[l]) | usize::from(four & 7) << 8, four & 8 != 0, q);
         }

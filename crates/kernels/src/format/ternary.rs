@@ -43,9 +43,10 @@ impl Format for TQ2_0 {
     fn decode(block: &[u8], out: &mut Decoded) {
         out.scale[..8].fill(f16_at(block, 64));
         out.offset[..8].fill(0.0);
-        for (i, q) in out.q.iter_mut().enumerate() {
-            let byte = block[i / 128 * 32 + i % 32];
-            *q = (byte >> (i % 128 / 32 * 2) & 3) as i8 - 1;
+        for (i, q) in out.q.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            for (q, byte) in q.iter_mut().zip(&block[i / 4 * 32..]) {
+                *q = (byte >> (i % 4 * 2) & 3) as i8 - 1;
+            }
         }
     }
 }
@@ -60,8 +61,8 @@ impl Format for Q1_0 {
     fn decode(block: &[u8], out: &mut Decoded) {
         out.scale[..4].fill(f16_at(block, 0));
         out.offset[..4].fill(0.0);
-        for (i, q) in out.q[..128].iter_mut().enumerate() {
-            *q = (block[2 + i / 8] >> (i % 8) & 1) as i8 * 2 - 1;
+        for (q, byte) in out.q.as_chunks_mut::<8>().0.iter_mut().zip(&block[2..18]) {
+            *q = std::array::from_fn(|i| (byte >> i & 1) as i8 * 2 - 1);
         }
     }
 }
@@ -76,8 +77,8 @@ impl Format for Q2_0 {
     fn decode(block: &[u8], out: &mut Decoded) {
         out.scale[..2].fill(f16_at(block, 0));
         out.offset[..2].fill(0.0);
-        for (i, q) in out.q[..64].iter_mut().enumerate() {
-            *q = (block[2 + i / 4] >> (i % 4 * 2) & 3) as i8 - 1;
+        for (q, byte) in out.q.as_chunks_mut::<4>().0.iter_mut().zip(&block[2..18]) {
+            *q = std::array::from_fn(|i| (byte >> (i * 2) & 3) as i8 - 1);
         }
     }
 }
