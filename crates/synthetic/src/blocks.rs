@@ -104,7 +104,7 @@ fn random_block(ty: TensorType, deviation: f32, rng: &mut Rng, out: &mut Vec<u8>
                 for i in 0..4 {
                     rng.bytes(2, out);
                     let high = out.len() - 1;
-                    out[high] = out[high] & 15 | (bits >> (4 * i) & 15) as u8 * 16;
+                    out[high] = out[high] & 15 | ((bits >> (4 * i) & 15) as u8) << 4;
                 }
             }
             Min(ratio) => out.extend_from_slice(&f16::from_f32(d * ratio * (0.97 + 0.06 * rng.unit())).to_le_bytes()),

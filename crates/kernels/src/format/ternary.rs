@@ -24,7 +24,7 @@ impl Format for TQ1_0 {
             let (these, others) = q.split_at_mut(n_bytes * n_trits);
             for (q, power) in these.chunks_exact_mut(n_bytes).zip(POWERS) {
                 for (q, byte) in q.iter_mut().zip(bytes) {
-                    *q = (u16::from(byte.wrapping_mul(power)) * 3 >> 8) as i8 - 1;
+                    *q = ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as i8 - 1;
                 }
             }
             (rest, q) = (after, others);

@@ -117,7 +117,7 @@ impl Field {
             F16InFourths(at) => {
                 for i in 0..4 {
                     let byte = &mut block[at + i * 2 + 1];
-                    *byte = *byte & 15 | (bits >> (i * 4) & 15) as u8 * 16;
+                    *byte = *byte & 15 | ((bits >> (i * 4) & 15) as u8) << 4;
                 }
             }
             Exponent(_) | F8(_) => {}
