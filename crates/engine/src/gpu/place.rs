@@ -112,8 +112,11 @@ pub(super) enum Obstacle {
 
 fn obstacle(segment: &Segment, tensors: &Tensors) -> Option<Obstacle> {
     let of_step = |step: &Step| {
-        let ty = step.tensors().map(|id| tensors.get(id).ty).find(|&ty| !modelembed_gpu::supports(ty));
-        ty.map(Obstacle::Type).or_else(|| (!can_lower(step)).then_some(Obstacle::Step))
+        let mut types = step.tensors().map(|id| tensors.get(id).ty);
+        match can_lower(step) {
+            true => types.find(|&ty| !modelembed_gpu::supports(ty)).map(Obstacle::Type),
+            false => Some(Obstacle::Step),
+        }
     };
     segment.steps.iter().find_map(of_step)
 }
@@ -208,8 +211,9 @@ impl Plan<'_> {
                     self.linear(up)?;
                 }
                 Step::Logits { output, .. } => self.linear(output)?,
-                // They have no weights, or `lowerable` keeps their layers on the CPU.
-                _ => {}
+                // The others that devices have read no tensors, and segments with those that they lack
+                // are not placed.
+                _ => debug_assert!(step.tensors().next().is_none(), "the tensors of {step:?} are not placed"),
             }
         }
         Ok(())
@@ -317,7 +321,7 @@ mod tests {
             writer = writer.tensor(&t.name, ty, &t.dims, &vec![0; ty.row_bytes(n as usize).unwrap()]);
         }
         let file = writer.build();
-        let gguf = Gguf::parse(&file).unwrap();
+        let gguf = Gguf::parse(&file, file.len() as u64).unwrap();
         Compiled::new(&gguf, &file, gguf.tensors().iter()).unwrap()
     }
 
