@@ -2,7 +2,7 @@
 //! model found.
 
 pub use crate::args::Format;
-use crate::args::{self, Activations, LowArgs};
+use crate::args::{self, Activations, LowArgs, Reasoning};
 use crate::model_path::{self, Found};
 use crate::own::Own;
 use crate::sampling::Sampling;
@@ -71,6 +71,8 @@ pub struct Talk {
     pub raw: bool,
     /// Tokens that are guessed ahead at most.
     pub lookup_tokens: usize,
+    /// What is done with reasoning.
+    pub reasoning: Reasoning,
     /// What is gone on with, and written back.
     pub session: Option<PathBuf>,
     pub sampling: Sampling,
@@ -379,6 +381,7 @@ fn talk(run: args::RunArgs) -> Result<Talk> {
         template: run.template.map(template_of).transpose()?,
         raw: run.raw,
         lookup_tokens: usize::from(run.lookup),
+        reasoning: run.reasoning,
         session: run.session,
         sampling: Sampling::of(&run.sampling),
         stop: run.sampling.stop,

@@ -1,5 +1,6 @@
 //! One prompt, one answer.
 
+use crate::args::Reasoning;
 use crate::interrupt::{self, Interrupt};
 use crate::measure::{self, Speed};
 use crate::progress::Waiting;
@@ -10,7 +11,7 @@ use crate::setup;
 use crate::terminal::{Answer, Notes};
 use anyhow::{Result, anyhow};
 use modelembed::{Chat, Error, GenerateOptions, GenerateStats, StopReason, generate};
-use modelembed_text::chat::ChatTemplate;
+use modelembed_text::chat::{AnswerPart, ChatTemplate, ReasoningSplit};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         setup::warn_of_doubled_tokens(model.tokenizer(), &raw_tokens, notes);
     }
     let mut stream = Stream::new(setting.format, &interrupt);
+    stream.split = template.as_ref().map(|template| Split::new(template, talk.reasoning));
     stream.label = Some((notes, "Response: "));
     stream.waiting = Some(Waiting::start(&model, &progress, notes));
     let timing;
@@ -78,7 +80,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     if result.is_ok() {
         stream.begin();
     }
-    let response = stream.end()?;
+    let Said { response, reasoning } = stream.end()?;
     let (changed, unchanged) = setup::check_files(&model, notes);
     let (stats, code) = match result {
         Ok(stats) => (Some(stats), if interrupt.is_set() { interrupt::EXIT_CODE } else { 0 }),
@@ -105,7 +107,7 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     }
     notes.line(&format!("\n{}", statistics.text().trim_end()));
     if setting.format == Format::Json {
-        let object = json!({
+        let mut object = json!({
             "model": setting.model.to_string_lossy(),
             "prompt": prompt,
             "response": response,
@@ -113,6 +115,9 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
             "changed": changed,
             "statistics": statistics.json(),
         });
+        if !reasoning.is_empty() {
+            object["reasoning"] = reasoning.into();
+        }
         Answer::new().piece(&without_controls(&format!("{object}\n")))?;
     }
     saved?;
@@ -139,10 +144,32 @@ pub fn stop_words(stats: Option<&GenerateStats>, interrupt: &Interrupt) -> &'sta
     }
 }
 
+/// Tells reasoning from answers.
+pub struct Split {
+    split: ReasoningSplit,
+    is_shown: bool,
+}
+
+impl Split {
+    pub fn new(template: &ChatTemplate, reasoning: Reasoning) -> Split {
+        let split = ReasoningSplit::new(template.reasoning_marks(), template.opens_reasoning());
+        Split { split, is_shown: reasoning != Reasoning::Hide }
+    }
+}
+
+/// What was said, where it was kept.
+#[derive(Default)]
+pub struct Said {
+    pub response: String,
+    pub reasoning: String,
+}
+
 /// Takes the pieces of an answer: shows them as they come (text) or keeps them (JSON).
 pub struct Stream<'a> {
     answer: Option<Answer>,
-    text: String,
+    said: Said,
+    /// Without it everything is the answer.
+    pub split: Option<Split>,
     failure: Option<std::io::Error>,
     interrupt: &'a Interrupt,
     /// Shown until there is something else to show.
@@ -154,22 +181,48 @@ pub struct Stream<'a> {
 impl<'a> Stream<'a> {
     pub fn new(format: Format, interrupt: &'a Interrupt) -> Stream<'a> {
         let answer = (format == Format::Text).then(Answer::new);
-        Stream { answer, text: String::new(), failure: None, interrupt, waiting: None, label: None }
+        let said = Said::default();
+        Stream { answer, said, split: None, failure: None, interrupt, waiting: None, label: None }
     }
 
     /// Takes a piece; asks to stop after Ctrl-C or when nobody reads any more.
     pub fn piece(&mut self, piece: &str) -> ControlFlow<()> {
         self.begin();
-        match &mut self.answer {
-            None => self.text.push_str(piece),
-            Some(answer) => {
-                if let Err(error) = answer.piece(piece) {
-                    self.failure = Some(error);
-                    return ControlFlow::Break(());
-                }
-            }
+        let Stream { answer, said, split, failure, .. } = self;
+        let mut take = Self::taking(answer, said, split.as_ref().is_none_or(|split| split.is_shown), failure);
+        match split {
+            Some(split) => split.split.push(piece, &mut take),
+            None => take(AnswerPart::Answer, piece),
+        }
+        drop(take);
+        if self.failure.is_some() {
+            return ControlFlow::Break(());
         }
         if self.interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// What is done with each part: marks are shown with the reasoning, and kept nowhere.
+    fn taking<'s>(
+        answer: &'s mut Option<Answer>,
+        said: &'s mut Said,
+        is_shown: bool,
+        failure: &'s mut Option<std::io::Error>,
+    ) -> impl FnMut(AnswerPart, &str) + 's {
+        move |part, text| {
+            let Some(answer) = answer else {
+                match part {
+                    AnswerPart::Mark => {}
+                    AnswerPart::Reasoning => said.reasoning.push_str(text),
+                    AnswerPart::Answer => said.response.push_str(text),
+                }
+                return;
+            };
+            if failure.is_some() || part != AnswerPart::Answer && !is_shown {
+                return;
+            }
+            let shown = answer.dim(part != AnswerPart::Answer).and_then(|()| answer.piece(text));
+            *failure = shown.err();
+        }
     }
 
     /// The answer begins, if only to be an empty one.
@@ -181,14 +234,46 @@ impl<'a> Stream<'a> {
     }
 
     /// Ends the line; returns the text that was kept.
-    pub fn end(mut self) -> Result<String> {
+    pub fn end(mut self) -> Result<Said> {
         self.waiting = None;
+        let Stream { answer, said, split, failure, .. } = &mut self;
+        if let Some(Split { split, is_shown }) = split {
+            split.finish(&mut Self::taking(answer, said, *is_shown, failure));
+        }
         if let Some(error) = self.failure.take() {
             return Err(error.into());
         }
         if let Some(answer) = &mut self.answer {
+            answer.dim(false)?;
             answer.end_line()?;
         }
-        Ok(self.text)
+        Ok(self.said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use modelembed_text::chat::SpecialTokens;
+
+    /// What is kept of an answer in pieces, behind a template's prompt.
+    fn said(template: &str, pieces: &[&str]) -> (String, String) {
+        let template = ChatTemplate::new(template, SpecialTokens::default()).expect("a template");
+        let interrupt = Interrupt::install();
+        let mut stream = Stream::new(Format::Json, &interrupt);
+        stream.split = Some(Split::new(&template, Reasoning::Hide));
+        pieces.iter().for_each(|piece| assert!(stream.piece(piece).is_continue()));
+        let Said { response, reasoning } = stream.end().expect("nothing is written");
+        (response, reasoning)
+    }
+
+    #[test]
+    fn reasoning_is_kept_apart_from_the_answer() {
+        let closed = "{{ messages[0].content }}<answer>";
+        let open = "{{ messages[0].content }}<answer>{% if add_generation_prompt %}<think>\n{% endif %}";
+        let apart = ("Three.".to_owned(), "One and two.".to_owned());
+        assert_eq!(said(closed, &["<th", "ink>\nOne and", " two.\n</", "think>", "\n\nThree."]), apart);
+        assert_eq!(said(open, &["One and two.", "\n</think>\n\n", "Three."]), apart);
+        assert_eq!(said(closed, &["Three."]), ("Three.".to_owned(), String::new()));
     }
 }

@@ -1,6 +1,7 @@
 //! From settings to a loaded model, a sampler and a template, with the banner and warnings that
 //! belong to it.
 
+use crate::args::Reasoning;
 use crate::interrupt::Interrupt;
 use crate::progress::{Bar, Unit};
 use crate::report;
@@ -309,7 +310,10 @@ fn template_for(gguf: &Gguf, tokenizer: &Tokenizer, talk: &Talk, notes: Notes) -
         notes.warning(warning);
     }
     notes.detail(&format!("chat template: {:?}", selection.source));
-    Ok(Some(selection.template))
+    Ok(Some(match talk.reasoning {
+        Reasoning::Off => selection.template.variable("enable_thinking", &false.into()),
+        Reasoning::Show | Reasoning::Hide => selection.template,
+    }))
 }
 
 /// Says where the system message goes that the template has no place for.

@@ -18,12 +18,18 @@ pub struct Answer {
     out: BufWriter<io::Stdout>,
     is_terminal: bool,
     ends_line: bool,
+    /// Whether text is dimmed on a terminal that can.
+    is_dim: bool,
+    can_dim: bool,
 }
 
 impl Answer {
     pub fn new() -> Answer {
         let is_terminal = io::stdout().is_terminal();
-        Answer { out: BufWriter::new(io::stdout()), is_terminal, ends_line: true }
+        let can_dim = is_terminal
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        Answer { out: BufWriter::new(io::stdout()), is_terminal, ends_line: true, is_dim: false, can_dim }
     }
 
     /// Writes a piece of text and shows it at once.
@@ -39,6 +45,15 @@ impl Answer {
             self.bytes(text.as_bytes())?;
         }
         self.flush()
+    }
+
+    /// Dims what follows, or does so no longer, on a terminal that can.
+    pub fn dim(&mut self, is_dim: bool) -> io::Result<()> {
+        if self.can_dim && self.is_dim != is_dim {
+            self.is_dim = is_dim;
+            self.bytes(if is_dim { b"\x1b[2m" } else { b"\x1b[22m" })?;
+        }
+        Ok(())
     }
 
     /// Ends the last line if it is not ended yet.

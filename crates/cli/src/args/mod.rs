@@ -148,6 +148,10 @@ pub struct RunArgs {
     /// text comes faster, and is the same; 0: none
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=7))]
     pub lookup: u8,
+    /// What to do with a model's reasoning: show it (dimmed on a terminal), hide it, or ask the
+    /// model's template for none
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Reasoning::Show)]
+    pub reasoning: Reasoning,
     /// Go on with what this file holds, if it is there, and write it back: the conversation, or
     /// with -raw the text, and what was computed for it
     #[arg(long, value_name = "FILE")]
@@ -175,6 +179,17 @@ pub enum Activations {
     Q8,
     // Not quantised.
     F32,
+}
+
+/// `-reasoning`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Reasoning {
+    // As it comes.
+    Show,
+    // The answer alone.
+    Hide,
+    // The template is told that none is wanted.
+    Off,
 }
 
 /// `-stream-io`

@@ -5,12 +5,13 @@ mod editor;
 mod input;
 mod keys;
 
+use crate::args::Reasoning;
 use crate::interrupt::Interrupt;
 use crate::measure::{self, Speed};
 use crate::progress::Waiting;
 use crate::report::{self, Statistics, without_controls};
 use crate::resolve::{Format, Setting, Talk};
-use crate::run::{self, Stream};
+use crate::run::{self, Said, Split, Stream};
 use crate::session_file;
 use crate::setup::{self, Watch};
 use crate::terminal::{Answer, Notes, eprint_line};
@@ -56,6 +57,7 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         progress,
         notes,
         format: setting.format,
+        reasoning: talk.reasoning,
     };
     if source.is_editor() {
         notes.line("Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands.\n");
@@ -92,6 +94,7 @@ struct Talker {
     progress: Arc<EvalProgress>,
     notes: Notes,
     format: Format,
+    reasoning: Reasoning,
 }
 
 impl Talker {
@@ -127,9 +130,10 @@ impl Talker {
     fn say(&mut self, text: &str) -> Result<bool> {
         self.watch.tell(&self.model, self.notes);
         let mut stream = Stream::new(self.format, &self.interrupt);
+        stream.split = Some(Split::new(self.chat.template(), self.reasoning));
         stream.waiting = Some(Waiting::start(&self.model, &self.progress, self.notes));
         let turn = self.chat.send(text, |piece| stream.piece(piece));
-        let response = stream.end()?;
+        let Said { response, reasoning } = stream.end()?;
         let stopped = self.interrupt.is_set();
         self.watch.tell(&self.model, self.notes);
         match turn {
@@ -138,8 +142,11 @@ impl Talker {
                 let stop = run::stop_words(Some(&turn.stats), &self.interrupt);
                 if self.format == Format::Json {
                     let (dropped_turns, changed) = (turn.dropped_turns, self.watch.worst());
-                    let object =
+                    let mut object =
                         json!({"response": response, "stop": stop, "dropped_turns": dropped_turns, "changed": changed});
+                    if !reasoning.is_empty() {
+                        object["reasoning"] = reasoning.into();
+                    }
                     Answer::new().piece(&without_controls(&format!("{object}\n")))?;
                 }
                 if turn.started_over {

@@ -20,11 +20,13 @@ mod json;
 mod methods;
 mod printed;
 mod python;
+mod reasoning;
 mod select;
 mod weigh;
 
 pub use builtin::{BUILTINS, Builtin, builtin};
 pub use error::TemplateError;
+pub use reasoning::{AnswerPart, REASONING_MARKS, ReasoningMarks, ReasoningSplit};
 pub use select::{Facts, Selection, Source, Wanted, choose, for_model, has_tag};
 
 use environment::Clock;
@@ -67,6 +69,9 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     special: SpecialTokens,
     stop: Vec<String>,
+    /// What is defined beside the messages.
+    variables: Vec<(String, Value)>,
+    marks: &'static ReasoningMarks,
 }
 
 /// Longest template source that is compiled. The longest known real one (tool calling with
@@ -99,12 +104,31 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, environment::prepare(source)?)
             .map_err(|error| TemplateError::compiling(&error))?;
-        Ok(ChatTemplate { environment, special, stop: Vec::new() })
+        let marks = ReasoningMarks::of_template(source);
+        Ok(ChatTemplate { environment, special, stop: Vec::new(), variables: Vec::new(), marks })
     }
 
     fn with_stop(mut self, stop: &[&str]) -> ChatTemplate {
         self.stop = stop.iter().map(|text| text.to_string()).collect();
         self
+    }
+
+    /// Defines a variable such as `enable_thinking` for every rendering that does not itself.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &serde_json::Value) -> ChatTemplate {
+        self.variables.push((name.to_owned(), json::from_json(value)));
+        self
+    }
+
+    /// How the model marks reasoning, if it reasons.
+    pub fn reasoning_marks(&self) -> &'static ReasoningMarks {
+        self.marks
+    }
+
+    /// Whether prompts end within reasoning: the answer begins with it, without a mark.
+    pub fn opens_reasoning(&self) -> bool {
+        let prompt = self.render(&[Message::new("user", "Hi")], true);
+        prompt.is_ok_and(|prompt| self.marks.is_open_in(&prompt))
     }
 
     /// Texts that end an answer although the vocabulary may not hold them as one end-of-generation
@@ -175,6 +199,9 @@ impl ChatTemplate {
                 context.push((name.to_string(), value));
             }
         };
+        for (name, value) in &self.variables {
+            define(name, value.clone());
+        }
         define("messages", messages);
         define("add_generation_prompt", Value::from(add_generation_prompt));
         // transformers passes these two even when a caller has none.
