@@ -30,7 +30,7 @@ use crate::state::{layout, records};
 /// that is being read.
 const N_WINDOWS: usize = 3;
 
-/// Padding up to the usual alignments; smaller than any tensor that could lie there unseen.
+/// Parts that stay and are as near as this are one.
 const GAP_BYTES: u64 = 64;
 
 /// What of a model stays in memory, and the stream of what does not.
@@ -223,8 +223,10 @@ fn runs(shards: &[Shard], tensors: &[Tensor]) -> Vec<StreamedRange> {
     let mut runs: Vec<StreamedRange> = Vec::new();
     for t in tensors {
         let bytes = t.offset..t.offset + t.n_bytes;
+        // Less than the alignment is padding: another tensor, however small, would take as much.
+        let padding = shards[t.shard].gguf.alignment();
         match runs.last_mut() {
-            Some(last) if last.file == t.shard && t.offset < last.bytes.end + GAP_BYTES => {
+            Some(last) if last.file == t.shard && t.offset < last.bytes.end + padding => {
                 last.bytes.end = last.bytes.end.max(bytes.end);
             }
             _ => runs.push(StreamedRange { file: t.shard, bytes }),
