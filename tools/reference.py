@@ -69,7 +69,7 @@ class Model:
         self.window = key("attention.sliding_window") if self.arch in PERIODS else None
         self.score_cap, self.logit_cap = key("attn_logit_softcapping"), key("final_logit_softcapping")
         self.logit_scale = key("logit_scale", 1.0)
-        self.uses_gelu = self.arch in ("gemma2", "gemma3")
+        self.uses_gelu = self.arch in ("gemma2", "gemma3", "gemma4")
 
     def is_local(self, i):
         return self.window is not None and i % PERIODS[self.arch] < PERIODS[self.arch] - 1
@@ -266,6 +266,66 @@ class Model:
             return x + self.attention(i, y, n_ctx)
         return x + self.mamba2(i, y)
 
+    def gemma4_attention(self, i, x, kept):
+        """Attention of a layer of gemma4; `kept` has the keys and values of the layers before."""
+        w = lambda name: self.w[f"blk.{i}.{name}.weight"]
+        key = lambda k: self.meta[f"gemma4.{k}"]
+        local = key("attention.sliding_window_pattern")[i]
+        dim, base = (key("attention.key_length_swa"), key("rope.freq_base_swa")) if local else (self.head_dim, self.base)
+        freq = base ** (-np.arange(dim // 2) * 2 / dim) / (1.0 if local else self.w["rope_freqs.weight"])
+        angle = np.arange(len(x))[:, None, None] * freq
+
+        def turn(y):
+            a, b = np.split(y, 2, -1)
+            return np.concatenate([a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle)], -1)
+
+        split = lambda y: y.reshape(len(x), -1, dim)
+        q = turn(rms_norm(split(x @ w("attn_q").T), w("attn_q_norm"), self.eps))
+        own = self.n_layer - key("attention.shared_kv_layers")
+        if i < own:
+            k = split(x @ w("attn_k").T)
+            v = split(x @ w("attn_v").T) if f"blk.{i}.attn_v.weight" in self.w else k
+            kept[i] = turn(rms_norm(k, w("attn_k_norm"), self.eps)), rms_norm(v, 1.0, self.eps)
+        k, v = (np.repeat(y, self.n_head // y.shape[1], 1) for y in kept[i if i < own else own - (2 if local else 1)])
+        back = np.arange(len(x))[:, None] - np.arange(len(x))[None, :]
+        seen = (back >= 0) & (back < (key("attention.sliding_window") if local else len(x)))
+        score = np.where(seen, np.einsum("qhd,khd->hqk", q, k), -np.inf)
+        return np.einsum("hqk,khd->qhd", softmax(score), v).reshape(len(x), -1) @ w("attn_output").T
+
+    def gemma4_experts(self, i, x, act):
+        w = lambda name: self.w[f"blk.{i}.{name}"]
+        y = self.norm(f"blk.{i}.pre_ffw_norm_2", x)
+        prob = softmax(rms_norm(x, w("ffn_gate_inp.scale"), self.eps) / np.sqrt(self.n_embd) @ w("ffn_gate_inp.weight").T)
+        out = np.zeros_like(x)
+        for t in range(len(x)):
+            chosen = np.argsort(-prob[t], kind="stable")[: self.meta["gemma4.expert_used_count"]]
+            for e in chosen:
+                gate, up = np.split(w("ffn_gate_up_exps.weight")[e] @ y[t], 2)
+                given = w("ffn_down_exps.weight")[e] @ (act(gate) * up) * w("ffn_down_exps.scale")[e]
+                out[t] += prob[t, e] / prob[t, chosen].sum() * given
+        return out
+
+    def gemma4_layer(self, i, x, kept, own, act):
+        norm = lambda name, y: self.norm(f"blk.{i}.{name}", y)
+        w = lambda name: self.w[f"blk.{i}.{name}.weight"]
+        x = x + norm("post_attention_norm", self.gemma4_attention(i, norm("attn_norm", x), kept))
+        y = self.feed_forward(i, norm("ffn_norm", x), act)
+        if f"blk.{i}.ffn_gate_inp.weight" in self.w:
+            y = norm("post_ffw_norm_1", y) + norm("post_ffw_norm_2", self.gemma4_experts(i, x, act))
+        x = x + norm("post_ffw_norm", y)
+        if own is not None:
+            x = x + norm("post_norm", (act(x @ w("inp_gate").T) * own[:, i]) @ w("proj").T)
+        return x * self.w.get(f"blk.{i}.layer_output_scale.weight", 1.0)
+
+    def own_embeddings(self, ids, x):
+        """Each layer's own embedding of the tokens: (tokens, layers, elements)."""
+        if "per_layer_token_embd.weight" not in self.w:
+            return None
+        split = lambda y: y.reshape(len(x), self.n_layer, -1)
+        own = split(self.w["per_layer_token_embd.weight"][ids])
+        projected = split(x @ self.w["per_layer_model_proj.weight"].T / np.sqrt(self.n_embd))
+        return (own * np.sqrt(own.shape[-1]) + self.norm("per_layer_proj_norm", projected)) / np.sqrt(2)
+
     def feed_forward(self, i, x, act):
         w = lambda name: self.w[f"blk.{i}.{name}.weight"]
         # phi3 has the gate's rows in one matrix with those of the up projection.
@@ -276,8 +336,12 @@ class Model:
         """Logits of every position, in a context that holds just these: (len(ids), vocabulary), f64."""
         act = (gelu_f16 if gelu_table else gelu) if self.uses_gelu else silu
         x = self.w["token_embd.weight"][ids] * (np.sqrt(self.n_embd) if self.uses_gelu else 1.0)
+        kept, own = {}, self.own_embeddings(ids, x) if self.arch == "gemma4" else None
         for i in range(self.n_layer):
             norm = lambda name, y: self.norm(f"blk.{i}.{name}", y)
+            if self.arch == "gemma4":
+                x = self.gemma4_layer(i, x, kept, own, act)
+                continue
             if self.arch.startswith("nemotron_h"):
                 x = self.block(i, x, len(ids))
                 continue

@@ -34,9 +34,10 @@ PROMPTS = {
     "long": (600, [254, 255, 256, 271, 300, 511, 512, 599]),
 }
 LONG_TOO = ["llama", "llama-rope-factors", "qwen2-yarn", "qwen3", "gemma3", "gemma3-rope-linear", "q8_0"]
-LONG_TOO += ["phi4-mini", "gemma2", "falcon-h1", "falcon-h1-odd", "nemotron-h", "gpt-oss", "qwen35"]
-# Largest |logit difference| between the two programs; logits have a standard deviation of 3.
-AGREE, AGREE_LONG, AGREE_GELU = 1e-4, 5e-4, 3e-3
+LONG_TOO += ["phi4-mini", "gemma2", "falcon-h1", "falcon-h1-odd", "nemotron-h", "gpt-oss", "qwen35", "gemma4"]
+# Largest |logit difference| between the two programs; logits have a standard deviation of 3. Of the table's steps more
+# fall together in a long prompt of a model with two activations a layer.
+AGREE, AGREE_LONG, AGREE_GELU, AGREE_GELU_LONG = 1e-4, 5e-4, 3e-3, 5e-3
 
 
 def compare(path, ids, positions):
@@ -55,7 +56,8 @@ def compare(path, ids, positions):
     run = peer.Runner(path, n_ctx=len(ids), exact=False)
     default = feed(run, ids, positions)
     rounded = lambda x: float(f"{x:.2e}")
-    bound = AGREE_GELU if model.uses_gelu else AGREE_LONG if len(ids) > 100 else AGREE
+    of_short, of_long = (AGREE_GELU, AGREE_GELU_LONG) if model.uses_gelu else (AGREE, AGREE_LONG)
+    bound = of_long if len(ids) > 100 else of_short
     return theirs if bound == AGREE else exact.astype(np.float32), {
         "sha256": peer.sha256(path),
         "from": "llama.cpp" if bound == AGREE else "reference",

@@ -19,7 +19,7 @@ pub use arch::{ARCHITECTURES, Architecture};
 pub use error::{Error, Result};
 pub use model::*;
 pub use program::{
-    Attend, CacheShape, Conv, ExpertLinear, Experts, GateNorm, HeadRope, HeadShape, Input, Linear, Norm, Part, Pending,
-    Program, RecordShape, Register, RopeTensors, Route, Scan, ScanRule, ScanShape, Segment, ShortConv, Step,
+    Attend, CacheShape, Conv, ExpertLinear, Experts, GateNorm, HeadRope, HeadShape, Input, Linear, MixOwn, Norm, Part,
+    Pending, Program, RecordShape, Register, RopeTensors, Route, Scan, ScanRule, ScanShape, Segment, ShortConv, Step,
 };
 pub use want::{Directory, Planned, Role, TensorId, Want};

@@ -197,8 +197,10 @@ fn layer(layer: &LayerSpec) -> String {
     if layer.has_own_embedding {
         item("branch", &["with the layer's own embedding".to_owned()]);
     }
-    if layer.has_output_scale {
-        item("scale", &["by a number of the layer".to_owned()]);
+    match layer.output_scale {
+        Need::Always => item("scale", &["by a number of the layer".to_owned()]),
+        Need::Maybe => item("scale", &["by a number of the layer if there is one".to_owned()]),
+        Need::Never => {}
     }
     out
 }
@@ -283,7 +285,7 @@ fn attention(spec: &AttentionSpec) -> Vec<String> {
     }
     match spec.kv {
         KvSource::Own => {}
-        KvSource::ValuesAreKeys => rest.push("values are keys".to_owned()),
+        KvSource::OwnOrKeys => rest.push("values are keys if they have no matrix".to_owned()),
         KvSource::Layer(il) => rest.push(format!("keys and values of layer {il}")),
     }
     let mut lines = vec![of_queries, scores.join(", ")];
@@ -370,7 +372,13 @@ fn feed_forward(spec: &FeedForward) -> Vec<Item> {
             vec![("gated", vec![format!("{} if there is a gate", gated(with)), without])]
         }
         FeedForward::Moe(spec) => vec![("experts", moe(spec))],
-        FeedForward::Both(spec, experts) => vec![("gated", vec![gated(spec)]), ("experts", moe(experts))],
+        FeedForward::Both(both) => vec![
+            ("gated", vec![gated(&both.network)]),
+            ("post norm", vec![norm(&both.after_network)]),
+            ("norm", vec![norm(&both.before_experts)]),
+            ("experts", moe(&both.experts)),
+            ("post norm", vec![norm(&both.after_experts)]),
+        ],
         FeedForward::None => Vec::new(),
     }
 }
@@ -440,7 +448,9 @@ fn router(spec: &MoeSpec) -> String {
     match spec.router_input {
         RouterInput::Normed => {}
         RouterInput::LayerInput => text.push_str(", of the layer's input"),
-        RouterInput::OwnNorm => text.push_str(", behind its own norm"),
+        RouterInput::OwnNorm { eps } => {
+            let _ = write!(text, ", behind its own norm, eps {eps:e}");
+        }
     }
     if spec.router_bias == Need::Always {
         text.push_str(", bias");

@@ -51,6 +51,10 @@ impl Want {
 pub enum Role {
     /// Rows of tokens.
     Embedding,
+    /// Rows of tokens with a slice for each layer.
+    LayerEmbedding,
+    /// From the residual stream to the layers' slices of an embedding, to one layer's, or back.
+    LayerProjection,
     /// Query rows.
     Query,
     /// Key rows.
@@ -79,6 +83,8 @@ pub enum Role {
     Head,
     /// Weights of a norm.
     Norm,
+    /// Factors on what other tensors give.
+    Scale,
     /// Bias of a projection or of a norm.
     Bias,
     /// Divisors of RoPE's angles.
@@ -92,7 +98,7 @@ pub enum Role {
 impl Role {
     /// Whether it is multiplied with activations, and so may be quantised; a vector is always F32.
     pub fn is_matrix(self) -> bool {
-        !matches!(self, Role::Norm | Role::Bias | Role::RopeFactors | Role::Convolution | Role::Decay)
+        !matches!(self, Role::Norm | Role::Scale | Role::Bias | Role::RopeFactors | Role::Convolution | Role::Decay)
     }
 }
 

@@ -49,6 +49,8 @@ impl Mix {
         let more_bits = want.layer.is_some_and(|layer| gets_more_bits(layer, n_layer));
         let wanted = match want.role {
             role if !role.is_matrix() || role == Role::Router => F32,
+            // Which the quantiser leaves as it is.
+            Role::LayerProjection if want.layer.is_none() && self.base != F32 => BF16,
             Role::Head => self.output,
             Role::Embedding if tied => self.output,
             Role::Value | Role::Down if more_bits => self.finer,

@@ -37,16 +37,18 @@ impl Values {
         match want.role {
             // Tied embeddings are the output matrix as well: a gain of 3 spreads the logits over a
             // few units.
-            Role::Embedding | Role::Head => Values::Matrix { gain: 3.0 },
+            Role::Embedding | Role::LayerEmbedding | Role::Head => Values::Matrix { gain: 3.0 },
             // Queries and keys of more than unit size: attention that is far from uniform shows a
             // wrong position.
             Role::Query | Role::Key | Role::QueryKeyValue => Values::Matrix { gain: 1.5 },
             Role::Value | Role::AttentionOutput | Role::Gate | Role::Up | Role::GateUp => Values::Matrix { gain: 1.0 },
-            Role::RecurrenceInput | Role::RecurrenceOutput => Values::Matrix { gain: 1.0 },
+            Role::RecurrenceInput | Role::RecurrenceOutput | Role::LayerProjection => Values::Matrix { gain: 1.0 },
             // Experts whose probabilities are well apart.
             Role::Router => Values::Matrix { gain: 3.0 },
             Role::Down => Values::Matrix { gain: 2.0 },
-            Role::Norm => Values::Vector { centre: 1.0, deviation: 0.2 },
+            // Makes up for the root of the embedding's length, which the router's numbers are divided by.
+            Role::Norm if want.name.ends_with("ffn_gate_inp.scale") => Values::Vector { centre: 8.0, deviation: 1.6 },
+            Role::Norm | Role::Scale => Values::Vector { centre: 1.0, deviation: 0.2 },
             Role::Bias => Values::Vector { centre: 0.0, deviation: 0.5 },
             Role::Convolution => Values::Vector { centre: 0.3, deviation: 0.5 },
             // Some heads remember a few positions, some a few hundred.

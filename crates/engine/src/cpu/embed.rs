@@ -7,11 +7,11 @@ use modelembed_text::TokenId;
 use super::{GRAIN_COLS, Pass};
 
 impl Pass<'_> {
-    /// x = scale * embedding of each token.
+    /// A register = scale * row of each token.
     pub(super) fn embed(&mut self, step: &Step, tokens: &[TokenId]) {
-        let Step::Embed { scale, to, .. } = *step else { unreachable!("the only step of its kind") };
+        let Step::Embed { table, scale, to } = *step else { unreachable!("the only step of its kind") };
         let (model, n) = (self.model, self.n);
-        let (table, kernels) = (model.embedding(), model.kernels());
+        let (table, kernels) = (model.table(table), model.kernels());
         let n_embd = table.k();
         let out = Blocks { data: &mut self.s.register(to)[..n * n_embd], block: n_embd };
         model.pool().run(n, GRAIN_COLS, out, |cols, x, _| {

@@ -13,7 +13,7 @@ use modelembed_spec::{Clamp, ExpertLinear, Experts, Gating, HiddenActivation, Re
 
 use super::grid::grain_rows;
 use super::norm::Kinds;
-use super::numbers::{logistic, numbers, softplus};
+use super::numbers::{logistic, number, numbers, softplus};
 use super::project::add_bias;
 use super::scratch::{InputBuffers, Scratch};
 use super::{GRAIN_COLS, Pass};
@@ -57,6 +57,7 @@ impl Pass<'_> {
         let Scratch { registers, routes, workers, .. } = &mut *self.s;
         let numbers_of = &registers[Register::Router as usize][..n * step.n_experts];
         let bias = step.choice_bias.map(|id| model.tensor_bytes(id));
+        let expert_scale = step.expert_scale.map(|id| model.tensor_bytes(id));
         routes.pairs.clear();
         routes.pairs.resize(n * step.n_used, Chosen::default());
         let workers = &*workers;
@@ -67,6 +68,9 @@ impl Pass<'_> {
             let scores = &mut scores[..step.n_experts];
             for (col, chosen) in cols.zip(out.chunks_exact_mut(step.n_used)) {
                 probabilities.copy_from_slice(&numbers_of[col * step.n_experts..][..step.n_experts]);
+                if step.number_scale != 1.0 {
+                    kernels.scale(probabilities, step.number_scale);
+                }
                 gate(kernels, step.gating, probabilities);
                 scores.copy_from_slice(probabilities);
                 if let Some(bias) = bias {
@@ -77,6 +81,9 @@ impl Pass<'_> {
                 }
                 choose(scores, chosen);
                 weigh(step, probabilities, chosen);
+                if let Some(scales) = expert_scale {
+                    chosen.iter_mut().for_each(|pair| pair.weight *= number(scales, pair.expert as usize));
+                }
                 chosen.iter_mut().for_each(|pair| pair.col = col as u32);
             }
         });
@@ -214,25 +221,25 @@ impl Pass<'_> {
 /// The matrices of experts with the pairs' inputs.
 struct OfExperts<'a> {
     w: MatRef<'a>,
-    rows: usize,
+    linear: &'a ExpertLinear,
     acts: Acts<'a>,
     bias: Option<&'a [u8]>,
 }
 
 impl<'a> OfExperts<'a> {
-    fn new(model: &'a Model, linear: &ExpertLinear, input: &'a InputBuffers, n: usize) -> OfExperts<'a> {
+    fn new(model: &'a Model, linear: &'a ExpertLinear, input: &'a InputBuffers, n: usize) -> OfExperts<'a> {
         let w = model.matrix(linear.w);
         let kind = Kernels::act_kind(w.ty(), model.is_exact());
         let acts = Acts::new(ActLayout::new(kind, w.k()), input.bytes(kind), n);
-        OfExperts { w, rows: linear.rows, acts, bias: linear.bias.map(|id| model.tensor_bytes(id)) }
+        OfExperts { w, linear, acts, bias: linear.bias.map(|id| model.tensor_bytes(id)) }
     }
 
     /// Products of rows of an expert with the inputs of some pairs, and their bias.
     fn multiply(&self, kernels: &Kernels, expert: usize, rows: Range<usize>, of: Range<usize>, out: &mut dyn Output) {
-        let n = of.len();
-        let rows = expert * self.rows + rows.start..expert * self.rows + rows.end;
-        kernels.mul_rows(self.w, rows.clone(), self.acts.columns(of), out);
-        add_bias(self.bias, rows, n, out);
+        let (n, ExpertLinear { stride, first, rows: n_rows, .. }) = (of.len(), *self.linear);
+        let of_tensor = expert * stride + first;
+        kernels.mul_rows(self.w, of_tensor + rows.start..of_tensor + rows.end, self.acts.columns(of), out);
+        add_bias(self.bias, expert * n_rows + rows.start..expert * n_rows + rows.end, n, out);
     }
 }
 

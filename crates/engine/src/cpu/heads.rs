@@ -16,6 +16,7 @@ impl Pass<'_> {
         let rope = step.rope.map(|id| (&model.spec().ropes[usize::from(id.0)], id));
         let (stride, key_dim, q_len) = (heads.qkv_len(), heads.key_dim, heads.q_len());
         let qk_len = q_len + heads.k_len();
+        let v_norm = step.value_eps.map(BoundNorm::without_weights);
         let Scratch { registers, angles, workers, .. } = &mut *self.s;
         let rope = rope.map(|(spec, id)| (spec.style, spec.n_rot, &*angles[usize::from(id.0)]));
         let workers = &*workers;
@@ -46,6 +47,9 @@ impl Pass<'_> {
                     if let Some((style, cos, sin)) = angles {
                         kernels.rope(head, cos, sin, style);
                     }
+                }
+                if let Some(n) = &v_norm {
+                    column[qk_len..].chunks_exact_mut(heads.value_dim).for_each(|value| norm(n, value));
                 }
             }
         });

@@ -13,6 +13,7 @@ mod head;
 mod heads;
 mod norm;
 mod numbers;
+mod own_embedding;
 pub(crate) mod peaks;
 mod project;
 mod scan;
@@ -99,6 +100,11 @@ impl Pass<'_> {
             Step::JoinNorm { join, norm, to, readers } => {
                 self.join_norm(join.as_ref(), norm.as_ref(), *to, self.kinds(readers));
             }
+            Step::Norm { norm, to, readers } => self.join_norm(None, Some(norm), *to, self.kinds(readers)),
+            Step::MixOwn(step) => self.mix_own(step),
+            Step::TimesOwn { of, slice, len } => self.times_own(*of, slice, *len),
+            Step::SetAside { norm, len } => self.set_aside(norm, *len),
+            Step::AddAside { norm, len } => self.add_aside(norm, *len),
             Step::Project { from, parts, to, adds } => self.project(*from, parts, *to, *adds),
             Step::HeadRope(step) => self.head_rope(step),
             Step::StoreKv { heads, cache } => self.store_kv(heads, *cache),

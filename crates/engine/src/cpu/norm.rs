@@ -5,6 +5,7 @@ use modelembed_pool::Blocks;
 use modelembed_spec::{Input, Norm, Pending, Register, TensorId};
 use modelembed_terms::NormKind;
 
+use super::numbers::number;
 use super::scratch::Scratch;
 use super::{GRAIN_COLS, Pass};
 use crate::load::model::Model;
@@ -28,6 +29,11 @@ impl<'a> BoundNorm<'a> {
     pub(super) fn new(model: &'a Model, norm: &Norm) -> BoundNorm<'a> {
         let bytes = |id: TensorId| model.tensor_bytes(id);
         BoundNorm { kind: norm.kind, eps: norm.eps, weight: norm.weight.map(bytes), bias: norm.bias.map(bytes) }
+    }
+
+    /// An RMS norm that adds `eps` to the mean square and nothing else.
+    pub(super) fn without_weights(eps: f32) -> BoundNorm<'a> {
+        BoundNorm { kind: NormKind::Rms, eps, weight: None, bias: None }
     }
 
     pub(super) fn apply(&self, kernels: &Kernels, x: &[f32], out: &mut [f32]) {
@@ -59,6 +65,7 @@ impl Pass<'_> {
         let norm = norm.map(|norm| BoundNorm::new(model, norm));
         let join_norm = join.and_then(|join| join.norm.as_ref()).map(|norm| BoundNorm::new(model, norm));
         let (from, scale) = join.map_or((Register::Delta, 1.0), |join| (join.from, join.scale));
+        let output_scale = join.and_then(|join| join.output_scale).map(|id| number(model.tensor_bytes(id), 0));
         let targets = Targets::new(kinds, n_embd, n);
         let Scratch { registers, inputs, workers, .. } = &mut *self.s;
         let (q8, f32) = targets.split(inputs[to as usize].both_mut());
@@ -81,6 +88,9 @@ impl Pass<'_> {
                         kernels.scale(vector, scale);
                     }
                     kernels.add(x, if join_norm.is_some() || scale != 1.0 { vector } else { pending });
+                    if let Some(by) = output_scale {
+                        kernels.scale(x, by);
+                    }
                 }
                 match &norm {
                     Some(norm) => {

@@ -15,12 +15,18 @@ pub(super) fn can_lower(step: &Step) -> bool {
     let norms = |norms: &Option<Norm>| norms.as_ref().is_none_or(norm);
     match step {
         Step::JoinNorm { join, norm, .. } => {
-            norms(norm) && join.is_none_or(|join| join.scale == 1.0 && norms(&join.norm))
+            let as_it_is = |join: &Pending| join.scale == 1.0 && join.output_scale.is_none() && norms(&join.norm);
+            norms(norm) && join.as_ref().is_none_or(as_it_is)
         }
-        Step::HeadRope(step) => norms(&step.q_norm) && norms(&step.k_norm),
+        Step::HeadRope(step) => norms(&step.q_norm) && norms(&step.k_norm) && step.value_eps.is_none(),
         Step::Attend(step) => {
             let sees_last = matches!(step.visible, Visible::Causal | Visible::Window(_));
-            sees_last && step.soft_cap.is_none() && step.sinks.is_none() && step.heads.key_dim == step.heads.value_dim
+            let is_own = step.heads.has_kv;
+            sees_last
+                && is_own
+                && step.soft_cap.is_none()
+                && step.sinks.is_none()
+                && step.heads.key_dim == step.heads.value_dim
         }
         Step::StoreKv { heads, .. } => heads.key_dim == heads.value_dim,
         Step::Logits { scale, soft_cap, .. } => *scale == 1.0 && soft_cap.is_none(),
@@ -33,6 +39,8 @@ pub(super) fn can_lower(step: &Step) -> bool {
         | Step::GateNorm(_)
         | Step::Up { .. } => false,
         Step::SplitGates(_) | Step::GateHeads { .. } => false,
+        Step::Norm { .. } | Step::MixOwn(_) | Step::TimesOwn { .. } => false,
+        Step::SetAside { .. } | Step::AddAside { .. } => false,
         Step::Route(_) | Step::Experts { .. } | Step::Weigh { .. } => false,
     }
 }
@@ -132,6 +140,11 @@ impl<'a> Lowering<'a> {
             | Step::GateHeads { .. }
             | Step::Route(_)
             | Step::Experts { .. }
+            | Step::Norm { .. }
+            | Step::MixOwn(_)
+            | Step::TimesOwn { .. }
+            | Step::SetAside { .. }
+            | Step::AddAside { .. }
             | Step::Weigh { .. } => {
                 unreachable!("layers with it stay on the CPU")
             }
@@ -151,6 +164,8 @@ impl<'a> Lowering<'a> {
             | Register::Steps
             | Register::Taken
             | Register::Gates
+            | Register::Own
+            | Register::Aside
             | Register::Router => {
                 unreachable!("layers with it stay on the CPU")
             }

@@ -212,9 +212,10 @@ impl Model {
         self.compiled.bytes_per_token()
     }
 
-    /// Bytes of the token embedding, of which each token reads one row.
+    /// Bytes of the token embedding, and of those that layers have of their own: each token reads one
+    /// row.
     pub fn embedding_bytes(&self) -> u64 {
-        self.compiled.embedding().n_bytes
+        self.compiled.table_bytes()
     }
 
     /// Whether the output head is the token embedding.
@@ -355,10 +356,10 @@ impl Model {
         mat.unwrap_or_else(|| unreachable!("loading checked every tensor's type and shape"))
     }
 
-    /// The embedding matrix, whose rows are looked up outside of any segment.
-    pub(crate) fn embedding(&self) -> MatRef<'_> {
-        let t = self.compiled.embedding();
-        let bytes = self.residency.embedding(t).unwrap_or_else(|| self.bytes(t));
+    /// A matrix whose rows are looked up outside of any segment.
+    pub(crate) fn table(&self, id: TensorId) -> MatRef<'_> {
+        let t = self.tensor(id);
+        let bytes = self.residency.table(t).unwrap_or_else(|| self.bytes(t));
         MatRef::new(t.ty, bytes, t.rows, t.k).unwrap_or_else(|| unreachable!("loading checked the type and shape"))
     }
 
@@ -404,9 +405,8 @@ impl Model {
         let mut units: Vec<_> =
             residency::units(&self.compiled, self.cpu_share()).chunks(2).map(<[_]>::concat).collect();
         // Of a large vocabulary most rows are never looked up, so this comes last.
-        if !self.program().has_tied_head() {
-            units.push(vec![*self.compiled.embedding()]);
-        }
+        let looked_up = self.program().tables().filter(|id| self.program().is_looked_up(*id));
+        units.extend(looked_up.map(|id| vec![*self.tensor(id)]));
         let parts = |unit: &Vec<Tensor>| {
             let parts = unit.iter().map(part).collect();
             // Tensors that were read one by one lie apart: no bytes are from one into the next. Nor
@@ -431,8 +431,9 @@ impl Model {
     fn start_prefetch(&mut self) {
         let around = !self.residency.is_streaming();
         let (program, gpu) = (self.program(), self.gpu.as_deref());
-        // Where memory is short, the embedding's rows come as they are looked up.
-        let is_wanted = |id: &TensorId| around || program.has_tied_head() || *id != program.embedding();
+        // Where memory is short, the embedding's rows come as they are looked up; those with a slice
+        // for each layer are so many that they always do.
+        let is_wanted = |id: &TensorId| !program.is_looked_up(*id) || (around && *id == program.embedding());
         // Of what a GPU holds nothing is read here; of an embedding that is its head too, rows are
         // looked up.
         let is_here = |id: &TensorId| gpu.is_none_or(|gpu| !gpu.holds(*id));

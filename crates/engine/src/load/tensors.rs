@@ -61,22 +61,21 @@ impl Compiled {
         self.tensors.of(self.program.in_use_order())
     }
 
-    /// The table that tokens are looked up in.
-    pub(crate) fn embedding(&self) -> &Tensor {
-        self.tensors.get(self.program.embedding())
+    /// Bytes of the tables of which a token reads a row each.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        self.program.tables().map(|id| self.tensors.get(id).n_bytes).sum()
     }
 
-    /// Bytes that one token reads: every matrix once, but of experts those that it uses, and of the
-    /// embedding one row.
+    /// Bytes that one token reads: every matrix once, but of experts those that it uses, and of
+    /// tables one row.
     pub(crate) fn bytes_per_token(&self) -> u64 {
-        let table = self.embedding();
-        let row = table.n_bytes / table.rows.max(1) as u64;
         let read = |id: TensorId| {
             let n_bytes = self.tensors.get(id).n_bytes;
             self.program.experts_of(id).map_or(n_bytes, |(used, n)| n_bytes / n as u64 * used as u64)
         };
-        let all: u64 = self.program.in_use_order().into_iter().map(read).sum();
-        if self.program.has_tied_head() { all + row } else { all - table.n_bytes + row }
+        let row = |id: TensorId| self.tensors.get(id).n_bytes / self.tensors.get(id).rows.max(1) as u64;
+        let whole = self.program.in_use_order().into_iter().filter(|id| !self.program.is_looked_up(*id));
+        whole.map(read).sum::<u64>() + self.program.tables().map(row).sum::<u64>()
     }
 }
 

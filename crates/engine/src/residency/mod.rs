@@ -45,9 +45,9 @@ pub(crate) struct Residency {
 
 struct Streaming {
     stream: Stream,
-    /// The file of the embedding once more, without streamed parts: its rows are looked up whatever
-    /// the windows hold.
-    embedding: Storage,
+    /// The files of tables once more, each with its number, without streamed parts: rows are looked
+    /// up whatever the windows hold.
+    tables: Vec<(usize, Storage)>,
 }
 
 impl Residency {
@@ -83,7 +83,11 @@ impl Residency {
     ) -> Result<()> {
         let storages: Vec<&Storage> = shards.iter().map(|s| &s.storage).collect();
         let shares: Vec<_> = runs.into_iter().zip(&self.plan.streamed_bytes).map(|(r, n)| share(r, *n)).collect();
-        let Some(embedding) = storages[compiled.embedding().shard].random_view() else {
+        let mut of_tables: Vec<usize> = compiled.program.tables().map(|id| compiled.tensors.get(id).shard).collect();
+        of_tables.dedup();
+        let tables: Option<Vec<_>> =
+            of_tables.into_iter().map(|shard| Some((shard, storages[shard].random_view()?))).collect();
+        let Some(tables) = tables else {
             self.note = Some("not streaming: the file could not be mapped twice; the system pages instead".into());
             return Ok(());
         };
@@ -96,7 +100,7 @@ impl Residency {
                 let notes = [ring, (!stream.stats().is_direct).then_some(direct)];
                 self.note = notes.into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
                 self.streamed = shares.into_iter().flatten().collect();
-                self.stream = Some(Streaming { stream, embedding });
+                self.stream = Some(Streaming { stream, tables });
             }
             Err(e) if reader == StreamReader::Ring => {
                 return Err(Error::ReaderRefused { reader, source: e });
@@ -131,9 +135,10 @@ impl Residency {
         })
     }
 
-    /// Bytes of the embedding, where they are valid at any time.
-    pub(crate) fn embedding(&self, t: &Tensor) -> Option<&[u8]> {
-        self.stream.as_ref()?.embedding.bytes(t.offset..t.offset + t.n_bytes)
+    /// Bytes of a table, where they are valid at any time.
+    pub(crate) fn table(&self, t: &Tensor) -> Option<&[u8]> {
+        let (_, storage) = self.stream.as_ref()?.tables.iter().find(|(shard, _)| *shard == t.shard)?;
+        storage.bytes(t.offset..t.offset + t.n_bytes)
     }
 
     /// What of `parts` of the files, (shard, bytes), does not stream, with neighbours joined.

@@ -64,7 +64,11 @@ impl Stage {
     pub(crate) fn of(part: Part, step: &Step) -> Option<Stage> {
         Some(match (step, part) {
             (Step::Embed { .. }, _) => Stage::Embed,
-            (Step::JoinNorm { .. }, _) => Stage::Norm,
+            (Step::JoinNorm { .. } | Step::Norm { .. }, _) => Stage::Norm,
+            (Step::MixOwn(_), _) | (Step::Project { to: Register::Hidden, .. }, Part::Mixer(_)) => Stage::Embed,
+            (Step::TimesOwn { .. }, _) => return None,
+            (Step::SetAside { .. }, _) => Stage::Down,
+            (Step::AddAside { .. }, _) => Stage::Experts,
             (Step::HeadRope(_) | Step::GateNorm(_) | Step::Weigh { .. } | Step::Quantize { .. }, _) => return None,
             (Step::SplitGates(_) | Step::GateHeads { .. }, _) => return None,
             (Step::Route(_) | Step::Experts { .. } | Step::Project { to: Register::Router, .. }, _) => Stage::Experts,
@@ -248,6 +252,7 @@ mod tests {
         let rows = [
             (mixer, Register::Qkv, Stage::Qkv),
             (mixer, Register::Delta, Stage::AttentionOutput),
+            (mixer, Register::Hidden, Stage::Embed),
             (ffn, Register::Hidden, Stage::GateUp),
             (ffn, Register::Delta, Stage::Down),
         ];

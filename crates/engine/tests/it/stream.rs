@@ -12,7 +12,7 @@ use modelembed::{
 use modelembed_gguf::TensorType;
 use modelembed_storage::StreamReader;
 use modelembed_testkit::{
-    GEMMA3, SMOLLM2, TinyArch, TinySpec, first_bit_difference, real_model, tiny, tiny_prompt, tiny_spec,
+    GEMMA3, SMOLLM2, TINY_VOCAB, TinyArch, TinySpec, first_bit_difference, real_model, tiny, tiny_prompt, tiny_spec,
 };
 
 use crate::common::{TinyModels, all_logits, load, session};
@@ -72,6 +72,35 @@ fn streaming_gives_the_same_bits() {
             // are read ahead.
             let least = 47 * plan.streamed_per_token();
             assert!((least..least + 2 * plan.streamed_per_token()).contains(&stats.read_bytes), "{stats:?} {plan:?}");
+        }
+    }
+}
+
+/// A token reads one row of the layers' own embeddings; what surrounds it is neither counted nor
+/// read ahead.
+#[test]
+fn embeddings_of_layers_are_looked_up_whatever_streams() {
+    let dir = TinyModels::new();
+    let spec = TinySpec { n_embd: 256, n_ff: 512, ..TinySpec::new("own", TinyArch::Gemma4) };
+    let path = dir.write(spec.name, &tiny(&spec));
+    let map = load(&path, &options(RamBudget::Off));
+    let bytes_of = |name: &str| map.tensors().find(|t| t.name == name).unwrap().n_bytes;
+    let all: u64 = map.tensors().map(|t| t.n_bytes).sum();
+    let (table, head) = (bytes_of("per_layer_token_embd.weight"), bytes_of("token_embd.weight"));
+    let rows = (table + head) / TINY_VOCAB as u64;
+    assert_eq!(map.bytes_per_token(), all - table + rows);
+    assert_eq!(map.embedding_bytes(), table + head);
+    assert_eq!(map.prefetch_progress().map(|p| p.total_bytes), Some(all - table));
+    let (ids, divisors) = (ids(40), bytes_of("rope_freqs.weight"));
+    for share in [0.5, 0.8] {
+        let model = squeezed(&path, share);
+        let ahead = model.prefetch_progress().map_or(0, |p| p.total_bytes);
+        // Of what lies between tensors nothing is read, but some of it streams.
+        let (least, between) = (model.plan().resident_bytes() + divisors, 32 * spec.n_layer as u64);
+        assert!((least..least + between).contains(&ahead), "{ahead} of {least}");
+        for chunk in [1, 7, 40] {
+            let (want, got) = (all_logits(&map, &ids, chunk), all_logits(&model, &ids, chunk));
+            assert_eq!(first_bit_difference(&got, &want), None, "{share} chunks of {chunk}");
         }
     }
 }

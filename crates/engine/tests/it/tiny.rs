@@ -119,7 +119,7 @@ fn eval_gives_the_last_row_of_eval_each() {
 #[test]
 fn a_truncated_session_goes_on_as_if_nothing_had_followed() {
     let dir = TinyModels::new();
-    for name in ["llama", "gemma3", "q4_k"] {
+    for name in ["llama", "gemma3", "gemma4", "q4_k"] {
         let model = load(&dir.write(name, &tiny(&tiny_spec(name))), &LoadOptions::default());
         let ids: Vec<TokenId> = tiny_prompt(40).into_iter().map(TokenId).collect();
         let mut session = session(&model, 64);
@@ -139,8 +139,8 @@ fn removed_tokens_leave_no_trace_in_a_model_of_one_layer() {
     // give what evaluating the shorter text gives, up to a second rounding of the moved keys to
     // f16.
     let dir = TinyModels::new();
-    use TinyArch::{CommandR, Gemma2, Gemma3, Llama, Olmo2, Phi3, Qwen2, Qwen3};
-    for arch in [Llama, Qwen2, Qwen3, Gemma3, Phi3, Olmo2, CommandR, Gemma2] {
+    use TinyArch::{CommandR, Gemma2, Gemma3, Gemma4Large, Llama, Olmo2, Phi3, Qwen2, Qwen3};
+    for arch in [Llama, Qwen2, Qwen3, Gemma3, Phi3, Olmo2, CommandR, Gemma2, Gemma4Large] {
         let spec = TinySpec { n_layer: 1, ..TinySpec::new("one-layer", arch) };
         let model = load(&dir.write(spec.name, &tiny(&spec)), &LoadOptions::default());
         let ids: Vec<TokenId> = tiny_prompt(40).into_iter().map(TokenId).collect();

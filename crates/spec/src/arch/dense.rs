@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::keys::{Keys, MAX_HEADS, MAX_LENGTH};
 use crate::model::{
     AttentionSpec, FeedForward, GatedSpec, HeadNorm, HeadNormSpan, HiddenActivation, InputSpec, LayerNorms, LayerSpec,
-    Mixer, ModelSpec, NormSpec, OutputSpec, Position, RopeId, Visible,
+    Mixer, ModelSpec, NormSpec, OutputSpec, Position, RopeId, RopeSpec, Visible,
 };
 
 /// Sizes of one layer's heads.
@@ -50,8 +50,18 @@ pub(super) fn heads_or_none(keys: &Keys<'_>, n_embd: usize) -> Result<Vec<Option
     counts.iter().zip(heads).map(|(kv_heads, heads)| of_layer(kv_heads, heads)).collect()
 }
 
-/// The sizes of each layer's heads.
+/// The sizes of each layer's heads, where all have the same length.
 pub(super) fn heads(keys: &Keys<'_>, n_embd: usize) -> Result<Vec<Heads>> {
+    let heads = long_heads(keys, n_embd)?;
+    let Heads { key_dim, value_dim, .. } = heads[0];
+    let what = "heads of another length in layers with a window";
+    keys.refuse_unless("attention.key_length_swa", &[key_dim as f64], what)?;
+    keys.refuse_unless("attention.value_length_swa", &[value_dim as f64], what)?;
+    Ok(heads)
+}
+
+/// The sizes of each layer's heads, of the length that those without a window have.
+pub(super) fn long_heads(keys: &Keys<'_>, n_embd: usize) -> Result<Vec<Heads>> {
     let heads = keys.sizes_of_layers("attention.head_count", MAX_HEADS)?;
     let kv_heads = match keys.per_layer("attention.head_count_kv")? {
         // 0 is not "absent" here: it marks layers without attention.
@@ -76,13 +86,6 @@ pub(super) fn heads(keys: &Keys<'_>, n_embd: usize) -> Result<Vec<Heads>> {
     if let Some((n, of)) = kv_heads.iter().zip(&heads).find(|(kv, heads)| *heads % *kv != 0) {
         return Err(keys.bad("attention.head_count_kv", format!("{n} does not divide the {of} heads")));
     }
-    keys.refuse_unless(
-        "attention.key_length_swa",
-        &[key_dim as f64],
-        "heads of another length in layers with a window",
-    )?;
-    let what = "heads of another length in layers with a window";
-    keys.refuse_unless("attention.value_length_swa", &[value_dim as f64], what)?;
     let layer = |(heads, kv_heads)| Heads { heads, kv_heads, key_dim, value_dim };
     Ok(heads.into_iter().zip(kv_heads).map(layer).collect())
 }
@@ -122,11 +125,23 @@ fn attention_with(
 ) -> Result<ModelSpec> {
     let n_embd = keys.size("embedding_length", MAX_LENGTH)?;
     let heads = heads(keys, n_embd)?;
-    let ctx_train = keys.size("context_length", u32::MAX)?;
     let rope = keys.rope(style, heads[0].key_dim)?;
-    keys.refuse_unless("embedding_length_out", &[n_embd as f64], "an output of another length")?;
     let swa = "a rotation of another length in layers with a window";
     keys.refuse_unless("rope.dimension_count_swa", &[rope.n_rot as f64], swa)?;
+    attention_of(arch, keys, rope, &heads, norm)
+}
+
+/// A decoder whose layers are attention with these heads, still without feed-forward networks.
+pub(super) fn attention_of(
+    arch: &'static Architecture,
+    keys: &Keys<'_>,
+    rope: RopeSpec,
+    heads: &[Heads],
+    norm: impl Fn(&'static str) -> NormSpec,
+) -> Result<ModelSpec> {
+    let n_embd = keys.size("embedding_length", MAX_LENGTH)?;
+    let ctx_train = keys.size("context_length", u32::MAX)?;
+    keys.refuse_unless("embedding_length_out", &[n_embd as f64], "an output of another length")?;
     let layer = |heads: &Heads| {
         let attention = AttentionSpec {
             value_dim: heads.value_dim,

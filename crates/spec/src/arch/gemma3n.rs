@@ -50,9 +50,8 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
             attention.visible = Visible::Window(window);
             attention.position = Position::Rope(RopeId(1));
         }
-        if il >= own_layers {
-            // The last two layers with their own are one of each kind.
-            attention.kv = KvSource::Layer(own_layers - if is_windowed[il] { 2 } else { 1 });
+        if let Some(source) = source(own_layers, il, is_windowed[il]) {
+            attention.kv = KvSource::Layer(source);
         }
     });
 
@@ -74,6 +73,12 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
         }
     }
     Ok(spec)
+}
+
+/// The layer whose keys and values a layer reads, if not its own: the last two layers with their own
+/// are one of each kind.
+pub(super) fn source(own_layers: usize, il: usize, is_windowed: bool) -> Option<usize> {
+    (il >= own_layers).then(|| own_layers - if is_windowed { 2 } else { 1 })
 }
 
 /// How many layers have keys and values of their own. All later ones read the last windowed or the

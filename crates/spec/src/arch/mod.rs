@@ -10,6 +10,7 @@ mod falcon_h1;
 mod gemma2;
 mod gemma3;
 mod gemma3n;
+mod gemma4;
 mod gpt_oss;
 mod lfm2;
 mod llama;
@@ -74,6 +75,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     lfm2::DENSE,
     lfm2::MOE,
     gemma3n::ARCH,
+    gemma4::ARCH,
     deepseek2::ARCH,
     deepseek4::ARCH,
     nemotron_h::DENSE,

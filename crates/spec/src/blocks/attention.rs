@@ -39,21 +39,31 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
     if spec.temperature.is_some() || spec.value_scale != 1.0 {
         return Err(b.not_run("attention with a temperature or a scale of values"));
     }
-    if spec.kv != KvSource::Own || spec.value_norm_eps.is_some() {
-        return Err(b.not_run("attention over other keys and values than projections of its own"));
-    }
     let n_embd = b.spec.n_embd;
-    let heads =
-        HeadShape { heads: spec.heads, kv_heads: spec.kv_heads, key_dim: spec.key_dim, value_dim: spec.value_dim };
+    let AttentionSpec { heads, kv_heads, key_dim, value_dim, .. } = *spec;
+    let has_kv = !matches!(spec.kv, KvSource::Layer(_));
+    if has_gates && !has_kv {
+        return Err(b.not_run("gates of the output beside another layer's keys and values"));
+    }
+    let heads = HeadShape { heads, kv_heads, key_dim, value_dim, has_kv };
     let q_rows = if has_gates { 2 * heads.q_len() } else { heads.q_len() };
-    let qkv = if spec.may_be_fused && !has_gates && b.has(&format!("blk.{il}.attn_qkv.weight")) {
+    let qkv = if !has_kv {
+        // Files may hold these all the same.
+        for part in ["attn_k.weight", "attn_v.weight", "attn_k_norm.weight"] {
+            b.leave_unread(il, part);
+        }
+        vec![b.linear(il, "attn_q", (q_rows, n_embd), Role::Query, spec.qkv_bias)?]
+    } else if spec.may_be_fused && !has_gates && b.has(&format!("blk.{il}.attn_qkv.weight")) {
         vec![b.linear(il, "attn_qkv", (heads.qkv_len(), n_embd), Role::QueryKeyValue, spec.qkv_bias)?]
     } else {
-        vec![
-            b.linear(il, "attn_q", (q_rows, n_embd), Role::Query, spec.qkv_bias)?,
-            b.linear(il, "attn_k", (heads.k_len(), n_embd), Role::Key, spec.qkv_bias)?,
-            b.linear(il, "attn_v", (heads.v_len(), n_embd), Role::Value, spec.qkv_bias)?,
-        ]
+        let q = b.linear(il, "attn_q", (q_rows, n_embd), Role::Query, spec.qkv_bias)?;
+        let k = b.linear(il, "attn_k", (heads.k_len(), n_embd), Role::Key, spec.qkv_bias)?;
+        let v = if spec.kv == KvSource::OwnOrKeys && !b.has(&format!("blk.{il}.attn_v.weight")) {
+            k.clone()
+        } else {
+            b.linear(il, "attn_v", (heads.v_len(), n_embd), Role::Value, spec.qkv_bias)?
+        };
+        vec![q, k, v]
     };
     let norms = spec.head_norm.map(|norm| head_norms(b, il, &norm, &heads)).transpose()?;
     let output = b.linear(il, "attn_output", (n_embd, heads.out_len()), Role::AttentionOutput, spec.output_bias)?;
@@ -63,14 +73,14 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
     } else {
         None
     };
-    let cache = b.cache(CacheShape {
-        layer: il,
-        kv_heads: spec.kv_heads,
-        key_dim: spec.key_dim,
-        value_dim: spec.value_dim,
-        rope,
-        visible: spec.visible,
-    });
+    let shape = CacheShape { layer: il, kv_heads, key_dim, value_dim, rope, visible: spec.visible };
+    let cache = match spec.kv {
+        KvSource::Own | KvSource::OwnOrKeys => b.cache(shape),
+        KvSource::Layer(of) => match b.cache_of(of) {
+            Some((cache, stored)) if stored == (CacheShape { layer: of, ..shape }) => cache,
+            _ => return Err(b.not_run("attention over keys and values of another shape")),
+        },
+    };
     let (scale, soft_cap, visible) = (spec.scale, spec.soft_cap, spec.visible);
     Ok(Attention {
         qkv,
@@ -78,16 +88,17 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
         head_rope: HeadRope {
             heads,
             q_norm: norms.map(|(q, _)| q),
-            k_norm: norms.map(|(_, k)| k),
+            k_norm: norms.and_then(|(_, k)| k),
             span: spec.head_norm.map_or(HeadNormSpan::Head, |norm| norm.span),
             rope,
+            value_eps: spec.value_norm_eps.filter(|_| has_kv),
         },
         attend: Attend { heads, cache, scale, soft_cap, visible, sinks },
         output,
     })
 }
 
-fn head_norms(b: &mut Builder<'_>, il: usize, norm: &HeadNorm, heads: &HeadShape) -> Result<(Norm, Norm)> {
+fn head_norms(b: &mut Builder<'_>, il: usize, norm: &HeadNorm, heads: &HeadShape) -> Result<(Norm, Option<Norm>)> {
     if norm.after_rope {
         return Err(b.not_run("a norm of rotated queries and keys"));
     }
@@ -98,13 +109,17 @@ fn head_norms(b: &mut Builder<'_>, il: usize, norm: &HeadNorm, heads: &HeadShape
         HeadNormSpan::Plain => return Err(b.not_run("a norm of heads without weights")),
     };
     let of = |name| NormSpec { kind: norm.kind, eps: norm.eps, name: Some(name), bias: Need::Never, is_bare: false };
-    Ok((b.norm(&of("attn_q_norm"), Some(il), q_len)?, b.norm(&of("attn_k_norm"), Some(il), k_len)?))
+    let q = b.norm(&of("attn_q_norm"), Some(il), q_len)?;
+    let k = if heads.has_kv { Some(b.norm(&of("attn_k_norm"), Some(il), k_len)?) } else { None };
+    Ok((q, k))
 }
 
 impl Attention {
     /// The matrices that read the input.
     pub(super) fn readers(&self) -> Vec<TensorId> {
-        self.qkv.iter().map(|part| part.w).collect()
+        let mut readers: Vec<TensorId> = self.qkv.iter().map(|part| part.w).collect();
+        readers.dedup();
+        readers
     }
 
     /// Appends the steps behind the norm: delta = output * attention(rope(q), rope(k), v), or delta
@@ -116,11 +131,13 @@ impl Attention {
         if self.has_gates {
             b.step(Step::SplitGates(heads));
         }
-        let HeadRope { q_norm, k_norm, rope, .. } = &self.head_rope;
-        if q_norm.is_some() || k_norm.is_some() || rope.is_some() {
+        let HeadRope { q_norm, k_norm, rope, value_eps, .. } = &self.head_rope;
+        if q_norm.is_some() || k_norm.is_some() || rope.is_some() || value_eps.is_some() {
             b.step(Step::HeadRope(self.head_rope));
         }
-        b.step(Step::StoreKv { heads, cache: self.attend.cache });
+        if heads.has_kv {
+            b.step(Step::StoreKv { heads, cache: self.attend.cache });
+        }
         b.step(Step::Attend(self.attend));
         if self.has_gates {
             b.step(Step::GateHeads { len: heads.out_len() });

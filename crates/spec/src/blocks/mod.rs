@@ -3,12 +3,13 @@
 mod attention;
 mod experts;
 mod feed_forward;
+mod own_embedding;
 mod scan;
 mod short_conv;
 
 use crate::error::Result;
-use crate::model::{FeedForward, LayerSpec, Mixer, Need, NormSpec, Residual};
-use crate::program::{Builder, Input, Linear, Part, Pending, Register, Step};
+use crate::model::{BothSpec, FeedForward, LayerSpec, Mixer, Need, NormSpec, Residual, RouterInput};
+use crate::program::{Builder, Input, Linear, Norm, Part, Pending, Register, Step};
 use crate::want::{Role, TensorId};
 
 /// x = scale * embedding of each token.
@@ -20,19 +21,16 @@ pub(crate) fn embed(b: &mut Builder<'_>, table: TensorId) -> Result<()> {
     if input.has_positions || input.token_types != Need::Never {
         return Err(b.not_run("learned embeddings of positions or segments"));
     }
-    if input.per_layer.is_some() {
-        return Err(b.not_run("an embedding for each layer"));
-    }
-    let scale = input.scale;
+    let (scale, per_layer) = (input.scale, input.per_layer);
     b.step(Step::Embed { table, scale, to: Register::Residual });
-    Ok(())
+    match per_layer {
+        Some(spec) => own_embedding::embed(b, &spec),
+        None => Ok(()),
+    }
 }
 
 /// A layer's two halves.
 pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result<()> {
-    if layer.has_own_embedding || layer.has_output_scale {
-        return Err(b.not_run("a branch or a factor at the end of a layer"));
-    }
     if layer.cross.is_some() {
         return Err(b.not_run("attention to an encoder's result"));
     }
@@ -45,6 +43,9 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
         Residual::NormOfSum => return Err(b.not_run("norms of sums")),
         Residual::Streams { .. } => return Err(b.not_run("several residual streams")),
     };
+    if is_parallel && matches!(layer.ffn, FeedForward::Both(..)) {
+        return Err(b.not_run("two networks beside the mixer"));
+    }
     if is_parallel && (layer.mixer == Mixer::None || layer.ffn == FeedForward::None) {
         return Err(b.not_run("half a layer beside nothing"));
     }
@@ -65,20 +66,36 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
             b.segment(Part::FeedForward(il));
             ffn.emit(b, true);
             let norm = after(b, il, layer.norms.after_ffn.as_ref())?;
-            b.pending = Some(Pending { from: Register::Delta, norm, scale: layer.residual_scale });
-            return Ok(());
+            b.pending = Some(Pending { scale: layer.residual_scale, ..Pending::normed(Register::Delta, norm) });
+            return end(b, il, layer);
         }
-        b.pending = Some(Pending { from: Register::Delta, norm: after_mixer, scale: layer.residual_scale });
+        b.pending = Some(Pending { scale: layer.residual_scale, ..Pending::normed(Register::Delta, after_mixer) });
     }
     if layer.ffn == FeedForward::None {
-        return Ok(());
+        return end(b, il, layer);
     }
     b.segment(Part::FeedForward(il));
-    let Some(ffn) = network(b, il, &layer.ffn)? else { return Ok(()) };
-    join_norm(b, Some(il), layer.norms.before_ffn.as_ref(), ffn.readers())?;
-    ffn.emit(b, false);
-    let norm = after(b, il, layer.norms.after_ffn.as_ref())?;
-    b.pending = Some(Pending { from: Register::Delta, norm, scale: layer.residual_scale });
+    if let Some(ffn) = network(b, il, &layer.ffn)? {
+        join_norm(b, Some(il), layer.norms.before_ffn.as_ref(), ffn.readers())?;
+        ffn.emit(b, false);
+        let norm = after(b, il, layer.norms.after_ffn.as_ref())?;
+        b.pending = Some(Pending { scale: layer.residual_scale, ..Pending::normed(Register::Delta, norm) });
+    }
+    end(b, il, layer)
+}
+
+/// What comes behind a layer's halves.
+fn end(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result<()> {
+    if layer.has_own_embedding {
+        own_embedding::branch(b, il)?;
+    }
+    let name = format!("blk.{il}.layer_output_scale.weight");
+    if let Some(scale) = b.needed(layer.output_scale, &name, &[1], Role::Scale, Some(il))? {
+        match &mut b.pending {
+            Some(pending) => pending.output_scale = Some(scale),
+            None => return Err(b.not_run("a factor of a layer of nothing")),
+        }
+    }
     Ok(())
 }
 
@@ -129,6 +146,38 @@ enum Network {
     Gated(feed_forward::Gated),
     Plain(feed_forward::Plain),
     Mixture(Box<experts::Mixture>),
+    Both(Box<Both>),
+}
+
+/// A network and a mixture side by side.
+struct Both {
+    network: feed_forward::Gated,
+    after_network: Norm,
+    before_experts: Norm,
+    experts: experts::Mixture,
+    after_experts: Norm,
+}
+
+impl Both {
+    fn prepare(b: &mut Builder<'_>, il: usize, spec: &BothSpec) -> Result<Both> {
+        let len = b.spec.n_embd;
+        let norm = |b: &mut Builder<'_>, norm| b.norm(norm, Some(il), len);
+        Ok(Both {
+            network: feed_forward::gated(b, il, &spec.network)?,
+            after_network: norm(b, &spec.after_network)?,
+            before_experts: norm(b, &spec.before_experts)?,
+            experts: experts::prepare(b, il, &spec.experts)?,
+            after_experts: norm(b, &spec.after_experts)?,
+        })
+    }
+
+    fn emit(self, b: &mut Builder<'_>) {
+        let len = b.spec.n_embd;
+        self.network.emit(b, false);
+        b.step(Step::SetAside { norm: self.after_network, len });
+        self.experts.emit_behind(b, self.before_experts);
+        b.step(Step::AddAside { norm: self.after_experts, len });
+    }
 }
 
 impl Network {
@@ -137,6 +186,7 @@ impl Network {
             Network::Gated(ffn) => ffn.readers(),
             Network::Plain(ffn) => ffn.readers(),
             Network::Mixture(ffn) => ffn.readers(),
+            Network::Both(both) => both.network.readers(),
         }
     }
 
@@ -145,6 +195,7 @@ impl Network {
             Network::Gated(ffn) => ffn.emit(b, adds),
             Network::Plain(ffn) => ffn.emit(b, adds),
             Network::Mixture(ffn) => ffn.emit(b, adds),
+            Network::Both(both) => both.emit(b),
         }
     }
 }
@@ -155,8 +206,11 @@ fn network(b: &mut Builder<'_>, il: usize, ffn: &FeedForward) -> Result<Option<N
         FeedForward::Gated(spec) => Some(Network::Gated(feed_forward::gated(b, il, spec)?)),
         FeedForward::Plain(spec) => Some(Network::Plain(feed_forward::plain(b, il, spec)?)),
         FeedForward::GatedOrPlain(..) => return Err(b.not_run("a feed-forward network without a gate")),
+        FeedForward::Moe(spec) if spec.router_input != RouterInput::Normed => {
+            return Err(b.not_run("a router with an input of its own"));
+        }
         FeedForward::Moe(spec) => Some(Network::Mixture(Box::new(experts::prepare(b, il, spec)?))),
-        FeedForward::Both(..) => return Err(b.not_run("a network beside a mixture of experts")),
+        FeedForward::Both(spec) => Some(Network::Both(Box::new(Both::prepare(b, il, spec)?))),
         FeedForward::None => None,
     })
 }
@@ -186,7 +240,7 @@ fn join_norm(b: &mut Builder<'_>, layer: Option<usize>, norm: Option<&NormSpec>,
     Ok(())
 }
 
-fn after(b: &mut Builder<'_>, il: usize, norm: Option<&NormSpec>) -> Result<Option<crate::program::Norm>> {
+fn after(b: &mut Builder<'_>, il: usize, norm: Option<&NormSpec>) -> Result<Option<Norm>> {
     let len = b.spec.n_embd;
     norm.map(|norm| b.norm(norm, Some(il), len)).transpose()
 }

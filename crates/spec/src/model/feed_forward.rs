@@ -1,6 +1,6 @@
 //! What changes each position by itself.
 
-use super::Need;
+use super::{Need, NormSpec};
 
 /// What changes each position by itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,8 +13,8 @@ pub enum FeedForward {
     GatedOrPlain(GatedSpec, PlainSpec),
     /// Some of many networks, chosen for each position.
     Moe(MoeSpec),
-    /// A network and a mixture side by side, each with norms of its own, added.
-    Both(GatedSpec, MoeSpec),
+    /// A network and a mixture side by side.
+    Both(Box<BothSpec>),
     /// None.
     None,
 }
@@ -85,6 +85,22 @@ pub struct PlainSpec {
     pub bias: Need,
 }
 
+/// A network and a mixture side by side, each behind a norm of the residual stream and before
+/// another norm, added. The norm before the network is the layer's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BothSpec {
+    /// The network.
+    pub network: GatedSpec,
+    /// Norm of what it gives.
+    pub after_network: NormSpec,
+    /// Norm of the experts' input.
+    pub before_experts: NormSpec,
+    /// The mixture.
+    pub experts: MoeSpec,
+    /// Norm of what it gives.
+    pub after_experts: NormSpec,
+}
+
 /// A mixture of experts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MoeSpec {
@@ -117,15 +133,18 @@ pub struct MoeSpec {
 }
 
 /// What a router reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RouterInput {
     /// What the experts read.
     Normed,
     /// The layer's input, before any norm (SmallThinker).
     LayerInput,
-    /// The residual stream, divided by its root mean square and multiplied by weights of the
-    /// router's (Gemma 4).
-    OwnNorm,
+    /// The residual stream, divided by its root mean square and by the root of its length, and
+    /// multiplied by weights of the router's (Gemma 4).
+    OwnNorm {
+        /// What is added to the mean square.
+        eps: f32,
+    },
 }
 
 /// What chooses the experts of a position.

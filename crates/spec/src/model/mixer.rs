@@ -222,8 +222,9 @@ pub enum OutputGate {
 pub enum KvSource {
     /// Projections of the input.
     Own,
-    /// The same, but values are the keys' projection.
-    ValuesAreKeys,
+    /// The same, but without a projection of values in the file they are that of keys, neither
+    /// normed nor rotated as keys are (Gemma 4).
+    OwnOrKeys,
     /// The cache of another layer.
     Layer(usize),
 }

@@ -146,8 +146,8 @@ pub struct LayerSpec {
     pub low_rank: Option<LowRankSpec>,
     /// A branch behind the two that takes the layer's own embedding of the token.
     pub has_own_embedding: bool,
-    /// Whether the residual stream is multiplied by a number of the layer's at its end.
-    pub has_output_scale: bool,
+    /// Number of the layer's that the residual stream is multiplied by at its end.
+    pub output_scale: Need,
 }
 
 impl LayerSpec {
@@ -162,7 +162,7 @@ impl LayerSpec {
             residual_scale: 1.0,
             low_rank: None,
             has_own_embedding: false,
-            has_output_scale: false,
+            output_scale: Need::Never,
         }
     }
 }

@@ -13,8 +13,11 @@ pub(crate) struct Builder<'a> {
     pub(crate) spec: &'a ModelSpec,
     directory: Directory<'a>,
     tensors: Vec<Want>,
+    unread: Vec<String>,
     by_name: HashMap<String, TensorId>,
     segments: Vec<Segment>,
+    /// Steps that the first segment begins with.
+    pub(crate) first_steps: Vec<Step>,
     /// Before the first segment is begun.
     embed: Vec<Step>,
     caches: Vec<CacheShape>,
@@ -29,8 +32,10 @@ impl<'a> Builder<'a> {
             spec,
             directory,
             tensors: Vec::new(),
+            unread: Vec::new(),
             by_name: HashMap::new(),
             segments: Vec::new(),
+            first_steps: Vec::new(),
             embed: Vec::new(),
             caches: Vec::new(),
             records: Vec::new(),
@@ -47,6 +52,7 @@ impl<'a> Builder<'a> {
             segments: self.segments,
             embed: self.embed,
             tensors: self.tensors,
+            unread: self.unread,
             caches: self.caches,
             records: self.records,
             rope_factors,
@@ -65,7 +71,7 @@ impl<'a> Builder<'a> {
 
     /// Begins a segment: steps that follow belong to it.
     pub(crate) fn segment(&mut self, part: Part) {
-        self.segments.push(Segment { part, steps: Vec::new() });
+        self.segments.push(Segment { part, steps: std::mem::take(&mut self.first_steps) });
     }
 
     /// Appends a step.
@@ -80,6 +86,11 @@ impl<'a> Builder<'a> {
     pub(crate) fn cache(&mut self, shape: CacheShape) -> usize {
         self.caches.push(shape);
         self.caches.len() - 1
+    }
+
+    /// The place of a layer's keys and values.
+    pub(crate) fn cache_of(&self, il: usize) -> Option<(usize, CacheShape)> {
+        self.caches.iter().copied().enumerate().find(|(_, cache)| cache.layer == il)
     }
 
     /// A place among the recurrent states; its number.
@@ -101,6 +112,11 @@ impl<'a> Builder<'a> {
     /// Whether an optional tensor is there.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.directory.has(name)
+    }
+
+    /// A tensor of a layer that a file may hold though nothing reads it.
+    pub(crate) fn leave_unread(&mut self, il: usize, part: &str) {
+        self.unread.push(format!("blk.{il}.{part}"));
     }
 
     /// A tensor that must be there.

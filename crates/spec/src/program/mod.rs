@@ -9,8 +9,8 @@ mod step;
 
 pub(crate) use build::Builder;
 pub use step::{
-    Attend, Conv, ExpertLinear, Experts, GateNorm, HeadRope, HeadShape, Input, Linear, Norm, Pending, Register, Route,
-    Scan, ScanRule, ScanShape, ShortConv, Step,
+    Attend, Conv, ExpertLinear, Experts, GateNorm, HeadRope, HeadShape, Input, Linear, MixOwn, Norm, Pending, Register,
+    Route, Scan, ScanRule, ScanShape, ShortConv, Step,
 };
 
 use std::collections::HashSet;
@@ -31,6 +31,8 @@ pub struct Program {
     /// it.
     embed: Vec<Step>,
     tensors: Vec<Want>,
+    /// Names of tensors that a file may hold and that nothing reads.
+    unread: Vec<String>,
     /// Layers of the cache of keys and values: which shape each has.
     caches: Vec<CacheShape>,
     /// Recurrent states: which shape each has.
@@ -181,6 +183,17 @@ impl Program {
         TensorId(0)
     }
 
+    /// Every table that tokens are looked up in; of one that is not the output head too, a token
+    /// reads one row.
+    pub fn tables(&self) -> impl Iterator<Item = TensorId> + '_ {
+        self.embed.iter().flat_map(Step::tensors)
+    }
+
+    /// Whether a tensor is a table of which a token reads one row.
+    pub fn is_looked_up(&self, id: TensorId) -> bool {
+        self.tables().any(|table| table == id) && self.output().is_none_or(|output| output.w != id)
+    }
+
     /// Every tensor, by its id.
     pub fn tensors(&self) -> &[Want] {
         &self.tensors
@@ -229,14 +242,13 @@ impl Program {
         self.output().is_some_and(|output| output.w == self.embedding())
     }
 
-    /// Every tensor in the order in which a token needs them, each once: rows of the embedding come
-    /// last, unless it is the head.
+    /// Every tensor in the order in which a token needs them, each once: tables come last, unless
+    /// they are the head.
     pub fn in_use_order(&self) -> Vec<TensorId> {
         let of_segments = self.segments.iter().flat_map(Segment::tensors);
         let factors = self.rope_factors.iter().flat_map(|t| [t.fixed, t.long, t.short]).flatten();
-        let looked_up = self.embed.iter().flat_map(Step::tensors);
         let mut seen = HashSet::new();
-        of_segments.chain(factors).chain(looked_up).filter(|id| seen.insert(*id)).collect()
+        of_segments.chain(factors).chain(self.tables()).filter(|id| seen.insert(*id)).collect()
     }
 
     /// Elements of a column of each register, at most.
@@ -254,6 +266,7 @@ impl Program {
             Step::SplitGates(heads) if register == Register::Qkv => heads.qkv_len(),
             Step::Experts { experts, .. } if register == Register::Hidden => experts.n_used * experts.up.rows,
             Step::Experts { experts, .. } if register == Register::Delta => experts.down.rows,
+            Step::SetAside { len, .. } if register == Register::Aside => *len,
             Step::Embed { table, to, .. } if *to == register => self.tensor(*table).k(),
             Step::Logits { output, .. } if register == Register::Logits => output.n_rows(),
             _ => 0,
@@ -265,7 +278,7 @@ impl Program {
     pub fn input_len(&self, input: Input) -> usize {
         let steps = self.segments.iter().flat_map(|segment| &segment.steps);
         let len = |step: &Step| match step {
-            Step::JoinNorm { to, readers, .. } if *to == input => {
+            Step::JoinNorm { to, readers, .. } | Step::Norm { to, readers, .. } if *to == input => {
                 readers.iter().map(|id| self.tensor(*id).k()).max().unwrap_or(0)
             }
             Step::Quantize { to, len, .. } if *to == input => *len,
@@ -281,7 +294,7 @@ impl Program {
             Step::Experts { experts, .. } => {
                 let holds = |part: &ExpertLinear| part.w == id || part.bias == Some(id);
                 let found = experts.gate.iter().chain([&experts.up, &experts.down]).find(|part| holds(part))?;
-                Some((experts.n_used, self.tensor(found.w).rows() / found.rows))
+                Some((experts.n_used, self.tensor(found.w).rows() / found.stride))
             }
             _ => None,
         })
@@ -292,7 +305,8 @@ impl Program {
     /// # Errors
     /// The first tensor that is left over.
     pub fn check_leftovers<'a>(&self, tensors: impl Iterator<Item = &'a TensorInfo>) -> Result<()> {
-        let used: HashSet<&str> = self.tensors.iter().map(|t| t.name.as_str()).collect();
+        let names = self.tensors.iter().map(|t| &t.name).chain(&self.unread);
+        let used: HashSet<&str> = names.map(String::as_str).collect();
         // Old converters stored the angles of RoPE, which follow from the metadata.
         let is_nextn = |name: &str| {
             let block = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{ExpertLinear, Input, Linear, Norm, Part, Pending, Program, Register, ScanRule, ScanShape, Step};
+use super::{ExpertLinear, Input, Linear, MixOwn, Norm, Part, Pending, Program, Register, ScanRule, ScanShape, Step};
 use crate::model::{Gating, HiddenActivation, ModelSpec};
 use crate::print;
 use crate::want::TensorId;
@@ -50,23 +50,32 @@ impl Program {
             }
             Step::JoinNorm { join, norm: with, to, .. } => {
                 let x = Register::Residual.name();
-                let pending = match join {
-                    Some(Pending { from, norm: Some(n), .. }) => self.norm(n, Some(from.name())),
-                    Some(Pending { from, norm: None, .. }) => from.name().to_owned(),
-                    None => self.first_pending(layer),
-                };
-                let scale = join.filter(|j| j.scale != 1.0).map_or(String::new(), |j| format!("{} * ", j.scale));
-                let sum = format!("{x} += {scale}{pending}");
+                let first = || self.first_pending(layer).unwrap_or(Pending::normed(Register::Delta, None));
+                let Pending { from, norm, scale, output_scale } = join.unwrap_or_else(first);
+                let pending = norm.map_or(from.name().to_owned(), |n| self.norm(&n, Some(from.name())));
+                let scale = if scale == 1.0 { String::new() } else { format!("{scale} * ") };
+                let scaled = output_scale.map_or(String::new(), |id| format!("; {x} *= {}", self.name(id)));
+                let sum = format!("{x} += {scale}{pending}{scaled}");
                 let normed = with.as_ref().map_or(x.to_owned(), |n| self.norm(n, Some(x)));
                 format!("join-norm  {sum}; {} = {normed}", to.name())
             }
+            Step::Norm { norm, to, .. } => {
+                format!("norm       {} = {}", to.name(), self.norm(norm, Some(Register::Residual.name())))
+            }
+            Step::MixOwn(MixOwn { width, n_layer, scale, norm }) => {
+                let normed = self.norm(norm, Some(&format!("{scale} * hidden")));
+                format!("mix-own    own = (own + {normed}) / sqrt(2), {n_layer} slices of {width}")
+            }
+            Step::TimesOwn { of, .. } => format!("times-own  {} *= own of this layer", of.name()),
+            Step::SetAside { norm, .. } => format!("set-aside  aside = {}", self.norm(norm, Some("delta"))),
+            Step::AddAside { norm, .. } => format!("add-aside  delta = {} + aside", self.norm(norm, Some("delta"))),
             Step::Project { from, parts, to, adds } => {
                 let parts: Vec<String> = parts.iter().map(linear).collect();
                 let sign = if *adds { "+=" } else { "=" };
                 format!("project    {} {sign} {} * {}", to.name(), parts.join(", "), from.name())
             }
             Step::HeadRope(step) => {
-                let mut text = "head-rope  q, k".to_owned();
+                let mut text = if step.heads.has_kv { "head-rope  q, k" } else { "head-rope  q" }.to_owned();
                 for n in [&step.q_norm, &step.k_norm].into_iter().flatten() {
                     let _ = write!(text, " -> {}", self.norm(n, None));
                 }
@@ -75,6 +84,9 @@ impl Program {
                         let _ = write!(text, " -> rope {}", rope.0);
                     }
                     None => text.push_str(" -> no rope"),
+                }
+                if step.value_eps.is_some() {
+                    text.push_str("; v -> rms");
                 }
                 text
             }
@@ -86,7 +98,9 @@ impl Program {
                 let cap = step.soft_cap.map_or(String::new(), |cap| format!(", cap {cap}"));
                 let (heads, group) = (step.heads.heads, step.heads.group());
                 let sinks = step.sinks.map_or(String::new(), |id| format!(", sinks {}", self.name(id)));
-                format!("attend     heads = {heads} in groups of {group}, {seen}, scale {}{cap}{sinks}", step.scale)
+                let of = Some(self.caches[step.cache].layer).filter(|of| Some(*of) != layer);
+                let of = of.map_or(String::new(), |il| format!(", keys and values of layer {il}"));
+                format!("attend     heads = {heads} in groups of {group}, {seen}, scale {}{cap}{sinks}{of}", step.scale)
             }
             Step::Conv(step) => {
                 let bias = if step.bias.is_some() { " + bias" } else { "" };
@@ -127,13 +141,19 @@ impl Program {
                 let bias = step.choice_bias.map_or(String::new(), |id| format!(", chosen with {}", self.name(id)));
                 let normalised = if step.normalised { ", their sum 1" } else { "" };
                 let scale = if step.scale == 1.0 { String::new() } else { format!(", times {}", step.scale) };
+                let numbers = step.number_scale;
+                let numbers = if numbers == 1.0 { String::new() } else { format!(" of {numbers} * router") };
+                let of_experts = step.expert_scale.map_or(String::new(), |id| format!(", times {}", self.name(id)));
                 let (used, n) = (step.n_used, step.n_experts);
-                format!("route      {used} of {n} experts{groups} by {by}{bias}{normalised}{scale}")
+                let by = format!("{by}{numbers}{bias}{normalised}{scale}{of_experts}");
+                format!("route      {used} of {n} experts{groups} by {by}")
             }
             Step::Experts { experts, adds } => {
                 let part = |part: &ExpertLinear| {
                     let bias = if part.bias.is_some() { " + bias" } else { "" };
-                    format!("{} ({} x {}){bias}", self.name(part.w), part.rows, part.k)
+                    let ExpertLinear { first, rows, k, .. } = *part;
+                    let of = if part.stride == rows { String::new() } else { format!("[{first}..{}]", first + rows) };
+                    format!("{}{of} ({rows} x {k}){bias}", self.name(part.w))
                 };
                 let (sign, y, z) = (if *adds { "+=" } else { "=" }, experts.from.name(), Input::Inner.name());
                 let act = hidden_name(experts.activation);
@@ -160,7 +180,7 @@ impl Program {
     }
 
     /// What a layer's first join would add if it were not the first layer: as of the second one.
-    fn first_pending(&self, layer: Option<usize>) -> String {
+    fn first_pending(&self, layer: Option<usize>) -> Option<Pending> {
         let next = |il: usize| {
             let segment = self.segments.iter().find(|segment| segment.part == Part::Mixer(il + 1))?;
             segment.steps.iter().find_map(|step| match step {
@@ -168,10 +188,7 @@ impl Program {
                 _ => None,
             })
         };
-        match layer.and_then(next) {
-            Some(Pending { norm: Some(n), from, .. }) => self.norm(&n, Some(from.name())),
-            _ => Register::Delta.name().to_owned(),
-        }
+        layer.and_then(next)
     }
 
     /// A norm as a function of what it is over, where a line names that, and of its weights, if it

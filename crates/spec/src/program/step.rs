@@ -2,6 +2,7 @@
 //!
 //! Matrices of activations are stored column by column, a column being one position's vector.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use modelembed_terms::{Activation, NormKind};
@@ -35,13 +36,17 @@ pub enum Register {
     Router,
     /// The hidden state of a feed-forward network; of experts those of all that a position uses.
     Hidden,
+    /// Each layer's own embedding of the token, one behind the other.
+    Own,
+    /// One half of a feed-forward network while the other one is computed.
+    Aside,
     /// Logits.
     Logits,
 }
 
 impl Register {
     /// All of them.
-    pub const ALL: [Register; 12] = [
+    pub const ALL: [Register; 14] = [
         Register::Residual,
         Register::Delta,
         Register::Qkv,
@@ -53,6 +58,8 @@ impl Register {
         Register::Gates,
         Register::Router,
         Register::Hidden,
+        Register::Own,
+        Register::Aside,
         Register::Logits,
     ];
 
@@ -70,6 +77,8 @@ impl Register {
             Register::Gates => "gates",
             Register::Router => "router",
             Register::Hidden => "hidden",
+            Register::Own => "own",
+            Register::Aside => "aside",
             Register::Logits => "logits",
         }
     }
@@ -136,6 +145,15 @@ pub struct Pending {
     pub norm: Option<Norm>,
     /// Factor on it.
     pub scale: f32,
+    /// One number, that the sum is multiplied by.
+    pub output_scale: Option<TensorId>,
+}
+
+impl Pending {
+    /// A register with its norm, if it has one.
+    pub fn normed(from: Register, norm: Option<Norm>) -> Pending {
+        Pending { from, norm, scale: 1.0, output_scale: None }
+    }
 }
 
 /// One step.
@@ -160,6 +178,40 @@ pub enum Step {
         to: Input,
         /// The matrices that read it.
         readers: Vec<TensorId>,
+    },
+    /// A norm of the residual stream becomes an input.
+    Norm {
+        /// The norm.
+        norm: Norm,
+        /// Where to.
+        to: Input,
+        /// The matrices that read it.
+        readers: Vec<TensorId>,
+    },
+    /// Each layer's own embedding of the token is mixed with a projection of the common one.
+    MixOwn(MixOwn),
+    /// A register is multiplied by a layer's own embedding.
+    TimesOwn {
+        /// The register, of as many elements a column.
+        of: Register,
+        /// Where the embedding lies in a column of all layers'.
+        slice: Range<usize>,
+        /// Elements of such a column.
+        len: usize,
+    },
+    /// aside = norm(delta).
+    SetAside {
+        /// The norm.
+        norm: Norm,
+        /// Elements a column.
+        len: usize,
+    },
+    /// delta = norm(delta) + aside.
+    AddAside {
+        /// The norm.
+        norm: Norm,
+        /// Elements a column.
+        len: usize,
     },
     /// to = rows of one matrix after the other times an input; or to += that.
     Project {
@@ -266,6 +318,19 @@ pub enum Step {
     },
 }
 
+/// own = (own + norm(scale * hidden)) / sqrt(2), slice by slice.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MixOwn {
+    /// Elements of a layer's slice.
+    pub width: usize,
+    /// Slices.
+    pub n_layer: usize,
+    /// Factor on the projection before the norm.
+    pub scale: f32,
+    /// Norm of each slice of the projection.
+    pub norm: Norm,
+}
+
 /// How a column of [`Register::Qkv`] is laid out: queries, then keys, then values, head by head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadShape {
@@ -277,6 +342,9 @@ pub struct HeadShape {
     pub key_dim: usize,
     /// Elements of a value.
     pub value_dim: usize,
+    /// Whether keys and values are there; else a column has queries only, and attention goes over
+    /// what another layer stored.
+    pub has_kv: bool,
 }
 
 impl HeadShape {
@@ -292,12 +360,12 @@ impl HeadShape {
 
     /// Elements of all keys.
     pub fn k_len(&self) -> usize {
-        self.kv_heads * self.key_dim
+        if self.has_kv { self.kv_heads * self.key_dim } else { 0 }
     }
 
     /// Elements of all values.
     pub fn v_len(&self) -> usize {
-        self.kv_heads * self.value_dim
+        if self.has_kv { self.kv_heads * self.value_dim } else { 0 }
     }
 
     /// Elements of a column.
@@ -324,6 +392,8 @@ pub struct HeadRope {
     pub span: HeadNormSpan,
     /// Rotation, behind the norm.
     pub rope: Option<RopeId>,
+    /// Where each value is divided by its root mean square: what is added to the mean square.
+    pub value_eps: Option<f32>,
 }
 
 /// Attention over the cache.
@@ -516,13 +586,21 @@ pub struct Route {
     pub normalised: bool,
     /// Factor on the weights.
     pub scale: f32,
+    /// Factor on the router's numbers.
+    pub number_scale: f32,
+    /// Factors on what experts give: one number an expert.
+    pub expert_scale: Option<TensorId>,
 }
 
 /// The matrices of all experts for one purpose, one behind the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExpertLinear {
-    /// (experts, rows, k).
+    /// (experts, rows of both, k), where it holds the rows of another purpose too.
     pub w: TensorId,
+    /// Rows of an expert in the tensor.
+    pub stride: usize,
+    /// The first of them that is for this.
+    pub first: usize,
     /// Rows of one expert.
     pub rows: usize,
     /// Elements of a row.
@@ -551,15 +629,20 @@ pub struct Experts {
 }
 
 impl Step {
-    /// The tensors that it reads, in the order of use.
+    /// The tensors that it reads, each once, in the order of use.
     pub fn tensors(&self) -> impl Iterator<Item = TensorId> + '_ {
         let of_norm = |norm: &Option<Norm>| norm.iter().flat_map(|n| [n.weight, n.bias]).flatten().collect::<Vec<_>>();
         let of_linear = |linear: &Linear| [Some(linear.w), linear.bias].into_iter().flatten().collect::<Vec<_>>();
-        let tensors: Vec<TensorId> = match self {
+        let mut tensors: Vec<TensorId> = match self {
             Step::Embed { table, .. } => vec![*table],
             Step::JoinNorm { join, norm, .. } => {
-                [join.map_or(Vec::new(), |join| of_norm(&join.norm)), of_norm(norm)].concat()
+                let of_join = |join: Pending| [of_norm(&join.norm), join.output_scale.into_iter().collect()].concat();
+                [join.map_or(Vec::new(), of_join), of_norm(norm)].concat()
             }
+            Step::MixOwn(MixOwn { norm, .. })
+            | Step::Norm { norm, .. }
+            | Step::SetAside { norm, .. }
+            | Step::AddAside { norm, .. } => of_norm(&Some(*norm)),
             // Matrices first: biases are read last.
             Step::Project { parts, .. } => {
                 let biases = parts.iter().filter_map(|part| part.bias);
@@ -568,7 +651,7 @@ impl Step {
             Step::HeadRope(step) => [of_norm(&step.q_norm), of_norm(&step.k_norm)].concat(),
             Step::GateUp { gate, up, .. } => [of_linear(gate), of_linear(up)].concat(),
             Step::Up { up, .. } => of_linear(up),
-            Step::Route(step) => step.choice_bias.into_iter().collect(),
+            Step::Route(step) => step.choice_bias.into_iter().chain(step.expert_scale).collect(),
             Step::Experts { experts, .. } => {
                 let Experts { gate, up, down, .. } = experts;
                 let parts = || gate.iter().chain([up, down]);
@@ -584,8 +667,12 @@ impl Step {
             | Step::GateHeads { .. }
             | Step::StoreKv { .. }
             | Step::Quantize { .. }
+            | Step::TimesOwn { .. }
             | Step::Weigh { .. } => Vec::new(),
         };
+        // Parts of one matrix, or one for two purposes.
+        let mut seen = HashSet::with_capacity(tensors.len());
+        tensors.retain(|id| seen.insert(*id));
         tensors.into_iter()
     }
 }

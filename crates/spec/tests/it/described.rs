@@ -201,6 +201,14 @@ fn layers_that_share_keys_and_values_read_the_last_of_their_kind() {
 }
 
 #[test]
+fn gemma4_caps_its_logits_unless_a_file_says_0() {
+    let cap = |model: Model| model.read().unwrap().output.soft_cap;
+    let silent = models::gemma4().without("final_logit_softcapping");
+    let with = |cap: f32| models::gemma4().with("final_logit_softcapping", cap);
+    assert_eq!([cap(silent), cap(with(0.0)), cap(with(12.0))], [Some(30.0), None, Some(12.0)]);
+}
+
+#[test]
 fn a_norm_of_falcon_h1_has_a_bare_name() {
     let norms = models::falcon_h1().read().unwrap().layers[0].norms;
     assert!(norms.before_ffn.unwrap().is_bare && !norms.before_mixer.unwrap().is_bare);

@@ -326,6 +326,37 @@ pub fn gemma3n() -> Model {
         .with("rope.freq_base_swa", 1e4f32)
 }
 
+/// What the files of Gemma 4 have in common: of each `period` layers the last sees everything.
+fn gemma4_of(name: &str, sizes: [u32; 4], period: usize, kv_heads: [i32; 2], window: u32) -> Model {
+    let [n_layer, ctx, n_embd, heads] = sizes;
+    let is_local = |il: usize| il % period != period - 1;
+    let of_layers = |f: &dyn Fn(usize) -> i32| (0..n_layer as usize).map(f).collect::<Vec<i32>>();
+    decoder("gemma4", name, [n_layer, ctx, n_embd, heads, 0], 1e-6)
+        .with("attention.head_count_kv", of_layers(&|il| kv_heads[usize::from(!is_local(il))]))
+        .with_all(&[("attention.key_length", 512), ("attention.value_length", 512)])
+        .with_all(&[("attention.key_length_swa", 256), ("attention.value_length_swa", 256)])
+        .with_all(&[("rope.dimension_count", 512), ("rope.dimension_count_swa", 256)])
+        .with("attention.sliding_window", window)
+        .with("attention.sliding_window_pattern", (0..n_layer as usize).map(is_local).collect::<Vec<bool>>())
+        .with("embedding_length_per_layer_input", 0u32)
+        .with("attention.shared_kv_layers", 0u32)
+        .with("final_logit_softcapping", 30f32)
+        .with("rope.freq_base", 1e6f32)
+        .with("rope.freq_base_swa", 1e4f32)
+}
+
+pub fn gemma4() -> Model {
+    gemma4_of("Gemma 4 E2B It", [35, 131_072, 1536, 8], 5, [1, 1], 512)
+        .with("feed_forward_length", (0..35).map(|il| if il < 15 { 6144 } else { 12_288 }).collect::<Vec<i32>>())
+        .with_all(&[("embedding_length_per_layer_input", 256), ("attention.shared_kv_layers", 20)])
+}
+
+pub fn gemma4_moe() -> Model {
+    gemma4_of("Gemma 4 26B A4B It", [30, 262_144, 2816, 16], 6, [8, 2], 1024)
+        .with_all(&[("feed_forward_length", 2112), ("expert_feed_forward_length", 704)])
+        .with_all(&[("expert_count", 128), ("expert_used_count", 8)])
+}
+
 pub fn deepseek2() -> Model {
     decoder("deepseek2", "DeepSeek V3", [61, 163_840, 7168, 128, 1], 1e-6)
         .with_all(&[("feed_forward_length", 18_432), ("leading_dense_block_count", 3), ("vocab_size", 129_280)])
@@ -467,6 +498,8 @@ pub fn all() -> Vec<(&'static str, Model)> {
         ("gpt-oss", gpt_oss()),
         ("falcon-h1", falcon_h1()),
         ("gemma3n", gemma3n()),
+        ("gemma4", gemma4()),
+        ("gemma4-moe", gemma4_moe()),
         ("deepseek2", deepseek2()),
         ("deepseek2-lite", deepseek2_lite()),
         ("deepseek4", deepseek4()),

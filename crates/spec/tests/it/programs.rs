@@ -1,6 +1,6 @@
 //! Programs of the architectures that run, and which part of the others does not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use modelembed_gguf::{Gguf, TensorInfo};
 use modelembed_spec::{ARCHITECTURES, Directory, Error, Planned, Program, Step, TensorId};
@@ -45,6 +45,14 @@ fn programs_are_as_the_models_compute() {
         ("program-nemotron_h_moe", models::nemotron_h_moe(), 131_072, |name| {
             name == "output.weight" || name.ends_with("ssm_conv1d.bias")
         }),
+        ("program-gemma4", models::gemma4(), 262_144, |name| {
+            name.ends_with("attn_v.weight") || name.ends_with("layer_output_scale.weight")
+        }),
+        ("program-gemma4-moe", models::gemma4_moe(), 262_144, |name| {
+            let of_layer = |il: usize| name.starts_with(&format!("blk.{il}."));
+            let is_value = name.ends_with("attn_v.weight") && !(0..30).filter(|il| il % 6 == 5).any(of_layer);
+            is_value || ["scale.weight", "gate_up_exps.weight", "exps.scale"].iter().any(|end| name.ends_with(end))
+        }),
         ("program-qwen35moe", models::qwen35moe(), 248_320, |name| name == "output.weight"),
         ("program-lfm2moe", models::lfm2moe(), 65_536, tied),
         ("program-qwen3moe", models::qwen3moe(), 151_936, |name| name == "output.weight"),
@@ -72,7 +80,7 @@ fn every_architecture_that_runs_compiles_and_every_other_names_its_part() {
 #[test]
 fn the_part_that_does_not_run_is_named() {
     let cases = [
-        (models::gemma3n(), "an embedding for each layer"),
+        (models::gemma3n(), "a branch beside the mixer"),
         (models::deepseek2(), "latent attention"),
         (models::deepseek4(), "several residual streams"),
         (models::bert(), "a norm of the embedding"),
@@ -116,6 +124,47 @@ fn a_planned_file_has_what_it_must_and_what_it_is_to_have() {
     // Qwen 2 must have these.
     let qwen2 = planned(&models::qwen2(), 1000, &|_| false).unwrap();
     assert_eq!(shape(&qwen2, "blk.0.attn_k.bias"), Some(vec![128]));
+}
+
+#[test]
+fn a_layer_that_shares_keys_and_values_may_hold_the_matrices_of_its_own() {
+    let model = models::gemma4();
+    let program = planned(&model, 1000, &|_| false).unwrap();
+    let leftovers = |il: usize| {
+        let mut tensors = shapes(program.tensors());
+        tensors.push((format!("blk.{il}.attn_v.weight"), vec![1536, 512]));
+        program.check_leftovers(model.gguf(&tensors).tensors().iter())
+    };
+    assert_eq!(leftovers(19), Ok(()));
+    let name = "blk.14.attn_v.weight".to_owned();
+    assert_eq!(leftovers(14), Err(Error::UnusedTensor { name, arch: "gemma4" }));
+}
+
+#[test]
+fn a_segment_reads_each_of_its_tensors_once() {
+    let fused: fn(&str) -> bool = |name| name.ends_with("attn_qkv.weight") || name.ends_with("gate_up_exps.weight");
+    // The gate and the up projection of one matrix, keys and values, and those of experts.
+    for model in [models::phi3(), models::gemma4(), models::gemma4_moe()] {
+        let program = planned(&model, 1000, &fused).unwrap();
+        for segment in program.segments() {
+            let (mut seen, ids) = (HashSet::new(), segment.tensors().collect::<Vec<_>>());
+            let twice: Vec<&str> =
+                ids.iter().filter(|id| !seen.insert(**id)).map(|id| &*program.tensor(*id).name).collect();
+            assert!(twice.is_empty(), "{twice:?}");
+        }
+    }
+}
+
+#[test]
+fn tables_are_looked_up_unless_they_are_the_head() {
+    let looked_up = |model: &Model, has: &dyn Fn(&str) -> bool| {
+        let program = planned(model, 1000, has).unwrap();
+        let names = |id: TensorId| program.tensor(id).name.clone();
+        program.tables().filter(|id| program.is_looked_up(*id)).map(names).collect::<Vec<_>>()
+    };
+    assert_eq!(looked_up(&models::gemma4(), &|_| false), ["per_layer_token_embd.weight"]);
+    assert_eq!(looked_up(&models::llama(), &|_| false), [""; 0]);
+    assert_eq!(looked_up(&models::llama(), &|name| name == "output.weight"), ["token_embd.weight"]);
 }
 
 #[test]

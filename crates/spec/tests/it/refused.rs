@@ -20,6 +20,8 @@ fn each_key_that_a_model_needs_is_named_when_it_is_missing() {
         (models::gpt_oss, &["attention.sliding_window", "expert_count"]),
         (models::falcon_h1, &["ssm.conv_kernel", "attention.head_count"]),
         (models::gemma3n, &["attention.sliding_window"]),
+        (models::gemma4, &["attention.sliding_window", "feed_forward_length"]),
+        (models::gemma4_moe, &["expert_used_count", "attention.layer_norm_rms_epsilon"]),
         (models::deepseek2, &["attention.kv_lora_rank", "expert_used_count"]),
         (models::deepseek4, &["attention.compress_ratios", "swiglu_clamp_exp", "hyper_connection.epsilon"]),
         (models::deepseek4, &["attention.output_group_count", "attention.compress_rope_freq_base"]),
@@ -127,6 +129,38 @@ fn numbers_that_do_not_fit_each_other_are_refused() {
             models::gemma3n().with("attention.shared_kv_layers", 29u32),
             "attention.shared_kv_layers",
             "is 29, wanted at most 28 of the 30 layers",
+        ),
+        (
+            models::gemma4().with("attention.shared_kv_layers", 34u32),
+            "attention.shared_kv_layers",
+            "is 34, wanted at most 33 of the 35 layers",
+        ),
+        (
+            models::gemma4().with("attention.shared_kv_layers", 19u32),
+            "attention.shared_kv_layers",
+            "is 19, but layers 14 and 16 do not see the same positions",
+        ),
+        (
+            models::gemma4_moe().with("attention.shared_kv_layers", 6u32).with("attention.head_count_kv", {
+                (0..30).map(|il| if il == 29 { 4 } else { 8 }).collect::<Vec<u32>>()
+            }),
+            "attention.head_count_kv",
+            "has 4 for layer 29, which reads the 8 of layer 23",
+        ),
+        (
+            models::gemma4().with("attention.value_length_swa", 128u32),
+            "attention.value_length_swa",
+            "is 128, wanted the 256 elements of a key",
+        ),
+        (
+            models::gemma4().with("rope.dimension_count_swa", 258u32),
+            "rope.dimension_count_swa",
+            "is 258, wanted an even number up to the head's 256 elements",
+        ),
+        (
+            models::gemma4().with("attention.sliding_window_pattern", 5u32),
+            "attention.sliding_window_pattern",
+            "is no array, wanted one that says for each layer whether it has a window",
         ),
     ];
     for (model, key, problem) in cases {

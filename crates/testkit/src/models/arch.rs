@@ -50,6 +50,7 @@ impl TinyArch {
             TinyArch::Ernie45Moe => "ernie4_5-moe",
             TinyArch::Lfm2 => "lfm2",
             TinyArch::Lfm2Moe => "lfm2moe",
+            TinyArch::Gemma4 | TinyArch::Gemma4Large | TinyArch::Gemma4Moe => "gemma4",
             TinyArch::Qwen35 => "qwen35",
             TinyArch::Qwen35Moe => "qwen35moe",
         }
@@ -86,6 +87,29 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
             own("attention.head_count", u32(spec.n_head));
             own("attention.head_count_kv", GgufValue::from((0..spec.n_layer).map(of).collect::<Vec<_>>()));
             own("shortconv.l_cache", u32(3));
+        }
+        TinyArch::Gemma4 | TinyArch::Gemma4Large | TinyArch::Gemma4Moe => {
+            let is_local = |il: usize| il % 3 != 2;
+            let shares = |il: usize| spec.arch == TinyArch::Gemma4 && il >= spec.n_layer - 3;
+            let width = |il: usize| (if shares(il) { spec.n_ff * 3 / 2 } else { spec.n_ff }) as u32;
+            let kv_heads = |il: usize| if is_local(il) { spec.n_head_kv as u32 } else { 1 };
+            own("feed_forward_length", GgufValue::from((0..spec.n_layer).map(width).collect::<Vec<_>>()));
+            own("attention.head_count", u32(spec.n_head));
+            own("attention.head_count_kv", GgufValue::from((0..spec.n_layer).map(kv_heads).collect::<Vec<_>>()));
+            own(
+                "attention.sliding_window_pattern",
+                GgufValue::from((0..spec.n_layer).map(is_local).collect::<Vec<bool>>()),
+            );
+            own("attention.key_length_swa", u32(spec.head_dim / 2));
+            own("attention.value_length_swa", u32(spec.head_dim / 2));
+            own("rope.dimension_count_swa", u32(spec.head_dim / 2));
+            own("rope.freq_base_swa", GgufValue::F32(1e4));
+            let is_small = spec.arch == TinyArch::Gemma4;
+            own("attention.shared_kv_layers", u32(if is_small { 3 } else { 0 }));
+            let width = if spec.ty == TensorType::F32 { 24 } else { 32 };
+            own("embedding_length_per_layer_input", u32(if is_small { width } else { 0 }));
+            // So low that most logits are changed.
+            own("final_logit_softcapping", GgufValue::F32(6.0));
         }
         _ => {
             own("feed_forward_length", u32(spec.n_ff));
@@ -240,6 +264,7 @@ impl TinySpec {
     fn experts(&self) -> Option<(usize, usize)> {
         match self.arch {
             TinyArch::Mixtral | TinyArch::Qwen2Moe | TinyArch::Qwen35Moe => Some((8, 2)),
+            TinyArch::Gemma4Moe => Some((8, 3)),
             TinyArch::Lfm2Moe => Some((8, 3)),
             TinyArch::Qwen3VlMoe | TinyArch::Deepseek | TinyArch::Ernie45Moe | TinyArch::MinimaxM2 => Some((8, 3)),
             TinyArch::Dots1 | TinyArch::BailingMoe2 => Some((16, 3)),
@@ -260,6 +285,16 @@ impl TinySpec {
             _ if tensor.ends_with("ssm_norm.weight") => self.n_embd == 54,
             _ if tensor.ends_with("ssm_conv1d.bias") => true,
             _ if tensor.ends_with("exp_probs_b.bias") => true,
+            _ if tensor.ends_with("layer_output_scale.weight") => true,
+            // In the others values are keys where everything is seen.
+            _ if tensor.ends_with("attn_v.weight") => {
+                let local = |il: usize| il % 3 != 2;
+                let layer = tensor.split('.').nth(1).and_then(|il| il.parse().ok());
+                self.arch == TinyArch::Gemma4 || layer.is_some_and(local)
+            }
+            _ if tensor.ends_with("ffn_gate_up_exps.weight") || tensor.ends_with("ffn_down_exps.scale") => {
+                self.arch == TinyArch::Gemma4Moe
+            }
             _ => matches!(self.arch, TinyArch::Phi3 | TinyArch::BailingMoe2) && tensor.ends_with("attn_qkv.weight"),
         }
     }
@@ -277,7 +312,9 @@ pub fn wants(spec: &TinySpec) -> Vec<Want> {
 /// name), so that adding one leaves the others as they are.
 pub fn tensors(spec: &TinySpec) -> Vec<TinyTensor> {
     let draw = |want: Want| {
-        let ty = if want.role.is_matrix() && want.role != Role::Router { spec.ty } else { TensorType::F32 };
+        // llama.cpp's quantiser leaves the projection of embeddings to all layers as it is.
+        let is_left = want.role == Role::Router || (want.role == Role::LayerProjection && want.layer.is_none());
+        let ty = if want.role.is_matrix() && !is_left { spec.ty } else { TensorType::F32 };
         let data = random_rows(&want, ty, want.rows(), &mut Rng::for_name(spec.seed, &want.name));
         TinyTensor { name: want.name, ty, dims: want.dims, data }
     };

@@ -48,6 +48,12 @@ pub enum TinyArch {
     BailingMoe2,
     Deepseek,
     Ernie45Moe,
+    /// As the E2B: embeddings for each layer, and layers that share keys and values.
+    Gemma4,
+    /// As the 31B: values that are keys.
+    Gemma4Large,
+    /// As the 26B-A4B: a mixture beside each network.
+    Gemma4Moe,
 }
 
 /// How a tiny model's rotary embedding is scaled.
@@ -168,6 +174,21 @@ impl TinySpec {
             TinyArch::Qwen35 | TinyArch::Qwen35Moe => {
                 TinySpec { n_layer: 5, head_dim: 32, rope_dims: 16, rope_freq_base: 1e6, ..base }
             }
+            // Layers 2, 5 and 8 see everything, the others are local; layers 6 to 8 have no keys and
+            // values of their own.
+            TinyArch::Gemma4 => TinySpec {
+                n_layer: 9,
+                head_dim: 32,
+                rope_dims: 32,
+                rope: TinyRope::Factors,
+                rope_freq_base: 1e6,
+                tied: true,
+                sliding_window: Some(16),
+                ..base
+            },
+            // Layers 2 and 5 see everything.
+            TinyArch::Gemma4Large => TinySpec { arch, n_layer: 7, ..TinySpec::new(name, TinyArch::Gemma4) },
+            TinyArch::Gemma4Moe => TinySpec { arch, n_layer: 6, n_ff: 64, ..TinySpec::new(name, TinyArch::Gemma4) },
             // Layers 0 and 2 are local.
             TinyArch::GptOss => TinySpec { n_layer: 4, head_dim: 32, rope_dims: 32, sliding_window: Some(16), ..base },
             // Layers 0 and 2 are local.
@@ -290,6 +311,11 @@ pub fn tiny_specs() -> Vec<TinySpec> {
         TinySpec::new("ernie4_5-moe", TinyArch::Ernie45Moe),
         TinySpec::new("lfm2moe", TinyArch::Lfm2Moe),
         TinySpec::new("qwen35moe", TinyArch::Qwen35Moe),
+        TinySpec::new("gemma4", TinyArch::Gemma4),
+        TinySpec::new("gemma4-large", TinyArch::Gemma4Large),
+        TinySpec::new("gemma4-moe", TinyArch::Gemma4Moe),
+        TinySpec { ty: TensorType::Q8_0, ..TinySpec::new("gemma4-q8_0", TinyArch::Gemma4) },
+        TinySpec { ty: TensorType::Q8_0, n_layer: 3, ..TinySpec::new("gemma4-moe-q8_0", TinyArch::Gemma4Moe) },
         TinySpec {
             ty: TensorType::Q4_K,
             n_layer: 2,
