@@ -17,6 +17,7 @@ use crate::vocab::{Vocab, attr, byte_of};
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
 const MERGES: &str = "tokenizer.ggml.merges";
+const SUPPRESSED: &str = "tokenizer.ggml.suppress_tokens";
 
 /// Texts up to this length can be encoded: positions are 32-bit numbers, and a space may become
 /// three bytes.
@@ -83,6 +84,7 @@ pub struct Tokenizer {
     add_bos: bool,
     add_eos: bool,
     add_space_prefix: bool,
+    suppressed: Vec<TokenId>,
     warnings: Vec<String>,
     facts: Facts,
     special: OnceLock<SpecialIndex>,
@@ -114,6 +116,7 @@ impl Tokenizer {
             "gemma4" => Some(pre_tokenizer(Some("gemma4"), &mut warnings)),
             _ => return Err(TextError::UnknownModel { seen: model_name, known: KNOWN_MODELS.to_string() }),
         };
+        let suppressed = suppressed(gguf, (*header).as_ref());
         let vocab = Vocab::from_gguf(gguf, header)?;
         let mut ids = Ids { gguf, n_vocab: vocab.len(), warnings: &mut warnings };
         // Ids of files that do not name them: SentencePiece's, and for BPE those of Falcon's
@@ -162,6 +165,7 @@ impl Tokenizer {
             add_bos,
             add_eos,
             add_space_prefix,
+            suppressed,
             warnings,
             facts,
             special: OnceLock::new(),
@@ -181,6 +185,7 @@ impl Tokenizer {
             add_bos: false,
             add_eos: false,
             add_space_prefix: false,
+            suppressed: Vec::new(),
             warnings: Vec::new(),
             facts: Facts::new(gguf, None, |_| Ok::<_, TextError>(None))?,
             special: OnceLock::new(),
@@ -236,6 +241,11 @@ impl Tokenizer {
     /// All tokens that end an answer, ascending.
     pub fn eog_tokens(&self) -> impl Iterator<Item = TokenId> {
         self.special().specials.eog().iter().map(|&id| TokenId(id))
+    }
+
+    /// Tokens that the model must not produce, ascending: Gemma 4 begins images and sounds otherwise.
+    pub fn suppressed(&self) -> &[TokenId] {
+        &self.suppressed
     }
 
     /// Whether this is a control token: no text, but a mark like the beginning of a turn.
@@ -406,6 +416,17 @@ impl std::fmt::Debug for Tokenizer {
             .field("n_vocab", &self.n_vocab())
             .finish_non_exhaustive()
     }
+}
+
+/// The ids in a list of those that must not be produced; negative ones stand for none.
+fn suppressed(gguf: &Gguf, header: &[u8]) -> Vec<TokenId> {
+    let Some(Value::Array(array)) = gguf.get(SUPPRESSED) else { return Vec::new() };
+    let signed = array.numbers::<i32>().map(|ids| ids.to_vec(header));
+    let ids = signed.map(|ids| ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect());
+    let mut ids: Vec<u32> = ids.or_else(|| Some(array.numbers::<u32>()?.to_vec(header))).unwrap_or_default();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into_iter().map(TokenId).collect()
 }
 
 fn pre_tokenizer(name: Option<&str>, warnings: &mut Vec<String>) -> &'static PreTokenizer {

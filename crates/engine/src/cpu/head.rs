@@ -33,7 +33,8 @@ impl Pass<'_> {
     /// What a sampler needs of the logits of some columns: the best of them if they can be found
     /// where they are computed, all others as [`logits`](Self::logits).
     pub(crate) fn logits_for(&mut self, cols: Range<usize>, wanted: &Wanted) -> Result<Option<Vec<Best>>> {
-        let gpu = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head());
+        let all_count = self.model.tokenizer().suppressed().is_empty();
+        let gpu = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head() && all_count);
         if let (Some(gpu), Some(n_best)) = (gpu, wanted.n_best) {
             let best = gpu.best(self.model.program(), cols.clone(), n_best, &wanted.also)?;
             if best.is_some() {
@@ -54,6 +55,10 @@ impl Pass<'_> {
         if let Some(gpu) = self.gpu.as_deref_mut().filter(|gpu| gpu.has_head()) {
             // Of the one sequence that there is they are neighbours.
             gpu.logits(self.model.program(), first..first + n, self.s.register(Register::Logits))?;
+            let n_vocab = self.model.n_vocab();
+            for logits in self.s.register(Register::Logits).chunks_exact_mut(n_vocab).take(n) {
+                suppress(self.model.tokenizer().suppressed(), 0, logits);
+            }
             return self.lap_on_gpu(Stage::Head);
         }
         self.head(cols, n, true);
@@ -111,6 +116,7 @@ impl Pass<'_> {
         let n_inputs = if kind == ActKind::Q8 { self.add_residuals(from, layout) } else { n };
         let n_vocab = output.n_rows();
         let bias = output.bias.map(|id| model.tensor_bytes(id));
+        let suppressed = model.tokenizer().suppressed();
         let grain = head_grain(n_vocab, n, model.pool().threads());
         let Scratch { registers, peaks, workers, inputs, stretch, .. } = &mut *self.s;
         *stretch = grain;
@@ -131,6 +137,7 @@ impl Pass<'_> {
                     kernels.add(out.first.column(c), out.second.column(c));
                 }
             }
+            let first = chunk.start;
             add_bias(bias, chunk, n, &mut out.first);
             for c in 0..n {
                 let logits = out.first.column(c);
@@ -140,6 +147,7 @@ impl Pass<'_> {
                 if let Some(cap) = soft_cap {
                     kernels.soft_cap(logits, cap);
                 }
+                suppress(suppressed, first, logits);
                 // While the logits are in this core's cache.
                 for (peak, stretch) in peaks.column(c).iter_mut().zip(logits.chunks(grain)) {
                     *peak = greatest(stretch);
@@ -171,6 +179,17 @@ impl Pass<'_> {
             kernels.quantize(layout, x, residual);
         }
         2 * n
+    }
+}
+
+/// Takes tokens that must not be produced out of the logits of tokens from `first` on.
+fn suppress(tokens: &[TokenId], first: usize, logits: &mut [f32]) {
+    let begin = tokens.partition_point(|id| id.index() < first);
+    for id in &tokens[begin..] {
+        match logits.get_mut(id.index() - first) {
+            Some(logit) => *logit = f32::NEG_INFINITY,
+            None => break,
+        }
     }
 }
 

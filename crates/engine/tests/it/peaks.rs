@@ -7,7 +7,7 @@ use modelembed::{GenerateOptions, LoadOptions, Model, Sampler, SamplerOptions, T
 use modelembed_gguf::TensorType;
 use modelembed_testkit::{Rng, TINY_EOS, TINY_VOCAB, TinyTensor, real_model, tiny_prompt, tiny_spec};
 
-use crate::common::{Parts, TinyModels, load, session};
+use crate::common::{Parts, TinyModels, all_logits, load, session};
 
 const PLAIN: SamplerOptions = SamplerOptions::NEUTRAL.temp(0.0);
 
@@ -122,6 +122,30 @@ fn tiny_models_choose_what_all_logits_give() {
         }
     }
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn tokens_that_a_file_suppresses_are_never_chosen_and_change_no_other_logit() {
+    let dir = TinyModels::new();
+    let ids: Vec<TokenId> = tiny_prompt(12).into_iter().map(TokenId).collect();
+    let mut parts = Parts::of(&tiny_spec("gemma4"));
+    let plain = all_logits(&load(&dir.write("plain", &parts.build()), &LoadOptions::default()), &ids, 12);
+    // The best of each position, the first token and the last, and some that are none.
+    let best = plain.chunks(TINY_VOCAB).map(|row| (0..TINY_VOCAB).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap());
+    let mut suppressed: Vec<i32> = best.map(|id| id as i32).collect();
+    suppressed.extend([0, TINY_VOCAB as i32 - 1, -1, TINY_VOCAB as i32, i32::MAX]);
+    parts.set("tokenizer.ggml.suppress_tokens", suppressed.clone());
+    let path = dir.write("suppressed", &parts.build());
+    for threads in [1, 3] {
+        let model = load(&path, &LoadOptions::default().threads(threads));
+        for (i, (got, plain)) in all_logits(&model, &ids, 5).iter().zip(&plain).enumerate() {
+            let id = (i % TINY_VOCAB) as i32;
+            let want = if suppressed.contains(&id) { f32::NEG_INFINITY } else { *plain };
+            assert_eq!(got.to_bits(), want.to_bits(), "logit {id} of token {}", i / TINY_VOCAB);
+        }
+        let wrong = differing(&model, "suppressed", &ids, 20);
+        assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+    }
 }
 
 #[test]

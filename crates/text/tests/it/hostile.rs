@@ -163,6 +163,19 @@ fn tables_of_other_tokenizers_change_nothing() {
 }
 
 #[test]
+fn suppressed_tokens_are_those_of_a_list_of_ids() {
+    let of = |value: Meta| {
+        let entries = [(TOKENS, Meta::strs(&["<unk>", "a"])), ("tokenizer.ggml.suppress_tokens", value)];
+        tokenizer(header(&spm(&entries))).unwrap().suppressed().iter().map(|id| id.0).collect::<Vec<_>>()
+    };
+    assert_eq!(of(Meta::I32s(vec![7, -1, 3, 7, i32::MAX])), [3, 7, i32::MAX as u32]);
+    let none: [u32; 0] = [];
+    for value in [Meta::I32s(vec![]), Meta::U32(5), Meta::F32s(vec![1.0]), Meta::strs(&["a"])] {
+        assert_eq!(of(value.clone()), none, "{value:?}");
+    }
+}
+
+#[test]
 fn odd_tokens_are_harmless() {
     let tokens = ["<unk>", "<s>", "</s>", "<0x-1>", "<0x4>", "<0xZZ>", "", "a", "a", "<0x41>", "▁"];
     let types = [2, 3, 3, 6, 6, 6, 6, 1, 1, 6, 99];
