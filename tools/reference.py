@@ -20,6 +20,10 @@ def layer_norm(x, weight, eps):
     return rms_norm(x - x.mean(-1, keepdims=True), weight, eps)
 
 
+def relu_squared(x):
+    return np.maximum(x, 0) ** 2
+
+
 def soft_cap(x, cap):
     return x if cap is None else cap * np.tanh(x / cap)
 
@@ -45,7 +49,21 @@ def softmax(x):
 
 
 # Where there is a window: of so many layers all but the last see it only.
-PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4, "gpt-oss": 2}
+PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4, "gpt-oss": 2, "cohere2": 4, "exaone4": 4}
+# Pairs of RoPE are neighbours; those of others lie half of the rotated part apart.
+NEIGHBOURS = "llama command-r cohere2 granite granitemoe minicpm smollm3 glm4 chatglm mistral3 ernie4_5 olmo internlm2"
+NEIGHBOURS = set((NEIGHBOURS + " xverse arcee deepseek baichuan maincoder bailingmoe ernie4_5-moe").split())
+# No rotation at all.
+STILL = {"nemotron_h", "nemotron_h_moe", "gpt2", "starcoder", "bloom", "mpt", "jais", "refact"}
+# Both halves of a layer read its input.
+PARALLEL = {"command-r", "cohere2", "plamo", "phi2", "falcon"}
+# Networks without a gate, and those with one that is no SiLU.
+GELU = {"gemma", "gemma2", "gemma3", "gemma4", "gpt2", "starcoder", "starcoder2", "codeshell", "phi2", "gptneox", "falcon", "bloom", "mpt"}
+SQUARED = {"arcee", "nemotron", "jais2", "nemotron_h"}
+# Its second norm has the name of a norm of attention's output.
+RENAMED = {"gpt-oss", "qwen35", "qwen35moe", "seed_oss", "glm4moe"}
+# Queries and keys are normed behind the rotation.
+NORMED_LAST = {"hunyuan-dense", "hunyuan-moe", "maincoder"}
 
 
 class Model:
@@ -58,27 +76,49 @@ class Model:
         key = lambda k, default=None: self.meta.get(f"{self.arch}.{k}", default)
         self.n_layer, self.n_embd = key("block_count"), key("embedding_length")
         self.n_head, self.n_head_kv = key("attention.head_count"), key("attention.head_count_kv")
-        if isinstance(self.n_head_kv, list):
+        if isinstance(self.n_head_kv, list) and self.arch != "openelm":
             self.n_head_kv = max(self.n_head_kv)
-        self.head_dim = key("attention.key_length", self.n_embd // self.n_head)
+        self.head_dim = key("attention.key_length") or self.n_embd // self.n_head
         self.rope_dims = key("rope.dimension_count", self.head_dim)
         self.base = key("rope.freq_base")
+        alpha = key("rope.scaling.alpha")
+        if alpha:
+            self.base *= alpha ** (self.rope_dims / (self.rope_dims - 2))
         self.eps = key("attention.layer_norm_rms_epsilon", key("attention.layer_norm_epsilon"))
         self.scaling, self.factor = key("rope.scaling.type", "none"), key("rope.scaling.factor", 1.0)
         self.original_ctx, self.magnitude = key("rope.scaling.original_context_length"), key("rope.scaling.attn_factor", 1.0)
         self.window = key("attention.sliding_window") if self.arch in PERIODS else None
         self.score_cap, self.logit_cap = key("attn_logit_softcapping"), key("final_logit_softcapping")
         self.logit_scale = key("logit_scale", 1.0)
-        self.uses_gelu = self.arch in ("gemma2", "gemma3", "gemma4")
+        self.uses_gelu = self.arch in GELU
+        self.has_layer_norms = key("attention.layer_norm_rms_epsilon") is None
+        self.scales()
+
+    def scales(self):
+        """Factors of the embedding, of scores, of each half's output and of the logits."""
+        key = lambda k, default=None: self.meta.get(f"{self.arch}.{k}", default)
+        self.embedding_scale = np.sqrt(self.n_embd) if self.arch.startswith("gemma") else 1.0
+        self.score_scale, self.residual_scale = key("attention.scale", 1 / np.sqrt(self.head_dim)), 1.0
+        if self.arch == "jais":
+            self.score_scale = 1 / self.head_dim
+        if self.arch in ("granite", "granitemoe"):
+            self.embedding_scale, self.residual_scale = key("embedding_scale", 1.0), key("residual_scale", 1.0)
+            self.logit_scale = 1 / self.logit_scale
+        if self.arch == "minicpm":
+            self.embedding_scale = key("embedding_scale", 12)
+            self.residual_scale = key("residual_scale", 1.4 / np.sqrt(self.n_layer))
+            self.logit_scale = 1 / key("logit_scale", self.n_embd / 256)
 
     def is_local(self, i):
-        return self.window is not None and i % PERIODS[self.arch] < PERIODS[self.arch] - 1
+        return bool(self.window) and i % PERIODS[self.arch] < PERIODS[self.arch] - 1
 
     def norm(self, name, x):
         """The norm of this name; models without it take x as it is."""
         weight = self.w.get(f"{name}.weight", self.w.get(name))
-        kind = layer_norm if self.arch == "command-r" else rms_norm
-        return x if weight is None else kind(x, weight, self.eps)
+        kind = layer_norm if self.has_layer_norms else rms_norm
+        if self.arch == "olmo" and name.endswith(("attn_norm", "ffn_norm", "output_norm")):
+            return kind(x, 1.0, self.eps)
+        return x if weight is None else kind(x, weight, self.eps) + self.w.get(f"{name}.bias", 0.0)
 
     def rope_factors(self, n_ctx):
         """Divisors of the angles. LongRoPE has two sets: it is the size of the context that counts, not the position."""
@@ -89,7 +129,9 @@ class Model:
         """How far each pair is interpolated, 0 to 1: none above 32 turns in the original context, all below 1."""
         n = self.rope_dims
         pair = lambda turns: n * np.log(self.original_ctx / (turns * 2 * np.pi)) / (2 * np.log(self.base))
-        low, high = max(0, np.floor(pair(32))), min(n - 1, np.ceil(pair(1)))
+        key = lambda k, default: self.meta.get(f"{self.arch}.rope.scaling.{k}", default)
+        fast, slow = key("yarn_beta_fast", 32), key("yarn_beta_slow", 1)
+        low, high = max(0, np.floor(pair(fast))), min(n - 1, np.ceil(pair(slow)))
         return np.clip((np.arange(n // 2) - low) / max(0.001, high - low), 0, 1)
 
     def rope(self, x, local, n_ctx):
@@ -108,25 +150,52 @@ class Model:
         if scaling == "yarn":
             share = self.yarn_share()
             freq = freq * (share / self.factor + 1 - share)
-            magnitude = magnitude * (1 + 0.1 * np.log(self.factor))
+            multiplier = self.meta.get(f"{self.arch}.rope.scaling.yarn_log_multiplier", 0)
+            magnitude = magnitude * (1 + 0.1 * np.log(self.factor)) / (1 + 0.1 * multiplier * np.log(self.factor))
         x = np.concatenate([x[..., : 2 * half] * magnitude, x[..., 2 * half :]], -1)
         angle = np.arange(len(x))[:, None, None] * freq
-        # Some pair neighbours, the others pair the halves.
-        neighbours = self.arch in ("llama", "command-r", "deepseek", "ernie4_5-moe")
+        neighbours = self.arch in NEIGHBOURS
         a, b = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if neighbours else (slice(0, half), slice(half, 2 * half))
         out = x.copy()
         out[..., a] = x[..., a] * np.cos(angle) - x[..., b] * np.sin(angle)
         out[..., b] = x[..., a] * np.sin(angle) + x[..., b] * np.cos(angle)
         return out
 
+    def head_norm(self, i, name, x):
+        """The norm of each head, x: (tokens, heads, head_dim), whose weights are for one or for all."""
+        return self.norm(f"blk.{i}.{name}", x)
+
+    def is_turned(self, i):
+        """Whether a layer's queries and keys are rotated."""
+        if self.arch == "cohere2" or self.arch == "exaone4" and self.window:
+            return self.is_local(i)
+        if self.arch == "smollm3":
+            return (i + 1) % 4 != 0
+        if self.arch == "baichuan":
+            return self.n_layer == 32
+        return self.arch not in STILL and self.meta.get(f"{self.arch}.rope.scaling.finetuned", True)
+
+    def slopes(self, n_head):
+        """What the scores of each head lose with each position of distance (ALiBi)."""
+        has_them = self.arch in ("bloom", "mpt", "jais", "refact") or self.arch == "baichuan" and self.n_layer == 40
+        greatest = self.meta.get(f"{self.arch}.attention.max_alibi_bias", 8.0) if has_them else 0.0
+        heads = np.arange(n_head)
+        even = 2 ** int(np.log2(n_head))
+        powers = np.where(heads < even, heads + 1, (2 * (heads - even) + 1) / 2)
+        return 2.0 ** (-greatest / even * powers) if has_them else 0.0 * heads
+
     def attention(self, i, x, n_ctx):
         w = lambda name: self.w[f"blk.{i}.{name}"]
-        local, heads, kv_heads, dim = self.is_local(i), self.n_head, self.n_head_kv, self.head_dim
-        if self.arch in ("phi3", "bailingmoe2"):
-            q, k, v = np.split(x @ w("attn_qkv.weight").T, [heads * dim, (heads + kv_heads) * dim], -1)
+        local, dim = self.is_local(i), self.head_dim
+        heads, kv_heads = (n[i] if isinstance(n, list) else n for n in (self.n_head, self.n_head_kv))
+        project = lambda name: x @ w(f"{name}.weight").T + self.w.get(f"blk.{i}.{name}.bias", 0.0)
+        if f"blk.{i}.attn_qkv.weight" in self.w:
+            q, k, v = np.split(project("attn_qkv"), [heads * dim, (heads + kv_heads) * dim], -1)
         else:
-            project = lambda name: x @ w(f"{name}.weight").T + self.w.get(f"blk.{i}.{name}.bias", 0.0)
             q, k, v = project("attn_q"), project("attn_k"), project("attn_v")
+        limit = self.meta.get(f"{self.arch}.attention.clamp_kqv")
+        if limit:
+            q, k, v = (np.clip(y, -limit, limit) for y in (q, k, v))
         if self.arch.startswith("qwen35"):  # each query has a gate behind it
             q, gate = np.split(q.reshape(len(x), heads, 2 * dim), 2, -1)
             q, gate = q.reshape(len(x), -1), gate.reshape(len(x), -1)
@@ -136,13 +205,20 @@ class Model:
             q, k, v = split(q), split(k), split(v)
         else:
             q, k, v = split(q), split(k), split(v)
-            q, k = self.norm(f"blk.{i}.attn_q_norm", q), self.norm(f"blk.{i}.attn_k_norm", k)
-        if not self.arch.startswith("nemotron_h"):  # which knows no positions
+            if self.arch not in NORMED_LAST:
+                q, k = self.head_norm(i, "attn_q_norm", q), self.head_norm(i, "attn_k_norm", k)
+        if self.is_turned(i):
             q, k = self.rope(q, local, n_ctx), self.rope(k, local, n_ctx)
+        if self.arch in NORMED_LAST:
+            q, k = self.head_norm(i, "attn_q_norm", q), self.head_norm(i, "attn_k_norm", k)
+        grows = self.meta.get(f"{self.arch}.attention.temperature_scale")
+        if grows:
+            q = q * (1 + grows * np.log(np.arange(len(x)) // self.original_ctx + 1))[:, None, None]
         group = heads // kv_heads
         k, v = np.repeat(k, group, 1), np.repeat(v, group, 1)
-        score = soft_cap(np.einsum("qhd,khd->hqk", q, k) / np.sqrt(dim), self.score_cap)
+        score = soft_cap(np.einsum("qhd,khd->hqk", q, k) * self.score_scale, self.score_cap)
         back = np.arange(len(x))[:, None] - np.arange(len(x))[None, :]
+        score = score - self.slopes(heads)[:, None, None] * back
         seen = (back >= 0) & (back < (self.window if local else len(x)))
         score = np.where(seen, score, -np.inf)
         sinks = self.w.get(f"blk.{i}.attn_sinks.weight")
@@ -227,7 +303,8 @@ class Model:
         key = lambda k, default=None: self.meta.get(f"{self.arch}.{k}", default)
         n, used, of_chosen = key("expert_count"), key("expert_used_count"), self.arch == "gpt-oss"
         z = x @ self.w[f"blk.{i}.ffn_gate_inp.weight"].T + self.w.get(f"blk.{i}.ffn_gate_inp.bias", 0.0)
-        prob = 1 / (1 + np.exp(-z)) if key("expert_gating_func") == 2 or self.arch == "nemotron_h_moe" else z if of_chosen else softmax(z)
+        is_logistic = self.arch in ("nemotron_h_moe", "glm4moe") or key("expert_gating_func") == 2
+        prob = 1 / (1 + np.exp(-z)) if is_logistic else z if of_chosen else softmax(z)
         score = prob + self.w.get(f"blk.{i}.exp_probs_b.bias", 0.0)
         groups, groups_used = key("expert_group_count", 1), key("expert_group_used_count", 1)
         if groups > 1:
@@ -239,7 +316,7 @@ class Model:
         for t in range(len(x)):
             chosen = np.argsort(-score[t], kind="stable")[:used]
             weight = softmax(prob[t, chosen]) if of_chosen else prob[t, chosen]
-            if key("expert_weights_norm", self.arch in ("llama", "qwen3moe", "qwen35moe", "lfm2moe", "qwen3vlmoe", "minimax-m2", "ernie4_5-moe")):
+            if key("expert_weights_norm", self.arch not in ("qwen2moe", "olmoe", "deepseek", "bailingmoe")):
                 weight = weight / weight.sum()
             weight = weight * key("expert_weights_scale", 1.0)
             out[t] = sum(w * self.expert(i, e, x[t]) for w, e in zip(weight, chosen))
@@ -260,8 +337,7 @@ class Model:
         if self.meta[f"{self.arch}.feed_forward_length"][i] and self.arch == "nemotron_h_moe":
             return x + self.experts(i, y)
         if self.meta[f"{self.arch}.feed_forward_length"][i]:
-            up = np.maximum(y @ self.w[f"blk.{i}.ffn_up.weight"].T + self.w.get(f"blk.{i}.ffn_up.bias", 0.0), 0) ** 2
-            return x + up @ self.w[f"blk.{i}.ffn_down.weight"].T + self.w.get(f"blk.{i}.ffn_down.bias", 0.0)
+            return x + self.feed_forward(i, y, relu_squared)
         if self.meta[f"{self.arch}.attention.head_count_kv"][i]:
             return x + self.attention(i, y, n_ctx)
         return x + self.mamba2(i, y)
@@ -327,15 +403,32 @@ class Model:
         return (own * np.sqrt(own.shape[-1]) + self.norm("per_layer_proj_norm", projected)) / np.sqrt(2)
 
     def feed_forward(self, i, x, act):
-        w = lambda name: self.w[f"blk.{i}.{name}.weight"]
-        # phi3 has the gate's rows in one matrix with those of the up projection.
-        gate, up = np.split(w("ffn_up"), 2) if self.arch == "phi3" else (w("ffn_gate"), w("ffn_up"))
-        return (act(x @ gate.T) * (x @ up.T)) @ w("ffn_down").T
+        w = lambda name: self.w[f"blk.{i}.{name}.weight"].T
+        bias = lambda name: self.w.get(f"blk.{i}.{name}.bias", 0.0)
+        up = x @ w("ffn_up") + bias("ffn_up")
+        if self.arch in ("phi3", "glm4", "chatglm"):  # the gate's rows, then those of the up projection
+            gate, up = np.split(up, 2, -1)
+            hidden = act(gate) * up
+        elif f"blk.{i}.ffn_gate.weight" in self.w:
+            hidden = act(x @ w("ffn_gate") + bias("ffn_gate")) * up
+        else:
+            hidden = self.xielu(i, up) if self.arch == "apertus" else act(up)
+        return hidden @ w("ffn_down") + bias("ffn_down")
+
+    def xielu(self, i, x):
+        negative, positive, beta, eps = (self.meta[f"xielu.{k}"][i] for k in ("alpha_n", "alpha_p", "beta", "eps"))
+        softplus = lambda y: np.log1p(np.exp(y))
+        below = (beta + softplus(negative)) * (np.expm1(np.minimum(x, eps)) - x)
+        return np.where(x > 0, softplus(positive) * x * x, below) + beta * x
 
     def logits(self, ids, gelu_table=False):
         """Logits of every position, in a context that holds just these: (len(ids), vocabulary), f64."""
-        act = (gelu_f16 if gelu_table else gelu) if self.uses_gelu else silu
-        x = self.w["token_embd.weight"][ids] * (np.sqrt(self.n_embd) if self.uses_gelu else 1.0)
+        act = (gelu_f16 if gelu_table else gelu) if self.uses_gelu else relu_squared if self.arch in SQUARED else silu
+        x = self.w["token_embd.weight"][ids] * self.embedding_scale
+        if self.arch == "bloom":
+            x = self.norm("token_embd_norm", x)
+        if "position_embd.weight" in self.w:
+            x = x + self.w["position_embd.weight"][: len(ids)]
         kept, own = {}, self.own_embeddings(ids, x) if self.arch == "gemma4" else None
         for i in range(self.n_layer):
             norm = lambda name, y: self.norm(f"blk.{i}.{name}", y)
@@ -350,8 +443,10 @@ class Model:
                 x = x + self.attention(i, y, len(ids)) + self.mamba2(i, y)
                 x = x + self.feed_forward(i, self.norm(f"blk.{i}.ffn_norm", x), act)
                 continue
-            if self.arch == "command-r":  # side by side
-                x = x + self.attention(i, y, len(ids)) + self.feed_forward(i, y, act)
+            if self.is_parallel(i):
+                of_mixer = norm("attn_norm_2", x) if f"blk.{i}.attn_norm_2.weight" in self.w else y
+                of_ffn = norm("ffn_norm", x) if f"blk.{i}.ffn_norm.weight" in self.w else y
+                x = x + self.attention(i, of_mixer, len(ids)) + self.feed_forward(i, of_ffn, act)
                 continue
             if self.arch in ("lfm2", "lfm2moe"):
                 short = f"blk.{i}.shortconv.conv.weight" in self.w
@@ -360,18 +455,28 @@ class Model:
                 mixed = f"blk.{i}.ffn_gate_inp.weight" in self.w
                 x = x + (self.experts(i, y) if mixed else self.feed_forward(i, y, act))
                 continue
-            if self.arch in ("gpt-oss", "qwen35", "qwen35moe"):  # their second norm has another one's name
+            if self.arch in RENAMED:
                 recurrent = f"blk.{i}.ssm_out.weight" in self.w
                 x = x + (self.delta_net(i, y) if recurrent else self.attention(i, y, len(ids)))
                 y = norm("post_attention_norm", x)
                 mixed = f"blk.{i}.ffn_gate_inp.weight" in self.w
                 x = x + (self.experts(i, y) if mixed else self.feed_forward(i, y, act))
                 continue
-            x = x + norm("post_attention_norm", self.attention(i, y, len(ids)))
+            # Behind each half a norm, where the file has one.
+            behind = lambda name, y: norm(name, y) if f"blk.{i}.{name}.weight" in self.w else y
+            x = x + self.residual_scale * behind("post_attention_norm", self.attention(i, y, len(ids)))
+            y = norm("attn_output_norm" if self.arch == "dbrx" else "ffn_norm", x)
             if f"blk.{i}.ffn_gate_inp.weight" in self.w:
-                x = x + self.experts(i, norm("ffn_norm", x))
+                x = x + self.residual_scale * self.experts(i, y)
                 continue
-            x = x + norm("post_ffw_norm", self.feed_forward(i, norm("ffn_norm", x), act))
+            x = x + self.residual_scale * behind("post_ffw_norm", self.feed_forward(i, y, act))
         out = self.w.get("output.weight", self.w["token_embd.weight"])
         last = "token_embd_norm" if self.arch in ("lfm2", "lfm2moe") else "output_norm"
-        return soft_cap(self.norm(last, x) @ out.T * self.logit_scale, self.logit_cap)
+        logits = self.norm(last, x) @ out.T + self.w.get("output.bias", 0.0)
+        return soft_cap(logits * self.logit_scale, self.logit_cap)
+
+    def is_parallel(self, i):
+        """Whether both halves of a layer read its input."""
+        if self.arch == "stablelm":
+            return f"blk.{i}.ffn_norm.weight" not in self.w
+        return self.arch in PARALLEL or bool(self.meta.get(f"{self.arch}.use_parallel_residual"))

@@ -81,7 +81,20 @@ fn chains() -> Vec<SamplerOptions> {
 #[test]
 fn a_decoded_token_allocates_nothing() {
     let dir = TinyModels::new();
-    for name in ["llama", "qwen2", "qwen3", "gemma3", "gemma4", "gemma4-moe", "q4_k", "q8_0"] {
+    for name in [
+        "llama",
+        "qwen2",
+        "qwen3",
+        "gemma3",
+        "gemma4",
+        "gemma4-moe",
+        "q4_k",
+        "q8_0",
+        "bloom",
+        "gpt2",
+        "olmo",
+        "mistral3",
+    ] {
         for exact in [false, true] {
             let options = LoadOptions::default().exact(exact).threads(2);
             let model = load(&dir.write(name, &endless(name)), &options);

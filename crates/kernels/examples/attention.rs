@@ -64,14 +64,14 @@ fn measure(
                 let (k, v, soft_cap) = (&k[rows.clone()], &v[rows], None);
                 let scales = [&k_scales[positions.clone()], &v_scales[positions]];
                 kernels.attend_i16(
-                    AttnInput { q: &q, head_dim, value_dim: head_dim, k, v, next: &[], visible, soft_cap },
+                    AttnInput { q: &q, head_dim, value_dim: head_dim, k, v, next: &[], visible, soft_cap, lines: &[] },
                     scales,
                     state,
                 );
             } else {
                 let (k, v, soft_cap) = (&halves[0][rows.clone()], &halves[1][rows], None);
                 kernels.attend(
-                    AttnInput { q: &q, head_dim, value_dim: head_dim, k, v, next: &[], visible, soft_cap },
+                    AttnInput { q: &q, head_dim, value_dim: head_dim, k, v, next: &[], visible, soft_cap, lines: &[] },
                     state,
                 );
             }

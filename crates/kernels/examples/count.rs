@@ -86,6 +86,7 @@ fn attend(kernels: &Kernels, head_dim: usize, n_q: usize) {
             next: &[],
             visible: &visible,
             soft_cap: None,
+            lines: &[],
         };
         kernels.attend(input, state);
     });
@@ -100,6 +101,7 @@ fn attend(kernels: &Kernels, head_dim: usize, n_q: usize) {
             next: &[],
             visible: &visible,
             soft_cap: None,
+            lines: &[],
         };
         kernels.attend_i16(input, [&scales, &scales], state);
     });

@@ -44,4 +44,4 @@ pub const BITS_VERSION: u32 = 1;
 pub use isa::Isa;
 pub use matrix::{ACT_BLOCK, ActKind, ActLayout, Acts, MatRef, Output, Strided};
 pub use table::Kernels;
-pub use vector::{AttnInput, AttnPart, AttnState, KvElement};
+pub use vector::{AttnInput, AttnPart, AttnState, KvElement, Line};

@@ -149,6 +149,21 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// One number a layer from a key that has no architecture's prefix.
+    pub(crate) fn fractions_without_prefix(&self, key: &str) -> Result<Vec<f32>> {
+        let wanted = format!("wanted a number or an array of {}, one a layer", self.n_layer);
+        let bad = |problem: String| Error::Metadata { key: key.to_owned(), problem };
+        let value = self.gguf.get(key).ok_or_else(|| bad("is missing".to_owned()))?;
+        let numbers = numbers_of(value, self.header).ok_or_else(|| bad(format!("holds no numbers, {wanted}")))?;
+        let numbers: Vec<f32> = numbers.into_iter().map(|x| x as f32).collect();
+        match (value, numbers.len()) {
+            _ if numbers.iter().any(|x| !x.is_finite()) => Err(bad("holds a number that is not finite".to_owned())),
+            (Value::Array(_), n) if n == self.n_layer => Ok(numbers),
+            (Value::Array(_), n) => Err(bad(format!("is an array of {n}, {wanted}"))),
+            _ => Ok(vec![numbers[0]; self.n_layer]),
+        }
+    }
+
     /// One number a layer from an array that must be there and may go on behind the layers.
     pub(crate) fn first_of_array(&self, key: &'static str) -> Result<Vec<u32>> {
         self.note(key);
@@ -210,7 +225,15 @@ impl<'a> Keys<'a> {
             return Err(self.bad("rope.dimension_count", problem));
         }
         let base = self.positive_f32("rope.freq_base")?.unwrap_or(10_000.0);
-        let (scaling, factors) = (self.rope_scaling()?, RopeFactors::Fixed);
+        let scaling = self.rope_scaling()?;
+        let factors = match self.text("rope.scaling.type")?.as_deref() {
+            Some("longrope") => {
+                let original = self.optional_size("rope.scaling.original_context_length", u32::MAX)?;
+                let trained = || self.size("context_length", u32::MAX);
+                RopeFactors::LongOrShort { original_ctx_tokens: original.map_or_else(trained, Ok)? }
+            }
+            _ => RopeFactors::Fixed,
+        };
         // YaRN makes up for attention that spreads over more tokens.
         let of_scaling = match scaling {
             RopeScaling::Yarn { factor, .. } => 1.0 + 0.1 * f64::from(factor).ln() as f32,
@@ -257,7 +280,8 @@ impl<'a> Keys<'a> {
         };
         // A factor without a type means linear; a type without a factor means no change.
         match (kind.as_deref(), factor) {
-            (Some("none"), _) | (_, None) | (_, Some(1.0)) => Ok(RopeScaling::None),
+            // LongRoPE has divisors in the place of a factor.
+            (Some("none" | "longrope"), _) | (_, None) | (_, Some(1.0)) => Ok(RopeScaling::None),
             (None | Some("linear"), Some(factor)) => Ok(RopeScaling::Linear { factor }),
             (Some("yarn"), Some(factor)) => {
                 let original = match self.u32("rope.scaling.original_context_length")? {

@@ -154,9 +154,10 @@ fn output(spec: &OutputSpec) -> String {
 
 fn norm(norm: &NormSpec) -> String {
     let kind = kind(norm.kind);
-    match norm.name {
-        Some(name) => format!("{name} ({kind}, eps {:e})", norm.eps),
-        None => format!("without weights ({kind}, eps {:e})", norm.eps),
+    match (norm.name, norm.instead) {
+        (Some(name), Some(other)) => format!("{name} or else {other} ({kind}, eps {:e})", norm.eps),
+        (Some(name), None) => format!("{name} ({kind}, eps {:e})", norm.eps),
+        (None, _) => format!("without weights ({kind}, eps {:e})", norm.eps),
     }
 }
 
@@ -210,6 +211,7 @@ fn residual(layer: &LayerSpec) -> String {
         Residual::Sequential if layer.residual_scale == 1.0 => return String::new(),
         Residual::Sequential => "one half after the other".to_owned(),
         Residual::Parallel => "both halves on the same input".to_owned(),
+        Residual::ParallelUnlessNormed => "both halves on the same input where the second has no norm".to_owned(),
         Residual::NormOfSum => "norms of the sums".to_owned(),
         Residual::Streams { count, kind: StreamKind::AltUp { active } } => {
             format!("{count} streams, AltUp around stream {active}")
@@ -255,8 +257,9 @@ fn attention(spec: &AttentionSpec) -> Vec<String> {
     if spec.has_sinks {
         scores.push("sinks".to_owned());
     }
-    let mut norms = Vec::new();
-    if let Some(HeadNorm { kind: of, eps, span, after_rope }) = spec.head_norm {
+    let mut norms: Vec<String> =
+        spec.qkv_limit.iter().map(|limit| format!("queries, keys and values within {limit}")).collect();
+    if let Some(HeadNorm { kind: of, eps, span, after_rope, need }) = spec.head_norm {
         let span = match span {
             HeadNormSpan::Head => "each head",
             HeadNormSpan::OwnHead => "each head with its weights",
@@ -264,7 +267,8 @@ fn attention(spec: &AttentionSpec) -> Vec<String> {
             HeadNormSpan::Plain => "each head without weights",
         };
         let place = if after_rope { " behind the rotation" } else { "" };
-        norms.push(format!("queries and keys: {} of {span}{place}, eps {eps:e}", kind(of)));
+        let need = if need == Need::Maybe { " if there is one" } else { "" };
+        norms.push(format!("queries and keys: {} of {span}{place}, eps {eps:e}{need}", kind(of)));
     }
     norms.extend(spec.value_norm_eps.map(|eps| format!("values: rms of each head without weights, eps {eps:e}")));
     let gate = match spec.output_gate {
@@ -303,7 +307,8 @@ fn position(position: Position) -> String {
     }
 }
 
-fn temperature(spec: &Temperature) -> String {
+/// Factor on queries.
+pub(crate) fn temperature(spec: &Temperature) -> String {
     format!("temperature {} over {} tokens", spec.scale, spec.length_tokens)
 }
 
@@ -401,6 +406,7 @@ fn activation(activation: HiddenActivation) -> String {
         HiddenActivation::Gelu => "gelu".to_owned(),
         HiddenActivation::Relu => "relu".to_owned(),
         HiddenActivation::ReluSquared => "relu squared".to_owned(),
+        HiddenActivation::Xielu { positive, negative, beta, .. } => format!("xielu {positive}, {negative}, {beta}"),
         HiddenActivation::ClampedSwiglu { limit, alpha } => format!("swiglu within {limit}, alpha {alpha}"),
     }
 }

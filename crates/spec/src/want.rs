@@ -55,6 +55,8 @@ pub enum Role {
     LayerEmbedding,
     /// From the residual stream to the layers' slices of an embedding, to one layer's, or back.
     LayerProjection,
+    /// Rows of positions.
+    Positions,
     /// Query rows.
     Query,
     /// Key rows.

@@ -37,7 +37,7 @@ impl Values {
         match want.role {
             // Tied embeddings are the output matrix as well: a gain of 3 spreads the logits over a
             // few units.
-            Role::Embedding | Role::LayerEmbedding | Role::Head => Values::Matrix { gain: 3.0 },
+            Role::Embedding | Role::LayerEmbedding | Role::Positions | Role::Head => Values::Matrix { gain: 3.0 },
             // Queries and keys of more than unit size: attention that is far from uniform shows a
             // wrong position.
             Role::Query | Role::Key | Role::QueryKeyValue => Values::Matrix { gain: 1.5 },

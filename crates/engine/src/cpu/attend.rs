@@ -8,12 +8,12 @@
 
 use std::ops::Range;
 
-use modelembed_kernels::{AttnInput, Kernels};
+use modelembed_kernels::{AttnInput, Kernels, Line};
 use modelembed_pool::{Blocks, Cut, PerWorker, Pool, Strips};
-use modelembed_spec::{Attend, Register};
+use modelembed_spec::{Attend, Register, Temperature};
 
 use super::Pass;
-use super::attention_room::{Deal, SPAN, SpanRun, State, queries_at_once};
+use super::attention_room::{Deal, SPAN, Seen, SpanRun, State, queries_at_once};
 use super::numbers::number;
 use super::scratch::{Scratch, WorkerScratch};
 use crate::state::active::{Active, ActiveRun};
@@ -51,7 +51,7 @@ impl Layer<'_> {
     }
 
     /// Copies the scaled queries of one key head for some columns: (cols, group, key_dim).
-    fn gather(&self, head: usize, cols: Range<usize>, q: &mut [f32]) {
+    fn gather(&self, run: &ActiveRun, head: usize, cols: Range<usize>, q: &mut [f32]) {
         let heads = &self.step.heads;
         let share = heads.group() * heads.key_dim;
         let stride = heads.qkv_len();
@@ -59,6 +59,14 @@ impl Layer<'_> {
             to.copy_from_slice(&column[head * share..][..share]);
         }
         self.kernels.scale(&mut q[..cols.len() * share], self.step.scale);
+        if let Some(temperature) = &self.step.temperature {
+            for (col, q) in cols.zip(q.chunks_exact_mut(share)) {
+                let factor = factor_at(temperature, run.position(col));
+                if factor != 1.0 {
+                    self.kernels.scale(q, factor);
+                }
+            }
+        }
     }
 
     /// The state of some columns' queries over one span. `next` is the head and the span of the run
@@ -69,17 +77,25 @@ impl Layer<'_> {
         next: Option<(usize, usize)>,
         cols: Range<usize>,
         q: &[f32],
-        visible: &mut Vec<Range<usize>>,
+        row: &mut Seen,
         state: &mut State<'_>,
     ) {
-        let Attend { heads, cache, soft_cap, .. } = *self.step;
+        let Attend { heads, cache, soft_cap, max_bias, .. } = *self.step;
         let first = span * SPAN;
         let end = (first + SPAN).min(run.position(cols.end));
+        let Seen { visible, lines } = row;
         visible.clear();
+        lines.clear();
         for col in cols {
             let seen = self.visible(run, col);
             let range = seen.start.clamp(first, end) - first..seen.end.clamp(first, end) - first;
             visible.extend(std::iter::repeat_n(range, heads.group()));
+            if let Some(max_bias) = max_bias {
+                let back = first as f32 - run.position(col) as f32;
+                let of_group = head * heads.group()..(head + 1) * heads.group();
+                let slopes = of_group.map(|head| alibi_slope(max_bias, head, heads.heads));
+                lines.extend(slopes.map(|slope| Line { slope, start: slope * back }));
+            }
         }
         state.borrow().clear();
         let (kernels, head_dim, value_dim) = (self.kernels, heads.key_dim, heads.value_dim);
@@ -90,20 +106,23 @@ impl Layer<'_> {
         match keys_values {
             KeysValues::I16([k, v], scales) => {
                 let next = if let Some(KeysValues::I16([k, _], _)) = next { k } else { &[] };
-                let input = AttnInput { q, head_dim, value_dim, k, v, next, visible, soft_cap };
+                let input = AttnInput { q, head_dim, value_dim, k, v, next, visible, soft_cap, lines };
                 kernels.attend_i16(input, scales, state.borrow());
             }
             KeysValues::F16(k, v) => {
                 let next = if let Some(KeysValues::F16(k, _)) = next { k } else { &[] };
-                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, next, visible, soft_cap }, state.borrow());
+                kernels
+                    .attend(AttnInput { q, head_dim, value_dim, k, v, next, visible, soft_cap, lines }, state.borrow());
             }
             KeysValues::Q8(k, v) => {
                 let next = if let Some(KeysValues::Q8(k, _)) = next { k } else { &[] };
-                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, next, visible, soft_cap }, state.borrow());
+                kernels
+                    .attend(AttnInput { q, head_dim, value_dim, k, v, next, visible, soft_cap, lines }, state.borrow());
             }
             KeysValues::F32(k, v) => {
                 let next = if let Some(KeysValues::F32(k, _)) = next { k } else { &[] };
-                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, next, visible, soft_cap }, state.borrow());
+                kernels
+                    .attend(AttnInput { q, head_dim, value_dim, k, v, next, visible, soft_cap, lines }, state.borrow());
             }
         }
     }
@@ -151,6 +170,22 @@ impl Layer<'_> {
             }
         }
     }
+}
+
+/// What a head's scores lose with each position of distance (ALiBi: Press et al. 2021, arXiv
+/// 2108.12409): a geometric sequence down to 2 to the power of minus `max_bias` over the largest
+/// power of two of the heads, and for the heads beyond it every other one of a sequence twice as
+/// dense.
+fn alibi_slope(max_bias: f32, head: usize, heads: usize) -> f32 {
+    let even = 1 << heads.ilog2();
+    let (step, steps) = if head < even { (1.0, head + 1) } else { (0.5, 2 * (head - even) + 1) };
+    libm::exp2f(-max_bias * step * steps as f32 / even as f32)
+}
+
+/// Factor on the queries of a position.
+fn factor_at(temperature: &Temperature, position: usize) -> f32 {
+    let Temperature { scale, length_tokens, offset } = *temperature;
+    1.0 + scale * libm::logf(((position + offset) / length_tokens + 1) as f32)
 }
 
 impl Pass<'_> {
@@ -201,9 +236,9 @@ fn by_spans(
             let (head, span) = at(unit);
             let next = (unit + 1 < shared.spans.len() * heads.kv_heads).then(|| at(unit + 1));
             let q = &mut s.q[..rows * heads.key_dim];
-            layer.gather(head, run.cols.clone(), q);
+            layer.gather(run, head, run.cols.clone(), q);
             let mut state = State::of(&mut state[..len(run)], rows);
-            layer.span((run, head, span), next, run.cols.clone(), q, &mut s.visible, &mut state);
+            layer.span((run, head, span), next, run.cols.clone(), q, &mut s.seen, &mut state);
         }
     });
     let share = heads.group() * heads.value_dim;
@@ -252,16 +287,16 @@ fn by_queries(
         let q = &mut s.q[..rows * heads.key_dim];
         let len = State::len(rows, heads.value_dim);
         for (h, head) in (of_heads.start / share..of_heads.end / share).enumerate() {
-            layer.gather(head, cols.clone(), q);
+            layer.gather(run, head, cols.clone(), q);
             let mut running = State::of(&mut s.running[..len], rows);
             let spans = layer.spans(run, &cols);
             for (i, span) in spans.clone().enumerate() {
                 let next = (span + 1 < spans.end).then_some((head, span + 1));
                 if i == 0 {
-                    layer.span((run, head, span), next, cols.clone(), q, &mut s.visible, &mut running);
+                    layer.span((run, head, span), next, cols.clone(), q, &mut s.seen, &mut running);
                 } else {
                     let mut state = State::of(&mut s.span[..len], rows);
-                    layer.span((run, head, span), next, cols.clone(), q, &mut s.visible, &mut state);
+                    layer.span((run, head, span), next, cols.clone(), q, &mut s.seen, &mut state);
                     layer.kernels.merge_attn(heads.value_dim, running.borrow(), state.part());
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use modelembed_kernels::{AttnPart, AttnState};
+use modelembed_kernels::{AttnPart, AttnState, Line};
 use modelembed_spec::{Attend, Program, Step};
 
 use crate::state::layout::PAGE_TOKENS;
@@ -89,12 +89,18 @@ impl Deal {
     }
 }
 
+/// What each query row sees of a span, and what is added to its scores, if something is.
+pub(crate) struct Seen {
+    pub(super) visible: Vec<Range<usize>>,
+    pub(super) lines: Vec<Line>,
+}
+
 /// What a worker needs for attention.
 pub(crate) struct AttentionScratch {
     pub(super) q: Box<[f32]>,       // (query rows, head_dim)
     pub(super) running: Box<[f32]>, // one State
     pub(super) span: Box<[f32]>,    // one State
-    pub(super) visible: Vec<Range<usize>>,
+    pub(super) seen: Seen,
 }
 
 impl AttentionScratch {
@@ -111,7 +117,7 @@ impl AttentionScratch {
             q: floats(q),
             running: floats(state),
             span: floats(state),
-            visible: Vec::with_capacity(rows),
+            seen: Seen { visible: Vec::with_capacity(rows), lines: Vec::with_capacity(rows) },
         }
     }
 }

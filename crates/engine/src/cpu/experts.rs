@@ -334,7 +334,16 @@ pub(super) fn activate(kernels: &Kernels, activation: HiddenActivation, x: &mut 
         HiddenActivation::Gelu => kernels.gelu(x),
         HiddenActivation::Relu => kernels.relu(x),
         HiddenActivation::ReluSquared => kernels.relu_squared(x),
+        HiddenActivation::Xielu { positive, negative, beta, eps } => xielu([positive, negative, beta, eps], x),
         HiddenActivation::ClampedSwiglu { .. } => unreachable!("programs have it with a gate only"),
+    }
+}
+
+/// See [`HiddenActivation::Xielu`].
+fn xielu([positive, negative, beta, eps]: [f32; 4], x: &mut [f32]) {
+    for x in x {
+        let curve = if *x > 0.0 { positive * *x * *x } else { negative * (libm::expm1f(x.min(eps)) - *x) };
+        *x = curve + beta * *x;
     }
 }
 
@@ -357,8 +366,8 @@ fn gated(kernels: &Kernels, activation: HiddenActivation, clamp: Option<Clamp>, 
         HiddenActivation::Silu => kernels.silu_mul(gate, up),
         HiddenActivation::Gelu => kernels.gelu_mul(gate, up),
         HiddenActivation::Relu => kernels.relu_mul(gate, up),
-        HiddenActivation::ReluSquared => {
-            kernels.relu_squared(gate);
+        HiddenActivation::ReluSquared | HiddenActivation::Xielu { .. } => {
+            activate(kernels, activation, gate);
             gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= *up);
         }
         HiddenActivation::ClampedSwiglu { limit, alpha } => {

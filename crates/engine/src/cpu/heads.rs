@@ -8,6 +8,15 @@ use super::scratch::Scratch;
 use super::{GRAIN_COLS, Pass};
 
 impl Pass<'_> {
+    /// Keeps queries, keys and values within +- a limit.
+    pub(super) fn limit_heads(&mut self, heads: &HeadShape, limit: f32) {
+        let (n, stride) = (self.n, heads.qkv_len());
+        let qkv = &mut self.s.registers[Register::Qkv as usize][..n * stride];
+        self.model.pool().run(n, GRAIN_COLS, Blocks { data: qkv, block: stride }, |_, qkv, _| {
+            qkv.iter_mut().for_each(|x| *x = x.clamp(-limit, limit));
+        });
+    }
+
     /// Norms queries and keys where the architecture does, and turns them by their positions.
     pub(super) fn head_rope(&mut self, step: &HeadRope) {
         let (model, n, kernels, heads) = (self.model, self.n, self.model.kernels(), &step.heads);
@@ -39,13 +48,20 @@ impl Pass<'_> {
                     (style, cos, sin)
                 });
                 for (h, head) in column[..qk_len].chunks_exact_mut(key_dim).enumerate() {
-                    if step.span == HeadNormSpan::Head
-                        && let Some(n) = if h < heads.heads { &q_norm } else { &k_norm }
-                    {
+                    let (of_kind, h) = if h < heads.heads { (&q_norm, h) } else { (&k_norm, h - heads.heads) };
+                    let of_head = match step.span {
+                        HeadNormSpan::Head => of_kind.clone(),
+                        HeadNormSpan::OwnHead => of_kind.as_ref().map(|norm| norm.row(h, key_dim)),
+                        HeadNormSpan::Row | HeadNormSpan::Plain => None,
+                    };
+                    if let (Some(n), false) = (&of_head, step.norm_is_last) {
                         norm(n, head);
                     }
                     if let Some((style, cos, sin)) = angles {
                         kernels.rope(head, cos, sin, style);
+                    }
+                    if let (Some(n), true) = (&of_head, step.norm_is_last) {
+                        norm(n, head);
                     }
                 }
                 if let Some(n) = &v_norm {

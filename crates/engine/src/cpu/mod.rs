@@ -106,6 +106,7 @@ impl Pass<'_> {
             Step::SetAside { norm, len } => self.set_aside(norm, *len),
             Step::AddAside { norm, len } => self.add_aside(norm, *len),
             Step::Project { from, parts, to, adds } => self.project(*from, parts, *to, *adds),
+            Step::LimitHeads { heads, limit } => self.limit_heads(heads, *limit),
             Step::HeadRope(step) => self.head_rope(step),
             Step::StoreKv { heads, cache } => self.store_kv(heads, *cache),
             Step::Attend(step) => self.attend(step),

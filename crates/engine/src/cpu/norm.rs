@@ -18,6 +18,7 @@ pub(super) struct Kinds {
 }
 
 /// A norm and the bytes of its tensors.
+#[derive(Clone)]
 pub(super) struct BoundNorm<'a> {
     kind: NormKind,
     eps: f32,
@@ -36,9 +37,18 @@ impl<'a> BoundNorm<'a> {
         BoundNorm { kind: NormKind::Rms, eps, weight: None, bias: None }
     }
 
+    /// The one with row `row` of the weights, of `len` elements each.
+    pub(super) fn row(&self, row: usize, len: usize) -> BoundNorm<'a> {
+        BoundNorm { weight: self.weight.map(|bytes| &bytes[4 * row * len..][..4 * len]), ..self.clone() }
+    }
+
     pub(super) fn apply(&self, kernels: &Kernels, x: &[f32], out: &mut [f32]) {
         match self.kind {
-            NormKind::Rms => kernels.rms_norm(x, self.weight, self.eps, out),
+            NormKind::Rms => {
+                kernels.rms_norm(x, self.weight, self.eps, out);
+                let bias = self.bias.unwrap_or_default().as_chunks().0;
+                out.iter_mut().zip(bias).for_each(|(y, b)| *y += f32::from_le_bytes(*b));
+            }
             NormKind::Layer => kernels.layer_norm(x, self.weight, self.bias, self.eps, out),
         }
     }

@@ -18,15 +18,17 @@ pub(super) fn can_lower(step: &Step) -> bool {
             let as_it_is = |join: &Pending| join.scale == 1.0 && join.output_scale.is_none() && norms(&join.norm);
             norms(norm) && join.as_ref().is_none_or(as_it_is)
         }
-        Step::HeadRope(step) => norms(&step.q_norm) && norms(&step.k_norm) && step.value_eps.is_none(),
+        Step::HeadRope(step) => {
+            let is_known = matches!(step.span, HeadNormSpan::Head | HeadNormSpan::Row) && !step.norm_is_last;
+            is_known && norms(&step.q_norm) && norms(&step.k_norm) && step.value_eps.is_none()
+        }
         Step::Attend(step) => {
             let sees_last = matches!(step.visible, Visible::Causal | Visible::Window(_));
-            let is_own = step.heads.has_kv;
-            sees_last
-                && is_own
-                && step.soft_cap.is_none()
+            let is_plain = step.soft_cap.is_none()
                 && step.sinks.is_none()
-                && step.heads.key_dim == step.heads.value_dim
+                && step.temperature.is_none()
+                && step.max_bias.is_none();
+            sees_last && is_plain && step.heads.has_kv && step.heads.key_dim == step.heads.value_dim
         }
         Step::StoreKv { heads, .. } => heads.key_dim == heads.value_dim,
         Step::Logits { scale, soft_cap, .. } => *scale == 1.0 && soft_cap.is_none(),
@@ -38,7 +40,7 @@ pub(super) fn can_lower(step: &Step) -> bool {
         | Step::Scan(_)
         | Step::GateNorm(_)
         | Step::Up { .. } => false,
-        Step::SplitGates(_) | Step::GateHeads { .. } => false,
+        Step::SplitGates(_) | Step::GateHeads { .. } | Step::LimitHeads { .. } => false,
         Step::Norm { .. } | Step::MixOwn(_) | Step::TimesOwn { .. } => false,
         Step::SetAside { .. } | Step::AddAside { .. } => false,
         Step::Route(_) | Step::Experts { .. } | Step::Weigh { .. } => false,
@@ -138,6 +140,7 @@ impl<'a> Lowering<'a> {
             | Step::Up { .. }
             | Step::SplitGates(_)
             | Step::GateHeads { .. }
+            | Step::LimitHeads { .. }
             | Step::Route(_)
             | Step::Experts { .. }
             | Step::Norm { .. }

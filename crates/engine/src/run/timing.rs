@@ -70,7 +70,7 @@ impl Stage {
             (Step::SetAside { .. }, _) => Stage::Down,
             (Step::AddAside { .. }, _) => Stage::Experts,
             (Step::HeadRope(_) | Step::GateNorm(_) | Step::Weigh { .. } | Step::Quantize { .. }, _) => return None,
-            (Step::SplitGates(_) | Step::GateHeads { .. }, _) => return None,
+            (Step::SplitGates(_) | Step::GateHeads { .. } | Step::LimitHeads { .. }, _) => return None,
             (Step::Route(_) | Step::Experts { .. } | Step::Project { to: Register::Router, .. }, _) => Stage::Experts,
             (Step::StoreKv { .. }, _) => Stage::RopeStore,
             (Step::Attend(_), _) => Stage::Attention,

@@ -1,6 +1,6 @@
 //! Every architecture and every tensor type, on tiny models whose logits are known.
 
-use modelembed::{LoadMode, LoadOptions, TokenId};
+use modelembed::{Engine, EngineOptions, LoadMode, LoadOptions, TokenId};
 use modelembed_kernels::Kernels;
 use modelembed_testkit::{Diff, TinyArch, TinySpec, diff, first_bit_difference, tiny, tiny_prompt, tiny_spec};
 
@@ -139,8 +139,10 @@ fn removed_tokens_leave_no_trace_in_a_model_of_one_layer() {
     // give what evaluating the shorter text gives, up to a second rounding of the moved keys to
     // f16.
     let dir = TinyModels::new();
-    use TinyArch::{CommandR, Gemma2, Gemma3, Gemma4Large, Llama, Olmo2, Phi3, Qwen2, Qwen3};
-    for arch in [Llama, Qwen2, Qwen3, Gemma3, Phi3, Olmo2, CommandR, Gemma2, Gemma4Large] {
+    use TinyArch::{CommandR, Family, Gemma2, Gemma3, Gemma4Large, Llama, Olmo2, Phi3, Qwen2, Qwen3};
+    let families = ["bloom", "mpt", "cohere2", "mistral3", "stablelm-12b"].map(Family);
+    let own = [Llama, Qwen2, Qwen3, Gemma3, Phi3, Olmo2, CommandR, Gemma2, Gemma4Large];
+    for arch in own.into_iter().chain(families) {
         let spec = TinySpec { n_layer: 1, ..TinySpec::new("one-layer", arch) };
         let model = load(&dir.write(spec.name, &tiny(&spec)), &LoadOptions::default());
         let ids: Vec<TokenId> = tiny_prompt(40).into_iter().map(TokenId).collect();
@@ -158,6 +160,39 @@ fn removed_tokens_leave_no_trace_in_a_model_of_one_layer() {
         let d = diff(&got, want);
         assert!(d.max_abs < 0.03, "{arch:?}: {d}");
     }
+}
+
+#[test]
+fn tokens_whose_keys_cannot_move_are_not_removed_before_others() {
+    let dir = TinyModels::new();
+    let ids: Vec<TokenId> = tiny_prompt(40).into_iter().map(TokenId).collect();
+    for name in ["gpt2", "hunyuan-dense"] {
+        let model = load(&dir.write(name, &tiny(&tiny_spec(name))), &LoadOptions::default());
+        let mut moved = session(&model, 64);
+        let want = moved.eval(&ids).expect("evaluates").to_vec();
+        let error = moved.remove(4..20).expect_err("refuses").to_string();
+        assert_eq!(
+            error,
+            "a context of 40 tokens cannot go on behind 4 of them: what its layers need there is forgotten"
+        );
+        // At the end nothing is moved.
+        moved.remove(30..40).expect("removes");
+        let got = moved.eval(&ids[30..]).expect("evaluates");
+        assert_eq!(first_bit_difference(got, &want), None, "{name}");
+    }
+}
+
+#[test]
+fn a_context_ends_with_the_learned_positions() {
+    let dir = TinyModels::new();
+    let model = load(&dir.write("gpt2", &tiny(&tiny_spec("gpt2"))), &LoadOptions::default());
+    let with = |ctx_tokens: usize| Engine::new(&model, &EngineOptions::default().ctx_tokens(ctx_tokens));
+    assert!(with(1024).is_ok());
+    let error = with(1025).map(|_| ()).expect_err("refuses").to_string();
+    assert!(
+        error.contains("ctx_tokens is 1025, wanted at most 1024, the positions that the model has learned"),
+        "{error}"
+    );
 }
 
 #[test]

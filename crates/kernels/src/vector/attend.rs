@@ -33,7 +33,7 @@ use std::ops::Range;
 
 use super::columns::{BLOCK, POSITIONS, score_columns, transpose};
 use super::exp::{exp, exp_or_zero, tanh};
-use super::input::{AttnInput, AttnPart, AttnState};
+use super::input::{AttnInput, AttnPart, AttnState, Bend, Line};
 use super::kv::Element;
 use super::lanes::{Lanes, for_lanes, load_n, store_n};
 
@@ -165,7 +165,7 @@ unsafe fn attend_tile<V: Lanes, T: Element, const Q: usize>(
                 row[position..position + POSITIONS].copy_from_slice(&tile);
             }
         }
-        weigh_seen::<V>(&mut scores, &seen, input.soft_cap, state, query, value_dim);
+        weigh_seen::<V>(&mut scores, &seen, input.bend(query, first), state, query, value_dim);
         let acc = state.acc.as_mut_ptr().add(query * value_dim);
         add_seen::<V, T, Q>(scores.as_ptr().cast(), v, value_dim, &seen, acc, ahead);
     }
@@ -286,7 +286,7 @@ unsafe fn attend_many<V: Lanes, T: Element>(input: &AttnInput<'_, T>, state: &mu
                         }
                     }
                 }
-                weigh_seen::<V>(&mut scores, seen, input.soft_cap, state, query, value_dim);
+                weigh_seen::<V>(&mut scores, seen, input.bend(query, first), state, query, value_dim);
                 for sub in (all.start..all.end).step_by(values_at_once) {
                     let n_rows = values_at_once.min(all.end - sub);
                     for r in 0..n_rows {
@@ -488,7 +488,7 @@ unsafe fn score_some<V: Lanes, T: Element, const Q: usize, const P: usize>(
 pub(super) unsafe fn weigh_seen<V: Lanes>(
     scores: &mut [[f32; BLOCK]],
     seen: &[Range<usize>],
-    soft_cap: Option<f32>,
+    bend: Bend<'_>,
     state: &mut AttnState<'_>,
     first: usize,
     value_dim: usize,
@@ -496,8 +496,12 @@ pub(super) unsafe fn weigh_seen<V: Lanes>(
     let mut maximums = [f32::NEG_INFINITY; MANY];
     // SAFETY: the caller's promise.
     unsafe {
-        for ((max, scores), seen) in maximums.iter_mut().zip(&mut *scores).zip(seen) {
+        for (j, ((max, scores), seen)) in maximums.iter_mut().zip(&mut *scores).zip(seen).enumerate() {
             if !seen.is_empty() {
+                if let Some(line) = bend.lines.get(j) {
+                    cap_and_add::<V>(scores, &bend, line);
+                }
+                let soft_cap = bend.soft_cap.filter(|_| bend.lines.is_empty());
                 *max = greatest_seen::<V>(scores, seen, soft_cap);
             }
         }
@@ -509,6 +513,35 @@ pub(super) unsafe fn weigh_seen<V: Lanes>(
             if !seen.is_empty() {
                 weigh::<V>(scores, state.max[first + j], &mut state.sum[first + j]);
             }
+        }
+    }
+}
+
+/// Caps one query's scores of a block, if they are capped, and adds its line to them.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn cap_and_add<V: Lanes>(scores: &mut [f32; BLOCK], bend: &Bend<'_>, line: &Line) {
+    const STEPS: [f32; BLOCK] = {
+        let mut steps = [0.0; BLOCK];
+        let mut i = 0;
+        while i < BLOCK {
+            steps[i] = i as f32;
+            i += 1;
+        }
+        steps
+    };
+    // SAFETY: a block is a whole number of registers.
+    unsafe {
+        let (at, steps) = (scores.as_mut_ptr(), STEPS.as_ptr());
+        let start = V::splat(line.start + line.slope * bend.block as f32);
+        for i in (0..BLOCK).step_by(V::N) {
+            let mut score = V::load(at.add(i));
+            if let Some(cap) = bend.soft_cap {
+                score = tanh(score.div(V::splat(cap))).mul(V::splat(cap));
+            }
+            V::load(steps.add(i)).mul(V::splat(line.slope)).add(start).add(score).store(at.add(i));
         }
     }
 }

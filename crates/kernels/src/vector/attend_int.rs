@@ -306,7 +306,7 @@ unsafe fn few<V: IntLanes, const Q: usize>(
                 V::load(scores.add(p)).mul(V::load(k_scales.as_ptr().add(p))).mul(scale).store(scores.add(p));
             }
         }
-        weigh_seen::<V>(&mut scores, &seen, input.soft_cap, state, first, value_dim);
+        weigh_seen::<V>(&mut scores, &seen, input.bend(first, block), state, first, value_dim);
         let values = ValueScales::new(v.block_scales(block));
         let mut weights = [[0i16; BLOCK]; Q];
         let mut weight_scales = [0.0; Q];
@@ -380,7 +380,7 @@ unsafe fn many<V: IntLanes>(
                 });
             }
         }
-        weigh_seen::<V>(&mut scores, seen, input.soft_cap, state, queries.start, value_dim);
+        weigh_seen::<V>(&mut scores, seen, input.bend(queries.start, block), state, queries.start, value_dim);
         let values = ValueScales::new(v.block_scales(block));
         for j in 0..n {
             weight_scales[j] = round_weights::<V>(&scores[j], &seen[j], &values.scales, &mut weights[j]);

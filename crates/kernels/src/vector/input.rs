@@ -55,4 +55,33 @@ pub struct AttnInput<'a, T = u16> {
     pub visible: &'a [Range<usize>],
     /// Scores become `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
+    /// What is added to each query's scores then, one a query; empty to add nothing.
+    pub lines: &'a [Line],
+}
+
+/// What is added to a query's scores: `start + slope * position`, with positions counted from the
+/// first key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Line {
+    /// How much it grows with each position.
+    pub slope: f32,
+    /// What it is at the first one.
+    pub start: f32,
+}
+
+/// What becomes of the scores of a block of positions before they are weighed.
+#[derive(Clone, Copy)]
+pub(super) struct Bend<'a> {
+    pub(super) soft_cap: Option<f32>,
+    /// Of the queries at hand, or empty.
+    pub(super) lines: &'a [Line],
+    /// The block's first position.
+    pub(super) block: usize,
+}
+
+impl<'a, T> AttnInput<'a, T> {
+    /// What becomes of the scores of the queries from `query` on, over the block from `block` on.
+    pub(super) fn bend(&self, query: usize, block: usize) -> Bend<'a> {
+        Bend { soft_cap: self.soft_cap, lines: self.lines.get(query..).unwrap_or_default(), block }
+    }
 }

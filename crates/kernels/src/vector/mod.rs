@@ -27,7 +27,7 @@ mod tests;
 
 pub use fns::KvElement;
 pub(crate) use fns::VectorFns;
-pub use input::{AttnInput, AttnPart, AttnState};
+pub use input::{AttnInput, AttnPart, AttnState, Line};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::VECTOR as AVX2;

@@ -155,7 +155,7 @@ impl Attention {
         let mut state =
             AttnState { max: self.max.as_numbers(), sum: self.sum.as_numbers(), acc: self.acc.as_numbers() };
         state.clear();
-        attend(AttnInput { q, head_dim, value_dim, k, v, next: &[], visible, soft_cap: Some(30.0) }, state);
+        attend(AttnInput { q, head_dim, value_dim, k, v, next: &[], visible, soft_cap: Some(30.0), lines: &[] }, state);
     }
 
     /// Over keys and values of so many elements a position.

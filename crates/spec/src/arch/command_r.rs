@@ -23,7 +23,8 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
         layer.norms.before_ffn = None;
     }
     if spec.n_layer() >= LAYERS_WITH_HEAD_NORMS {
-        let norm = HeadNorm { kind: NormKind::Layer, eps, span: HeadNormSpan::OwnHead, after_rope: false };
+        let norm =
+            HeadNorm { kind: NormKind::Layer, eps, span: HeadNormSpan::OwnHead, after_rope: false, need: Need::Always };
         spec.each_attention(|_, attention| attention.head_norm = Some(norm));
     }
     spec.output.scale = keys.f32("logit_scale")?.unwrap_or(1.0);

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::keys::{Keys, MAX_HEADS, MAX_LENGTH};
 use crate::model::{
     AttentionSpec, FeedForward, GatedSpec, HeadNorm, HeadNormSpan, HiddenActivation, InputSpec, LayerNorms, LayerSpec,
-    Mixer, ModelSpec, NormSpec, OutputSpec, Position, RopeId, RopeSpec, Visible,
+    Mixer, ModelSpec, Need, NormSpec, OutputSpec, PlainSpec, Position, Residual, RopeId, RopeSpec, Visible,
 };
 
 /// Sizes of one layer's heads.
@@ -170,7 +170,20 @@ pub(super) fn attention_of(
 
 /// A norm of each query and each key with the same weights for all heads.
 pub(super) fn norm_of_heads(eps: f32) -> HeadNorm {
-    HeadNorm { kind: NormKind::Rms, eps, span: HeadNormSpan::Head, after_rope: false }
+    HeadNorm { kind: NormKind::Rms, eps, span: HeadNormSpan::Head, after_rope: false, need: Need::Always }
+}
+
+/// The greatest bias of ALiBi, which a file must say.
+pub(super) fn alibi(keys: &Keys<'_>) -> Result<f32> {
+    let key = "attention.max_alibi_bias";
+    keys.positive_f32(key)?.ok_or_else(|| keys.bad(key, "is missing"))
+}
+
+/// The greatest bias of ALiBi where an architecture has the paper's; a file may say it, too.
+pub(super) fn usual_alibi(keys: &Keys<'_>) -> Result<f32> {
+    const MAX_BIAS: f32 = 8.0;
+    keys.refuse_unless("attention.max_alibi_bias", &[f64::from(MAX_BIAS)], "another bias of ALiBi")?;
+    Ok(MAX_BIAS)
 }
 
 /// Refuses a window where an architecture has none; one that holds the whole context hides nothing.
@@ -222,6 +235,45 @@ impl ModelSpec {
                 attention.position = Position::Rope(rope);
             }
         });
+    }
+
+    /// Puts both halves of each layer side by side, on one norm unless the second has its own.
+    pub(super) fn in_parallel(&mut self) {
+        for layer in &mut self.layers {
+            layer.residual = Residual::Parallel;
+        }
+    }
+
+    /// Replaces the gated networks by such without a gate.
+    pub(super) fn without_gates(&mut self, activation: HiddenActivation, bias: Need) {
+        for layer in &mut self.layers {
+            if let FeedForward::Gated(GatedSpec { width, .. }) = layer.ffn {
+                layer.ffn = FeedForward::Plain(PlainSpec { width, activation, bias });
+            }
+        }
+    }
+
+    /// Wants biases of all projections of attention.
+    pub(super) fn with_attention_biases(&mut self) {
+        self.each_attention(|_, attention| {
+            attention.qkv_bias = Need::Always;
+            attention.output_bias = Need::Always;
+        });
+    }
+
+    /// Takes the rotation away from the layers for which `is_still` says so.
+    pub(super) fn without_rope(&mut self, is_still: impl Fn(usize) -> bool) {
+        self.each_attention(|il, attention| {
+            if is_still(il) {
+                attention.position = Position::None;
+            }
+        });
+    }
+
+    /// Gives every layer ALiBi in the place of a rotation.
+    pub(super) fn with_alibi(&mut self, max_bias: f32) {
+        self.ropes.clear();
+        self.each_attention(|_, attention| attention.position = Position::Alibi { max_bias });
     }
 
     /// Changes the gated network of every layer that has one.

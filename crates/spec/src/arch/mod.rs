@@ -1,23 +1,34 @@
 //! The list of architectures: one file each, which reads metadata into a [`ModelSpec`].
 
+mod apertus;
 mod bert;
+mod cohere2;
 mod command_r;
+mod dbrx;
 mod deepseek2;
 mod deepseek4;
 mod dense;
+mod exaone4;
 mod experts;
 mod falcon_h1;
 mod gemma2;
 mod gemma3;
 mod gemma3n;
 mod gemma4;
+mod glm4;
 mod gpt_oss;
+mod granite;
+mod hunyuan;
+mod layer_norms;
 mod lfm2;
+mod like_llama;
 mod llama;
+mod mistral3;
 mod nemotron_h;
 mod olmo2;
 mod olmoe;
 mod phi3;
+mod phimoe;
 mod qwen2;
 mod qwen2moe;
 mod qwen3;
@@ -58,6 +69,49 @@ pub static ARCHITECTURES: &[Architecture] = &[
     olmo2::ARCH,
     command_r::ARCH,
     gemma2::ARCH,
+    granite::DENSE,
+    granite::MINICPM,
+    cohere2::ARCH,
+    glm4::GLM4,
+    glm4::CHATGLM,
+    exaone4::EXAONE4,
+    exaone4::EXAONE,
+    mistral3::ARCH,
+    hunyuan::DENSE,
+    like_llama::SMOLLM3,
+    like_llama::ERNIE,
+    like_llama::INTERNLM2,
+    like_llama::XVERSE,
+    like_llama::ARCEE,
+    like_llama::SEED_OSS,
+    like_llama::PLAMO,
+    like_llama::QWEN,
+    like_llama::OPENELM,
+    like_llama::PANGU,
+    like_llama::MAINCODER,
+    like_llama::BAICHUAN,
+    like_llama::REFACT,
+    like_llama::GEMMA,
+    like_llama::OLMO,
+    apertus::ARCH,
+    layer_norms::GPT2,
+    layer_norms::GPTNEOX,
+    layer_norms::STARCODER,
+    layer_norms::STARCODER2,
+    layer_norms::CODESHELL,
+    layer_norms::PHI2,
+    layer_norms::FALCON,
+    layer_norms::ORION,
+    layer_norms::STABLELM,
+    layer_norms::BLOOM,
+    layer_norms::MPT,
+    layer_norms::JAIS,
+    layer_norms::NEMOTRON,
+    layer_norms::JAIS2,
+    granite::MOE,
+    hunyuan::MOE,
+    dbrx::ARCH,
+    phimoe::ARCH,
     qwen3moe::ARCH,
     qwen2moe::ARCH,
     olmoe::ARCH,
@@ -68,6 +122,8 @@ pub static ARCHITECTURES: &[Architecture] = &[
     sigmoid_moe::BAILING2,
     softmax_moe::DEEPSEEK,
     softmax_moe::ERNIE,
+    softmax_moe::BAILING,
+    sigmoid_moe::GLM4,
     qwen35::DENSE,
     qwen35::MOE,
     gpt_oss::ARCH,

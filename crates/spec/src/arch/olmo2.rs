@@ -7,14 +7,14 @@ use modelembed_terms::{NormKind, RopeStyle};
 use super::{Architecture, dense};
 use crate::error::Result;
 use crate::keys::Keys;
-use crate::model::{HeadNorm, HeadNormSpan, LayerNorms, ModelSpec, NormSpec, RopeId, RopeScaling, RopeSpec};
+use crate::model::{HeadNorm, HeadNormSpan, LayerNorms, ModelSpec, Need, NormSpec, RopeId, RopeScaling, RopeSpec};
 
 pub(super) const ARCH: Architecture = Architecture { name: "olmo2", runs: true, read };
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::decoder(arch, keys, RopeStyle::Halves)?;
     let eps = keys.rms_eps()?;
-    let norm = HeadNorm { kind: NormKind::Rms, eps, span: HeadNormSpan::Row, after_rope: false };
+    let norm = HeadNorm { kind: NormKind::Rms, eps, span: HeadNormSpan::Row, after_rope: false, need: Need::Always };
     spec.each_attention(|_, attention| attention.head_norm = Some(norm));
     for layer in &mut spec.layers {
         layer.norms = LayerNorms {

@@ -1,5 +1,5 @@
-//! minimax-m2, dots1 and bailingmoe2: decoders whose experts are chosen by a sigmoid and a bias of
-//! each: MiniMax M2, dots.llm1 (arXiv 2506.05767), Ling 2 and Ring 2.
+//! minimax-m2, dots1, bailingmoe2 and glm4moe: decoders whose experts are chosen by a sigmoid and a bias
+//! of each: MiniMax M2, dots.llm1 (arXiv 2506.05767), Ling 2 and Ring 2, GLM-4.5 to 4.7.
 
 use modelembed_terms::RopeStyle;
 
@@ -10,6 +10,7 @@ use crate::keys::Keys;
 use crate::model::{Choice, Gating, HeadNorm, HeadNormSpan, ModelSpec, Need, NormSpec};
 
 pub(super) const MINIMAX_M2: Architecture = Architecture { name: "minimax-m2", runs: true, read: minimax_m2 };
+pub(super) const GLM4: Architecture = Architecture { name: "glm4moe", runs: true, read: glm4 };
 pub(super) const DOTS1: Architecture = Architecture { name: "dots1", runs: true, read: dots1 };
 pub(super) const BAILING2: Architecture = Architecture { name: "bailingmoe2", runs: true, read: bailing2 };
 
@@ -41,5 +42,17 @@ fn decoder(arch: &'static Architecture, keys: &Keys<'_>, norm: HeadNorm, experts
             moe.choice = Choice::Biased(Need::Maybe);
         },
     )?;
+    Ok(spec)
+}
+
+/// GLM-4.5 to 4.7 (arXiv 2508.06471): norms of queries and keys in the largest, and another name for the
+/// second norm.
+fn glm4(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
+    let eps = keys.rms_eps()?;
+    let norm = HeadNorm { need: Need::Maybe, ..dense::norm_of_heads(eps) };
+    let mut spec = decoder(arch, keys, norm, Experts::read(keys, Gating::Sigmoid, false)?)?;
+    let norm = NormSpec::rms("post_attention_norm", eps);
+    spec.layers.iter_mut().for_each(|layer| layer.norms.before_ffn = Some(norm));
+    spec.drop_nextn(keys)?;
     Ok(spec)
 }

@@ -1,5 +1,6 @@
-//! deepseek and ernie4_5-moe: decoders with experts that are chosen by a softmax, shared ones beside
-//! them, and dense layers before: DeepSeek MoE (arXiv 2401.06066) and ERNIE 4.5.
+//! deepseek, bailingmoe and ernie4_5-moe: decoders with experts that are chosen by a softmax, shared
+//! ones beside them, and dense layers before: DeepSeek MoE (arXiv 2401.06066), Ling (arXiv 2503.05139)
+//! and ERNIE 4.5.
 
 use modelembed_terms::RopeStyle;
 
@@ -10,6 +11,7 @@ use crate::keys::{Keys, MAX_LAYERS};
 use crate::model::{Choice, Gating, ModelSpec, Need, NormSpec};
 
 pub(super) const DEEPSEEK: Architecture = Architecture { name: "deepseek", runs: true, read: deepseek };
+pub(super) const BAILING: Architecture = Architecture { name: "bailingmoe", runs: true, read: deepseek };
 pub(super) const ERNIE: Architecture = Architecture { name: "ernie4_5-moe", runs: true, read: ernie };
 
 fn deepseek(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {

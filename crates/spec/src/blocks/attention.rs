@@ -1,7 +1,7 @@
 //! Softmax attention.
 
 use crate::error::Result;
-use crate::model::{AttentionSpec, HeadNorm, HeadNormSpan, KvSource, Need, NormSpec, OutputGate, Position, RopeSpec};
+use crate::model::{AttentionSpec, HeadNorm, HeadNormSpan, KvSource, Need, OutputGate, Position, RopeSpec};
 use crate::program::{Attend, Builder, CacheShape, HeadRope, HeadShape, Input, Linear, Norm, Register, Step};
 use crate::want::{Role, TensorId};
 
@@ -10,6 +10,7 @@ pub(super) struct Attention {
     qkv: Vec<Linear>,
     /// Whether each query has a gate of the output behind it.
     has_gates: bool,
+    limit: Option<f32>,
     head_rope: HeadRope,
     attend: Attend,
     output: Linear,
@@ -26,7 +27,8 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
             }
             Some(rope)
         }
-        Position::RelativeBias { .. } | Position::Alibi { .. } => return Err(b.not_run("a bias for distances")),
+        Position::Alibi { .. } => None,
+        Position::RelativeBias { .. } => return Err(b.not_run("a learned bias for distances")),
     };
     let has_gates = match spec.output_gate {
         OutputGate::None => false,
@@ -36,8 +38,8 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
     if has_gates && spec.key_dim != spec.value_dim {
         return Err(b.not_run("gates of another length than values"));
     }
-    if spec.temperature.is_some() || spec.value_scale != 1.0 {
-        return Err(b.not_run("attention with a temperature or a scale of values"));
+    if spec.value_scale != 1.0 {
+        return Err(b.not_run("attention with a scale of values"));
     }
     let n_embd = b.spec.n_embd;
     let AttentionSpec { heads, kv_heads, key_dim, value_dim, .. } = *spec;
@@ -65,7 +67,7 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
         };
         vec![q, k, v]
     };
-    let norms = spec.head_norm.map(|norm| head_norms(b, il, &norm, &heads)).transpose()?;
+    let norms = spec.head_norm.map(|norm| head_norms(b, il, &norm, &heads)).transpose()?.flatten();
     let output = b.linear(il, "attn_output", (n_embd, heads.out_len()), Role::AttentionOutput, spec.output_bias)?;
     let sinks = if spec.has_sinks {
         let name = format!("blk.{il}.attn_sinks.weight");
@@ -81,10 +83,15 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
             _ => return Err(b.not_run("attention over keys and values of another shape")),
         },
     };
+    let max_bias = match spec.position {
+        Position::Alibi { max_bias } => Some(max_bias),
+        _ => None,
+    };
     let (scale, soft_cap, visible) = (spec.scale, spec.soft_cap, spec.visible);
     Ok(Attention {
         qkv,
         has_gates,
+        limit: spec.qkv_limit,
         head_rope: HeadRope {
             heads,
             q_norm: norms.map(|(q, _)| q),
@@ -92,26 +99,38 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
             span: spec.head_norm.map_or(HeadNormSpan::Head, |norm| norm.span),
             rope,
             value_eps: spec.value_norm_eps.filter(|_| has_kv),
+            norm_is_last: spec.head_norm.is_some_and(|norm| norm.after_rope),
         },
-        attend: Attend { heads, cache, scale, soft_cap, visible, sinks },
+        attend: Attend { heads, cache, scale, temperature: spec.temperature, soft_cap, max_bias, visible, sinks },
         output,
     })
 }
 
-fn head_norms(b: &mut Builder<'_>, il: usize, norm: &HeadNorm, heads: &HeadShape) -> Result<(Norm, Option<Norm>)> {
-    if norm.after_rope {
-        return Err(b.not_run("a norm of rotated queries and keys"));
+/// Norms of queries, and of keys where there are any; `None` where the file has none and need not.
+fn head_norms(
+    b: &mut Builder<'_>,
+    il: usize,
+    norm: &HeadNorm,
+    heads: &HeadShape,
+) -> Result<Option<(Norm, Option<Norm>)>> {
+    if norm.need == Need::Maybe && !b.has(&format!("blk.{il}.attn_q_norm.weight")) {
+        return Ok(None);
     }
-    let (q_len, k_len) = match norm.span {
-        HeadNormSpan::Head => (heads.key_dim, heads.key_dim),
-        HeadNormSpan::Row => (heads.q_len(), heads.k_len()),
-        HeadNormSpan::OwnHead => return Err(b.not_run("a norm for each head")),
+    let (dim, HeadShape { heads: n, kv_heads, .. }) = (heads.key_dim as u64, *heads);
+    let [q_dims, k_dims] = match norm.span {
+        HeadNormSpan::Head => [vec![dim], vec![dim]],
+        HeadNormSpan::Row => [vec![heads.q_len() as u64], vec![heads.k_len() as u64]],
+        HeadNormSpan::OwnHead => [vec![dim, n as u64], vec![dim, kv_heads as u64]],
         HeadNormSpan::Plain => return Err(b.not_run("a norm of heads without weights")),
     };
-    let of = |name| NormSpec { kind: norm.kind, eps: norm.eps, name: Some(name), bias: Need::Never, is_bare: false };
-    let q = b.norm(&of("attn_q_norm"), Some(il), q_len)?;
-    let k = if heads.has_kv { Some(b.norm(&of("attn_k_norm"), Some(il), k_len)?) } else { None };
-    Ok((q, k))
+    let HeadNorm { kind, eps, .. } = *norm;
+    let mut of = |name: &str, dims: &[u64]| {
+        let weight = b.required(&format!("blk.{il}.{name}.weight"), dims, Role::Norm, Some(il))?;
+        Ok(Norm { kind, eps, weight: Some(weight), bias: None })
+    };
+    let q = of("attn_q_norm", &q_dims)?;
+    let k = if heads.has_kv { Some(of("attn_k_norm", &k_dims)?) } else { None };
+    Ok(Some((q, k)))
 }
 
 impl Attention {
@@ -130,6 +149,9 @@ impl Attention {
         b.step(Step::Project { from: Input::Normed, parts: self.qkv, to, adds: false });
         if self.has_gates {
             b.step(Step::SplitGates(heads));
+        }
+        if let Some(limit) = self.limit {
+            b.step(Step::LimitHeads { heads, limit });
         }
         let HeadRope { q_norm, k_norm, rope, value_eps, .. } = &self.head_rope;
         if q_norm.is_some() || k_norm.is_some() || rope.is_some() || value_eps.is_some() {

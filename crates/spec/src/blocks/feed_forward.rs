@@ -40,6 +40,7 @@ pub(super) fn gated_as(b: &mut Builder<'_>, il: usize, spec: &GatedSpec, names: 
         HiddenActivation::Silu => Activation::Silu,
         HiddenActivation::Gelu => Activation::Gelu,
         HiddenActivation::Relu | HiddenActivation::ReluSquared => return Err(b.not_run("a gate with ReLU")),
+        HiddenActivation::Xielu { .. } => return Err(b.not_run("a gate with xIELU")),
         HiddenActivation::ClampedSwiglu { .. } => return Err(b.not_run("a clamped gate")),
     };
     let (gate, up) = if spec.is_fused {

@@ -12,17 +12,18 @@ use crate::model::{BothSpec, FeedForward, LayerSpec, Mixer, Need, NormSpec, Resi
 use crate::program::{Builder, Input, Linear, Norm, Part, Pending, Register, Step};
 use crate::want::{Role, TensorId};
 
-/// x = scale * embedding of each token.
+/// x = scale * embedding of each token, with what is added to it and its norm.
 pub(crate) fn embed(b: &mut Builder<'_>, table: TensorId) -> Result<()> {
-    let input = &b.spec.input;
-    if input.norm.is_some() {
-        return Err(b.not_run("a norm of the embedding"));
+    let (input, len) = (&b.spec.input, b.spec.n_embd);
+    if input.token_types != Need::Never {
+        return Err(b.not_run("learned embeddings of segments"));
     }
-    if input.has_positions || input.token_types != Need::Never {
-        return Err(b.not_run("learned embeddings of positions or segments"));
-    }
+    let dims = [len as u64, b.spec.ctx_train as u64];
+    let need = if input.has_positions { Need::Always } else { Need::Never };
+    let positions = b.needed(need, "position_embd.weight", &dims, Role::Positions, None)?;
+    let norm = input.norm.as_ref().map(|norm| b.norm(norm, None, len)).transpose()?;
     let (scale, per_layer) = (input.scale, input.per_layer);
-    b.step(Step::Embed { table, scale, to: Register::Residual });
+    b.step(Step::Embed { table, scale, positions, norm, to: Register::Residual });
     match per_layer {
         Some(spec) => own_embedding::embed(b, &spec),
         None => Ok(()),
@@ -40,6 +41,10 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
     let is_parallel = match layer.residual {
         Residual::Sequential => false,
         Residual::Parallel => true,
+        Residual::ParallelUnlessNormed => {
+            let name = layer.norms.before_ffn.and_then(|norm| norm.name).unwrap_or_default();
+            !b.has(&format!("blk.{il}.{name}.weight"))
+        }
         Residual::NormOfSum => return Err(b.not_run("norms of sums")),
         Residual::Streams { .. } => return Err(b.not_run("several residual streams")),
     };
@@ -57,13 +62,19 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
         // Tensors are declared half by half; those of the second are needed here where it reads the
         // first one's input.
         let parallel = if is_parallel { network(b, il, &layer.ffn)? } else { None };
-        readers.extend(parallel.iter().flat_map(Network::readers));
+        let own_norm = own_norm(b, il, layer, is_parallel)?;
+        if own_norm.is_none() {
+            readers.extend(parallel.iter().flat_map(Network::readers));
+        }
         join_norm(b, Some(il), layer.norms.before_mixer.as_ref(), readers)?;
         for (i, mixer) in mixers.into_iter().enumerate() {
             mixer.emit(b, i > 0);
         }
         if let Some(ffn) = parallel {
             b.segment(Part::FeedForward(il));
+            if own_norm.is_some() {
+                b.step(Step::JoinNorm { join: None, norm: own_norm, to: Input::Normed, readers: ffn.readers() });
+            }
             ffn.emit(b, true);
             let norm = after(b, il, layer.norms.after_ffn.as_ref())?;
             b.pending = Some(Pending { scale: layer.residual_scale, ..Pending::normed(Register::Delta, norm) });
@@ -97,6 +108,18 @@ fn end(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The norm of a network beside the mixer, where it is another one than the mixer's.
+fn own_norm(b: &mut Builder<'_>, il: usize, layer: &LayerSpec, is_parallel: bool) -> Result<Option<Norm>> {
+    let norms = &layer.norms;
+    let (Some(of_ffn), true) = (norms.before_ffn.as_ref(), is_parallel) else { return Ok(None) };
+    if layer.residual == Residual::ParallelUnlessNormed {
+        return Ok(None);
+    }
+    let of_ffn = b.norm(of_ffn, Some(il), b.spec.n_embd)?;
+    let of_mixer = norms.before_mixer.as_ref().map(|norm| b.norm(norm, Some(il), b.spec.n_embd)).transpose()?;
+    Ok(Some(of_ffn).filter(|norm| of_mixer.as_ref() != Some(norm)))
 }
 
 /// What lets positions see each other, with its tensors.

@@ -16,7 +16,8 @@ pub(super) fn embed(b: &mut Builder<'_>, spec: &PerLayerEmbedding) -> Result<()>
     let dims = [n_embd as u64, len as u64];
     let w = b.required("per_layer_model_proj.weight", &dims, Role::LayerProjection, None)?;
     let norm = b.norm(&NormSpec::rms("per_layer_proj_norm", spec.eps), None, width)?;
-    b.step(Step::Embed { table, scale: (width as f32).sqrt(), to: Register::Own });
+    let scale = (width as f32).sqrt();
+    b.step(Step::Embed { table, scale, positions: None, norm: None, to: Register::Own });
     let parts = vec![Linear { w, rows: 0..len, k: n_embd, bias: None }];
     b.first_steps = vec![
         Step::Quantize { from: Register::Residual, len: n_embd, to: Input::Normed, readers: vec![w] },

@@ -30,6 +30,18 @@ pub enum HiddenActivation {
     Relu,
     /// max(x, 0) squared (So et al. 2021, arXiv 2109.08668).
     ReluSquared,
+    /// For x above 0: positive * x^2 + beta * x, else negative * (exp(min(x, eps)) - 1 - x) + beta *
+    /// x (xIELU: Huang and Schlag 2024, arXiv 2411.13010).
+    Xielu {
+        /// Factor above 0.
+        positive: f32,
+        /// Factor below.
+        negative: f32,
+        /// Slope at 0.
+        beta: f32,
+        /// Bound of x in the exponent.
+        eps: f32,
+    },
     /// Of gate g, at most `limit`, and up projection u, within +- `limit`: g * sigmoid(alpha * g) *
     /// (u + 1) (gpt-oss 2025, arXiv 2508.10925).
     ClampedSwiglu {

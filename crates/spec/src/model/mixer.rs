@@ -43,6 +43,8 @@ pub struct AttentionSpec {
     pub qkv_bias: Need,
     /// Bias of the output projection.
     pub output_bias: Need,
+    /// Queries, keys and values stay within +- this.
+    pub qkv_limit: Option<f32>,
     /// Norm of queries and keys.
     pub head_norm: Option<HeadNorm>,
     /// Where values are divided by the root of their mean square: what is added to that.
@@ -79,6 +81,7 @@ impl AttentionSpec {
             may_be_fused: true,
             qkv_bias: Need::Maybe,
             output_bias: Need::Maybe,
+            qkv_limit: None,
             head_norm: None,
             value_norm_eps: None,
             position: Position::Rope(rope),
@@ -142,6 +145,8 @@ pub struct HeadNorm {
     pub span: HeadNormSpan,
     /// Whether it comes behind the rotation.
     pub after_rope: bool,
+    /// Whether the file must have it, or may. It has no biases.
+    pub need: Need,
 }
 
 /// What one norm of queries or keys goes over.

@@ -102,17 +102,19 @@ pub struct NormSpec {
     pub bias: Need,
     /// Whether the tensor's name is `name` alone, without `.weight`.
     pub is_bare: bool,
+    /// The name that counts where the file has no tensor of the first one.
+    pub instead: Option<&'static str>,
 }
 
 impl NormSpec {
     /// An RMS norm with weights and no bias.
     pub fn rms(name: &'static str, eps: f32) -> NormSpec {
-        NormSpec { kind: NormKind::Rms, eps, name: Some(name), bias: Need::Never, is_bare: false }
+        NormSpec { kind: NormKind::Rms, eps, name: Some(name), bias: Need::Never, is_bare: false, instead: None }
     }
 
     /// A layer norm with weights.
     pub fn layer(name: &'static str, eps: f32, bias: Need) -> NormSpec {
-        NormSpec { kind: NormKind::Layer, eps, name: Some(name), bias, is_bare: false }
+        NormSpec { kind: NormKind::Layer, eps, name: Some(name), bias, is_bare: false, instead: None }
     }
 }
 
@@ -205,8 +207,11 @@ pub struct LayerNorms {
 pub enum Residual {
     /// x += mixer(x); x += ffn(x).
     Sequential,
-    /// x += mixer(n(x)) + ffn(n(x)), with the mixer's norm for both.
+    /// x += mixer(n(x)) + ffn(m(x)), with the mixer's norm for both where the network has none of
+    /// its own.
     Parallel,
+    /// The same where the file holds no norm before the network, else one after the other.
+    ParallelUnlessNormed,
     /// x = n(x + mixer(x)); x = n(x + ffn(x)), with the norms behind.
     NormOfSum,
     /// Several residual streams that each half reads from and writes to.

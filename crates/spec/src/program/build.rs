@@ -213,16 +213,17 @@ impl<'a> Builder<'a> {
 
     /// The tensors of a norm over `len` elements, of a layer or of the model.
     pub(crate) fn norm(&mut self, norm: &NormSpec, layer: Option<usize>, len: usize) -> Result<Norm> {
-        let NormSpec { kind, eps, name, bias, is_bare } = *norm;
+        let NormSpec { kind, eps, name, bias, is_bare, instead } = *norm;
         let Some(name) = name else { return Ok(Norm { kind, eps, weight: None, bias: None }) };
-        let full = |suffix| match layer {
+        let suffix = if is_bare { "" } else { ".weight" };
+        let full = |name, suffix| match layer {
             Some(il) => format!("blk.{il}.{name}{suffix}"),
             None => format!("{name}{suffix}"),
         };
+        let name = instead.filter(|_| !self.has(&full(name, suffix))).unwrap_or(name);
         let dims = [len as u64];
-        let weight_name = full(if is_bare { "" } else { ".weight" });
-        let weight = Some(self.required(&weight_name, &dims, Role::Norm, layer)?);
-        let bias = self.needed(bias, &full(".bias"), &dims, Role::Bias, layer)?;
+        let weight = Some(self.required(&full(name, suffix), &dims, Role::Norm, layer)?);
+        let bias = self.needed(bias, &full(name, ".bias"), &dims, Role::Bias, layer)?;
         Ok(Norm { kind, eps, weight, bias })
     }
 

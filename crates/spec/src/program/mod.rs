@@ -177,6 +177,23 @@ impl Program {
         &self.embed
     }
 
+    /// The table of learned positions, if there is one: no token can stand behind its last row.
+    pub fn positions(&self) -> Option<TensorId> {
+        self.embed.iter().find_map(|step| match step {
+            Step::Embed { positions, .. } => *positions,
+            _ => None,
+        })
+    }
+
+    /// Whether keys and values can stand for another position once keys are turned to it. They cannot
+    /// where a learned row of the position is in all that was computed at it, nor where a norm of
+    /// keys came behind their rotation: its weights are of the turned elements.
+    pub fn can_move_keys(&self) -> bool {
+        let mut steps = self.segments.iter().flat_map(|segment| &segment.steps);
+        let is_bound = |step: &Step| matches!(step, Step::HeadRope(step) if step.norm_is_last && step.k_norm.is_some());
+        self.positions().is_none() && !steps.any(is_bound)
+    }
+
     /// The table that tokens are looked up in.
     pub fn embedding(&self) -> TensorId {
         // Blocks declare it first.

@@ -44,20 +44,25 @@ impl Program {
             format!("{}{rows} ({} x {}){bias}", self.name(linear.w), linear.n_rows(), linear.k)
         };
         match step {
-            Step::Embed { table, scale, to } => {
+            Step::Embed { table, scale, positions, norm, to } => {
                 let scale = if *scale == 1.0 { String::new() } else { format!("{scale} * ") };
-                format!("embed      {} = {scale}{}[token]", to.name(), self.name(*table))
+                let row = |id: &TensorId| format!(" + {}[position]", self.name(*id));
+                let sum =
+                    format!("{scale}{}[token]{}", self.name(*table), positions.as_ref().map_or(String::new(), row));
+                let normed = norm.as_ref().map_or(sum.clone(), |norm| self.norm(norm, Some(&sum)));
+                format!("embed      {} = {normed}", to.name())
             }
             Step::JoinNorm { join, norm: with, to, .. } => {
                 let x = Register::Residual.name();
-                let first = || self.first_pending(layer).unwrap_or(Pending::normed(Register::Delta, None));
-                let Pending { from, norm, scale, output_scale } = join.unwrap_or_else(first);
-                let pending = norm.map_or(from.name().to_owned(), |n| self.norm(&n, Some(from.name())));
-                let scale = if scale == 1.0 { String::new() } else { format!("{scale} * ") };
-                let scaled = output_scale.map_or(String::new(), |id| format!("; {x} *= {}", self.name(id)));
-                let sum = format!("{x} += {scale}{pending}{scaled}");
+                let join = join.or_else(|| self.is_first_join(step).then(|| self.first_pending(layer)));
+                let sum = join.map_or(String::new(), |Pending { from, norm, scale, output_scale }| {
+                    let pending = norm.map_or(from.name().to_owned(), |n| self.norm(&n, Some(from.name())));
+                    let scale = if scale == 1.0 { String::new() } else { format!("{scale} * ") };
+                    let scaled = output_scale.map_or(String::new(), |id| format!("{x} *= {}; ", self.name(id)));
+                    format!("{x} += {scale}{pending}; {scaled}")
+                });
                 let normed = with.as_ref().map_or(x.to_owned(), |n| self.norm(n, Some(x)));
-                format!("join-norm  {sum}; {} = {normed}", to.name())
+                format!("join-norm  {sum}{} = {normed}", to.name())
             }
             Step::Norm { norm, to, .. } => {
                 format!("norm       {} = {}", to.name(), self.norm(norm, Some(Register::Residual.name())))
@@ -74,21 +79,15 @@ impl Program {
                 let sign = if *adds { "+=" } else { "=" };
                 format!("project    {} {sign} {} * {}", to.name(), parts.join(", "), from.name())
             }
+            Step::LimitHeads { limit, .. } => format!("limit      qkv within {limit}"),
             Step::HeadRope(step) => {
-                let mut text = if step.heads.has_kv { "head-rope  q, k" } else { "head-rope  q" }.to_owned();
-                for n in [&step.q_norm, &step.k_norm].into_iter().flatten() {
-                    let _ = write!(text, " -> {}", self.norm(n, None));
-                }
-                match step.rope {
-                    Some(rope) => {
-                        let _ = write!(text, " -> rope {}", rope.0);
-                    }
-                    None => text.push_str(" -> no rope"),
-                }
-                if step.value_eps.is_some() {
-                    text.push_str("; v -> rms");
-                }
-                text
+                let norms = [&step.q_norm, &step.k_norm].into_iter().flatten();
+                let norms = norms.fold(String::new(), |text, n| format!("{text} -> {}", self.norm(n, None)));
+                let rope = step.rope.map_or(" -> no rope".to_owned(), |rope| format!(" -> rope {}", rope.0));
+                let (first, last) = if step.norm_is_last { (rope, norms) } else { (norms, rope) };
+                let of = if step.heads.has_kv { "q, k" } else { "q" };
+                let values = if step.value_eps.is_some() { "; v -> rms" } else { "" };
+                format!("head-rope  {of}{first}{last}{values}")
             }
             Step::StoreKv { heads, .. } => {
                 format!("store-kv   {} heads of {} and {}", heads.kv_heads, heads.key_dim, heads.value_dim)
@@ -98,9 +97,13 @@ impl Program {
                 let cap = step.soft_cap.map_or(String::new(), |cap| format!(", cap {cap}"));
                 let (heads, group) = (step.heads.heads, step.heads.group());
                 let sinks = step.sinks.map_or(String::new(), |id| format!(", sinks {}", self.name(id)));
+                let temperature =
+                    step.temperature.as_ref().map_or(String::new(), |t| format!(", {}", print::temperature(t)));
+                let bias = step.max_bias.map_or(String::new(), |bias| format!(", ALiBi up to {bias}"));
+                let scores = format!("scale {}{temperature}{cap}{bias}{sinks}", step.scale);
                 let of = Some(self.caches[step.cache].layer).filter(|of| Some(*of) != layer);
                 let of = of.map_or(String::new(), |il| format!(", keys and values of layer {il}"));
-                format!("attend     heads = {heads} in groups of {group}, {seen}, scale {}{cap}{sinks}{of}", step.scale)
+                format!("attend     heads = {heads} in groups of {group}, {seen}, {scores}{of}")
             }
             Step::Conv(step) => {
                 let bias = if step.bias.is_some() { " + bias" } else { "" };
@@ -179,16 +182,22 @@ impl Program {
         }
     }
 
+    /// Whether a step is the first one that would join something.
+    fn is_first_join(&self, step: &Step) -> bool {
+        let mut steps = self.segments.iter().flat_map(|segment| &segment.steps);
+        steps.find(|step| matches!(step, Step::JoinNorm { .. })).is_some_and(|first| std::ptr::eq(first, step))
+    }
+
     /// What a layer's first join would add if it were not the first layer: as of the second one.
-    fn first_pending(&self, layer: Option<usize>) -> Option<Pending> {
+    fn first_pending(&self, layer: Option<usize>) -> Pending {
         let next = |il: usize| {
             let segment = self.segments.iter().find(|segment| segment.part == Part::Mixer(il + 1))?;
             segment.steps.iter().find_map(|step| match step {
-                Step::JoinNorm { join: Some(join), .. } => Some(*join),
+                Step::JoinNorm { join, .. } => *join,
                 _ => None,
             })
         };
-        layer.and_then(next)
+        layer.and_then(next).unwrap_or(Pending::normed(Register::Delta, None))
     }
 
     /// A norm as a function of what it is over, where a line names that, and of its weights, if it
@@ -219,6 +228,7 @@ fn hidden_name(activation: HiddenActivation) -> &'static str {
         HiddenActivation::Gelu => "gelu",
         HiddenActivation::Relu => "relu",
         HiddenActivation::ReluSquared => "relu^2",
+        HiddenActivation::Xielu { .. } => "xielu",
         HiddenActivation::ClampedSwiglu { .. } => "swiglu",
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use modelembed_terms::{Activation, NormKind};
 
-use crate::model::{Clamp, Gating, HeadNormSpan, HiddenActivation, RopeId, Visible};
+use crate::model::{Clamp, Gating, HeadNormSpan, HiddenActivation, RopeId, Temperature, Visible};
 use crate::want::TensorId;
 
 /// A buffer of f32 columns.
@@ -159,12 +159,16 @@ impl Pending {
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// `to = scale * table[token]`.
+    /// `to = norm(scale * table[token] + positions[position])`.
     Embed {
         /// Rows of tokens.
         table: TensorId,
         /// Factor.
         scale: f32,
+        /// Rows of positions, if they are learned.
+        positions: Option<TensorId>,
+        /// Norm of the sum, if it has one.
+        norm: Option<Norm>,
         /// Where to.
         to: Register,
     },
@@ -231,6 +235,13 @@ pub enum Step {
     GateHeads {
         /// Elements a column.
         len: usize,
+    },
+    /// Queries, keys and values stay within limits.
+    LimitHeads {
+        /// Where they are, and their shape.
+        heads: HeadShape,
+        /// The greatest size of an element.
+        limit: f32,
     },
     /// Queries and keys are normed and rotated in their place.
     HeadRope(HeadRope),
@@ -390,10 +401,12 @@ pub struct HeadRope {
     pub k_norm: Option<Norm>,
     /// What one norm goes over.
     pub span: HeadNormSpan,
-    /// Rotation, behind the norm.
+    /// Rotation.
     pub rope: Option<RopeId>,
     /// Where each value is divided by its root mean square: what is added to the mean square.
     pub value_eps: Option<f32>,
+    /// Whether the norm comes behind the rotation.
+    pub norm_is_last: bool,
 }
 
 /// Attention over the cache.
@@ -405,8 +418,12 @@ pub struct Attend {
     pub cache: usize,
     /// Factor on query-key products.
     pub scale: f32,
+    /// Factor on them that grows with the query's position.
+    pub temperature: Option<Temperature>,
     /// Scores stay within +- this.
     pub soft_cap: Option<f32>,
+    /// What scores lose grows with the distance, by this at most (ALiBi).
+    pub max_bias: Option<f32>,
     /// Which positions are seen.
     pub visible: Visible,
     /// A score of each query head that takes weight and adds no value.
@@ -634,7 +651,9 @@ impl Step {
         let of_norm = |norm: &Option<Norm>| norm.iter().flat_map(|n| [n.weight, n.bias]).flatten().collect::<Vec<_>>();
         let of_linear = |linear: &Linear| [Some(linear.w), linear.bias].into_iter().flatten().collect::<Vec<_>>();
         let mut tensors: Vec<TensorId> = match self {
-            Step::Embed { table, .. } => vec![*table],
+            Step::Embed { table, positions, norm, .. } => {
+                [Some(*table), *positions].into_iter().flatten().chain(of_norm(norm)).collect()
+            }
             Step::JoinNorm { join, norm, .. } => {
                 let of_join = |join: Pending| [of_norm(&join.norm), join.output_scale.into_iter().collect()].concat();
                 [join.map_or(Vec::new(), of_join), of_norm(norm)].concat()
@@ -665,6 +684,7 @@ impl Step {
             Step::Attend(step) => step.sinks.into_iter().collect(),
             Step::SplitGates(_)
             | Step::GateHeads { .. }
+            | Step::LimitHeads { .. }
             | Step::StoreKv { .. }
             | Step::Quantize { .. }
             | Step::TimesOwn { .. }

@@ -1,9 +1,11 @@
 //! What is printed of each model, against goldens; and what goldens do not show.
 
 use modelembed_spec::{
-    ARCHITECTURES, AttentionSpec, Choice, FeedForward, Gating, KvSource, LatentExpansion, Mixer, Need, Visible,
+    ARCHITECTURES, AttentionSpec, Choice, FeedForward, Gating, KvSource, LatentExpansion, LayerSpec, Mixer, Need,
+    Position, RopeFactors, RopeId, Visible,
 };
 
+use crate::families;
 use crate::models::{self, Model};
 
 #[test]
@@ -233,4 +235,47 @@ fn a_latent_mixture_reads_a_compressed_input() {
 fn an_encoder_may_have_more_layers_than_its_decoder() {
     let spec = models::t5().with("decoder_block_count", 3u32).read().unwrap();
     assert_eq!((spec.layers.len(), spec.encoder.unwrap().layers.len()), (3, 8));
+}
+
+#[test]
+fn the_number_of_layers_tells_which_exaone_and_baichuan_it_is() {
+    let layers = |model: &Model| model.read().unwrap().layers;
+    let windowed = |model: &Model| layers(model).iter().filter(|layer| is_windowed(layer)).count();
+    let small = families::exaone4().with("block_count", 30u32).without("attention.sliding_window");
+    assert_eq!((windowed(&families::exaone4()), windowed(&small)), (48, 0));
+    assert_eq!(windowed(&families::exaone4().without("attention.sliding_window")), 48);
+    assert_eq!(attention(&small).position, Position::Rope(RopeId(0)));
+    let seven = families::baichuan().with("block_count", 32u32);
+    assert_eq!(attention(&seven).position, Position::Rope(RopeId(0)));
+    assert_eq!(attention(&families::baichuan()).position, Position::Alibi { max_bias: 8.0 });
+}
+
+fn is_windowed(layer: &LayerSpec) -> bool {
+    matches!(&layer.mixer, Mixer::Attention(attention) if matches!(attention.visible, Visible::Window(_)))
+}
+
+#[test]
+fn granites_rotate_unless_the_file_says_that_they_do_not() {
+    let still = families::granite().with("rope.scaling.finetuned", false);
+    let positions = [families::granite(), still].map(|model| attention(&model).position);
+    assert_eq!(positions, [Position::Rope(RopeId(0)), Position::None]);
+}
+
+#[test]
+fn long_rope_takes_the_trained_context_where_a_file_is_silent() {
+    let factors = |model: Model| model.read().unwrap().ropes.remove(0).factors;
+    let long = families::minicpm().with("rope.scaling.type", "longrope");
+    assert_eq!(factors(families::minicpm()), RopeFactors::Fixed);
+    assert_eq!(factors(long.clone()), RopeFactors::LongOrShort { original_ctx_tokens: 4096 });
+    let original = long.with("rope.scaling.original_context_length", 1024u32);
+    assert_eq!(factors(original), RopeFactors::LongOrShort { original_ctx_tokens: 1024 });
+}
+
+#[test]
+fn a_base_grows_with_alpha_and_a_magnitude_shrinks_with_its_multiplier() {
+    let rope = |model: Model| model.read().unwrap().ropes.remove(0);
+    let base = rope(families::hunyuan_dense().with("rope.freq_base", 1e4f32).with("rope.scaling.alpha", 1000f32)).base;
+    assert!((base / 11_158_840.0 - 1.0).abs() < 1e-4, "{base}");
+    let magnitude = rope(families::mistral3().with("rope.scaling.yarn_log_multiplier", 0f32)).magnitude;
+    assert!((magnitude - (1.0 + 0.1 * 16f32.ln())).abs() < 1e-6, "{magnitude}");
 }

@@ -2,6 +2,7 @@
 //! into programs.
 
 mod described;
+mod families;
 mod models;
 mod programs;
 mod refused;

@@ -26,6 +26,13 @@ impl Model {
         self
     }
 
+    /// With a key that has no architecture's prefix.
+    pub fn with_global(mut self, key: &str, value: impl Into<GgufValue>) -> Model {
+        self.pairs.retain(|(other, _)| other != key);
+        self.pairs.push((key.to_owned(), value.into()));
+        self
+    }
+
     /// With keys of numbers.
     fn with_all(self, pairs: &[(&str, u32)]) -> Model {
         pairs.iter().fold(self, |model, (key, n)| model.with(key, *n))
@@ -71,7 +78,7 @@ pub fn shapes(wants: &[Want]) -> Vec<(String, Vec<u64>)> {
 }
 
 /// What every decoder has.
-fn decoder(arch: &'static str, name: &str, [n_layer, ctx, n_embd, heads, kv_heads]: [u32; 5], eps: f32) -> Model {
+pub fn decoder(arch: &'static str, name: &str, [n_layer, ctx, n_embd, heads, kv_heads]: [u32; 5], eps: f32) -> Model {
     Model::new(arch, name)
         .with_all(&[
             ("block_count", n_layer),
@@ -471,7 +478,8 @@ pub fn t5() -> Model {
 
 /// All of them, with the name of their golden.
 pub fn all() -> Vec<(&'static str, Model)> {
-    vec![
+    let families = crate::families::all().into_iter().map(|model| (model.arch, model));
+    let mut all = vec![
         ("llama", llama()),
         ("qwen2", qwen2()),
         ("qwen3", qwen3()),
@@ -507,5 +515,7 @@ pub fn all() -> Vec<(&'static str, Model)> {
         ("nemotron_h_moe", nemotron_h_moe()),
         ("bert", bert()),
         ("t5", t5()),
-    ]
+    ];
+    all.extend(families);
+    all
 }

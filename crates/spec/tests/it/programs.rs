@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use modelembed_gguf::{Gguf, TensorInfo};
 use modelembed_spec::{ARCHITECTURES, Directory, Error, Planned, Program, Step, TensorId};
 
+use crate::families;
 use crate::models::{self, Model, shapes};
 
 fn planned(model: &Model, n_vocab: usize, has: &dyn Fn(&str) -> bool) -> Result<Program, Error> {
@@ -56,6 +57,24 @@ fn programs_are_as_the_models_compute() {
         ("program-qwen35moe", models::qwen35moe(), 248_320, |name| name == "output.weight"),
         ("program-lfm2moe", models::lfm2moe(), 65_536, tied),
         ("program-qwen3moe", models::qwen3moe(), 151_936, |name| name == "output.weight"),
+        ("program-granite", families::granite(), 49_159, tied),
+        ("program-cohere2", families::cohere2(), 256_000, tied),
+        ("program-glm4", families::glm4(), 151_552, |name| name == "output.weight"),
+        ("program-mistral3", families::mistral3(), 131_072, |name| name == "output.weight"),
+        ("program-hunyuan-dense", families::hunyuan_dense(), 120_818, tied),
+        ("program-olmo", families::olmo(), 50_304, |name| name == "output.weight"),
+        ("program-gpt2", families::gpt2(), 50_257, |name| name.ends_with("attn_qkv.weight")),
+        ("program-falcon", families::falcon(), 65_024, |name| {
+            name == "output.weight" || name.ends_with("attn_qkv.weight") || name.ends_with("attn_norm_2.weight")
+        }),
+        ("program-stablelm", families::stablelm(), 100_352, |name| {
+            name == "output.weight" || name.ends_with("attn_q_norm.weight")
+        }),
+        ("program-apertus", families::apertus(), 131_072, |name| name == "output.weight"),
+        ("program-bloom", families::bloom(), 250_880, |name| name.ends_with("attn_qkv.weight")),
+        ("program-dbrx", families::dbrx(), 100_352, |name| {
+            name == "output.weight" || name.ends_with("attn_qkv.weight")
+        }),
         ("program-gpt-oss", models::gpt_oss(), 201_088, |name| name == "output.weight"),
     ];
     for (name, model, n_vocab, has) in cases {
@@ -83,7 +102,7 @@ fn the_part_that_does_not_run_is_named() {
         (models::gemma3n(), "a branch beside the mixer"),
         (models::deepseek2(), "latent attention"),
         (models::deepseek4(), "several residual streams"),
-        (models::bert(), "a norm of the embedding"),
+        (models::bert(), "learned embeddings of segments"),
         (models::t5(), "an encoder"),
     ];
     for (model, part) in cases {
@@ -178,10 +197,61 @@ fn contexts_of_two_lengths_have_divisors_of_their_own() {
 }
 
 #[test]
-fn a_large_command_r_has_norms_of_heads_that_do_not_run() {
-    let plus = models::command_r().with("block_count", 64u32);
-    let error = planned(&plus, 1000, &|_| false).unwrap_err();
-    assert_eq!(error.to_string(), "unsupported: a norm for each head (architecture command-r)");
+fn a_large_command_r_has_norms_of_each_head() {
+    let plus = models::command_r().with("block_count", 64u32).with("attention.head_count_kv", 8u32);
+    let program = planned(&plus, 1000, &|_| false).unwrap();
+    let dims = |name: &str| program.tensors().iter().find(|want| want.name == name).map(|want| want.dims.clone());
+    assert_eq!(dims("blk.63.attn_q_norm.weight"), Some(vec![128, 64]));
+    assert_eq!(dims("blk.63.attn_k_norm.weight"), Some(vec![128, 8]));
+}
+
+/// Kinds of the steps of layer 1, and the norms that its joins take.
+fn joins_of_layer_1(model: &Model, has: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let program = planned(model, 1000, has).unwrap();
+    let described = program.describe(&model.read().unwrap());
+    described.lines().map(str::trim).filter(|line| line.starts_with("join-norm")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_half_beside_the_other_has_its_own_norm_where_the_file_does() {
+    let norms = |model: Model, has: &dyn Fn(&str) -> bool| {
+        let joins = joins_of_layer_1(&model, has);
+        joins.iter().map(|join| join.rsplit_once("; ").unwrap_or(("", join)).1.replace(')', "")).collect::<Vec<_>>()
+    };
+    assert_eq!(norms(families::falcon(), &|_| false), ["attn_norm", "output_norm"]);
+    let own = norms(families::falcon(), &|name| name.ends_with("attn_norm_2.weight"));
+    assert_eq!(own, ["attn_norm_2", "attn_norm", "output_norm"]);
+    let neox = families::gptneox();
+    assert_eq!(norms(neox.clone(), &|_| false), ["attn_norm", "ffn_norm", "output_norm"]);
+    // One after the other, the second join adds what the first half made.
+    let second = |model: &Model| joins_of_layer_1(model, &|name| name.ends_with("ffn_norm.weight")).swap_remove(1);
+    assert_eq!(second(&neox), "join-norm  y = layer_norm(x; ffn_norm)");
+    for model in [neox.with("use_parallel_residual", false), families::stablelm()] {
+        assert_eq!(second(&model), "join-norm  x += delta; y = layer_norm(x; ffn_norm)");
+    }
+}
+
+#[test]
+fn tensors_of_blocks_that_predict_further_tokens_are_left_alone() {
+    let model = families::glm4moe();
+    let program = planned(&model, 1000, &|_| false).unwrap();
+    let with = |name: &str| {
+        let mut tensors = shapes(program.tensors());
+        tensors.push((name.to_owned(), vec![4]));
+        program.check_leftovers(model.gguf(&tensors).tensors().iter())
+    };
+    assert_eq!((program.n_layer(), with("blk.46.nextn.eh_proj.weight")), (46, Ok(())));
+    for name in ["blk.47.attn_q.weight", "blk.45.nextn.eh_proj.weight", "blk.x.attn_q.weight"] {
+        assert_eq!(with(name), Err(Error::UnusedTensor { name: name.to_owned(), arch: "glm4moe" }));
+    }
+}
+
+#[test]
+fn a_table_of_positions_is_as_long_as_the_context() {
+    let program = planned(&families::gpt2(), 1000, &|_| false).unwrap();
+    let table = program.tensor(program.positions().unwrap());
+    assert_eq!((table.name.as_str(), &*table.dims), ("position_embd.weight", &[768, 1024][..]));
+    assert_eq!(planned(&models::llama(), 1000, &|_| false).unwrap().positions(), None);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use modelembed_spec::{Error, ModelSpec};
 
+use crate::families;
 use crate::models::{self, Model};
 
 #[track_caller]
@@ -26,6 +27,9 @@ fn each_key_that_a_model_needs_is_named_when_it_is_missing() {
         (models::deepseek4, &["attention.compress_ratios", "swiglu_clamp_exp", "hyper_connection.epsilon"]),
         (models::deepseek4, &["attention.output_group_count", "attention.compress_rope_freq_base"]),
         (models::nemotron_h, &["feed_forward_length", "attention.head_count_kv", "attention.key_length"]),
+        (families::cohere2, &["attention.sliding_window", "attention.layer_norm_epsilon"]),
+        (families::mpt, &["attention.max_alibi_bias"]),
+        (families::glm4moe, &["expert_count", "expert_used_count"]),
         (models::bert, &["attention.layer_norm_epsilon"]),
         (models::t5, &["attention.relative_buckets_count"]),
     ];
@@ -169,6 +173,37 @@ fn numbers_that_do_not_fit_each_other_are_refused() {
 }
 
 #[test]
+fn baichuan_of_another_size_is_refused() {
+    let message = "unsupported: baichuan.block_count is 36, wanted 32 or 40, by which Baichuan's positions are told";
+    assert_eq!(refused(&families::baichuan().with("block_count", 36u32)), message);
+}
+
+#[test]
+fn what_activations_have_learned_must_be_there_for_each_layer() {
+    let cases = [
+        (
+            families::apertus().with("block_count", 31u32),
+            "xielu.alpha_p: is an array of 32, wanted a number or an array of 31, one a layer",
+        ),
+        (
+            families::apertus().with_global("xielu.beta", "much"),
+            "xielu.beta: holds no numbers, wanted a number or an array of 32, one a layer",
+        ),
+        (families::apertus().with_global("xielu.eps", f32::NAN), "xielu.eps: holds a number that is not finite"),
+    ];
+    for (model, message) in cases {
+        assert_eq!(refused(&model), format!("metadata {message}"));
+    }
+    let bare = width_only();
+    assert_eq!(refused(&bare), "metadata xielu.alpha_p: is missing");
+}
+
+/// An Apertus without what its activations have learned.
+fn width_only() -> Model {
+    models::decoder("apertus", "Apertus", [2, 1024, 64, 4, 2], 1e-5).with("feed_forward_length", 128u32)
+}
+
+#[test]
 fn an_unknown_architecture_hears_which_ones_run() {
     let error = Model::new("gpt9", "Tomorrow").read().map(|_: ModelSpec| ()).unwrap_err();
     let Error::UnknownArchitecture { name, known, .. } = &error else { panic!("{error}") };
@@ -186,6 +221,11 @@ fn keys_of_other_mathematics_are_refused_where_they_are_not_read() {
         (models::qwen2().with("expert_count", 8u32), "experts"),
         (models::qwen3().with("nextn_predict_layers", 1u32), "layers that predict further tokens"),
         (models::qwen3moe().with("attention.kv_lora_rank", 512u32), "latent attention"),
+        (models::llama().with("attention.clamp_kqv", 8f32), "limits of queries, keys and values"),
+        (families::granite().with("attention.temperature_scale", 0.1f32), "a temperature of attention"),
+        (families::smollm3().with("attention.max_alibi_bias", 8f32), "ALiBi"),
+        (families::bloom().with("attention.max_alibi_bias", 4f32), "another bias of ALiBi"),
+        (families::phi2().with("use_parallel_residual", true), "attention beside the feed-forward network"),
         (models::gpt_oss().with("attention.causal", false), "attention to later tokens, which encoders have"),
         (models::qwen3moe().with("swiglu_clamp_exp", vec![7f32; 48]), "limits in the feed-forward network"),
     ];

@@ -4,6 +4,7 @@ use modelembed_gguf::{HeaderWriter, TensorType};
 use modelembed_spec::{Role, Want};
 use modelembed_synthetic::{random_rows, wanted_tensors};
 
+use super::families::family;
 use super::vocab::{TINY_BOS, TINY_EOS, TINY_VOCAB, tiny_vocab};
 use super::{TinyArch, TinyRope, TinySpec};
 use crate::{GgufValue, Rng};
@@ -53,6 +54,7 @@ impl TinyArch {
             TinyArch::Gemma4 | TinyArch::Gemma4Large | TinyArch::Gemma4Moe => "gemma4",
             TinyArch::Qwen35 => "qwen35",
             TinyArch::Qwen35Moe => "qwen35moe",
+            TinyArch::Family(name) => family(name).arch,
         }
     }
 }
@@ -183,6 +185,9 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
         own("ssm.group_count", u32(groups));
     }
     match spec.arch {
+        TinyArch::Family(name) if family(name).has_layer_norms => {
+            own("attention.layer_norm_epsilon", GgufValue::F32(1e-5));
+        }
         TinyArch::CommandR => {
             own("attention.layer_norm_epsilon", GgufValue::F32(1e-5));
             own("logit_scale", GgufValue::F32(0.4));
@@ -227,6 +232,13 @@ pub fn metadata(spec: &TinySpec) -> Vec<(String, GgufValue)> {
     }
     if let Some(window) = spec.sliding_window {
         own("attention.sliding_window", GgufValue::U32(window));
+    }
+    if let TinyArch::Family(name) = spec.arch {
+        for (key, value) in family(name).keys {
+            let key = if key.starts_with("xielu.") { (*key).to_owned() } else { format!("{arch}.{key}") };
+            out.retain(|(other, _)| *other != key);
+            out.push((key, value.value()));
+        }
     }
     out.extend(vocab_metadata());
     out
@@ -284,10 +296,9 @@ impl TinySpec {
             "rope_factors_long.weight" | "rope_factors_short.weight" => matches!(self.rope, TinyRope::LongOrShort(_)),
             _ if tensor.ends_with("ssm_norm.weight") => self.n_embd == 54,
             _ if tensor.ends_with("ssm_conv1d.bias") => true,
-            _ if tensor.ends_with("exp_probs_b.bias") => true,
             _ if tensor.ends_with("layer_output_scale.weight") => true,
             // In the others values are keys where everything is seen.
-            _ if tensor.ends_with("attn_v.weight") => {
+            _ if tensor.ends_with("attn_v.weight") && !matches!(self.arch, TinyArch::Family(_)) => {
                 let local = |il: usize| il % 3 != 2;
                 let layer = tensor.split('.').nth(1).and_then(|il| il.parse().ok());
                 self.arch == TinyArch::Gemma4 || layer.is_some_and(local)
@@ -295,7 +306,11 @@ impl TinySpec {
             _ if tensor.ends_with("ffn_gate_up_exps.weight") || tensor.ends_with("ffn_down_exps.scale") => {
                 self.arch == TinyArch::Gemma4Moe
             }
-            _ => matches!(self.arch, TinyArch::Phi3 | TinyArch::BailingMoe2) && tensor.ends_with("attn_qkv.weight"),
+            _ => match self.arch {
+                TinyArch::Family(name) => family(name).tensors.iter().any(|end| tensor.ends_with(end)),
+                TinyArch::Phi3 | TinyArch::BailingMoe2 if tensor.ends_with("attn_qkv.weight") => true,
+                _ => tensor.ends_with("exp_probs_b.bias"),
+            },
         }
     }
 }

@@ -5,6 +5,7 @@
 //! tools/tiny_goldens.py again".
 
 mod arch;
+mod families;
 mod vocab;
 
 pub use arch::TinyTensor;
@@ -54,6 +55,8 @@ pub enum TinyArch {
     Gemma4Large,
     /// As the 26B-A4B: a mixture beside each network.
     Gemma4Moe,
+    /// A row of the table of families.
+    Family(&'static str),
 }
 
 /// How a tiny model's rotary embedding is scaled.
@@ -191,6 +194,7 @@ impl TinySpec {
             TinyArch::Gemma4Moe => TinySpec { arch, n_layer: 6, n_ff: 64, ..TinySpec::new(name, TinyArch::Gemma4) },
             // Layers 0 and 2 are local.
             TinyArch::GptOss => TinySpec { n_layer: 4, head_dim: 32, rope_dims: 32, sliding_window: Some(16), ..base },
+            TinyArch::Family(name) => families::sized(name, base),
             // Layers 0 and 2 are local.
             TinyArch::Gemma2 => {
                 TinySpec { n_layer: 4, head_dim: 32, rope_dims: 32, tied: true, sliding_window: Some(16), ..base }
@@ -355,6 +359,7 @@ pub fn tiny_specs() -> Vec<TinySpec> {
         ("q1_0", TensorType::Q1_0),
         ("q2_0", TensorType::Q2_0),
     ];
+    out.extend(families::specs());
     out.extend(types.map(|(name, ty)| TinySpec::quantised(name, ty)));
     out
 }

@@ -84,13 +84,21 @@ impl Engine {
     /// Reserves address space for the sequences; memory is used as they fill.
     ///
     /// # Errors
-    /// Contexts of 0 tokens or of more than memory can be addressed for, no sequence, more than one
+    /// Contexts of 0 tokens, of more than the model has learned positions of, or of more than memory
+    /// can be addressed for, no sequence, more than one
     /// with layers on a GPU, or the operating system's refusal.
     pub fn new(model: &Arc<Model>, options: &EngineOptions) -> Result<Engine> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let ctx_tokens = options.ctx_tokens.unwrap_or(model.spec().ctx_train);
         if ctx_tokens == 0 {
             return Err(Error::zero("ctx_tokens"));
+        }
+        if let Some(table) = model.program().positions() {
+            let known = model.program().tensor(table).rows();
+            if ctx_tokens > known {
+                let wanted = format!("at most {known}, the positions that the model has learned");
+                return Err(Error::InvalidOption { option: "ctx_tokens", seen: ctx_tokens.to_string(), wanted });
+            }
         }
         if options.sequences == 0 {
             return Err(Error::zero("sequences"));

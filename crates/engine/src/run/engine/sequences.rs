@@ -60,8 +60,8 @@ impl Engine {
     ///
     /// # Errors
     /// There is no such sequence, a range that ends beyond it, no memory left for pages that others
-    /// share, or layers with a window forgot what the tokens behind would look at. The sequence
-    /// then is as it was.
+    /// share, layers with a window forgot what the tokens behind would look at, or the model's keys
+    /// cannot be moved. The sequence then is as it was.
     pub fn remove(&mut self, id: SequenceId, range: Range<usize>) -> Result<()> {
         let len = self.tokens(id)?.len();
         if range.start > range.end || range.end > len {
@@ -71,7 +71,8 @@ impl Engine {
             return Ok(());
         }
         let (from, to) = (range.end..len, range.start);
-        if !self.store.can_shift(&self.sequence(id)?.tables, &from, to) {
+        let can_move = from.is_empty() || self.model.program().can_move_keys();
+        if !can_move || !self.store.can_shift(&self.sequence(id)?.tables, &from, to) {
             return Err(Error::CannotReturn { len: range.start, used: len });
         }
         let delta = -(range.len() as i64);

@@ -40,8 +40,9 @@ impl Integers {
             k,
             v,
             next: &[],
-            visible: &case.visible[queries],
+            visible: &case.visible[queries.clone()],
             soft_cap: case.soft_cap,
+            lines: case.lines.get(queries).unwrap_or_default(),
         };
         kernels.attend_i16(input, self.scales.each_ref().map(|scales| &scales[..n_pos]), state.view());
         state
@@ -156,6 +157,7 @@ fn parts_over_integers_merge_to_the_whole() {
                 next: &[],
                 visible: &visible,
                 soft_cap: None,
+                lines: &[],
             };
             let scales = integers.scales.each_ref().map(|scales| &scales[span.clone()]);
             kernels.attend_i16(input, scales, part.view());

@@ -8,7 +8,7 @@ use modelembed_terms::CacheType;
 use super::{Failures, Random, wide};
 use crate::table::Kernels;
 use crate::vector::half;
-use crate::vector::{AttnInput, AttnPart, AttnState, KvElement};
+use crate::vector::{AttnInput, AttnPart, AttnState, KvElement, Line};
 
 /// Owned buffers of a state.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +47,8 @@ pub(super) struct Case {
     pub(super) v: Vec<u16>,
     pub(super) visible: Vec<Range<usize>>,
     pub(super) soft_cap: Option<f32>,
+    /// One a query, or none.
+    pub(super) lines: Vec<Line>,
 }
 
 impl Case {
@@ -55,7 +57,9 @@ impl Case {
     /// the other, as one of eight.
     pub(super) fn bound(&self) -> f64 {
         let lanes = if cfg!(target_arch = "aarch64") { 2.0 } else { 1.0 };
-        1.2e-6 * lanes * (self.head_dim as f64 / 256.0).max(1.0)
+        // Lines make scores of up to 65.
+        let lines = if self.lines.is_empty() { 1.0 } else { 6.0 };
+        1.2e-6 * lanes * lines * (self.head_dim as f64 / 256.0).max(1.0)
     }
 
     pub(super) fn new(head_dim: usize, n_pos: usize, visible: Vec<Range<usize>>, soft_cap: Option<f32>) -> Case {
@@ -72,7 +76,7 @@ impl Case {
         let mut random = Random((head_dim * 1000 + n_pos + visible.len()) as u32 | 1);
         let q = random.vector(visible.len() * head_dim, 3.0 / (head_dim as f32).sqrt());
         let (k, v) = (random.halves(n_pos * head_dim, 3.0), random.halves(n_pos * value_dim, 2.0));
-        Case { head_dim, value_dim, q, k, v, visible, soft_cap }
+        Case { head_dim, value_dim, q, k, v, visible, soft_cap, lines: Vec::new() }
     }
 
     /// Queries `queries` over the first `n_pos` positions.
@@ -85,8 +89,9 @@ impl Case {
             k: &self.k[..n_pos * self.head_dim],
             v: &self.v[..n_pos * self.value_dim],
             next: &[],
-            visible: &self.visible[queries],
+            visible: &self.visible[queries.clone()],
             soft_cap: self.soft_cap,
+            lines: self.lines.get(queries).unwrap_or_default(),
         };
         kernels.attend(input, state.view());
         state
@@ -109,12 +114,14 @@ impl Case {
     pub(super) fn naive_of(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
         let row = |m: &[f32], i: usize, len: usize| wide(&m[i * len..][..len]);
         let mut out = Vec::new();
-        for (q, visible) in q.chunks_exact(self.head_dim).zip(&self.visible) {
+        for (i, (q, visible)) in q.chunks_exact(self.head_dim).zip(&self.visible).enumerate() {
+            let line = self.lines.get(i).map_or([0.0; 2], |line| [line.start, line.slope].map(f64::from));
             let scores: Vec<f64> = visible
                 .clone()
                 .map(|p| {
                     let s: f64 = wide(q).iter().zip(row(k, p, self.head_dim)).map(|(q, k)| q * k).sum();
-                    self.soft_cap.map_or(s, |cap| f64::from(cap) * (s / f64::from(cap)).tanh())
+                    let s = self.soft_cap.map_or(s, |cap| f64::from(cap) * (s / f64::from(cap)).tanh());
+                    s + line[0] + line[1] * p as f64
                 })
                 .collect();
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -171,6 +178,18 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(Case::unequal(dims, 130, windows.clone(), if dims[0] < 64 { None } else { Some(5.0) }));
     }
     cases.push(Case::unequal([192, 128], 300, sliding(300, 100), None));
+    // Lines of all queries, as ALiBi has them: rising to each one's own position.
+    let sloped = |mut case: Case| {
+        let n = case.visible.len();
+        let slope = |i: usize| 0.5f32.powi(1 + (i % 8) as i32);
+        case.lines = (0..n).map(|i| Line { slope: slope(i), start: -slope(i) * (n - i) as f32 }).collect();
+        case
+    };
+    for head_dim in [64, 128, 20] {
+        cases.push(sloped(Case::new(head_dim, 130, windows.clone(), None)));
+        cases.push(sloped(Case::new(head_dim, 70, causal(70), Some(5.0))));
+        cases.push(sloped(Case::new(head_dim, 130, vec![0..130; 3], None)));
+    }
     cases.push(Case::new(64, 1, vec![0..1; 9], None));
     cases.push(Case::new(64, 700, vec![0..700; 8], Some(50.0)));
     cases
@@ -201,9 +220,9 @@ fn queries_over_no_positions_keep_their_state() {
 /// A case's queries over keys and values of any kind.
 pub(super) fn over<T: KvElement>(kernels: &Kernels, case: &Case, k: &[T], v: &[T]) -> State {
     let mut state = State::new(case.visible.len(), case.value_dim);
-    let (q, visible, soft_cap) = (&case.q, &case.visible, case.soft_cap);
+    let (q, visible, soft_cap, lines) = (&case.q, &case.visible, case.soft_cap, &case.lines);
     let (head_dim, value_dim) = (case.head_dim, case.value_dim);
-    kernels.attend(AttnInput { q, head_dim, value_dim, k, v, next: &[], visible, soft_cap }, state.view());
+    kernels.attend(AttnInput { q, head_dim, value_dim, k, v, next: &[], visible, soft_cap, lines }, state.view());
     state
 }
 
@@ -339,7 +358,10 @@ fn parts_merge_to_the_whole() {
                 let k = &case.k[span.start * head_dim..span.end * head_dim];
                 let v = &case.v[span.start * value_dim..span.end * value_dim];
                 let (q, visible, soft_cap) = (&case.q, &visible, case.soft_cap);
-                kernels.attend(AttnInput { q, head_dim, value_dim, k, v, next: &[], visible, soft_cap }, part.view());
+                let on = |line: &Line| Line { start: line.start + line.slope * span.start as f32, ..*line };
+                let lines = &case.lines.iter().map(on).collect::<Vec<_>>();
+                let input = AttnInput { q, head_dim, value_dim, k, v, next: &[], visible, soft_cap, lines };
+                kernels.attend(input, part.view());
                 kernels.merge_attn(value_dim, whole.view(), part.part());
             }
             kernels.finish_attn(value_dim, &whole.sum, &mut whole.acc);
