@@ -14,8 +14,9 @@ use crate::common::{
     tiny_goldens,
 };
 
-/// Architectures of which devices have all steps. The others have layers that stay on the CPU, and
-/// with them all before: layer norms, soft caps of scores, recurrences, experts.
+/// Architectures of which devices must have all steps. Of the others they take what they have steps
+/// for, from the last layer on: those with layer norms, soft caps of scores, recurrences or experts
+/// stay on the CPU.
 const THERE: [TinyArch; 6] =
     [TinyArch::Llama, TinyArch::Qwen2, TinyArch::Qwen3, TinyArch::Gemma3, TinyArch::Phi3, TinyArch::Olmo2];
 
