@@ -32,19 +32,8 @@ pub(super) fn heads_or_none(keys: &Keys<'_>, n_embd: usize) -> Result<Vec<Option
         if !heads.is_multiple_of(kv_heads) {
             return Err(keys.bad(key, format!("{kv_heads} does not divide the {heads} heads")));
         }
-        let dim = match keys.optional_size("attention.key_length", MAX_LENGTH)? {
-            Some(n) => n,
-            None if n_embd.is_multiple_of(heads) => n_embd / heads,
-            None => {
-                let problem = format!("{heads} does not divide the embedding length {n_embd}");
-                return Err(keys.bad("attention.head_count", problem));
-            }
-        };
-        if dim % 2 != 0 {
-            return Err(keys.bad("attention.key_length", format!("is {dim}, wanted an even number")));
-        }
-        let value_dim = keys.optional_size("attention.value_length", MAX_LENGTH)?.unwrap_or(dim);
-        Ok(Some(Heads { heads, kv_heads, key_dim: dim, value_dim }))
+        let (key_dim, value_dim) = lengths(keys, n_embd, heads)?;
+        Ok(Some(Heads { heads, kv_heads, key_dim, value_dim }))
     };
     let heads = keys.sizes_of_layers("attention.head_count", MAX_HEADS)?;
     counts.iter().zip(heads).map(|(kv_heads, heads)| of_layer(kv_heads, heads)).collect()
@@ -71,23 +60,28 @@ pub(super) fn long_heads(keys: &Keys<'_>, n_embd: usize) -> Result<Vec<Heads>> {
         }
         None => heads.clone(),
     };
+    let (key_dim, value_dim) = lengths(keys, n_embd, heads[0])?;
+    if let Some((n, of)) = kv_heads.iter().zip(&heads).find(|(kv, heads)| *heads % *kv != 0) {
+        return Err(keys.bad("attention.head_count_kv", format!("{n} does not divide the {of} heads")));
+    }
+    let layer = |(heads, kv_heads)| Heads { heads, kv_heads, key_dim, value_dim };
+    Ok(heads.into_iter().zip(kv_heads).map(layer).collect())
+}
+
+/// Elements of a key and of a value of each of so many heads.
+fn lengths(keys: &Keys<'_>, n_embd: usize, heads: usize) -> Result<(usize, usize)> {
     let key_dim = match keys.optional_size("attention.key_length", MAX_LENGTH)? {
         Some(n) => n,
-        None if n_embd.is_multiple_of(heads[0]) => n_embd / heads[0],
+        None if n_embd.is_multiple_of(heads) => n_embd / heads,
         None => {
-            let problem = format!("{} does not divide the embedding length {n_embd}", heads[0]);
+            let problem = format!("{heads} does not divide the embedding length {n_embd}");
             return Err(keys.bad("attention.head_count", problem));
         }
     };
     if key_dim % 2 != 0 {
         return Err(keys.bad("attention.key_length", format!("is {key_dim}, wanted an even number")));
     }
-    let value_dim = keys.optional_size("attention.value_length", MAX_LENGTH)?.unwrap_or(key_dim);
-    if let Some((n, of)) = kv_heads.iter().zip(&heads).find(|(kv, heads)| *heads % *kv != 0) {
-        return Err(keys.bad("attention.head_count_kv", format!("{n} does not divide the {of} heads")));
-    }
-    let layer = |(heads, kv_heads)| Heads { heads, kv_heads, key_dim, value_dim };
-    Ok(heads.into_iter().zip(kv_heads).map(layer).collect())
+    Ok((key_dim, keys.optional_size("attention.value_length", MAX_LENGTH)?.unwrap_or(key_dim)))
 }
 
 /// A decoder whose layers are attention and a gated network with SiLU behind RMS norms: what llama
@@ -139,9 +133,6 @@ pub(super) fn attention_of(
     heads: &[Heads],
     norm: impl Fn(&'static str) -> NormSpec,
 ) -> Result<ModelSpec> {
-    let n_embd = keys.size("embedding_length", MAX_LENGTH)?;
-    let ctx_train = keys.size("context_length", u32::MAX)?;
-    keys.refuse_unless("embedding_length_out", &[n_embd as f64], "an output of another length")?;
     let layer = |heads: &Heads| {
         let attention = AttentionSpec {
             value_dim: heads.value_dim,
@@ -150,22 +141,37 @@ pub(super) fn attention_of(
         let norms = LayerNorms { before_mixer: Some(norm("attn_norm")), ..LayerNorms::default() };
         LayerSpec::sequential(Mixer::Attention(attention), FeedForward::None, norms)
     };
-    let mut spec = ModelSpec {
+    let layers = heads.iter().map(layer).collect();
+    let mut spec = of_layers(arch, keys, vec![rope], layers, norm("output_norm"))?;
+    if let Some(scale) = keys.f32("attention.scale")? {
+        spec.each_attention(|_, attention| attention.scale = scale);
+    }
+    Ok(spec)
+}
+
+/// A decoder of these layers, with a plain embedding before them, a norm and a head behind them.
+pub(super) fn of_layers(
+    arch: &'static Architecture,
+    keys: &Keys<'_>,
+    ropes: Vec<RopeSpec>,
+    layers: Vec<LayerSpec>,
+    last_norm: NormSpec,
+) -> Result<ModelSpec> {
+    let n_embd = keys.size("embedding_length", MAX_LENGTH)?;
+    let ctx_train = keys.size("context_length", u32::MAX)?;
+    keys.refuse_unless("embedding_length_out", &[n_embd as f64], "an output of another length")?;
+    Ok(ModelSpec {
         arch,
         name: None,
         n_embd,
         ctx_train,
         input: InputSpec::scaled(1.0),
-        ropes: vec![rope],
-        layers: heads.iter().map(layer).collect(),
+        ropes,
+        layers,
         n_nextn: 0,
         encoder: None,
-        output: OutputSpec::head(norm("output_norm")),
-    };
-    if let Some(scale) = keys.f32("attention.scale")? {
-        spec.each_attention(|_, attention| attention.scale = scale);
-    }
-    Ok(spec)
+        output: OutputSpec::head(last_norm),
+    })
 }
 
 /// A norm of each query and each key with the same weights for all heads.

@@ -8,8 +8,8 @@ use super::{Architecture, dense};
 use crate::error::Result;
 use crate::keys::{Keys, MAX_LENGTH};
 use crate::model::{
-    AttentionSpec, Choice, FeedForward, GatedSpec, Gating, HiddenActivation, InputSpec, LayerNorms, LayerSpec, Mixer,
-    ModelSpec, Need, NormSpec, OutputSpec, RopeId,
+    AttentionSpec, Choice, FeedForward, GatedSpec, Gating, HiddenActivation, LayerNorms, LayerSpec, Mixer, ModelSpec,
+    Need, NormSpec, RopeId,
 };
 
 pub(super) const DENSE: Architecture = Architecture { name: "lfm2", runs: true, read };
@@ -22,8 +22,6 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mixers = dense::heads_or_none(keys, n_embd)?;
     let dim = mixers.iter().flatten().map(|heads| heads.key_dim).next().unwrap_or(n_embd);
     let rope = keys.rope(RopeStyle::Halves, dim)?;
-    let ctx_train = keys.size("context_length", u32::MAX)?;
-    dense::refuse_window(keys, ctx_train)?;
     let norms = LayerNorms { before_mixer: Some(NormSpec::rms("attn_norm", eps)), ..LayerNorms::default() };
     let layer = |heads: &Option<dense::Heads>| {
         let mixer = match heads {
@@ -36,19 +34,10 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
         };
         LayerSpec::sequential(mixer, FeedForward::None, norms)
     };
-    let mut spec = ModelSpec {
-        arch,
-        name: None,
-        n_embd,
-        ctx_train,
-        input: InputSpec::scaled(1.0),
-        ropes: vec![rope],
-        layers: mixers.iter().map(layer).collect(),
-        n_nextn: 0,
-        encoder: None,
-        // The last norm has a name of the input's.
-        output: OutputSpec::head(NormSpec::rms("token_embd_norm", eps)),
-    };
+    // The last norm has a name of the input's.
+    let (layers, last_norm) = (mixers.iter().map(layer).collect(), NormSpec::rms("token_embd_norm", eps));
+    let mut spec = dense::of_layers(arch, keys, vec![rope], layers, last_norm)?;
+    dense::refuse_window(keys, spec.ctx_train)?;
     let norm = NormSpec::rms("ffn_norm", eps);
     if arch.name == MOE.name {
         let experts = Experts::read(keys, Gating::Sigmoid, true)?;
