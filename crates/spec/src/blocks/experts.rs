@@ -1,6 +1,6 @@
 //! Mixtures of experts.
 
-use super::feed_forward::{self, Gated, Plain};
+use super::feed_forward::{self, Network};
 use crate::error::Result;
 use crate::model::{
     Choice, Clamp, ExpertSpec, GatedSpec, HiddenActivation, MoeSpec, Need, NormSpec, PlainSpec, RouterInput,
@@ -23,11 +23,6 @@ struct Shared {
     network: Network,
     /// What its output is weighed with.
     weight: Option<Linear>,
-}
-
-enum Network {
-    Gated(Gated),
-    Plain(Plain),
 }
 
 /// Asks for the tensors.
@@ -121,10 +116,7 @@ impl Mixture {
         readers.extend(self.experts.gate.iter().map(|gate| gate.w).filter(|gate| *gate != self.experts.up.w));
         if let Some(shared) = &self.shared {
             readers.extend(shared.weight.iter().map(|weight| weight.w));
-            readers.extend(match &shared.network {
-                Network::Gated(network) => network.readers(),
-                Network::Plain(network) => network.readers(),
-            });
+            readers.extend(shared.network.readers());
         }
         readers
     }
@@ -171,9 +163,6 @@ impl Mixture {
         if is_weighted {
             b.step(Step::Project { from, parts, to: Register::Router, adds: false });
         }
-        match network {
-            Network::Gated(network) => network.emit_weighed(b, true, is_weighted),
-            Network::Plain(network) => network.emit_weighed(b, true, is_weighted),
-        }
+        network.emit(b, true, is_weighted);
     }
 }

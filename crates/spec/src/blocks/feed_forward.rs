@@ -15,6 +15,32 @@ pub(super) struct Gated {
     activation: Activation,
 }
 
+/// Either kind.
+pub(super) enum Network {
+    Gated(Gated),
+    Plain(Plain),
+}
+
+impl Network {
+    /// The matrices that read the input.
+    pub(super) fn readers(&self) -> Vec<TensorId> {
+        match self {
+            Network::Gated(network) => network.readers(),
+            Network::Plain(network) => vec![network.up.w],
+        }
+    }
+
+    /// Appends the steps behind the norm: delta = what the network gives, or delta += that; with
+    /// `is_weighed` its hidden state is weighed with the logistic function of the router's only
+    /// element.
+    pub(super) fn emit(self, b: &mut Builder<'_>, adds: bool, is_weighed: bool) {
+        match self {
+            Network::Gated(network) => network.emit_weighed(b, adds, is_weighed),
+            Network::Plain(network) => network.emit_weighed(b, adds, is_weighed),
+        }
+    }
+}
+
 /// What a file calls the matrices of a network.
 pub(super) struct Names {
     pub(super) gate: &'static str,
@@ -68,8 +94,7 @@ impl Gated {
         self.emit_weighed(b, adds, false);
     }
 
-    /// The same, its hidden state weighed with the logistic function of the router's only element.
-    pub(super) fn emit_weighed(self, b: &mut Builder<'_>, adds: bool, is_weighed: bool) {
+    fn emit_weighed(self, b: &mut Builder<'_>, adds: bool, is_weighed: bool) {
         let (width, readers) = (self.gate.n_rows(), vec![self.down.w]);
         b.step(Step::GateUp {
             from: Input::Normed,
@@ -110,18 +135,8 @@ pub(super) fn plain_as(b: &mut Builder<'_>, il: usize, spec: &PlainSpec, names: 
 }
 
 impl Plain {
-    /// The matrices that read the input.
-    pub(super) fn readers(&self) -> Vec<TensorId> {
-        vec![self.up.w]
-    }
-
     /// Appends the steps behind the norm: delta = down * act(up), or delta += that.
-    pub(super) fn emit(self, b: &mut Builder<'_>, adds: bool) {
-        self.emit_weighed(b, adds, false);
-    }
-
-    /// The same, its hidden state weighed with the logistic function of the router's only element.
-    pub(super) fn emit_weighed(self, b: &mut Builder<'_>, adds: bool, is_weighed: bool) {
+    fn emit_weighed(self, b: &mut Builder<'_>, adds: bool, is_weighed: bool) {
         let (len, readers) = (self.up.n_rows(), vec![self.down.w]);
         b.step(Step::Up { from: Input::Normed, up: self.up, activation: self.activation, to: Register::Hidden });
         if is_weighed {

@@ -166,8 +166,7 @@ fn mixers(b: &mut Builder<'_>, il: usize, mixer: &Mixer) -> Result<Vec<Prepared>
 
 /// A feed-forward network with its tensors.
 enum Network {
-    Gated(feed_forward::Gated),
-    Plain(feed_forward::Plain),
+    Alone(feed_forward::Network),
     Mixture(Box<experts::Mixture>),
     Both(Box<Both>),
 }
@@ -206,8 +205,7 @@ impl Both {
 impl Network {
     fn readers(&self) -> Vec<TensorId> {
         match self {
-            Network::Gated(ffn) => ffn.readers(),
-            Network::Plain(ffn) => ffn.readers(),
+            Network::Alone(ffn) => ffn.readers(),
             Network::Mixture(ffn) => ffn.readers(),
             Network::Both(both) => both.network.readers(),
         }
@@ -215,8 +213,7 @@ impl Network {
 
     fn emit(self, b: &mut Builder<'_>, adds: bool) {
         match self {
-            Network::Gated(ffn) => ffn.emit(b, adds),
-            Network::Plain(ffn) => ffn.emit(b, adds),
+            Network::Alone(ffn) => ffn.emit(b, adds, false),
             Network::Mixture(ffn) => ffn.emit(b, adds),
             Network::Both(both) => both.emit(b),
         }
@@ -226,8 +223,12 @@ impl Network {
 /// The feed-forward network of a layer, if it has one.
 fn network(b: &mut Builder<'_>, il: usize, ffn: &FeedForward) -> Result<Option<Network>> {
     Ok(match ffn {
-        FeedForward::Gated(spec) => Some(Network::Gated(feed_forward::gated(b, il, spec)?)),
-        FeedForward::Plain(spec) => Some(Network::Plain(feed_forward::plain(b, il, spec)?)),
+        FeedForward::Gated(spec) => {
+            Some(Network::Alone(feed_forward::Network::Gated(feed_forward::gated(b, il, spec)?)))
+        }
+        FeedForward::Plain(spec) => {
+            Some(Network::Alone(feed_forward::Network::Plain(feed_forward::plain(b, il, spec)?)))
+        }
         FeedForward::GatedOrPlain(..) => return Err(b.not_run("a feed-forward network without a gate")),
         FeedForward::Moe(spec) if spec.router_input != RouterInput::Normed => {
             return Err(b.not_run("a router with an input of its own"));
