@@ -69,9 +69,10 @@ impl Compiled {
     /// Bytes that one token reads: every matrix once, but of experts those that it uses, and of
     /// tables one row.
     pub(crate) fn bytes_per_token(&self) -> u64 {
+        let shares = self.program.expert_shares();
         let read = |id: TensorId| {
             let n_bytes = self.tensors.get(id).n_bytes;
-            self.program.experts_of(id).map_or(n_bytes, |(used, n)| n_bytes / n as u64 * used as u64)
+            shares.get(&id).map_or(n_bytes, |&(used, n)| n_bytes / n as u64 * used as u64)
         };
         let row = |id: TensorId| self.tensors.get(id).n_bytes / self.tensors.get(id).rows.max(1) as u64;
         let whole = self.program.in_use_order().into_iter().filter(|id| !self.program.is_looked_up(*id));

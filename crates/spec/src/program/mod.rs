@@ -13,7 +13,7 @@ pub use step::{
     Route, Scan, ScanRule, ScanShape, ShortConv, Step,
 };
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use modelembed_gguf::TensorInfo;
 
@@ -304,17 +304,20 @@ impl Program {
         steps.map(len).max().unwrap_or(0)
     }
 
-    /// Experts that a token uses, of all, where a tensor has a matrix for each of them.
-    pub fn experts_of(&self, id: TensorId) -> Option<(usize, usize)> {
-        let mut steps = self.segments.iter().flat_map(|segment| &segment.steps);
-        steps.find_map(|step| match step {
-            Step::Experts { experts, .. } => {
-                let holds = |part: &ExpertLinear| part.w == id || part.bias == Some(id);
-                let found = experts.gate.iter().chain([&experts.up, &experts.down]).find(|part| holds(part))?;
-                Some((experts.n_used, self.tensor(found.w).rows() / found.stride))
-            }
+    /// The tensors that have a part for each expert: experts that a token uses, and all.
+    pub fn expert_shares(&self) -> HashMap<TensorId, (usize, usize)> {
+        let steps = self.segments.iter().flat_map(|segment| &segment.steps);
+        let experts = steps.filter_map(|step| match step {
+            Step::Experts { experts, .. } => Some(experts),
             _ => None,
-        })
+        });
+        let of_part = |part: &ExpertLinear, n_used: usize| {
+            let share = (n_used, self.tensor(part.w).rows() / part.stride);
+            [Some(part.w), part.bias].into_iter().flatten().map(move |id| (id, share))
+        };
+        experts
+            .flat_map(|e| e.gate.iter().chain([&e.up, &e.down]).flat_map(move |part| of_part(part, e.n_used)))
+            .collect()
     }
 
     /// Checks that a directory holds nothing that no step reads.
