@@ -145,6 +145,7 @@ pub fn stop_words(stats: Option<&GenerateStats>, interrupt: &Interrupt) -> &'sta
 }
 
 /// Tells reasoning from answers.
+#[derive(Clone)]
 pub struct Split {
     split: ReasoningSplit,
     is_shown: bool,
@@ -152,8 +153,7 @@ pub struct Split {
 
 impl Split {
     pub fn new(template: &ChatTemplate, reasoning: Reasoning) -> Split {
-        let split = ReasoningSplit::new(template.reasoning_marks(), template.opens_reasoning());
-        Split { split, is_shown: reasoning != Reasoning::Hide }
+        Split { split: template.reasoning_split(), is_shown: reasoning != Reasoning::Hide }
     }
 }
 

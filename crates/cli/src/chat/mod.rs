@@ -5,7 +5,6 @@ mod editor;
 mod input;
 mod keys;
 
-use crate::args::Reasoning;
 use crate::interrupt::Interrupt;
 use crate::measure::{self, Speed};
 use crate::progress::Waiting;
@@ -38,6 +37,7 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let progress = Arc::default();
     let session = setup::session(&model, setting, need, &interrupt, Some(&progress))?;
     let options = run::generate_options(&talk, Some(&template));
+    let split = Split::new(&template, talk.reasoning);
     let mut chat = Chat::new(session, talk.sampling.sampler(&model, notes)?, template, options);
     if talk.system.is_some() {
         setup::warn_of_system(chat.takes_system(), notes);
@@ -57,7 +57,7 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
         progress,
         notes,
         format: setting.format,
-        reasoning: talk.reasoning,
+        split,
     };
     if source.is_editor() {
         notes.line("Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands.\n");
@@ -94,7 +94,7 @@ struct Talker {
     progress: Arc<EvalProgress>,
     notes: Notes,
     format: Format,
-    reasoning: Reasoning,
+    split: Split,
 }
 
 impl Talker {
@@ -130,7 +130,7 @@ impl Talker {
     fn say(&mut self, text: &str) -> Result<bool> {
         self.watch.tell(&self.model, self.notes);
         let mut stream = Stream::new(self.format, &self.interrupt);
-        stream.split = Some(Split::new(self.chat.template(), self.reasoning));
+        stream.split = Some(self.split.clone());
         stream.waiting = Some(Waiting::start(&self.model, &self.progress, self.notes));
         let turn = self.chat.send(text, |piece| stream.piece(piece));
         let Said { response, reasoning } = stream.end()?;

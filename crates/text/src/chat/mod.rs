@@ -71,7 +71,8 @@ pub struct ChatTemplate {
     stop: Vec<String>,
     /// What is defined beside the messages.
     variables: Vec<(String, Value)>,
-    marks: &'static ReasoningMarks,
+    /// How it marks reasoning, if it knows any.
+    marks: Option<&'static ReasoningMarks>,
 }
 
 /// Longest template source that is compiled. The longest known real one (tool calling with
@@ -120,15 +121,13 @@ impl ChatTemplate {
         self
     }
 
-    /// How the model marks reasoning, if it reasons.
-    pub fn reasoning_marks(&self) -> &'static ReasoningMarks {
-        self.marks
-    }
-
-    /// Whether prompts end within reasoning: the answer begins with it, without a mark.
-    pub fn opens_reasoning(&self) -> bool {
+    /// What tells reasoning from answers to this template's prompts, which may end within reasoning.
+    /// A template without marks gets those of most models: a model may reason without its template
+    /// saying so.
+    pub fn reasoning_split(&self) -> ReasoningSplit {
+        let Some(marks) = self.marks else { return ReasoningSplit::new(&REASONING_MARKS[0], false) };
         let prompt = self.render(&[Message::new("user", "Hi")], true);
-        prompt.is_ok_and(|prompt| self.marks.is_open_in(&prompt))
+        ReasoningSplit::new(marks, prompt.is_ok_and(|prompt| marks.is_open_in(&prompt)))
     }
 
     /// Texts that end an answer although the vocabulary may not hold them as one end-of-generation

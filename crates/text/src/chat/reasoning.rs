@@ -18,10 +18,9 @@ pub static REASONING_MARKS: &[ReasoningMarks] = &[
 ];
 
 impl ReasoningMarks {
-    /// Those that a template knows; else the ones of most models, for a model that reasons without
-    /// its template saying so.
-    pub(super) fn of_template(source: &str) -> &'static ReasoningMarks {
-        REASONING_MARKS.iter().find(|marks| source.contains(marks.end)).unwrap_or(&REASONING_MARKS[0])
+    /// Those that a template knows.
+    pub(super) fn of_template(source: &str) -> Option<&'static ReasoningMarks> {
+        REASONING_MARKS.iter().find(|marks| source.contains(marks.start) || source.contains(marks.end))
     }
 
     /// Whether a prompt ends within reasoning.
@@ -204,10 +203,10 @@ mod tests {
 
     #[test]
     fn templates_tell_their_marks_and_prompts_where_they_end() {
-        let of = |source: &str| ReasoningMarks::of_template(source).start;
-        assert_eq!(of("{% if x %}</think>{% endif %}"), "<think>");
-        assert_eq!(of("{{ '</seed:think>' }}"), "<seed:think>");
-        assert_eq!(of("nothing"), "<think>");
+        let of = |source: &str| ReasoningMarks::of_template(source).map(|marks| marks.start);
+        assert_eq!(of("{% if x %}</think>{% endif %}"), Some("<think>"));
+        assert_eq!(of("{{ '</seed:think>' }}"), Some("<seed:think>"));
+        assert_eq!(of("nothing"), None);
         let think = &REASONING_MARKS[0];
         assert!(think.is_open_in("<|im_start|>assistant\n<think>\n"));
         for closed in ["<|im_start|>assistant\n", "<think>\n\n</think>\n\n", "say <think> please"] {

@@ -93,11 +93,6 @@ impl Chat {
         self.takes_system
     }
 
-    /// The template.
-    pub fn template(&self) -> &ChatTemplate {
-        &self.template
-    }
-
     /// The context.
     pub fn session(&self) -> &Session {
         &self.session
