@@ -6,6 +6,7 @@
 
 mod attend;
 mod attention_room;
+mod conv;
 mod embed;
 mod experts;
 mod grid;

@@ -88,6 +88,8 @@ pub(crate) struct Scratch {
     /// Products of queries and keys of a recurrence: (n_cols, groups, 1 or 2, CHUNK).
     pub(super) products: Reserved<f32>,
     pub(super) scan_room: ScanRoom,
+    /// Weights of a convolution: (kernel, channels).
+    pub(super) taps: Vec<f32>,
     /// Which experts the columns use.
     pub(super) routes: Routes,
     /// Inputs of experts, a column for each column and expert: of gate and up, of down.
@@ -144,6 +146,7 @@ impl Scratch {
             deal: Deal::default(),
             products: Reserved::zeroed(cols * products_len(program))?,
             scan_room: ScanRoom::default(),
+            taps: Vec::new(),
             routes: Routes::default(),
             expert_inputs: {
                 let ExpertSizes { n_used, k, width, .. } = ExpertSizes::of(program);
