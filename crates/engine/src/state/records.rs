@@ -140,10 +140,9 @@ impl RecordLayout {
         }
     }
 
-    /// Stores the rows of a run's columns in a layer's part, `new` being the run's: raw rows, which
-    /// are parts of columns of so many elements; what the convolution gave; and the steps. With
-    /// `before`, the positions cross into a chunk that `to` is of, and it is the record that held
-    /// those before `pos`, or `None` where `to` itself did.
+    /// Stores a run's rows, of positions from `pos` on, in a layer's part of `to`. Where they reach
+    /// into another chunk, which `to` then is of, those of that chunk alone, and before them what the
+    /// convolution looks at, out of the rows or of the record `before`.
     pub(crate) fn store(&self, record: usize, to: &mut [u8], before: Before<'_>, pos: usize, new: &Rows<'_>) {
         let place = &self.places[record];
         let RecordShape { conv_rows: kept, conv_len: len, scan, .. } = place.shape;
