@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import random
+import re
 import sys
 import time
 
@@ -108,6 +109,21 @@ class Ik:
         self.n_past = n
 
 
+def read_ids(path, wanted, n_vocab):
+    """Ids with anything but digits between them, as `modelembed bench -write-ids` writes them."""
+    try:
+        with open(path) as f:
+            tokens = [int(word) for word in re.findall("[0-9]+", f.read())]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"peer.py: cannot read {path}: {error}")
+    beyond = [token for token in tokens if token >= n_vocab]
+    if beyond:
+        raise SystemExit(f"peer.py: {path}: {beyond[0]} is no token; the vocabulary has {n_vocab}, from 0 on")
+    if len(tokens) < wanted:
+        raise SystemExit(f"peer.py: {path} has {len(tokens)} ids, {wanted} are wanted")
+    return tokens[:wanted]
+
+
 def micros(call):
     start = time.perf_counter()
     call()
@@ -124,6 +140,7 @@ def main():
     p.add_argument("--depth", type=int, default=0)
     p.add_argument("--short", type=lambda text: [int(n) for n in text.split(",")], default=[])
     p.add_argument("--repeat", type=int, default=1)
+    p.add_argument("--ids", help="take the tokens from a file, as `modelembed bench -ids` does")
     args = p.parse_args()
     peer = Ik(args) if args.peer == "ik" else Llama(args, repack=args.peer == "llama")
     wanted = args.depth + max([args.prompt, args.gen + 1] + args.short)
@@ -132,7 +149,10 @@ def main():
     peer.load((wanted + 255) // 256 * 256)
     load_ms = (time.perf_counter() - start) * 1e3
     rng = random.Random(42)
-    tokens = [rng.randrange(peer.n_vocab) for _ in range(wanted)]
+    if args.ids:
+        tokens = read_ids(args.ids, wanted, peer.n_vocab)
+    else:
+        tokens = [rng.randrange(peer.n_vocab) for _ in range(wanted)]
     behind = tokens[args.depth:]
     out = {"peer": args.peer, "threads": args.threads, "prompt_tokens": args.prompt, "gen_tokens": args.gen,
            "depth": args.depth, "load_ms": load_ms, "prompt_us": [], "decode_us": [], "short_prompts": []}

@@ -69,6 +69,8 @@ done
 mkdir "$work/disk"
 cp -L "$model" "$work/disk/model.gguf"
 cp "$binary" "$work/disk/modelembed"
+# A mixture of experts of which most are experts: one layer of OLMoE's shape.
+"$binary" bench -synthetic olmoe-7b-a1b:q4_k_m -layers 1 -out "$work/disk/mixture.gguf" -vocab "$model" >/dev/null
 bytes=$(du -sb "$work/disk" | cut -f1)
 mke2fs -q -F -t ext4 -d "$work/disk" "$work/disk.img" "$((bytes / 1048576 + 64))M" >/dev/null
 

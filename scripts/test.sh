@@ -4,7 +4,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-step() { printf '\n== %s\n' "$*" >&2; }
+# A stage's name, and how many minutes it may take on two cores: one that takes longer says so at its
+# end, for somebody to look why. It does not fail, since the machine may have been busy.
+stage=""
+step() {
+    local minutes=$(((SECONDS - ${began:-0}) / 60))
+    [ -z "$stage" ] || [ "$minutes" -le "$budget" ] || echo "$stage took $minutes minutes, more than its $budget" >&2
+    stage=$1 budget=${2:-1} began=$SECONDS
+    printf '\n== %s\n' "$stage" >&2
+}
 die() { echo "test.sh: $*" >&2; exit 1; }
 
 step "tools"
@@ -22,11 +30,11 @@ if ! "$python" -m pip --version >/dev/null 2>&1; then
     "$python" -m pip --version >/dev/null || die "$python with pip is needed to fetch the models"
 fi
 
-step "models"
+step "models" 5
 scripts/fetch-model.sh all
 export MODELEMBED_MODELS=$PWD/models MODELEMBED_REQUIRE_MODELS=1
 
-step "software GPU"
+step "software GPU" 3
 # A GPU made of software, for the kernels' tests; where it could be installed, a test that does not
 # find it fails.
 export NODEVICE_SELECT=1 # Mesa's own layer has nothing to choose and would warn
@@ -46,13 +54,13 @@ cargo fmt --all --check
 step "width of comments and documents"
 "$python" scripts/check-width.py
 
-step "lints"
+step "lints" 10
 cargo clippy --locked --workspace --all-targets -- -D warnings
 
-step "licences, sources and advisories of the dependencies"
+step "licences, sources and advisories of the dependencies" 5
 scripts/check-dependencies.sh
 
-step "tests"
+step "tests" 40
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --locked --workspace --no-fail-fast
 else
@@ -60,10 +68,10 @@ else
 fi
 cargo test --locked --workspace --doc
 
-step "documentation"
+step "documentation" 5
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 
-step "instruction counts"
+step "instruction counts" 12
 if [ "$(uname -sm)" = "Linux x86_64" ] && ! command -v valgrind >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     { apt-get -qq update && apt-get -qq install -y --no-install-recommends valgrind; } >/dev/null 2>&1 || true
 fi
@@ -73,7 +81,7 @@ else
     echo "skipped: no valgrind, or not Linux on x86-64"
 fi
 
-step "demo"
+step "demo" 10
 answer=$(scripts/demo.sh)
 echo "$answer"
 grep -q Paris <<< "$answer" || die "the demo's answer does not name Paris"

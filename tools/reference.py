@@ -49,19 +49,27 @@ def softmax(x):
 
 
 # Where there is a window: of so many layers all but the last see it only.
-PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4, "gpt-oss": 2, "cohere2": 4, "exaone4": 4}
+PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4, "gpt-oss": 2, "cohere2": 4, "exaone4": 4, "afmoe": 4, "exaone-moe": 4, "mellum": 4}
+# Layers with a window where it is not the last of a period that has none.
+WINDOWED = {"laguna": lambda i: i % 4 != 0}
 # Pairs of RoPE are neighbours; those of others lie half of the rotated part apart.
 NEIGHBOURS = "llama command-r cohere2 granite granitemoe minicpm smollm3 glm4 chatglm mistral3 ernie4_5 olmo internlm2"
-NEIGHBOURS = set((NEIGHBOURS + " xverse arcee deepseek baichuan maincoder bailingmoe ernie4_5-moe").split())
+NEIGHBOURS = set((NEIGHBOURS + " xverse arcee deepseek baichuan maincoder bailingmoe ernie4_5-moe granitehybrid llama4 deci").split())
 # No rotation at all.
-STILL = {"nemotron_h", "nemotron_h_moe", "gpt2", "starcoder", "bloom", "mpt", "jais", "refact"}
+STILL = {"jamba", "nemotron_h", "nemotron_h_moe", "gpt2", "starcoder", "bloom", "mpt", "jais", "refact"}
 # Both halves of a layer read its input.
 PARALLEL = {"command-r", "cohere2", "plamo", "phi2", "falcon"}
 # Networks without a gate, and those with one that is no SiLU.
-GELU = {"gemma", "gemma2", "gemma3", "gemma4", "gpt2", "starcoder", "starcoder2", "codeshell", "phi2", "gptneox", "falcon", "bloom", "mpt"}
+GELU = {"gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "gpt2", "starcoder", "starcoder2", "codeshell", "phi2", "gptneox", "falcon", "bloom", "mpt"}
 SQUARED = {"arcee", "nemotron", "jais2", "nemotron_h"}
 # Its second norm has the name of a norm of attention's output.
-RENAMED = {"gpt-oss", "qwen35", "qwen35moe", "seed_oss", "glm4moe"}
+RENAMED = {"gpt-oss", "qwen3next", "qwen35", "qwen35moe", "seed_oss", "glm4moe"}
+# Each query has a gate of the output behind it.
+GATED_QUERIES = {"qwen3next", "qwen35", "qwen35moe"}
+# Experts are chosen by the logistic function of the router's numbers, unless the file says otherwise.
+LOGISTIC = {"llama4", "mimo2", "step35", "laguna", "nemotron_h_moe", "glm4moe", "afmoe", "exaone-moe", "hy_v3"}
+# Weights of experts are left as they are, unless the file says otherwise.
+UNNORMED = {"llama4", "step35", "laguna", "qwen2moe", "olmoe", "deepseek", "bailingmoe", "jamba", "afmoe", "exaone-moe", "hy_v3"}
 # Queries and keys are normed behind the rotation.
 NORMED_LAST = {"hunyuan-dense", "hunyuan-moe", "maincoder"}
 
@@ -76,9 +84,9 @@ class Model:
         key = lambda k, default=None: self.meta.get(f"{self.arch}.{k}", default)
         self.n_layer, self.n_embd = key("block_count"), key("embedding_length")
         self.n_head, self.n_head_kv = key("attention.head_count"), key("attention.head_count_kv")
-        if isinstance(self.n_head_kv, list) and self.arch != "openelm":
+        if isinstance(self.n_head_kv, list) and self.arch not in ("openelm", "mimo2", "deci"):
             self.n_head_kv = max(self.n_head_kv)
-        self.head_dim = key("attention.key_length") or self.n_embd // self.n_head
+        self.head_dim = key("attention.key_length") or self.n_embd // (self.n_head or 1)
         self.rope_dims = key("rope.dimension_count", self.head_dim)
         self.base = key("rope.freq_base")
         alpha = key("rope.scaling.alpha")
@@ -87,8 +95,12 @@ class Model:
         self.eps = key("attention.layer_norm_rms_epsilon", key("attention.layer_norm_epsilon"))
         self.scaling, self.factor = key("rope.scaling.type", "none"), key("rope.scaling.factor", 1.0)
         self.original_ctx, self.magnitude = key("rope.scaling.original_context_length"), key("rope.scaling.attn_factor", 1.0)
-        self.window = key("attention.sliding_window") if self.arch in PERIODS else None
+        self.windows = key("attention.sliding_window_pattern")
+        has_window = self.arch in PERIODS or self.arch in WINDOWED or isinstance(self.windows, list)
+        self.window = key("attention.sliding_window") if has_window else None
         self.score_cap, self.logit_cap = key("attn_logit_softcapping"), key("final_logit_softcapping")
+        if self.arch == "gemma3n":
+            self.logit_cap = 30.0
         self.logit_scale = key("logit_scale", 1.0)
         self.uses_gelu = self.arch in GELU
         self.has_layer_norms = key("attention.layer_norm_rms_epsilon") is None
@@ -97,19 +109,28 @@ class Model:
     def scales(self):
         """Factors of the embedding, of scores, of each half's output and of the logits."""
         key = lambda k, default=None: self.meta.get(f"{self.arch}.{k}", default)
-        self.embedding_scale = np.sqrt(self.n_embd) if self.arch.startswith("gemma") else 1.0
+        self.embedding_scale = np.sqrt(self.n_embd) if self.arch.startswith("gemma") or self.arch == "afmoe" else 1.0
         self.score_scale, self.residual_scale = key("attention.scale", 1 / np.sqrt(self.head_dim)), 1.0
         if self.arch == "jais":
             self.score_scale = 1 / self.head_dim
-        if self.arch in ("granite", "granitemoe"):
+        if self.arch.startswith("granite"):
             self.embedding_scale, self.residual_scale = key("embedding_scale", 1.0), key("residual_scale", 1.0)
             self.logit_scale = 1 / self.logit_scale
+        if self.arch == "minicpm3":
+            self.embedding_scale, self.residual_scale = 12, 1.4 / np.sqrt(self.n_layer)
+            self.logit_scale = 256 / self.n_embd
         if self.arch == "minicpm":
             self.embedding_scale = key("embedding_scale", 12)
             self.residual_scale = key("residual_scale", 1.4 / np.sqrt(self.n_layer))
             self.logit_scale = 1 / key("logit_scale", self.n_embd / 256)
 
     def is_local(self, i):
+        if self.arch == "smallthinker" and self.meta.get("smallthinker.attention.sliding_window"):
+            return i % 4 != 0  # the window is longer than any prompt here
+        if isinstance(self.windows, list):
+            return bool(self.windows[i])
+        if self.arch in WINDOWED:
+            return bool(self.window) and WINDOWED[self.arch](i)
         return bool(self.window) and i % PERIODS[self.arch] < PERIODS[self.arch] - 1
 
     def norm(self, name, x):
@@ -136,15 +157,24 @@ class Model:
 
     def rope(self, x, local, n_ctx):
         """Rotates pairs of the first rope_dims elements; x: (tokens, heads, head_dim)."""
-        half = self.rope_dims // 2
-        base = 10000.0 if local and self.arch == "gemma3" else self.base
-        freq = base ** (-np.arange(half) * 2 / self.rope_dims) / self.rope_factors(n_ctx)
-        scaling = "none" if local and self.arch in ("gemma3", "olmo2") else self.scaling
-        magnitude = 1.0 if local and self.arch == "olmo2" else self.magnitude
+        key = lambda k, default: self.meta.get(f"{self.arch}.rope.{k}", default)
+        dims, base = self.rope_dims, self.base
+        factors = self.rope_factors(n_ctx)
+        if local and self.arch in ("gemma3", "mimo2", "step35", "laguna"):
+            base = 10000.0 if self.arch == "gemma3" else key("freq_base_swa", 10000.0)
+            dims = key("dimension_count_swa", dims)
+        if self.arch == "step35":
+            dims, factors = (dims, 1.0) if local else (dims // 2, factors[: dims // 4])
+        half = dims // 2
+        freq = base ** (-np.arange(half) * 2 / dims) / factors
+        plain = local and self.arch in ("gemma3", "olmo2", "mimo2", "step35", "laguna", "mellum")
+        scaling = "none" if plain else self.scaling
+        magnitude = 1.0 if local and self.arch in ("olmo2", "laguna", "mellum") else self.magnitude
         sections = self.meta.get(f"{self.arch}.rope.dimension_sections")
         if sections is not None:  # pairs of the fourth number of a position do not turn for text
             s = np.arange(half) % sum(sections)
-            freq = np.where(s < 3 * np.array(sections)[s % 3], freq, 0.0)
+            turns = s < sum(sections[:3]) if self.arch == "qwen2vl" else s < 3 * np.array(sections)[s % 3]
+            freq = np.where(turns, freq, 0.0)
         if scaling == "linear":
             freq = freq / self.factor
         if scaling == "yarn":
@@ -167,9 +197,11 @@ class Model:
 
     def is_turned(self, i):
         """Whether a layer's queries and keys are rotated."""
-        if self.arch == "cohere2" or self.arch == "exaone4" and self.window:
+        if self.arch in ("cohere2", "exaone-moe") or self.arch == "exaone4" and self.window:
             return self.is_local(i)
-        if self.arch == "smollm3":
+        if self.arch == "smallthinker" and self.meta.get("smallthinker.attention.sliding_window"):
+            return i % 4 != 0
+        if self.arch in ("smollm3", "afmoe", "llama4"):
             return (i + 1) % 4 != 0
         if self.arch == "baichuan":
             return self.n_layer == 32
@@ -196,7 +228,7 @@ class Model:
         limit = self.meta.get(f"{self.arch}.attention.clamp_kqv")
         if limit:
             q, k, v = (np.clip(y, -limit, limit) for y in (q, k, v))
-        if self.arch.startswith("qwen35"):  # each query has a gate behind it
+        if self.arch in GATED_QUERIES:  # each query has a gate behind it
             q, gate = np.split(q.reshape(len(x), heads, 2 * dim), 2, -1)
             q, gate = q.reshape(len(x), -1), gate.reshape(len(x), -1)
         split = lambda y: y.reshape(len(x), -1, dim)
@@ -204,7 +236,7 @@ class Model:
             q, k = self.norm(f"blk.{i}.attn_q_norm", q), self.norm(f"blk.{i}.attn_k_norm", k)
             q, k, v = split(q), split(k), split(v)
         else:
-            q, k, v = split(q), split(k), split(v)
+            q, k, v = split(q), split(k), v.reshape(len(x), kv_heads, -1)
             if self.arch not in NORMED_LAST:
                 q, k = self.head_norm(i, "attn_q_norm", q), self.head_norm(i, "attn_k_norm", k)
         if self.is_turned(i):
@@ -215,18 +247,27 @@ class Model:
         if grows:
             q = q * (1 + grows * np.log(np.arange(len(x)) // self.original_ctx + 1))[:, None, None]
         group = heads // kv_heads
+        if self.arch == "llama4" and (i + 1) % 4 == 0:
+            q = q * (1 + 0.1 * np.log((np.arange(len(x)) + 1) // 8192 + 1))[:, None, None]
+        elif self.arch == "llama4" and self.meta["llama4.expert_count"] != 128:
+            q, k = rms_norm(q, 1.0, self.eps), rms_norm(k, 1.0, self.eps)
         k, v = np.repeat(k, group, 1), np.repeat(v, group, 1)
         score = soft_cap(np.einsum("qhd,khd->hqk", q, k) * self.score_scale, self.score_cap)
         back = np.arange(len(x))[:, None] - np.arange(len(x))[None, :]
         score = score - self.slopes(heads)[:, None, None] * back
-        seen = (back >= 0) & (back < (self.window if local else len(x)))
+        seen = (back >= 0) & (back < (self.window if local and self.window else len(x)))
         score = np.where(seen, score, -np.inf)
         sinks = self.w.get(f"blk.{i}.attn_sinks.weight")
         if sinks is not None:  # a key more, whose value is zero
             score = np.concatenate([score, np.broadcast_to(sinks[:, None, None], (heads, len(x), 1))], -1)
         out = np.einsum("hqk,khd->qhd", softmax(score)[..., : len(x)], v).reshape(len(x), -1)
-        if self.arch.startswith("qwen35"):
+        if self.arch in GATED_QUERIES:
             out = out / (1 + np.exp(-gate))
+        of_output = self.w.get(f"blk.{i}.attn_gate.weight")
+        if of_output is not None:  # a gate for each element or for each head
+            gate = np.repeat(x @ of_output.T, out.shape[1] // of_output.shape[0], 1)
+            out = out * (np.log1p(np.exp(gate)) if self.arch == "laguna" else 1 / (1 + np.exp(-gate)))
+        out = self.norm(f"blk.{i}.attn_sub_norm", out * self.meta.get(f"{self.arch}.attention.value_scale", 1.0))
         return out @ w("attn_output.weight").T + self.w.get(f"blk.{i}.attn_output.bias", 0.0)
 
     def short_conv(self, i, x):
@@ -240,16 +281,18 @@ class Model:
         w = lambda name: self.w[f"blk.{i}.{name}"]
         key = lambda k: self.meta[f"{self.arch}.ssm.{k}"]
         inner, dim, heads, groups = (key(k) for k in ("inner_size", "state_size", "time_step_rank", "group_count"))
-        raw, taps = x @ w("attn_qkv.weight").T, w("ssm_conv1d.weight")
+        raw, gate, strength, step = self.delta_inputs(i, x)
+        taps = w("ssm_conv1d.weight")
         padded = np.concatenate([np.zeros((taps.shape[1] - 1, raw.shape[1])), raw])
         mixed = silu(sum(padded[j : j + len(x)] * taps[:, j] for j in range(taps.shape[1])))
         q, k, v = np.split(mixed, [groups * dim, 2 * groups * dim], -1)
         unit = lambda y: y / np.sqrt((y * y).sum(-1, keepdims=True) + self.eps)
-        # Value heads take turns with the key heads.
-        q, k = (np.tile(unit(y.reshape(len(x), groups, dim)), (1, heads // groups, 1)) for y in (q, k))
+        # Value heads take turns with the key heads; in qwen3next those that follow each other share one.
+        spread = (lambda y: np.repeat(y, heads // groups, 1)) if self.arch == "qwen3next" else (lambda y: np.tile(y, (1, heads // groups, 1)))
+        q, k = (spread(unit(y.reshape(len(x), groups, dim))) for y in (q, k))
         q, v = q / np.sqrt(dim), v.reshape(len(x), heads, -1)
-        beta = 1 / (1 + np.exp(-(x @ w("ssm_beta.weight").T)))
-        decay = w("ssm_a").reshape(heads) * np.log1p(np.exp(x @ w("ssm_alpha.weight").T + w("ssm_dt.bias")))
+        beta = 1 / (1 + np.exp(-strength))
+        decay = w("ssm_a").reshape(heads) * np.log1p(np.exp(step + w("ssm_dt.bias")))
         state, out = np.zeros((heads, dim, inner // heads)), []
         for t in range(len(x)):
             state = np.exp(decay[t])[:, None, None] * state
@@ -257,7 +300,42 @@ class Model:
             state = state + k[t][:, :, None] * new[:, None, :]
             out.append(np.einsum("hd,hdp->hp", q[t], state))
         y = rms_norm(np.stack(out), w("ssm_norm.weight"), self.eps).reshape(len(x), inner)
-        return (y * silu(x @ w("attn_gate.weight").T)) @ w("ssm_out.weight").T
+        return (y * silu(gate)) @ w("ssm_out.weight").T
+
+    def delta_inputs(self, i, x):
+        """What the convolution of a delta net goes over, gates, strengths and step sizes."""
+        w = lambda name: self.w[f"blk.{i}.{name}.weight"].T
+        if self.arch != "qwen3next":
+            return x @ w("attn_qkv"), x @ w("attn_gate"), x @ w("ssm_beta"), x @ w("ssm_alpha")
+        key = lambda k: self.meta[f"{self.arch}.ssm.{k}"]
+        inner, dim, groups = (key(k) for k in ("inner_size", "state_size", "group_count"))
+        of_group = lambda y: y.reshape(len(x), groups, -1)
+        strength, step = (y.reshape(len(x), -1) for y in np.split(of_group(x @ w("ssm_ba")), 2, -1))
+        if f"blk.{i}.ssm_in.weight" not in self.w:
+            return x @ w("attn_qkv"), x @ w("attn_gate"), strength, step
+        parts = np.split(of_group(x @ w("ssm_in")), [dim, 2 * dim, 2 * dim + inner // groups], -1)
+        q, k, v, gate = (y.reshape(len(x), -1) for y in parts)
+        return np.concatenate([q, k, v], -1), gate, strength, step
+
+    def mamba(self, i, x):
+        w = lambda name: self.w[f"blk.{i}.{name}"]
+        key = lambda k: self.meta[f"{self.arch}.ssm.{k}"]
+        inner, dim, rank = (key(k) for k in ("inner_size", "state_size", "time_step_rank"))
+        raw, gate = np.split(x @ w("ssm_in.weight").T, 2, -1)
+        taps = w("ssm_conv1d.weight")
+        padded = np.concatenate([np.zeros((taps.shape[1] - 1, inner)), raw])
+        value = silu(sum(padded[j : j + len(x)] * taps[:, j] for j in range(taps.shape[1])) + w("ssm_conv1d.bias"))
+        parts = np.split(value @ w("ssm_x.weight").T, [rank, rank + dim], -1)
+        if self.arch == "jamba" or self.meta.get("mamba.ssm.dt_b_c_rms"):
+            names = ("ssm_dt_norm", "ssm_b_norm", "ssm_c_norm")
+            parts = [rms_norm(y, self.w.get(f"blk.{i}.{name}.weight", 1.0), self.eps) for y, name in zip(parts, names)]
+        step, k, q = parts
+        step = np.log1p(np.exp(step @ w("ssm_dt.weight").T + w("ssm_dt.bias")))
+        state, out = np.zeros((inner, dim)), []
+        for t in range(len(x)):
+            state = np.exp(step[t][:, None] * w("ssm_a")) * state + (step[t] * value[t])[:, None] * k[t]
+            out.append(state @ q[t] + w("ssm_d") * value[t])
+        return (np.stack(out) * silu(gate)) @ w("ssm_out.weight").T
 
     def mamba2(self, i, x):
         w = lambda name: self.w[f"blk.{i}.{name}"]
@@ -296,16 +374,24 @@ class Model:
                 gate, up = np.minimum(gate, 7), np.clip(up, -7, 7)
                 hidden = gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
             else:
-                hidden = silu(gate) * up
+                gate = np.maximum(gate, 0) if self.arch == "smallthinker" else silu(gate)
+                hidden = self.limited(i, "swiglu_clamp_exp", gate, up)
         return hidden @ w("ffn_down").T + bias("ffn_down")
 
-    def experts(self, i, x):
+    def limited(self, i, key, gate, up):
+        """gate * up, within the limit that a layer has, if it has one."""
+        limit = self.meta.get(f"{self.arch}.{key}", [0.0] * self.n_layer)[i]
+        return np.minimum(gate, limit) * np.clip(up, -limit, limit) if limit else gate * up
+
+    def experts(self, i, x, seen=None):
+        """A mixture; `seen` is what the router reads if it is not x."""
         key = lambda k, default=None: self.meta.get(f"{self.arch}.{k}", default)
         n, used, of_chosen = key("expert_count"), key("expert_used_count"), self.arch == "gpt-oss"
-        z = x @ self.w[f"blk.{i}.ffn_gate_inp.weight"].T + self.w.get(f"blk.{i}.ffn_gate_inp.bias", 0.0)
-        is_logistic = self.arch in ("nemotron_h_moe", "glm4moe") or key("expert_gating_func") == 2
+        z = (x if seen is None else seen) @ self.w[f"blk.{i}.ffn_gate_inp.weight"].T + self.w.get(f"blk.{i}.ffn_gate_inp.bias", 0.0)
+        is_logistic = self.arch in LOGISTIC or key("expert_gating_func") == 2
         prob = 1 / (1 + np.exp(-z)) if is_logistic else z if of_chosen else softmax(z)
-        score = prob + self.w.get(f"blk.{i}.exp_probs_b.bias", 0.0)
+        bias = f"blk.{i}.exp_probs_b"
+        score = prob + self.w.get(f"{bias}.bias", self.w.get(bias, 0.0))
         groups, groups_used = key("expert_group_count", 1), key("expert_group_used_count", 1)
         if groups > 1:
             by_group = score.reshape(len(x), groups, -1)
@@ -316,16 +402,19 @@ class Model:
         for t in range(len(x)):
             chosen = np.argsort(-score[t], kind="stable")[:used]
             weight = softmax(prob[t, chosen]) if of_chosen else prob[t, chosen]
-            if key("expert_weights_norm", self.arch not in ("qwen2moe", "olmoe", "deepseek", "bailingmoe")):
+            if key("expert_weights_norm", self.arch not in UNNORMED):
                 weight = weight / weight.sum()
             weight = weight * key("expert_weights_scale", 1.0)
+            if self.arch == "llama4":  # it is the input that is weighed
+                out[t] = sum(self.expert(i, e, w * x[t]) for w, e in zip(weight, chosen))
+                continue
             out[t] = sum(w * self.expert(i, e, x[t]) for w, e in zip(weight, chosen))
         shared = lambda name: self.w[f"blk.{i}.{name}_shexp.weight"].T
         if f"blk.{i}.ffn_up_shexp.weight" not in self.w:
             return out
         up = x @ shared("ffn_up")
         gated = f"blk.{i}.ffn_gate_shexp.weight" in self.w
-        hidden = silu(x @ shared("ffn_gate")) * up if gated else np.maximum(up, 0) ** 2
+        hidden = self.limited(i, "swiglu_clamp_shexp", silu(x @ shared("ffn_gate")), up) if gated else np.maximum(up, 0) ** 2
         y = hidden @ shared("ffn_down")
         if f"blk.{i}.ffn_gate_inp_shexp.weight" in self.w:
             y = y / (1 + np.exp(-x @ self.w[f"blk.{i}.ffn_gate_inp_shexp.weight"].reshape(-1, 1)))
@@ -393,6 +482,62 @@ class Model:
             x = x + norm("post_norm", (act(x @ w("inp_gate").T) * own[:, i]) @ w("proj").T)
         return x * self.w.get(f"blk.{i}.layer_output_scale.weight", 1.0)
 
+    def gemma3n_streams(self, x):
+        """The embedding, and three projections of it that are as long: (4, tokens, elements)."""
+        others = np.einsum("td,jed->jte", x, self.w["altup_proj.weight"])
+        return np.concatenate([x[None], others * self.lengths(x) / self.lengths(others)])
+
+    def lengths(self, x):
+        return np.sqrt((x * x).sum(-1, keepdims=True))
+
+    def gemma3n_layer(self, i, streams, kept, own, act):
+        norm = lambda name, y: self.norm(f"blk.{i}.{name}", y)
+        w = lambda name: self.w[f"blk.{i}.{name}.weight"]
+        numbers = lambda y: np.tanh(norm("altup_router_norm", y) / self.n_embd @ w("altup_router").T)
+        weights = (numbers(streams[0]) @ w("altup_predict_coef").T).reshape(-1, 4, 4)  # (tokens, to, from)
+        predicted = streams + np.einsum("tji,ite->jte", weights, streams)
+        x = predicted[0]
+        y = norm("attn_norm", x)
+        branch = y + norm("laurel_post_norm", y @ w("laurel_l").T @ w("laurel_r").T)
+        x = (x + norm("post_attention_norm", self.gemma3n_attention(i, y, kept)) + branch) / np.sqrt(2)
+        y = norm("ffn_norm", x)
+        gate, up = y @ w("ffn_gate").T, y @ w("ffn_up").T
+        if i < 10:  # what is not far above the mean is nothing
+            cut = gate.mean(-1, keepdims=True) + 1.6448533535003662 * gate.std(-1, ddof=1, keepdims=True)
+            gate = np.maximum(0, gate - cut)
+        x = x + norm("post_ffw_norm", (act(gate) * up) @ w("ffn_down").T)
+        weights = numbers(x) @ w("altup_correct_coef").T + 1
+        streams = predicted + weights.T[:, :, None] * (x - predicted[0])
+        first = self.w[f"blk.{i}.altup_correct_scale.weight"] * streams[0]
+        streams[1:] += norm("post_norm", (act(first @ w("inp_gate").T) * own[:, i]) @ w("proj").T)
+        return streams
+
+    def gemma3n_attention(self, i, x, kept):
+        w = lambda name: self.w[f"blk.{i}.{name}.weight"]
+        local, dim = i % 5 != 4, self.head_dim
+        freq = (self.meta["gemma3n.rope.freq_base_swa"] if local else self.base) ** (-np.arange(dim // 2) * 2 / dim)
+        angle = np.arange(len(x))[:, None, None] * freq
+
+        def turn(y):
+            a, b = np.split(y, 2, -1)
+            return np.concatenate([a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle)], -1)
+
+        split = lambda y: y.reshape(len(x), -1, dim)
+        q = turn(rms_norm(split(x @ w("attn_q").T), w("attn_q_norm"), self.eps))
+        own = min(20, self.n_layer)
+        if i < own:
+            k = turn(rms_norm(split(x @ w("attn_k").T), w("attn_k_norm"), self.eps))
+            kept[i] = k, rms_norm(split(x @ w("attn_v").T), 1.0, self.eps)
+        k, v = (np.repeat(y, self.n_head // y.shape[1], 1) for y in kept[i if i < own else own - (2 if local else 1)])
+        back = np.arange(len(x))[:, None] - np.arange(len(x))[None, :]
+        seen = (back >= 0) & (back < (self.meta["gemma3n.attention.sliding_window"] if local else len(x)))
+        score = np.where(seen, np.einsum("qhd,khd->hqk", q, k), -np.inf)
+        return np.einsum("hqk,khd->qhd", softmax(score), v).reshape(len(x), -1) @ w("attn_output").T
+
+    def gemma3n_mean(self, streams):
+        others = np.einsum("jtd,jed->jte", streams[1:], self.w["altup_unembd_proj.weight"])
+        return (streams[0] + (others * self.lengths(streams[0]) / self.lengths(others)).sum(0)) / 4
+
     def own_embeddings(self, ids, x):
         """Each layer's own embedding of the tokens: (tokens, layers, elements)."""
         if "per_layer_token_embd.weight" not in self.w:
@@ -410,10 +555,10 @@ class Model:
             gate, up = np.split(up, 2, -1)
             hidden = act(gate) * up
         elif f"blk.{i}.ffn_gate.weight" in self.w:
-            hidden = act(x @ w("ffn_gate") + bias("ffn_gate")) * up
+            hidden = self.limited(i, "swiglu_clamp_shexp", act(x @ w("ffn_gate") + bias("ffn_gate")), up)
         else:
             hidden = self.xielu(i, up) if self.arch == "apertus" else act(up)
-        return hidden @ w("ffn_down") + bias("ffn_down")
+        return self.norm(f"blk.{i}.ffn_sub_norm", hidden) @ w("ffn_down") + bias("ffn_down")
 
     def xielu(self, i, x):
         negative, positive, beta, eps = (self.meta[f"xielu.{k}"][i] for k in ("alpha_n", "alpha_p", "beta", "eps"))
@@ -429,9 +574,14 @@ class Model:
             x = self.norm("token_embd_norm", x)
         if "position_embd.weight" in self.w:
             x = x + self.w["position_embd.weight"][: len(ids)]
-        kept, own = {}, self.own_embeddings(ids, x) if self.arch == "gemma4" else None
+        kept, own = {}, self.own_embeddings(ids, x) if self.arch in ("gemma3n", "gemma4") else None
+        if self.arch == "gemma3n":
+            x = self.gemma3n_streams(x)
         for i in range(self.n_layer):
             norm = lambda name, y: self.norm(f"blk.{i}.{name}", y)
+            if self.arch == "gemma3n":
+                x = self.gemma3n_layer(i, x, kept, own, act)
+                continue
             if self.arch == "gemma4":
                 x = self.gemma4_layer(i, x, kept, own, act)
                 continue
@@ -464,16 +614,49 @@ class Model:
                 continue
             # Behind each half a norm, where the file has one.
             behind = lambda name, y: norm(name, y) if f"blk.{i}.{name}.weight" in self.w else y
-            x = x + self.residual_scale * behind("post_attention_norm", self.attention(i, y, len(ids)))
+            before = x
+            x = x + self.residual_scale * behind("post_attention_norm", self.mixer(i, y, len(ids)))
+            if self.arch in ("mamba", "mamba2"):
+                continue
             y = norm("attn_output_norm" if self.arch == "dbrx" else "ffn_norm", x)
             if f"blk.{i}.ffn_gate_inp.weight" in self.w:
-                x = x + self.residual_scale * self.experts(i, y)
+                seen = before if self.arch == "smallthinker" else None
+                x = x + self.residual_scale * behind("post_ffw_norm", self.experts(i, y, seen))
                 continue
             x = x + self.residual_scale * behind("post_ffw_norm", self.feed_forward(i, y, act))
+        if self.arch == "gemma3n":
+            x = self.gemma3n_mean(x)
         out = self.w.get("output.weight", self.w["token_embd.weight"])
         last = "token_embd_norm" if self.arch in ("lfm2", "lfm2moe") else "output_norm"
         logits = self.norm(last, x) @ out.T + self.w.get("output.bias", 0.0)
         return soft_cap(logits * self.logit_scale, self.logit_cap)
+
+    def latent_attention(self, i, x, n_ctx):
+        """Keys and values made of one row a position, and a rotated part of keys for all heads."""
+        w = lambda name: self.w[f"blk.{i}.{name}.weight"].T
+        key = lambda k: self.meta[f"{self.arch}.attention.{k}"]
+        rank, heads, rotated = key("kv_lora_rank"), self.n_head, self.rope_dims
+        own = self.head_dim - rotated
+        turn = lambda y: np.concatenate([y[..., :-rotated], self.rope(y[..., -rotated:], False, n_ctx)], -1)
+        compressed = f"blk.{i}.attn_q_a.weight" in self.w
+        q = self.norm(f"blk.{i}.attn_q_a_norm", x @ w("attn_q_a")) @ w("attn_q_b") if compressed else x @ w("attn_q")
+        row, end = np.split(x @ w("attn_kv_a_mqa"), [rank], -1)
+        parts = (self.norm(f"blk.{i}.attn_kv_a_norm", row) @ w("attn_kv_b")).reshape(len(x), heads, -1)
+        k = np.concatenate([parts[..., :own], np.repeat(end[:, None], heads, 1)], -1)
+        q, k = turn(q.reshape(len(x), heads, -1)), turn(k)
+        score = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(self.head_dim)
+        score = np.where(np.tri(len(x), dtype=bool), score, -np.inf)
+        return np.einsum("hqk,khd->qhd", softmax(score), parts[..., own:]).reshape(len(x), -1) @ w("attn_output")
+
+    def mixer(self, i, x, n_ctx):
+        """What lets positions see each other in a layer, by its tensors."""
+        if f"blk.{i}.attn_kv_a_mqa.weight" in self.w:
+            return self.latent_attention(i, x, n_ctx)
+        if f"blk.{i}.ssm_x.weight" in self.w:
+            return self.mamba(i, x)
+        if self.arch == "deci" and f"blk.{i}.attn_q.weight" not in self.w:  # a matrix, or nothing
+            return x @ self.w[f"blk.{i}.attn_output.weight"].T if f"blk.{i}.attn_output.weight" in self.w else 0.0
+        return self.mamba2(i, x) if f"blk.{i}.ssm_out.weight" in self.w else self.attention(i, x, n_ctx)
 
     def is_parallel(self, i):
         """Whether both halves of a layer read its input."""

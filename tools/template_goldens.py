@@ -3,7 +3,7 @@
 
 usage: template_goldens.py [MODEL.gguf ...]     the models' own templates join those of tools/templates and the built-in ones
 
-Needs jinja2 (and gguf for models). The Rust test must produce the same bytes.
+Needs jinja2 and llama_cpp (and gguf for models). The Rust test must produce the same bytes.
 """
 import datetime
 import json
@@ -105,6 +105,34 @@ CONVERSATIONS = {
 }
 
 
+# Built-in templates that llama.cpp has too, under its names.
+PEERS = {
+    "llama3": "llama3", "llama4": "llama4", "kimi-k2": "kimi-k2", "glm4": "chatglm4", "exaone": "exaone4",
+    "seed-oss": "seed_oss", "bailing": "bailing", "bailing2": "bailing2", "minicpm": "minicpm", "megrez": "megrez",
+    "solar-open": "solar-open", "openchat": "openchat", "falcon3": "falcon3", "phi3": "phi3", "phi4": "phi4",
+    "chatml": "chatml", "granite": "granite", "command-r": "command-r", "gemma": "gemma",
+}
+PEER_MESSAGES = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Bye")]
+
+
+def peers():
+    """What llama.cpp writes for its built-in templates; it knows no token that begins a text."""
+    import ctypes
+
+    import llama_cpp
+
+    chat = (llama_cpp.llama_chat_message * len(PEER_MESSAGES))()
+    for i, (role, content) in enumerate(PEER_MESSAGES):
+        chat[i].role, chat[i].content = role.encode(), content.encode()
+    out = {}
+    for name, theirs in PEERS.items():
+        room = ctypes.create_string_buffer(4096)
+        n = llama_cpp.llama_chat_apply_template(theirs.encode(), chat, len(PEER_MESSAGES), True, room, len(room))
+        assert n >= 0, theirs
+        out[name] = room.raw[:n].decode()
+    return {"messages": [m(role, content) for role, content in PEER_MESSAGES], "texts": out}
+
+
 def main():
     templates = {path.stem: path.read_text() for path in sorted((ROOT / "tools/templates").glob("*.jinja"))}
     for path in sorted((ROOT / "crates/text/src/chat/templates").glob("*.jinja")):
@@ -142,6 +170,7 @@ def main():
         "templates": templates,
         "conversations": {name: {"messages": messages, "extra": extra} for name, (messages, extra) in CONVERSATIONS.items()},
         "cases": cases,
+        "llama_cpp": peers(),
     }
     old.parent.mkdir(parents=True, exist_ok=True)
     old.write_text(json.dumps(out, ensure_ascii=False, indent=1) + "\n")

@@ -17,7 +17,7 @@ echo +memory >$groups/cgroup.subtree_control
 
 cat >/bin/generate <<'SCRIPT'
 #!/bin/sh
-exec /disk/modelembed -model /disk/model.gguf -ctx 128 -n 8 -raw -temp 0 -p "Once upon a time" -verbose "$@"
+exec /disk/modelembed -model "${MODEL:-/disk/model.gguf}" -ctx 128 -n "${N:-8}" -raw -temp 0 -p "Once upon a time" -verbose "$@"
 SCRIPT
 # Sees its group as the root of all, as programs in containers do.
 cat >/bin/contained <<'SCRIPT'
@@ -47,7 +47,7 @@ check() {
     # shellcheck disable=SC2016
     sh -c 'echo $$ >"$0/cgroup.procs"; exec "$@"' "$folder" "$@" >out 2>err
     code=$?
-    streamed=$(grep -o 'Streamed: .*' err)
+    streamed=$(grep -oE '(Streamed|Experts): .*' err)
     twice=$(sed -n 's/^workingset_refault_file //p' "$folder/memory.stat")
     plan=$(grep -o 'Plan: .*' err | head -1)
     peak=$(($(cat "$folder/memory.peak") / 1048576))
@@ -90,6 +90,28 @@ group threads memory.max 100M
 check threads threads 100 streams generate -stream-io threads
 group roomy memory.max 400M
 check "room for all" roomy 400 fits generate
+
+# A mixture keeps experts, and gives them back when another program of the group wants memory.
+export MODEL=/disk/mixture.gguf
+generate -ram-budget off >reference 2>err || { fail "no run of a mixture without limits"; cat err; }
+group experts memory.max 300M
+check "a mixture" experts 300 streams generate
+cat >/bin/beside <<'SCRIPT'
+#!/bin/sh
+# dd has filled 60 MB when it begins to write, and cannot end before somebody reads.
+(while [ "$(cat /sys/fs/cgroup/beside/memory.current)" -lt 230000000 ]; do sleep 0.1; done
+    dd if=/dev/zero bs=60M count=1 2>/dev/null | { touch taken; sleep 15; cat >/dev/null; }) &
+generate "$@"
+code=$?
+[ -f taken ] || { echo "nothing took memory beside it" >&2; exit 9; }
+wait
+exit $code
+SCRIPT
+chmod +x /bin/beside
+export N=64
+generate -ram-budget off -ignore-eos >reference 2>err
+group beside memory.max 300M
+check "a mixture beside a program that takes memory" beside 300 streams beside -ignore-eos
 
 [ $bad = 0 ] && echo "all checks passed"
 reboot -f

@@ -4,6 +4,7 @@
 mod args;
 mod chat;
 mod commands;
+mod experts;
 mod interrupt;
 mod measure;
 mod model_path;
@@ -68,6 +69,7 @@ fn work(low: args::LowArgs, own: Option<&Own>) -> anyhow::Result<ExitCode> {
         (Task::Compare(compare), Some(setting)) => commands::compare::compare(&setting, &compare),
         (Task::Pack(pack), Some(setting)) => commands::pack::pack(&setting, pack),
         (Task::Unpack(unpack), Some(setting)) => commands::pack::unpack(&setting, unpack),
+        (Task::Serve(serve), Some(setting)) => commands::serve::serve(&setting, *serve),
         (Task::Bench(bench), Some(setting)) => commands::bench::bench(setting, &bench),
         (Task::Synthetic(model), Some(setting)) => commands::synthetic::synthetic(&setting, &model),
         (Task::Completions(shell), _) => print(&String::from_utf8_lossy(&args::completions(shell))),

@@ -1,5 +1,6 @@
 //! Collects what the statistics show.
 
+use crate::experts::ExpertReads;
 use crate::report::{Pace, Statistics, Streamed};
 use modelembed::{GenerateStats, Model, Verdict};
 use modelembed_storage::{CountingAllocator, process};
@@ -66,6 +67,9 @@ pub fn statistics(model: &Model, speed: &Speed) -> Statistics {
             stall_us: stats.stall_time.as_micros() as u64,
             is_direct: stats.is_direct,
             reader: stats.reader.name(),
+        }),
+        experts: model.expert_stats().and_then(|stats| {
+            ExpertReads::new(model, stats, model.plan().disk_bytes_per_second, speed.decode.per_second())
         }),
         timing: None,
     }

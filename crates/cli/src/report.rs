@@ -1,5 +1,6 @@
 //! The banner before and the statistics after an answer.
 
+use crate::experts::ExpertReads;
 use crate::resolve::Mode;
 use modelembed::{Error, GpuLayers, GpuPlacement, LockStats, Model};
 use modelembed_gguf::shown_path;
@@ -257,6 +258,8 @@ pub struct Statistics {
     pub plan: Option<String>,
     /// What was read from the disk while computing, where the model does not fit.
     pub streamed: Option<Streamed>,
+    /// How experts were had, where they do not all fit.
+    pub experts: Option<ExpertReads>,
     /// Where the time went, if that was asked for.
     pub timing: Option<modelembed::Timing>,
 }
@@ -343,6 +346,9 @@ impl Statistics {
                 ),
             );
         }
+        if let Some(experts) = &self.experts {
+            line("Experts", experts.text());
+        }
         if self.draft_tokens > 0 {
             let share = 100.0 * self.accepted_tokens as f64 / self.draft_tokens as f64;
             line(
@@ -391,6 +397,7 @@ impl Statistics {
                 "direct": s.is_direct,
                 "reader": s.reader,
             })),
+            "experts": self.experts.as_ref().map(ExpertReads::json),
             "lookup_guessed_tokens": self.draft_tokens,
             "lookup_accepted_tokens": self.accepted_tokens,
             "timing": self.timing.as_ref().map(crate::timing::json),
@@ -481,6 +488,7 @@ mod tests {
                 is_direct: true,
                 reader: "threads",
             }),
+            experts: None,
             timing: None,
         };
         assert_eq!(

@@ -10,6 +10,7 @@ use crate::tty;
 use crate::usage::UsageError;
 use anyhow::{Context, Result, bail};
 use modelembed::{GpuLayers, TokenId};
+use modelembed_server::Listen;
 use modelembed_storage::{StreamReader, process};
 use modelembed_text::chat::has_tag;
 use std::ffi::OsStr;
@@ -73,6 +74,8 @@ pub struct Talk {
     pub lookup_tokens: usize,
     /// What is done with reasoning.
     pub reasoning: Reasoning,
+    /// Texts of control tokens in messages are those tokens.
+    pub reads_control_tokens: bool,
     /// What is gone on with, and written back.
     pub session: Option<PathBuf>,
     pub sampling: Sampling,
@@ -110,6 +113,10 @@ pub struct Bench {
     pub short_prompts: Vec<usize>,
     /// Numbers of sequences that are decoded at once.
     pub sequences: Vec<usize>,
+    /// Where the tokens come from; `None`: they look random.
+    pub ids: Option<PathBuf>,
+    /// Where they are written to.
+    pub write_ids: Option<PathBuf>,
     /// Runs, of which the median counts.
     pub repeat: usize,
     /// Measure the machine's read bandwidth too.
@@ -123,6 +130,7 @@ pub struct Bench {
 pub struct SyntheticModel {
     /// SHAPE:FORMAT
     pub spec: String,
+    pub layers: Option<usize>,
     pub out: PathBuf,
 }
 
@@ -160,6 +168,20 @@ pub enum Scored {
     Ids(Vec<TokenId>),
 }
 
+/// How requests are served.
+#[derive(Debug)]
+pub struct Serve {
+    /// As typed.
+    pub args: args::ServeArgs,
+    pub listen: Listen,
+    /// One of which a request must have.
+    pub keys: Vec<String>,
+    pub template: Option<Template>,
+    pub sampling: Sampling,
+    /// As asked for; the model's own bounds it.
+    pub ctx_tokens: Option<usize>,
+}
+
 /// What is to be done.
 #[derive(Debug)]
 pub enum Task {
@@ -176,6 +198,7 @@ pub enum Task {
         /// Where all logits go.
         logits: Option<PathBuf>,
     },
+    Serve(Box<Serve>),
     Bench(Bench),
     Status,
     Warm {
@@ -271,6 +294,7 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
             },
             logits: score.logits,
         },
+        Some(args::Command::Serve(serve)) => Task::Serve(Box::new(serve_of(*serve, low.common.ctx)?)),
         Some(args::Command::Status) => Task::Status,
         Some(args::Command::Warm(warm)) => Task::Warm { layers: warm.layers, force: warm.force },
         Some(args::Command::Evict(evict)) => Task::Evict { layers: evict.layers },
@@ -289,9 +313,47 @@ pub fn resolve(mut low: LowArgs, own: Option<&Own>) -> Result<(Task, Option<Sett
     Ok((task, Some(setting)))
 }
 
+/// The environment's variable with a key.
+const KEY_VARIABLE: &str = "MODELEMBED_API_KEY";
+
+fn serve_of(mut serve: args::ServeArgs, ctx: Option<u32>) -> Result<Serve> {
+    let listen = match serve.socket.take() {
+        Some(path) => Listen::Unix(path),
+        None => Listen::Tcp((serve.host, serve.port).into()),
+    };
+    let mut keys = Vec::new();
+    if let Some(path) = &serve.api_key_file {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the keys {}", path.display()))?;
+        keys.extend(text.lines().map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned));
+        // A server that was to ask for keys does not run without any.
+        anyhow::ensure!(!keys.is_empty(), "the file of keys {} holds none, wanted one a line", path.display());
+    }
+    keys.extend(std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty()));
+    // Requests say these for themselves.
+    let sampling = &serve.sampling;
+    let of_requests = [
+        ("-stop", !sampling.stop.is_empty()),
+        ("-logit-bias", !sampling.logit_bias.is_empty()),
+        ("-ignore-eos", sampling.ignore_eos),
+        ("-dry-sequence-breaker", !sampling.dry_sequence_breaker.is_empty()),
+        ("-seed", sampling.seed != args::Seed::Fixed(args::DEFAULT_SEED)),
+    ];
+    if let Some((option, _)) = of_requests.iter().find(|(_, is_given)| *is_given) {
+        return Err(UsageError(format!("{option} is for each request to say, not for serve")).into());
+    }
+    Ok(Serve {
+        listen,
+        keys,
+        template: serve.template.take().map(template_of).transpose()?,
+        sampling: Sampling::of(&serve.sampling),
+        ctx_tokens: ctx.map(|n| n as usize).filter(|&n| n > 0),
+        args: serve,
+    })
+}
+
 fn bench_task(bench: args::BenchArgs, threads: &[usize]) -> Result<Task> {
     if let (Some(spec), Some(out)) = (bench.synthetic, bench.out) {
-        return Ok(Task::Synthetic(SyntheticModel { spec, out }));
+        return Ok(Task::Synthetic(SyntheticModel { spec, layers: bench.layers, out }));
     }
     let short_prompts = bench.short_prompts.map_or_else(Vec::new, |list| list.0);
     let sequences = bench.sequences.map_or_else(Vec::new, |list| list.0);
@@ -307,6 +369,8 @@ fn bench_task(bench: args::BenchArgs, threads: &[usize]) -> Result<Task> {
         depth: bench.depth as usize,
         short_prompts,
         sequences,
+        ids: bench.ids,
+        write_ids: bench.write_ids,
         repeat: bench.repeat as usize,
         bandwidth: !bench.no_bandwidth,
         threads: if threads.is_empty() { vec![None] } else { threads.iter().copied().map(Some).collect() },
@@ -382,6 +446,7 @@ fn talk(run: args::RunArgs) -> Result<Talk> {
         raw: run.raw,
         lookup_tokens: usize::from(run.lookup),
         reasoning: run.reasoning,
+        reads_control_tokens: run.control_tokens,
         session: run.session,
         sampling: Sampling::of(&run.sampling),
         stop: run.sampling.stop,

@@ -55,7 +55,8 @@ pub fn run(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let mut saved = Ok(());
     let result = match template {
         Some(template) => {
-            let mut chat = Chat::new(session, sampler, template, options);
+            let mut chat =
+                Chat::new(session, sampler, template, options).reads_control_tokens(talk.reads_control_tokens);
             let has_system = talk.system.is_some();
             chat.set_system(talk.system);
             if let Some(file) = file {
@@ -130,6 +131,9 @@ pub fn generate_options(talk: &Talk, template: Option<&ChatTemplate>) -> Generat
     GenerateOptions::default()
         .max_tokens(talk.max_tokens.unwrap_or(usize::MAX))
         .stop(template.iter().flat_map(|template| template.stop()).chain(&talk.stop).cloned())
+        .shown_tokens(
+            template.and_then(ChatTemplate::reasoning_marks).into_iter().flat_map(|marks| marks.tokens()).copied(),
+        )
         .lookup_tokens(talk.lookup_tokens)
 }
 

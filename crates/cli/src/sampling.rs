@@ -72,6 +72,12 @@ impl Sampling {
         }
     }
 
+    /// What a server answers by where a request says nothing.
+    pub fn options(&self, notes: Notes) -> SamplerOptions {
+        self.idle.iter().for_each(|sentence| notes.warning(sentence));
+        self.options
+    }
+
     /// The sampler for a model; says what of the options is without effect.
     pub fn sampler(&self, model: &Model, notes: Notes) -> Result<Sampler> {
         self.idle.iter().for_each(|sentence| notes.warning(sentence));

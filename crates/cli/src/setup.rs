@@ -287,7 +287,41 @@ fn template_for(gguf: &Gguf, tokenizer: &Tokenizer, talk: &Talk, notes: Notes) -
     if talk.raw {
         return Ok(None);
     }
-    let wanted = talk.template.as_ref().map(|template| match template {
+    let selection = select(gguf, tokenizer, talk.template.as_ref(), notes)?;
+    if let (Source::Missing(_), false) = (&selection.source, talk.interactive || talk.system.is_some()) {
+        notes.warning("the model has no chat template (it may be a base model): the prompt's text is completed; -template NAME uses one");
+        return Ok(None);
+    }
+    if let Some(warning) = &selection.warning {
+        notes.warning(warning);
+    }
+    notes.detail(&format!("chat template: {:?}", selection.source));
+    Ok(Some(match talk.reasoning {
+        Reasoning::Off => without_reasoning(selection.template),
+        Reasoning::Show | Reasoning::Hide => selection.template,
+    }))
+}
+
+/// Asks a template for no reasoning, by the names that families have for it.
+fn without_reasoning(template: ChatTemplate) -> ChatTemplate {
+    // gpt-oss reasons in any case, and can be asked for little.
+    let has_channels = template.reasoning_marks().is_some_and(|marks| marks.start.starts_with("<|channel|>"));
+    let template = template.variable("enable_thinking", &false.into()).variable("thinking", &false.into());
+    if has_channels { template.variable("reasoning_effort", &"low".into()) } else { template }
+}
+
+/// The chat template of a server, which cannot do without.
+pub fn server_template(model: &Model, template: Option<&Template>, notes: Notes) -> Result<ChatTemplate> {
+    model.tokenizer().require_vocabulary()?;
+    let selection = select(model.gguf(), model.tokenizer(), template, notes)?;
+    if let Some(warning) = &selection.warning {
+        notes.warning(warning);
+    }
+    Ok(selection.template)
+}
+
+fn select(gguf: &Gguf, tokenizer: &Tokenizer, template: Option<&Template>, notes: Notes) -> Result<chat::Selection> {
+    let wanted = template.map(|template| match template {
         Template::Typed(text) => Wanted::from(text.as_str()),
         Template::File(path, text) => {
             if !chat::has_tag(text) {
@@ -298,22 +332,10 @@ fn template_for(gguf: &Gguf, tokenizer: &Tokenizer, talk: &Talk, notes: Notes) -
             Wanted::Source(text)
         }
     });
-    let selection = chat::for_model(gguf, tokenizer, wanted).map_err(|error| match error {
+    chat::for_model(gguf, tokenizer, wanted).map_err(|error| match error {
         TemplateError::Unknown { .. } => anyhow::Error::new(UsageError(format!("-template: {error}"))),
         error => error.into(),
-    })?;
-    if let (Source::Missing(_), false) = (&selection.source, talk.interactive || talk.system.is_some()) {
-        notes.warning("the model has no chat template (it may be a base model): the prompt's text is completed; -template NAME uses one");
-        return Ok(None);
-    }
-    if let Some(warning) = &selection.warning {
-        notes.warning(warning);
-    }
-    notes.detail(&format!("chat template: {:?}", selection.source));
-    Ok(Some(match talk.reasoning {
-        Reasoning::Off => selection.template.variable("enable_thinking", &false.into()),
-        Reasoning::Show | Reasoning::Hide => selection.template,
-    }))
+    })
 }
 
 /// Says where the system message goes that the template has no place for.

@@ -46,7 +46,9 @@ pub use modelembed_spec::{ModelSpec, Program};
 pub use modelembed_storage::{LoadMode, Progress as LoadProgress, Storage};
 
 // Text from it.
-pub use run::generate::{ChooseToken, GenerateOptions, GenerateStats, Generation, Piece, Prompt, StopReason, generate};
+pub use run::generate::{
+    ChooseToken, GenerateOptions, GenerateStats, Generation, Piece, Prompt, StopGate, StopReason, generate,
+};
 pub use run::progress::EvalProgress;
 pub use run::saved::Restored;
 pub use run::session::{Session, SessionOptions};
@@ -55,6 +57,7 @@ pub use run::session::{Session, SessionOptions};
 pub use modelembed_text::{Detokenizer, EncodeOptions, TokenId, Tokenizer};
 pub use run::sampler::{
     Candidate, Dry, DryBreakers, Mirostat, MirostatVersion, Sampler, SamplerOptions, SamplerOrder, SamplerStep, Xtc,
+    log_sum_exp,
 };
 
 // Chats and their templates.
@@ -67,18 +70,18 @@ pub use run::chat::{Answer, Chat, Turn};
 // Many contexts at once.
 pub use modelembed_spec::Pooling;
 pub use run::engine::{Engine, EngineOptions, Row, Run, SequenceId, Wants};
-pub use state::pages::SealedPage;
+pub use state::pages::{PageUse, SealedPage};
 
 // What computes, and in which memory.
 pub use load::locking::{Lock, LockStats};
 pub use modelembed_kernels::{Isa, Kernels};
 pub use modelembed_pool::available_threads;
-pub use modelembed_storage::{StreamReader, StreamStats};
+pub use modelembed_storage::{SlotStats, StreamReader, StreamStats};
 pub use modelembed_terms::CacheType;
 pub use residency::bandwidth::ReadBandwidth;
 pub use residency::devices::{DevicePlan, DeviceShare};
 pub use residency::forecast::Forecast;
-pub use residency::plan::{Plan, PlanInput, RamBudget, Verdict};
+pub use residency::plan::{ExpertSizes, HIT_RATES, Plan, PlanInput, RamBudget, Verdict};
 pub use run::runtime::{Runtime, RuntimeOptions};
 pub use run::timing::{PhaseTiming, Stage, StageTime, Timing};
 

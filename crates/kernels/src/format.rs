@@ -10,7 +10,7 @@
 
 mod codebook;
 mod grid;
-mod grids;
+pub(crate) mod grids;
 mod ternary;
 
 use half::f16;

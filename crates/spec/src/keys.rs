@@ -331,6 +331,15 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// The same where the key must be an array.
+    pub(crate) fn array_of_windows(&self) -> Result<Vec<bool>> {
+        let key = "attention.sliding_window_pattern";
+        if !self.is_array(key) {
+            return Err(self.bad(key, "is missing, wanted an array with 1 for each layer with a window"));
+        }
+        self.windowed_layers(0, false)
+    }
+
     /// Refuses values of keys that would change what is computed and that this architecture does
     /// not read: a model that runs with other mathematics than its own answers wrongly without a
     /// word.

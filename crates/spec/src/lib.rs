@@ -16,10 +16,12 @@ mod unread;
 mod want;
 
 pub use arch::{ARCHITECTURES, Architecture};
+pub use blocks::MAX_STREAMS;
 pub use error::{Error, Result};
 pub use model::*;
 pub use program::{
-    Attend, CacheShape, Conv, ExpertLinear, Experts, GateNorm, HeadRope, HeadShape, Input, Linear, MixOwn, Norm, Part,
-    Pending, Program, RecordShape, Register, RopeTensors, Route, Scan, ScanRule, ScanShape, Segment, ShortConv, Step,
+    Attend, CacheShape, ChannelScan, Conv, ExpertLinear, Experts, GateNorm, HeadRope, HeadShape, Input, JoinBranch,
+    JoinHeads, Linear, MixOwn, Norm, Part, Pending, Program, RecordShape, Register, Regroup, RopeTensors, Route, Scan,
+    ScanRule, ScanShape, Segment, ShortConv, Step, StreamStep, Streams,
 };
 pub use want::{Directory, Planned, Role, TensorId, Want};

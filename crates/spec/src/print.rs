@@ -231,7 +231,9 @@ fn mixer(spec: &Mixer) -> Vec<Item> {
         Mixer::Attention(spec) => vec![("attention", attention(spec))],
         Mixer::Latent(spec) => vec![("latent", latent(spec))],
         Mixer::SharedRow(spec) => vec![("shared row", shared_row(spec))],
+        Mixer::Linear => vec![("linear", vec!["in the place of attention".to_owned()])],
         Mixer::Scan(spec) => vec![("scan", scan(spec))],
+        Mixer::Channels(spec) => vec![("scan", channels(spec))],
         Mixer::ShortConv { kernel } => vec![("short conv", vec![format!("over {kernel} positions")])],
         Mixer::Two(a, b) => {
             let (mut items, mut second) = (mixer(a), mixer(b));
@@ -254,8 +256,10 @@ fn attention(spec: &AttentionSpec) -> Vec<String> {
     let mut scores = vec![position(spec.position), format!("scale {}", spec.scale)];
     scores.extend(spec.soft_cap.map(|cap| format!("scores within {cap}")));
     scores.extend(spec.temperature.as_ref().map(temperature));
-    if spec.has_sinks {
-        scores.push("sinks".to_owned());
+    match spec.sinks {
+        Need::Always => scores.push("sinks".to_owned()),
+        Need::Maybe => scores.push("sinks if there are any".to_owned()),
+        Need::Never => {}
     }
     let mut norms: Vec<String> =
         spec.qkv_limit.iter().map(|limit| format!("queries, keys and values within {limit}")).collect();
@@ -276,8 +280,14 @@ fn attention(spec: &AttentionSpec) -> Vec<String> {
         OutputGate::OfQuery => Some("output gate beside each query"),
         OutputGate::Elements => Some("output gate for each element"),
         OutputGate::Heads => Some("output gate for each head"),
+        OutputGate::HeadsOrElements => Some("output gate for each head or element"),
     };
-    let mut rest: Vec<String> = gate.into_iter().map(str::to_owned).collect();
+    let of_gate = match spec.gate_activation {
+        GateActivation::Sigmoid => "",
+        GateActivation::Softplus => ", by softplus",
+    };
+    let mut rest: Vec<String> = gate.into_iter().map(|gate| format!("{gate}{of_gate}")).collect();
+    rest.extend(spec.sub_norm.as_ref().map(|of| format!("output behind {}", norm(of))));
     if spec.value_scale != 1.0 {
         rest.push(format!("output * {}", spec.value_scale));
     }
@@ -345,12 +355,24 @@ fn shared_row(spec: &SharedRowSpec) -> Vec<String> {
     ]
 }
 
+fn channels(spec: &ChannelSpec) -> Vec<String> {
+    let ChannelSpec { channels, state, rank, conv_kernel, norm, eps } = spec;
+    let norms = match norm {
+        ChannelNorm::None => String::new(),
+        ChannelNorm::Plain => format!(", norms of all three without weights, eps {eps:e}"),
+        ChannelNorm::Weighted => format!(", norms of all three, eps {eps:e}"),
+    };
+    vec![
+        format!("Mamba: {channels} channels with states of {state}, steps by a rank of {rank}"),
+        format!("convolution over {conv_kernel} positions{norms}"),
+    ]
+}
+
 fn scan(spec: &ScanSpec) -> Vec<String> {
     let ScanSpec { key_heads, value_heads, key_dim, value_dim, conv_kernel, eps, .. } = spec;
     let name = match spec.kind {
         ScanKind::GatedDelta => "gated delta net",
         ScanKind::KimiDelta => "Kimi delta attention",
-        ScanKind::Mamba1 => "Mamba",
         ScanKind::Mamba2 => "Mamba 2",
     };
     let sharing = match spec.sharing {
@@ -362,8 +384,12 @@ fn scan(spec: &ScanSpec) -> Vec<String> {
         Need::Maybe => ", norm of the output if there is one",
         Need::Never => "",
     };
+    let packing = match spec.packing {
+        ScanPacking::Apart => "",
+        ScanPacking::ByKeyHead => ", packed by key head",
+    };
     vec![
-        format!("{name}: {value_heads} heads of {value_dim}, {key_heads} of keys of {key_dim}, {sharing}"),
+        format!("{name}: {value_heads} heads of {value_dim}, {key_heads} of keys of {key_dim}, {sharing}{packing}"),
         format!("convolution over {conv_kernel} positions{norm}, eps {eps:e}"),
     ]
 }
@@ -377,6 +403,9 @@ fn feed_forward(spec: &FeedForward) -> Vec<Item> {
             vec![("gated", vec![format!("{} if there is a gate", gated(with)), without])]
         }
         FeedForward::Moe(spec) => vec![("experts", moe(spec))],
+        FeedForward::MoeOrGated(with, without) => {
+            vec![("experts", moe(with)), ("gated", vec![format!("{} if there is no router", gated(without))])]
+        }
         FeedForward::Both(both) => vec![
             ("gated", vec![gated(&both.network)]),
             ("post norm", vec![norm(&both.after_network)]),
@@ -392,7 +421,8 @@ fn gated(spec: &GatedSpec) -> String {
     let fused = if spec.is_fused { ", gate and up as one" } else { "" };
     let bias = if spec.bias == Need::Always { ", biases" } else { "" };
     let sparsity = spec.sparsity.map_or(String::new(), |x| format!(", above {x} deviations"));
-    format!("{}, {}{fused}{bias}{sparsity}{}", spec.width, activation(spec.activation), clamp(spec.clamp))
+    let sub_norm = spec.sub_norm.as_ref().map_or(String::new(), |of| format!(", behind {}", norm(of)));
+    format!("{}, {}{fused}{bias}{sparsity}{}{sub_norm}", spec.width, activation(spec.activation), clamp(spec.clamp))
 }
 
 fn plain(spec: &PlainSpec) -> String {
@@ -430,6 +460,9 @@ fn moe(spec: &MoeSpec) -> Vec<String> {
     if let Some(SharedSpec { width, is_weighted, clamp: limits }) = spec.shared {
         let weighted = if is_weighted { ", weighed by the input" } else { "" };
         lines.push(format!("shared {width}{weighted}{}", clamp(limits)));
+    }
+    if spec.weighs_input {
+        lines.push("inputs weighed".to_owned());
     }
     lines
 }

@@ -10,7 +10,6 @@ pub(crate) const NUMBERS: &[Unread] = &[
     ("expert_count", &[], "experts"),
     ("expert_used_count", &[], "experts"),
     ("expert_shared_count", &[], "experts"),
-    ("leading_dense_block_count", &[], "experts"),
     ("nextn_predict_layers", &[], "layers that predict further tokens"),
     ("full_attention_interval", &[1.0], "layers of other kinds than attention"),
     ("swiglu_clamp_exp", &[], "limits in the feed-forward network"),

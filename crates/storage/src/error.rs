@@ -143,6 +143,16 @@ pub enum StorageError {
         /// The system's reason.
         source: io::Error,
     },
+    /// More parts of the file are wanted at once than there is memory for.
+    #[error(
+        "{n_items} parts of the model are wanted in memory together, and {budget_bytes} bytes have no room for them"
+    )]
+    NoSlot {
+        /// Parts that were wanted.
+        n_items: usize,
+        /// Memory for all of them.
+        budget_bytes: u64,
+    },
     /// The progress callback ended the loading.
     #[error("loading was cancelled")]
     Cancelled,

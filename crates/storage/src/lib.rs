@@ -6,7 +6,8 @@
 //! - [`Reserved`] is memory that is asked for but not touched: pages come zeroed from the operating
 //!   system when they are first written. A [`Slab`] hands such memory out in equal [`Block`]s.
 //! - [`Stream`] reads a part of mapped files through a few windows of memory again and again:
-//!   models larger than RAM.
+//!   models larger than RAM. [`Slots`] keep those items of mapped files that were used last, as
+//!   experts of a mixture.
 //! - [`process`] measures the process: page faults, resident, private and shared bytes.
 //! - [`mappers`] finds the processes that map a file; [`Storage::residency`] and [`Storage::evict`]
 //!   are about its cached pages.
@@ -20,18 +21,22 @@
 mod advice;
 mod alloc;
 mod change;
+mod direct;
 mod error;
 mod evict;
 mod lock;
 mod lost_pages;
 mod mappers;
+mod memory;
 mod os;
 mod probe;
 pub mod process;
 mod read;
+mod readers;
 mod region;
 mod report;
 mod slab;
+mod slots;
 mod snapshot;
 mod storage;
 mod stream;
@@ -47,5 +52,6 @@ pub use read::Progress;
 pub use region::{Plain, Reserved};
 pub use report::{hint_in_report, report_lost_pages, restore_before_report, write_before_report};
 pub use slab::{BLOCK_ALIGN, Block, Slab};
+pub use slots::{Held, Keep, SlotOptions, SlotStats, Slots};
 pub use storage::{LoadMode, Residency, SharedBytes, Storage};
 pub use stream::{Stream, StreamOptions, StreamReader, StreamStats, StreamedRange};

@@ -291,6 +291,14 @@ impl Storage {
         }
     }
 
+    /// Asks for the pages of a range of a mapped file, and does not wait for them. Does nothing in
+    /// other modes.
+    pub fn ask(&self, range: Range<u64>) {
+        if let Some(bytes) = self.mapped(&range).filter(|bytes| !bytes.is_empty()) {
+            os::ask(bytes);
+        }
+    }
+
     /// Tells the system how the pages that a range of a mapped file touches will be used. Changes
     /// no byte. False where that had no effect: in other modes, beyond the end, and on systems
     /// without such advice.

@@ -7,31 +7,21 @@
 //! in the windows in a fixed order. Reads are direct where the file system lets them be: they leave
 //! no trace in the page cache, where what stays in memory would otherwise compete with them.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use memmap2::MmapMut;
 
-use crate::advice::Advice;
+use crate::direct::{ALIGN_BYTES, DirectFile, read_at_random};
 use crate::error::StorageError;
+use crate::memory::Memory;
 use crate::os;
+use crate::readers::{BusyTime, Feed, PIECE_BYTES, Readers, Request};
 use crate::storage::Storage;
 
-/// Everything streams in multiples of this: pages, and what direct reads want addresses and offsets
-/// to be a multiple of.
-const ALIGN_BYTES: u64 = 4096;
-/// Bytes of one request: enough for a disk's full speed, few enough to have several of one unit
-/// under way.
-const PIECE_BYTES: u64 = 1 << 20;
-/// Requests that are under way at once: threads, or places in a ring. More gained nothing on a
-/// virtual disk.
-const DEPTH: usize = 8;
 /// How soon a wait notices that its caller wants to stop.
 const WAKE: Duration = Duration::from_millis(20);
 
@@ -99,28 +89,20 @@ pub struct StreamStats {
 /// Units of streamed ranges, and the threads that read them.
 pub struct Stream {
     shared: Arc<Shared>,
-    readers: Vec<JoinHandle<()>>,
-    reader: StreamReader,
-    ring_refusal: Option<io::Error>,
+    readers: Readers,
 }
 
 struct Shared {
-    files: Vec<Source>,
+    files: Vec<DirectFile>,
     units: Vec<Unit>,
     /// The windows' memory at an address that can be written to.
-    memory: Memory,
+    memory: Memory<MmapMut>,
     state: Mutex<State>,
     work: Condvar,
     ready: Condvar,
     read_bytes: AtomicU64,
     stalls: AtomicU64,
     stall_ns: AtomicU64,
-}
-
-struct Source {
-    path: PathBuf,
-    file: File,
-    is_direct: AtomicBool,
 }
 
 struct Unit {
@@ -145,11 +127,7 @@ struct State {
     next: (u64, usize),
     windows: Vec<Window>,
     /// Reads under way, in all windows.
-    in_flight: usize,
-    /// When the first of them began.
-    reading_since: Option<Instant>,
-    /// As [`StreamStats::read_time`], up to when the last one ended.
-    read_time: Duration,
+    busy: BusyTime,
     stop: bool,
 }
 
@@ -159,24 +137,8 @@ impl State {
             current: 0,
             next: (0, 0),
             windows: (0..n_windows).map(|_| Window::default()).collect(),
-            in_flight: 0,
-            reading_since: None,
-            read_time: Duration::ZERO,
+            busy: BusyTime::default(),
             stop: false,
-        }
-    }
-
-    fn begin_read(&mut self) {
-        if self.in_flight == 0 {
-            self.reading_since = Some(Instant::now());
-        }
-        self.in_flight += 1;
-    }
-
-    fn end_read(&mut self) {
-        self.in_flight -= 1;
-        if self.in_flight == 0 {
-            self.read_time += self.reading_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         }
     }
 }
@@ -215,20 +177,13 @@ impl Stream {
     /// what this needs. The storages then are as they were.
     pub fn start(storages: &[&Storage], units: &[Vec<StreamedRange>], options: StreamOptions) -> io::Result<Stream> {
         let n_windows = options.n_windows.max(2);
-        let (ring, ring_refusal) = match options.reader {
-            StreamReader::Threads => (None, None),
-            wanted => match os::Ring::new(DEPTH) {
-                Ok(ring) => (Some(ring), None),
-                Err(e) if wanted == StreamReader::Ring => return Err(e),
-                Err(e) => (None, Some(e)),
-            },
-        };
         let unit_bytes = |unit: &Vec<StreamedRange>| unit.iter().map(|r| r.bytes.end - r.bytes.start).sum::<u64>();
         let window_bytes = units.iter().map(unit_bytes).max().unwrap_or(0) as usize;
         let memory_bytes = window_bytes.checked_mul(n_windows).filter(|n| *n > 0).ok_or(io::ErrorKind::InvalidInput)?;
         let memory_file = os::shared_memory(memory_bytes)?;
-        let memory = Memory::new(&memory_file)?;
-        let files = storages.iter().map(|s| Source::new(s, options.direct)).collect::<io::Result<Vec<_>>>()?;
+        // SAFETY: nobody else knows the file, which is memory.
+        let memory = Memory::new(unsafe { MmapMut::map_mut(&memory_file)? });
+        let files = storages.iter().map(|s| DirectFile::new(s, options.direct)).collect::<io::Result<Vec<_>>>()?;
         let mut plan = Vec::with_capacity(units.len());
         let mut aliases = Vec::new();
         for (i, ranges) in units.iter().enumerate() {
@@ -266,9 +221,8 @@ impl Stream {
             stalls: AtomicU64::new(0),
             stall_ns: AtomicU64::new(0),
         });
-        let reader = if ring.is_some() { StreamReader::Ring } else { StreamReader::Threads };
-        let mut stream = Stream { shared, readers: Vec::new(), reader, ring_refusal };
-        stream.start_readers(ring)?;
+        let readers = Readers::start(&shared, options.reader)?;
+        let stream = Stream { shared, readers };
         for (done, (_, bytes, _, at)) in aliases.iter().enumerate() {
             let Err(refusal) = os::alias(bytes, &memory_file, *at) else { continue };
             for (storage, bytes, offset, _) in &aliases[..done] {
@@ -277,37 +231,13 @@ impl Stream {
             }
             return Err(refusal);
         }
-        for storage in storages {
-            if let Some(all) = storage.mapped(&(0..storage.len())) {
-                // Pages of 2 MB, and reading ahead, would bring neighbours in that shall not stay.
-                // They would displace what shall.
-                os::refuse_huge_pages(all);
-                os::advise(all, Advice::Random);
-            }
-        }
+        read_at_random(storages);
         Ok(stream)
-    }
-
-    fn start_readers(&mut self, mut ring: Option<os::Ring>) -> io::Result<()> {
-        let n = if ring.is_some() { 1 } else { DEPTH };
-        for _ in 0..n {
-            let (shared, ring) = (Arc::clone(&self.shared), ring.take());
-            let read = move || match ring {
-                Some(ring) => read_by_ring(&shared, ring),
-                None => shared.read_all(),
-            };
-            match std::thread::Builder::new().name("stream".into()).spawn(read) {
-                Ok(reader) => self.readers.push(reader),
-                Err(e) if self.readers.is_empty() => return Err(e),
-                Err(_) => break, // The readers that there are do the work.
-            }
-        }
-        Ok(())
     }
 
     /// Why there is no ring, where one was wanted but not asked for by name.
     pub fn ring_refusal(&self) -> Option<&io::Error> {
-        self.ring_refusal.as_ref()
+        self.readers.ring_refusal.as_ref()
     }
 
     /// Waits until a unit is in memory, and keeps it there until another one is acquired. Units
@@ -382,7 +312,7 @@ impl Stream {
 
     /// Bytes of the windows.
     pub fn window_bytes(&self) -> u64 {
-        self.shared.memory.map.len() as u64
+        self.shared.memory.len() as u64
     }
 
     /// Bytes of one unit that stream.
@@ -394,14 +324,13 @@ impl Stream {
     pub fn stats(&self) -> StreamStats {
         let shared = &*self.shared;
         let state = shared.lock();
-        let under_way = state.reading_since.map_or(Duration::ZERO, |since| since.elapsed());
         StreamStats {
             read_bytes: shared.read_bytes.load(Ordering::Relaxed),
-            read_time: state.read_time + under_way,
+            read_time: state.busy.time(),
             stalls: shared.stalls.load(Ordering::Relaxed),
             stall_time: Duration::from_nanos(shared.stall_ns.load(Ordering::Relaxed)),
-            is_direct: shared.files.iter().all(|f| f.is_direct.load(Ordering::Relaxed)),
-            reader: self.reader,
+            is_direct: shared.files.iter().all(|f| f.is_direct()),
+            reader: self.readers.kind,
         }
     }
 }
@@ -410,10 +339,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
         self.shared.work.notify_all();
-        for reader in self.readers.drain(..) {
-            // A reader that panicked has nothing more to say.
-            let _ = reader.join();
-        }
+        self.readers.join();
     }
 }
 
@@ -429,33 +355,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// A reader's life.
-    fn read_all(&self) {
-        let mut state = self.lock();
-        loop {
-            if state.stop {
-                return;
-            }
-            let Some((turn, index)) = self.take_piece(&mut state) else {
-                state = self.work.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
-                continue;
-            };
-            drop(state);
-            let unit = self.unit_of(turn);
-            let piece = &unit.pieces[index];
-            let result = self.read(piece);
-            state = self.lock();
-            self.finish(&mut state, unit, piece, result);
-        }
-    }
-
     fn unit_of(&self, turn: u64) -> &Unit {
         &self.units[(turn % self.units.len() as u64) as usize]
     }
 
     /// Notes that a piece is there, or why not.
-    fn finish(&self, state: &mut State, unit: &Unit, piece: &Piece, result: Result<(), StorageError>) {
-        state.end_read();
+    fn note(&self, state: &mut State, unit: &Unit, piece: &Piece, result: Result<(), StorageError>) {
+        state.busy.end();
         let window = &mut state.windows[unit.window];
         window.in_flight -= 1;
         window.missing -= 1;
@@ -496,288 +402,38 @@ impl Shared {
             return self.take_piece(state);
         }
         window.in_flight += 1;
-        state.begin_read();
+        state.busy.begin();
         state.next = if index + 1 == unit.pieces.len() { (turn + 1, 0) } else { (turn, index + 1) };
         Some((turn, index))
     }
-
-    fn read(&self, piece: &Piece) -> Result<(), StorageError> {
-        let source = &self.files[piece.file];
-        // SAFETY: this piece's reader alone writes there until it says so in `in_flight`, and
-        // nobody reads at this address.
-        let out = unsafe { self.memory.piece(piece.at, piece.len) };
-        source.fill(out, piece.offset)?;
-        source.forget(piece);
-        Ok(())
-    }
 }
 
-/// The life of the one thread that reads by a ring.
-fn read_by_ring(shared: &Arc<Shared>, mut ring: os::Ring) {
-    // What is under way, at the place that is its tag.
-    let mut under_way: Vec<Option<Read>> = (0..DEPTH).map(|_| None).collect();
-    let mut again: Vec<usize> = Vec::with_capacity(DEPTH);
-    loop {
-        let mut state = shared.lock();
-        while !ring.is_full() && !state.stop {
-            let Some(tag) = under_way.iter().position(Option::is_none) else { break };
-            let Some((turn, index)) = shared.take_piece(&mut state) else { break };
-            let read = under_way[tag].insert(Read { turn, index, done: 0, is_direct: false });
-            // SAFETY: as for `again` below.
-            unsafe { push(shared, &mut ring, read, tag) };
-        }
-        if ring.is_idle() {
-            if state.stop {
-                return;
-            }
-            drop(shared.work.wait(state));
-            continue;
-        }
-        drop(state);
-        let waited = ring.wait(|tag, result| {
-            let place = &mut under_way[tag as usize];
-            let Some(read) = place else { return };
-            match shared.advance(read, result) {
-                None => again.push(tag as usize),
-                Some(result) => {
-                    let (unit, piece) = shared.piece(read);
-                    *place = None;
-                    shared.finish(&mut shared.lock(), unit, piece, result);
-                }
-            }
-        });
-        for tag in again.drain(..) {
-            // SAFETY: this thread alone writes to the windows, each piece by one read at a time;
-            // nobody reads a piece before `finish` says that it is there. The files and the
-            // windows' memory live as long as `shared`, which outlives the reads: the loop ends
-            // when nothing is under way, and where nobody tells when that is, it is kept for good
-            // (below).
-            under_way[tag].iter_mut().for_each(|read| unsafe { push(shared, &mut ring, read, tag) });
-        }
-        if let Err(failure) = waited {
-            std::mem::forget(Arc::clone(shared));
-            return shared.fail_for_good(under_way.into_iter().flatten(), &failure);
-        }
-    }
-}
+// SAFETY: a piece is taken once a turn, when its window is free, and nobody reads the window before
+// `finish` said of each of its pieces that it is there. Pieces of a window lie apart.
+unsafe impl Feed for Shared {
+    /// (turn, index of the piece)
+    type Ticket = (u64, usize);
 
-/// Queues what is left of a read.
-///
-/// # Safety
-/// As of [`os::Ring::push`], for the rest of the piece.
-unsafe fn push(shared: &Shared, ring: &mut os::Ring, read: &mut Read, tag: usize) {
-    let (_, piece) = shared.piece(read);
-    let source = &shared.files[piece.file];
-    read.is_direct = source.is_direct.load(Ordering::Relaxed);
-    let (at, left) = (piece.at + read.done, piece.len - read.done);
-    let out = shared.memory.place(at, left);
-    // SAFETY: the caller's promise.
-    unsafe { ring.push(&source.file, out, left, piece.offset + read.done as u64, tag as u64) };
-}
-
-/// A piece that is being read by a ring.
-struct Read {
-    turn: u64,
-    index: usize,
-    /// Bytes of it that are there.
-    done: usize,
-    /// Whether the request under way was to go past the page cache.
-    is_direct: bool,
-}
-
-impl Shared {
-    fn piece(&self, read: &Read) -> (&Unit, &Piece) {
-        let unit = self.unit_of(read.turn);
-        (unit, &unit.pieces[read.index])
-    }
-
-    /// Takes what one request read. `None` if the rest is to be asked for.
-    fn advance(&self, read: &mut Read, result: io::Result<usize>) -> Option<Result<(), StorageError>> {
-        let (_, piece) = self.piece(read);
-        let source = &self.files[piece.file];
-        match source.take(result, piece.offset + read.done as u64, read.is_direct) {
-            Err(failure) => return Some(Err(failure)),
-            Ok(n) => read.done += n,
-        }
-        if read.done < piece.len {
-            return None;
-        }
-        source.forget(piece);
-        Some(Ok(()))
-    }
-
-    /// Answers every piece, from now on, with a failure: the system tells no more what becomes of
-    /// reads.
-    fn fail_for_good(&self, under_way: impl Iterator<Item = Read>, failure: &io::Error) {
-        let error = |piece: &Piece| {
-            let source = io::Error::new(failure.kind(), format!("io_uring: {failure}"));
-            Err(StorageError::StreamRead { path: self.files[piece.file].path.clone(), offset: piece.offset, source })
-        };
+    fn take(&self, waits: bool) -> Option<(u64, usize)> {
         let mut state = self.lock();
-        for read in under_way {
-            let (unit, piece) = self.piece(&read);
-            self.finish(&mut state, unit, piece, error(piece));
-        }
-        while !state.stop {
+        loop {
+            if state.stop {
+                return None;
+            }
             match self.take_piece(&mut state) {
-                Some((turn, index)) => {
-                    let unit = self.unit_of(turn);
-                    self.finish(&mut state, unit, &unit.pieces[index], error(&unit.pieces[index]));
-                }
-                None => state = self.work.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                None if waits => state = self.work.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                taken => return taken,
             }
         }
     }
-}
 
-impl Source {
-    fn new(storage: &Storage, direct: bool) -> io::Result<Source> {
-        let file = storage.mapped_file().ok_or(io::ErrorKind::InvalidInput)?.try_clone()?;
-        let is_direct = os::set_direct(&file, direct) && direct;
-        if !is_direct {
-            os::read_no_further(&file);
-        }
-        Ok(Source { path: storage.path().to_owned(), file, is_direct: AtomicBool::new(is_direct) })
+    fn request(&self, (turn, index): (u64, usize)) -> Request<'_> {
+        let Piece { file, offset, len, at } = self.unit_of(turn).pieces[index];
+        Request { file: &self.files[file], offset, len, least: len, out: self.memory.place(at, len) }
     }
 
-    /// Fills `out` from an offset of the file on.
-    fn fill(&self, out: &mut [u8], offset: u64) -> Result<(), StorageError> {
-        let mut done = 0;
-        while done < out.len() {
-            let (at, is_direct) = (offset + done as u64, self.is_direct.load(Ordering::Relaxed));
-            done += self.take(os::read_at(&self.file, &mut out[done..], at), at, is_direct)?;
-        }
-        Ok(())
-    }
-
-    /// What one request at an offset read: bytes, and 0 if it is to be tried again. `was_direct` is
-    /// what it was begun as.
-    fn take(&self, result: io::Result<usize>, at: u64, was_direct: bool) -> Result<usize, StorageError> {
-        let refusal = match result {
-            Ok(0) => io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before: it was cut short"),
-            Ok(n) => return Ok(n),
-            Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => return Ok(0),
-            // Some file systems take the flag and refuse the read; some end a direct read within a
-            // block. Several requests may see it at once: each is tried again without, unless it
-            // was without already.
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput && was_direct => {
-                self.is_direct.store(false, Ordering::Relaxed);
-                os::set_direct(&self.file, false);
-                os::read_no_further(&self.file);
-                return Ok(0);
-            }
-            Err(e) => e,
-        };
-        Err(StorageError::StreamRead { path: self.path.clone(), offset: at, source: refusal })
-    }
-
-    /// Lets the page cache forget a piece that went through it.
-    fn forget(&self, piece: &Piece) {
-        if !self.is_direct.load(Ordering::Relaxed) {
-            os::drop_cached(&self.file, piece.offset, piece.len as u64);
-        }
-    }
-}
-
-/// The windows. Written through this mapping, read through those that lie over the files' mappings.
-struct Memory {
-    map: MmapMut,
-    start: *mut u8,
-}
-
-// SAFETY: the pointer is to memory that `map` owns; `piece` says who may write where.
-unsafe impl Send for Memory {}
-// SAFETY: as above.
-unsafe impl Sync for Memory {}
-
-impl Memory {
-    fn new(file: &File) -> io::Result<Memory> {
-        // SAFETY: nobody else knows the file, which is memory.
-        let mut map = unsafe { MmapMut::map_mut(file)? };
-        let start = map.as_mut_ptr();
-        Ok(Memory { map, start })
-    }
-
-    /// # Safety
-    /// Nobody else reads or writes this piece through this mapping while the slice lives.
-    #[allow(clippy::mut_from_ref, reason = "pieces are dealt out under a lock")]
-    unsafe fn piece(&self, at: usize, len: usize) -> &mut [u8] {
-        // SAFETY: it lies within the mapping, any bytes are a value, and the caller promises the
-        // rest.
-        unsafe { std::slice::from_raw_parts_mut(self.place(at, len), len) }
-    }
-
-    /// Where a piece begins.
-    fn place(&self, at: usize, len: usize) -> *mut u8 {
-        assert!(at <= self.map.len() && len <= self.map.len() - at, "a piece lies within the windows");
-        self.start.wrapping_add(at)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn source(is_direct: bool) -> Source {
-        Source { path: "model".into(), file: tempfile::tempfile().unwrap(), is_direct: AtomicBool::new(is_direct) }
-    }
-
-    #[test]
-    fn what_a_request_ends_with() {
-        let os = |code: i32| Err(io::Error::from_raw_os_error(code));
-        let refused = |code: i32| format!("{}", io::Error::from_raw_os_error(code));
-        const EINTR: i32 = 4;
-        const EIO: i32 = 5;
-        const EINVAL: i32 = 22;
-        // (result, begun as direct, bytes or error, still direct)
-        let rows = [
-            (Ok(100), true, Ok(100), true),
-            (Ok(100), false, Ok(100), true),
-            (Ok(0), true, Err("cut short".to_owned()), true),
-            (Err(io::ErrorKind::Interrupted.into()), true, Ok(0), true),
-            (Err(io::ErrorKind::WouldBlock.into()), true, Ok(0), true),
-            (os(EIO), true, Err(refused(EIO)), true),
-        ];
-        // Windows numbers its refusals in another way.
-        let unix = [
-            (os(EINTR), true, Ok(0), true),
-            (os(EINVAL), true, Ok(0), false),
-            (os(EINVAL), false, Err(refused(EINVAL)), true),
-        ];
-        let rows = rows.into_iter().chain(unix.into_iter().filter(|_| cfg!(unix)));
-        for (i, (result, was_direct, wanted, still)) in rows.enumerate() {
-            let source = source(true);
-            match (source.take(result, 4096, was_direct), wanted) {
-                (Ok(n), Ok(wanted)) => assert_eq!(n, wanted, "row {i}"),
-                (Err(e), Err(words)) => {
-                    let text = e.to_string();
-                    assert!(text.contains("model at byte 4096") && text.contains(&words), "row {i}: {text}");
-                }
-                (seen, wanted) => panic!("row {i}: {seen:?}, wanted {wanted:?}"),
-            }
-            assert_eq!(source.is_direct.load(Ordering::Relaxed), still, "row {i}");
-        }
-    }
-
-    /// Reads may end before their request does: the rest is asked for, from where it ended.
-    #[test]
-    #[cfg(any(target_os = "linux", target_os = "macos"))]
-    fn short_reads_go_on_where_they_ended() {
-        use crate::storage::LoadMode;
-        use std::ops::ControlFlow;
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), vec![7; 3 << 20]).unwrap();
-        let storage = Storage::open(file.path(), LoadMode::Map, &mut |_| ControlFlow::Continue(())).unwrap();
-        let unit = vec![StreamedRange { file: 0, bytes: 0..2 << 20 }];
-        let options = StreamOptions { n_windows: 2, reader: StreamReader::Threads, direct: false };
-        let stream = Stream::start(&[&storage], &[unit], options).unwrap();
-        let mut read = Read { turn: 0, index: 1, done: 0, is_direct: false };
-        let len = PIECE_BYTES as usize;
-        assert!(stream.shared.advance(&mut read, Ok(100)).is_none() && read.done == 100);
-        assert!(stream.shared.advance(&mut read, Err(io::ErrorKind::Interrupted.into())).is_none() && read.done == 100);
-        assert!(stream.shared.advance(&mut read, Ok(len - 101)).is_none() && read.done == len - 1);
-        let end = stream.shared.advance(&mut read, Ok(0)).unwrap().unwrap_err().to_string();
-        assert!(end.contains(&format!("at byte {}", 2 * len - 1)), "{end}");
-        assert!(matches!(stream.shared.advance(&mut read, Ok(1)), Some(Ok(()))));
+    fn finish(&self, (turn, index): (u64, usize), result: Result<(), StorageError>) {
+        let unit = self.unit_of(turn);
+        self.note(&mut self.lock(), unit, &unit.pieces[index], result);
     }
 }

@@ -21,9 +21,9 @@ mod write;
 pub use blocks::random_tensor;
 pub use mix::{MIXES, Mix};
 pub use rng::Rng;
-pub use shape::{SHAPES, Shape};
+pub use shape::{Key, SHAPES, Shape};
 pub use wanted::{random_rows, wanted_tensors};
-pub use write::Synthetic;
+pub use write::{CLUSTER, Synthetic};
 
 /// Why a synthetic model cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,16 @@ pub enum Error {
         shapes: String,
         /// Names of the formats.
         formats: String,
+    },
+    /// More layers than the shape has, or none.
+    #[error("{layers} layers are asked for, and {shape} has 1 to {most}")]
+    Layers {
+        /// The shape.
+        shape: &'static str,
+        /// What was asked for.
+        layers: usize,
+        /// All of its layers.
+        most: usize,
     },
     /// The other file's vocabulary does not fit.
     #[error("the vocabulary does not fit: {0}")]

@@ -1,7 +1,10 @@
 //! Which tensor gets which type: the choices of llama.cpp's quantiser, so that a file has the real
 //! one's size and mix of kernels.
 
-use modelembed_gguf::TensorType::{self, BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+use modelembed_gguf::TensorType::{
+    self, BF16, F16, F32, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS, MXFP4, Q2_K, Q4_0, Q4_1, Q4_K, Q5_0,
+    Q5_1, Q5_K, Q6_K, Q8_0,
+};
 use modelembed_spec::{Role, Want};
 
 /// A quantisation format of whole files.
@@ -13,6 +16,8 @@ pub struct Mix {
     pub base: TensorType,
     /// Type of `attn_v` and `ffn_down` in the layers that get more bits.
     pub finer: TensorType,
+    /// Type of the matrices that experts have each their part of, where it is another.
+    pub experts: Option<TensorType>,
     /// Type of the output head, which is the embedding in models that tie the two.
     pub output: TensorType,
     /// The number that `general.file_type` has.
@@ -20,11 +25,11 @@ pub struct Mix {
 }
 
 const fn mix(name: &'static str, file_type: u32, base: TensorType, finer: TensorType, output: TensorType) -> Mix {
-    Mix { name, base, finer, output, file_type }
+    Mix { name, base, finer, experts: None, output, file_type }
 }
 
 /// All formats.
-pub const MIXES: [Mix; 11] = [
+pub const MIXES: [Mix; 18] = [
     mix("f32", 0, F32, F32, F32),
     mix("f16", 1, F16, F16, F16),
     mix("bf16", 32, BF16, BF16, BF16),
@@ -36,6 +41,13 @@ pub const MIXES: [Mix; 11] = [
     mix("q4_k_m", 15, Q4_K, Q6_K, Q6_K),
     mix("q5_k_m", 17, Q5_K, Q6_K, Q6_K),
     mix("q6_k", 18, Q6_K, Q6_K, Q6_K),
+    Mix { experts: Some(MXFP4), ..mix("mxfp4", 38, Q8_0, Q8_0, Q8_0) },
+    mix("iq4_xs", 30, IQ4_XS, Q5_K, Q6_K),
+    mix("iq3_s", 26, IQ3_S, IQ3_S, Q6_K),
+    mix("iq3_xxs", 23, IQ3_XXS, Q4_K, Q5_K),
+    mix("iq2_m", 29, IQ2_S, IQ3_S, Q5_K),
+    mix("iq2_xs", 20, IQ2_XS, Q2_K, Q5_K),
+    mix("iq2_xxs", 19, IQ2_XXS, Q2_K, Q5_K),
 ];
 
 impl Mix {
@@ -53,6 +65,7 @@ impl Mix {
             Role::LayerProjection if want.layer.is_none() && self.base != F32 => BF16,
             Role::Head => self.output,
             Role::Embedding if tied => self.output,
+            _ if want.dims.len() == 3 && self.experts.is_some() => self.experts.unwrap_or(self.base),
             Role::Value | Role::Down if more_bits => self.finer,
             _ => self.base,
         };
@@ -73,6 +86,7 @@ fn fitting(ty: TensorType, k: usize) -> TensorType {
         Q4_K => Q5_0,
         Q5_K => Q5_1,
         Q6_K => Q8_0,
+        IQ4_XS | IQ3_S | IQ3_XXS | IQ2_S | IQ2_XS | IQ2_XXS | Q2_K => IQ4_NL,
         _ => F16,
     }
 }

@@ -36,6 +36,24 @@ struct Work {
     word: Vec<u8>,
 }
 
+/// A vocabulary without the tokens that merging may not make.
+#[derive(Clone, Copy)]
+struct Allowed<'a> {
+    vocab: &'a Vocab,
+    forbidden: Option<&'a dyn Fn(u32) -> bool>,
+}
+
+impl Allowed<'_> {
+    fn find(&self, text: &[u8]) -> Option<u32> {
+        self.vocab.find(text).filter(|&id| self.forbidden.is_none_or(|forbidden| !forbidden(id)))
+    }
+
+    /// Whether this is the text of a token, and that one forbidden.
+    fn refuses(&self, text: &[u8]) -> bool {
+        self.forbidden.is_some_and(|forbidden| self.vocab.find(text).is_some_and(forbidden))
+    }
+}
+
 impl Bpe {
     /// `merges`: "left right", best first. Files of Kimi K2 have none.
     pub(crate) fn new(merges: Option<StrArray>, pre: &'static PreTokenizer) -> Bpe {
@@ -52,8 +70,14 @@ impl Bpe {
         self.ranks.get_or_init(|| self.build_ranks(vocab.bytes()))
     }
 
-    /// Appends the ids of `text` to `out`.
-    pub(crate) fn encode(&self, vocab: &Vocab, text: &[u8], out: &mut Vec<u32>) {
+    /// Appends the ids of `text` to `out`. Merging makes no token that is `forbidden`.
+    pub(crate) fn encode(
+        &self,
+        vocab: &Vocab,
+        text: &[u8],
+        forbidden: Option<&dyn Fn(u32) -> bool>,
+        out: &mut Vec<u32>,
+    ) {
         let ranks = self.prepare(vocab);
         let escaped;
         let text = if self.pre.plain.is_some_and(|plain| plain.escape_spaces) {
@@ -64,11 +88,11 @@ impl Bpe {
         };
         let mut work = Work::default();
         self.splitter.split(&repair(text), &mut Scratch::default(), |word| {
-            self.encode_word(vocab, ranks, word, &mut work, out);
+            self.encode_word(Allowed { vocab, forbidden }, ranks, word, &mut work, out);
         });
     }
 
-    fn encode_word(&self, vocab: &Vocab, ranks: &Ranks, text: &[u8], work: &mut Work, out: &mut Vec<u32>) {
+    fn encode_word(&self, allowed: Allowed<'_>, ranks: &Ranks, text: &[u8], work: &mut Work, out: &mut Vec<u32>) {
         let Work { merger, word } = work;
         word.clear();
         match self.pre.plain {
@@ -77,7 +101,7 @@ impl Bpe {
         }
         let whole = self.pre.ignore_merges
             || self.pre.plain.is_some_and(|plain| plain.whole_newlines && word.iter().all(|&b| b == b'\n'));
-        if whole && let Some(id) = vocab.find(word) {
+        if whole && let Some(id) = allowed.find(word) {
             return out.push(id);
         }
         merger.clear();
@@ -87,28 +111,28 @@ impl Bpe {
             merger.push(len);
             rest = &rest[len..];
         }
-        let header = vocab.bytes();
+        let header = allowed.vocab.bytes();
         merger.run(|left, right| {
-            if right.end - left.start > ranks.longest_bytes {
+            if right.end - left.start > ranks.longest_bytes || allowed.refuses(&word[left.start..right.end]) {
                 return None;
             }
             let (left, right) = (&word[left], &word[right]);
             ranks.table.find(ranks.hash.of_pair(left, right), |rank| self.pair(header, rank) == Some((left, right)))
         });
         for range in merger.ranges() {
-            self.push_symbol(vocab, &word[range], out);
+            self.push_symbol(allowed, &word[range], out);
         }
     }
 
     /// Appends the token of a symbol; without one, the tokens of its bytes as far as there are any
     /// (as llama.cpp does).
-    fn push_symbol(&self, vocab: &Vocab, symbol: &[u8], out: &mut Vec<u32>) {
-        if let Some(id) = vocab.find(symbol) {
+    fn push_symbol(&self, allowed: Allowed<'_>, symbol: &[u8], out: &mut Vec<u32>) {
+        if let Some(id) = allowed.find(symbol) {
             return out.push(id);
         }
         out.extend(symbol.iter().filter_map(|&byte| match self.pre.plain {
-            None => vocab.find(&[byte]),
-            Some(_) => vocab.find(&byte_token(byte)),
+            None => allowed.vocab.find(&[byte]),
+            Some(_) => allowed.vocab.find(&byte_token(byte)),
         }));
     }
 

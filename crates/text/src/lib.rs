@@ -13,6 +13,7 @@ mod bpe;
 mod bytemap;
 pub mod chat;
 mod detokenizer;
+mod edges;
 mod error;
 mod merge;
 mod partition;

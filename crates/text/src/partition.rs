@@ -45,7 +45,7 @@ impl Partition {
 
     /// Which tokens occur in `text`, by their position in the list; with some that may only begin
     /// like a part of it.
-    fn occurring<'v>(&self, text: &[u8], token: &impl Fn(usize) -> &'v [u8]) -> Vec<u32> {
+    pub(crate) fn occurring<'v>(&self, text: &[u8], token: &impl Fn(usize) -> &'v [u8]) -> Vec<u32> {
         let mut seen = vec![false; self.sorted.len()];
         let mut unseen: Vec<u32> = self.by_first.iter().map(|range| range.end - range.start).collect();
         let mut found = Vec::new();
@@ -79,21 +79,21 @@ impl Partition {
     }
 
     /// Cuts `text` at special tokens. `list` is what the index was made from: id, strip rule and
-    /// text of each; only those that `wanted` accepts are looked for.
+    /// text of each; only those that `wanted` accepts are taken, by id and place.
     pub(crate) fn split<'v>(
         &self,
         text: &[u8],
         list: &[(u32, Strip)],
         token: impl Fn(usize) -> &'v [u8],
-        wanted: impl Fn(u32) -> bool,
+        wanted: impl Fn(u32, Range<usize>) -> bool,
     ) -> Vec<Fragment> {
         let mut taken = Taken::default();
         for at in self.occurring(text, &token) {
             let (id, strip) = list[at as usize];
             let needle = token(at as usize);
             // Empty only if the file has changed since.
-            if wanted(id) && !needle.is_empty() {
-                taken.take_all(text, needle, id, strip);
+            if !needle.is_empty() {
+                taken.take_all(text, needle, id, strip, &wanted);
             }
         }
         taken.fragments(text.len())
@@ -137,7 +137,18 @@ impl Taken {
         at
     }
 
-    fn take_all(&mut self, text: &[u8], needle: &[u8], id: u32, strip: Strip) {
+    fn take_all(
+        &mut self,
+        text: &[u8],
+        needle: &[u8],
+        id: u32,
+        strip: Strip,
+        wanted: &impl Fn(u32, Range<usize>) -> bool,
+    ) {
+        // Many are wanted nowhere.
+        if !wanted(id, 0..0) {
+            return;
+        }
         let finder = memmem::Finder::new(needle);
         let is_space = |at: usize| matches!(text[at], 0x09..=0x0d | b' ');
         let mut from = 0;
@@ -147,6 +158,10 @@ impl Taken {
             // needle's ends.
             if self.has(range.start) || self.has(range.end - 1) {
                 from = self.next_free(range.start).max(range.start + 1);
+                continue;
+            }
+            if !wanted(id, range.clone()) {
+                from = range.start + 1;
                 continue;
             }
             while strip.left && range.start > 0 && !self.has(range.start - 1) && is_space(range.start - 1) {
@@ -195,7 +210,7 @@ mod tests {
         tokens.sort_by_key(|(token, _)| std::cmp::Reverse(token.len()));
         let list: Vec<(u32, Strip)> = tokens.iter().enumerate().map(|(i, (_, strip))| (i as u32, *strip)).collect();
         let token = |i: usize| tokens[i].0.as_bytes();
-        let fragments = Partition::new(list.len(), token).split(text.as_bytes(), &list, token, |_| true);
+        let fragments = Partition::new(list.len(), token).split(text.as_bytes(), &list, token, |_, _| true);
         let show = |fragment| match fragment {
             Fragment::Text(range) => text[range].to_string(),
             Fragment::Token(id) => format!("[{}]", tokens[id as usize].0),

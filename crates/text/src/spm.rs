@@ -7,8 +7,17 @@ use crate::vocab::{Vocab, byte_token};
 
 /// Appends the ids of `text` to `out`. With `prefix`, a space is put before it.
 ///
-/// Characters without a token become the tokens of their bytes, and those the unknown token.
-pub(crate) fn encode(vocab: &Vocab, unk: u32, text: &[u8], prefix: bool, out: &mut Vec<u32>) {
+/// Characters without a token become the tokens of their bytes, and those the unknown token. Merging
+/// makes no token that is `forbidden`.
+pub(crate) fn encode(
+    vocab: &Vocab,
+    unk: u32,
+    text: &[u8],
+    prefix: bool,
+    forbidden: Option<&dyn Fn(u32) -> bool>,
+    out: &mut Vec<u32>,
+) {
+    let find = |text: &[u8]| vocab.find(text).filter(|&id| forbidden.is_none_or(|forbidden| !forbidden(id)));
     let mut escaped = Vec::with_capacity(text.len() + text.len() / 2);
     if prefix {
         escape_spaces_to(b" ", &mut escaped);
@@ -22,12 +31,12 @@ pub(crate) fn encode(vocab: &Vocab, unk: u32, text: &[u8], prefix: bool, out: &m
         rest = &rest[len..];
     }
     merger.run(|left, right| {
-        let id = vocab.find(&escaped[left.start..right.end])?;
+        let id = find(&escaped[left.start..right.end])?;
         Some(priority(vocab.score(id)))
     });
     for range in merger.ranges() {
         let symbol = &escaped[range];
-        match vocab.find(symbol) {
+        match find(symbol) {
             Some(id) => out.push(id),
             None => {
                 for &byte in symbol {

@@ -1,11 +1,14 @@
 //! The tokenizer of a model file.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use modelembed_gguf::{Gguf, SharedBytes, Value};
 
 use crate::bpe::{Bpe, unescape_spaces_to};
 use crate::bytemap;
+use crate::chat::Rendered;
+use crate::edges::Edges;
 use crate::error::TextError;
 use crate::partition::{Fragment, Partition};
 use crate::special::{Facts, Specials};
@@ -18,6 +21,9 @@ const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
 const MERGES: &str = "tokenizer.ggml.merges";
 const SUPPRESSED: &str = "tokenizer.ggml.suppress_tokens";
+
+/// Kinds whose texts are plain text unless control tokens are asked for.
+const HIDDEN: u8 = attr::CONTROL | attr::UNKNOWN;
 
 /// Texts up to this length can be encoded: positions are 32-bit numbers, and a space may become
 /// three bytes.
@@ -94,6 +100,8 @@ pub struct Tokenizer {
 struct SpecialIndex {
     specials: Specials,
     partition: Partition,
+    /// Of control tokens; made when messages are guarded.
+    edges: OnceLock<Edges>,
 }
 
 impl Tokenizer {
@@ -300,7 +308,7 @@ impl Tokenizer {
     /// If the text is longer than 1 GiB, or the model has [no
     /// vocabulary](Self::require_vocabulary).
     pub fn encode(&self, text: &[u8], options: EncodeOptions) -> Result<Vec<TokenId>, TextError> {
-        self.encode_fragments(text, options, true)
+        self.encode_fragments(text, options, true, None)
     }
 
     /// As [`Tokenizer::encode`], for text that goes on behind the token `before`: without the blank
@@ -315,15 +323,31 @@ impl Tokenizer {
         text: &[u8],
         options: EncodeOptions,
     ) -> Result<Vec<TokenId>, TextError> {
-        let is_special = self.special().specials.tokens.iter().any(|(id, _)| *id == before.0);
-        self.encode_fragments(text, options, is_special)
+        self.encode_fragments(text, options, self.is_special(before), None)
     }
 
+    /// A rendered chat, or a part of one that goes on behind the token `before`: control tokens are
+    /// read, but none that holds a character which is to be plain text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_rendered(&self, before: Option<TokenId>, rendered: &Rendered) -> Result<Vec<TokenId>, TextError> {
+        let after_special = before.is_none_or(|before| self.is_special(before));
+        let options = EncodeOptions::PLAIN.parse_special(true);
+        self.encode_fragments(rendered.text().as_bytes(), options, after_special, rendered.plain())
+    }
+
+    fn is_special(&self, id: TokenId) -> bool {
+        self.special().specials.tokens.iter().any(|(special, _)| *special == id.0)
+    }
+
+    /// Without `plain`, text may become control tokens by being merged, as in llama.cpp.
     fn encode_fragments(
         &self,
         text: &[u8],
         options: EncodeOptions,
         mut after_special: bool,
+        plain: Option<&[Range<usize>]>,
     ) -> Result<Vec<TokenId>, TextError> {
         self.require_vocabulary()?;
         if text.len() > MOST_TEXT_BYTES {
@@ -332,25 +356,76 @@ impl Tokenizer {
         let mut ids: Vec<u32> = Vec::with_capacity(text.len() / 3 + 2);
         let wrap = |add: bool, id: Option<TokenId>| id.filter(|_| add && options.add_special).map(|id| id.0);
         ids.extend(wrap(self.add_bos, self.bos));
-        for fragment in self.partition(text, options.parse_special) {
+        for fragment in self.partition(text, options.parse_special, plain.unwrap_or_default()) {
             match fragment {
-                Fragment::Token(id) => ids.push(id),
-                Fragment::Text(range) => match &self.model {
-                    Model::Bpe(bpe) => bpe.encode(&self.vocab, &text[range], &mut ids),
-                    Model::None(_) => {}
-                    Model::Spm => {
-                        // There is always one: where the file names none it is token 0.
-                        let unk = self.unk.map_or(0, |id| id.0);
-                        spm::encode(&self.vocab, unk, &text[range], self.add_space_prefix && after_special, &mut ids);
-                        after_special = false;
-                        continue;
+                Fragment::Token(id) => {
+                    ids.push(id);
+                    after_special = true;
+                }
+                Fragment::Text(range) => {
+                    let n = ids.len();
+                    let prefix = self.add_space_prefix && after_special;
+                    self.encode_plain(&text[range.clone()], prefix, None, &mut ids);
+                    let is_control = |id: u32| self.is_hidden(id);
+                    if plain.is_some() && ids[n..].iter().any(|&id| is_control(id)) {
+                        ids.truncate(n);
+                        self.encode_plain(&text[range], prefix, Some(&is_control), &mut ids);
                     }
-                },
+                    after_special = !matches!(self.model, Model::Spm);
+                }
             }
-            after_special = true;
         }
         ids.extend(wrap(self.add_eos, self.eos));
         Ok(ids.into_iter().map(TokenId).collect())
+    }
+
+    /// Appends the ids of text in which no special token is looked for. Merging makes none that is
+    /// `forbidden`.
+    fn encode_plain(&self, text: &[u8], prefix: bool, forbidden: Option<&dyn Fn(u32) -> bool>, ids: &mut Vec<u32>) {
+        match &self.model {
+            Model::Bpe(bpe) => bpe.encode(&self.vocab, text, forbidden, ids),
+            Model::None(_) => {}
+            Model::Spm => {
+                // There is always one: where the file names none it is token 0.
+                let unk = self.unk.map_or(0, |id| id.0);
+                spm::encode(&self.vocab, unk, text, prefix, forbidden, ids);
+            }
+        }
+    }
+
+    /// Whether the token's text is plain text where texts of control tokens are.
+    fn is_hidden(&self, id: u32) -> bool {
+        self.attr(TokenId(id)) & HIDDEN != 0
+    }
+
+    /// Every place in `text` where the text of a control token is, also where they overlap, with
+    /// that text.
+    pub(crate) fn for_each_control_in(&self, text: &[u8], each: &mut dyn FnMut(Range<usize>, &[u8])) {
+        let SpecialIndex { specials, partition, .. } = self.special();
+        let token = |i: usize| self.vocab.token(specials.tokens[i].0);
+        for at in partition.occurring(text, &token) {
+            let needle = token(at as usize);
+            if needle.is_empty() || !self.is_hidden(specials.tokens[at as usize].0) {
+                continue;
+            }
+            let finder = memchr::memmem::Finder::new(needle);
+            let mut from = 0;
+            while let Some(found) = text.get(from..).and_then(|rest| finder.find(rest)) {
+                let start = from + found;
+                each(start..start + needle.len(), needle);
+                from = start + 1;
+            }
+        }
+    }
+
+    /// Whether `text` begins as the text of a control token ends, and whether it ends as one
+    /// begins.
+    pub(crate) fn control_edges(&self, text: &[u8]) -> (bool, bool) {
+        let edges = self.special().edges.get_or_init(|| {
+            let hidden = self.special().specials.tokens.iter().filter(|(id, _)| self.is_hidden(*id));
+            Edges::new(hidden.map(|(id, _)| self.vocab.token(*id)))
+        });
+        (edges.can_end_with(text), edges.can_begin_with(text))
     }
 
     /// Builds the look-up tables that the first text would build: a few milliseconds, which a
@@ -362,11 +437,18 @@ impl Tokenizer {
         }
     }
 
-    fn partition(&self, text: &[u8], parse_special: bool) -> Vec<Fragment> {
-        let SpecialIndex { specials, partition } = self.special();
+    /// `plain`: where no control token may be.
+    fn partition(&self, text: &[u8], parse_special: bool, plain: &[Range<usize>]) -> Vec<Fragment> {
+        let SpecialIndex { specials, partition, .. } = self.special();
         let token = |i: usize| self.vocab.token(specials.tokens[i].0);
-        let hidden = if parse_special { 0 } else { attr::CONTROL | attr::UNKNOWN };
-        partition.split(text, &specials.tokens, token, |id| specials.attr(&self.vocab, id) & hidden == 0)
+        let wanted = |id, range: Range<usize>| {
+            !self.is_hidden(id)
+                || parse_special && {
+                    let at = plain.partition_point(|plain| plain.end <= range.start);
+                    plain.get(at).is_none_or(|plain| plain.start >= range.end)
+                }
+        };
+        partition.split(text, &specials.tokens, token, wanted)
     }
 
     /// Appends the text of a token to `out`: bytes, which may be a part of a character only.
@@ -403,7 +485,7 @@ impl Tokenizer {
         self.special.get_or_init(|| {
             let specials = Specials::new(&self.vocab, &self.facts);
             let partition = Partition::new(specials.tokens.len(), |i| self.vocab.token(specials.tokens[i].0));
-            SpecialIndex { specials, partition }
+            SpecialIndex { specials, partition, edges: OnceLock::new() }
         })
     }
 }

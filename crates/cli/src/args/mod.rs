@@ -3,12 +3,14 @@
 mod expand;
 mod packed;
 mod sampling;
+mod serve;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use modelembed::{GpuLayers, Lock, RamBudget};
 use modelembed_gguf::escaped;
 pub use sampling::{SamplingArgs, Window};
+pub use serve::{LogFormat, ServeArgs};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -152,6 +154,9 @@ pub struct RunArgs {
     /// model's template for none
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Reasoning::Show)]
     pub reasoning: Reasoning,
+    /// Let texts of control tokens in what is said in a chat be those tokens
+    #[arg(long)]
+    pub control_tokens: bool,
     /// Go on with what this file holds, if it is there, and write it back: the conversation, or
     /// with -raw the text, and what was computed for it
     #[arg(long, value_name = "FILE")]
@@ -162,6 +167,9 @@ pub struct RunArgs {
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
+
+/// `-seed` where it is not given.
+pub const DEFAULT_SEED: u64 = 42;
 
 /// `-seed`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,6 +244,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Print the log-probability of every token of a text, one JSON object a line
     Score(ScoreArgs),
+    /// Answer many users at once over HTTP, as OpenAI's interface has it
+    Serve(Box<ServeArgs>),
     /// Measure speed
     Bench(BenchArgs),
     /// Show which part of a model is in memory, and which processes map it
@@ -365,12 +375,21 @@ pub struct BenchArgs {
     /// Runs, of which the median is reported
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
+    /// Take the tokens from a file of ids, so that another program can decode the same
+    #[arg(long, value_name = "FILE")]
+    pub ids: Option<PathBuf>,
+    /// Write the ids that are evaluated to a file
+    #[arg(long, value_name = "FILE")]
+    pub write_ids: Option<PathBuf>,
     /// Leave out how fast the machine reads memory
     #[arg(long)]
     pub no_bandwidth: bool,
     /// Write a model of a named shape and format with random weights instead: llama-1.1b:q4_k_m
     #[arg(long, value_name = "SHAPE:FORMAT", requires = "out")]
     pub synthetic: Option<String>,
+    /// Only so many of the shape's layers
+    #[arg(long, value_name = "N", requires = "synthetic")]
+    pub layers: Option<usize>,
     /// Where to write it
     #[arg(long, value_name = "FILE", requires = "synthetic")]
     pub out: Option<PathBuf>,
@@ -382,8 +401,8 @@ pub struct BenchArgs {
 /// `warm`
 #[derive(Debug, Args)]
 pub struct WarmArgs {
-    /// Only these: numbers, ranges such as 0..8 (without the last), embedding, head; several with
-    /// commas
+    /// Only these: numbers, ranges such as 0..8 (without the last), embedding, head, experts, dense;
+    /// several with commas
     #[arg(long, value_name = "LAYERS")]
     pub layers: Option<String>,
     /// Read even if it does not fit into the memory that is available
@@ -394,8 +413,8 @@ pub struct WarmArgs {
 /// `evict`
 #[derive(Debug, Args)]
 pub struct EvictArgs {
-    /// Only these: numbers, ranges such as 0..8 (without the last), embedding, head; several with
-    /// commas
+    /// Only these: numbers, ranges such as 0..8 (without the last), embedding, head, experts, dense;
+    /// several with commas
     #[arg(long, value_name = "LAYERS")]
     pub layers: Option<String>,
 }

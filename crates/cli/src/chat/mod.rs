@@ -38,7 +38,8 @@ pub fn chat(setting: &Setting, talk: Talk) -> Result<ExitCode> {
     let session = setup::session(&model, setting, need, &interrupt, Some(&progress))?;
     let options = run::generate_options(&talk, Some(&template));
     let split = Split::new(&template, talk.reasoning);
-    let mut chat = Chat::new(session, talk.sampling.sampler(&model, notes)?, template, options);
+    let sampler = talk.sampling.sampler(&model, notes)?;
+    let mut chat = Chat::new(session, sampler, template, options).reads_control_tokens(talk.reads_control_tokens);
     if talk.system.is_some() {
         setup::warn_of_system(chat.takes_system(), notes);
     }

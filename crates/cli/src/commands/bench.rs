@@ -1,19 +1,21 @@
 //! `bench`: how fast this machine runs a model, and how fast it could at best. `docs/benchmarks.md`
 //! says what each figure means.
 
+use super::ids::{read_ids, tokens, walk};
+use crate::experts::ExpertReads;
 use crate::interrupt::Interrupt;
 use crate::report::{Pace, megabytes};
 use crate::resolve::{Bench, Format, Setting};
 use crate::setup;
 use crate::terminal::Answer;
 use anyhow::{Context, Result};
-use modelembed::{Engine, Model, ReadBandwidth, Run, SequenceId, Session, TokenId, Wants};
+use modelembed::{Engine, Model, ReadBandwidth, Run, SequenceId, Session, SlotStats, TokenId, Wants};
 use modelembed_storage::process;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Everything that was measured with one number of threads. Times in microseconds, one a run.
 #[derive(Default)]
@@ -33,7 +35,11 @@ struct Figures {
     load_to_first_token_us: Option<u64>,
     private_bytes: Option<u64>,
     bandwidth: Option<ReadBandwidth>,
+    experts: Option<ExpertReads>,
 }
+
+/// How long the disk is measured before and after, where experts are read from it.
+const DISK_TIME: Duration = Duration::from_secs(2);
 
 /// Evaluates prompts and single tokens, some times over, with each number of threads, and prints
 /// the medians.
@@ -68,9 +74,19 @@ fn measure(
     let wanted = bench.depth + bench.prompt_tokens.max(bench.gen_tokens + 1).max(longest_short);
     let ctx_tokens = Some(setting.ctx_of(model).max(wanted));
     let mut session = setup::session(model, &Setting { ctx_tokens, ..setting.clone() }, None, interrupt, None)?;
-    let tokens = tokens(wanted, model.n_vocab());
+    let tokens = match &bench.ids {
+        Some(path) => read_ids(path, wanted, model.n_vocab())?,
+        None if model.plan().experts.is_some() => walk(wanted, model.n_vocab()),
+        None => tokens(wanted, model.n_vocab()),
+    };
+    if let Some(path) = &bench.write_ids {
+        let ids: Vec<String> = tokens.iter().map(|id| id.0.to_string()).collect();
+        std::fs::write(path, ids.join("\n") + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    }
     let (before, behind) = tokens.split_at(bench.depth);
     let mut figures = Figures::default();
+    let disk_before = model.measure_expert_reads(DISK_TIME);
+    let mut of_experts: Option<SlotStats> = None;
     if !before.is_empty() {
         figures.depth_us = Some(eval(&mut session, &[], before)?);
     }
@@ -84,7 +100,11 @@ fn measure(
             figures.prompt_us.push(us);
         }
         if bench.gen_tokens > 0 {
+            let from = model.expert_stats();
             let us = decode(&mut session, before, &behind[..=bench.gen_tokens])?;
+            let since = model.expert_stats().zip(from).map(|(after, before)| after.since(&before));
+            // As of one run: how the first one went depends on what was in memory before.
+            of_experts = since.or(of_experts);
             notes.detail(&format!("run {}: decode {us} us", i + 1));
             figures.decode_us.push(us);
         }
@@ -98,6 +118,11 @@ fn measure(
         measure_sequences(setting, bench, &mut session, &tokens, &mut figures, interrupt)?;
     }
     drop(session);
+    if let (Some(stats), Some(us)) = (of_experts, figures.decode_us.last()) {
+        let disk = disk_before.into_iter().chain(model.measure_expert_reads(DISK_TIME)).reduce(f64::max);
+        let pace = Pace { tokens: bench.gen_tokens, elapsed_us: *us };
+        figures.experts = ExpertReads::new(model, stats, disk, pace.per_second());
+    }
     if bench.bandwidth {
         figures.bandwidth = ReadBandwidth::measure(model.threads());
     }
@@ -254,6 +279,7 @@ fn json_of(setting: &Setting, bench: &Bench, model: &Model, figures: &Figures) -
         "gb_per_second": figures.gb_per_second(bench, model),
         "read_gb_per_second": figures.bandwidth.map(|found| found.bytes_per_second / 1e9),
         "bandwidth_share": figures.bandwidth_share(bench, model),
+        "experts": figures.experts.as_ref().map(ExpertReads::json),
         "load_ms": model.load_stats().load_time.as_secs_f64() * 1e3,
         "first_token_ms": ms(figures.prompt_us.first().copied()),
         "load_to_first_token_ms": ms(figures.load_to_first_token_us),
@@ -290,6 +316,14 @@ fn text_of(bench: &Bench, model: &Model, figures: &Figures) -> String {
         });
         let _ = writeln!(out, "Decode of {n} sequences{behind}: {speed:.1} tokens/s in all{of_scored}");
     }
+    if let Some(experts) = &figures.experts {
+        let _ = writeln!(out, "Experts, last run: {}", experts.text());
+        if let Some([both, one]) = experts.bounds() {
+            let (both, one, share) = (both.tokens_per_second, one.tokens_per_second, 100.0 * one.share);
+            let _ =
+                writeln!(out, "At most {both:.1} tokens/s; {one:.1} if nothing was read ahead ({share:.0}% of that)");
+        }
+    }
     let _ = writeln!(out, "Load time: {:.1} ms", model.load_stats().load_time.as_secs_f64() * 1e3);
     if let Some(us) = figures.prompt_us.first() {
         let _ = writeln!(out, "Time to first token: {:.1} ms", *us as f64 / 1e3);
@@ -298,17 +332,6 @@ fn text_of(bench: &Bench, model: &Model, figures: &Figures) -> String {
     let (isa, threads) = (model.kernels().isa().name(), model.threads());
     let _ = writeln!(out, "Private: {private}\n({isa}, {threads} threads, median of {})", bench.repeat);
     out
-}
-
-/// Ids that look random, but are the same each time. What they say does not matter to speed.
-fn tokens(n: usize, n_vocab: usize) -> Vec<TokenId> {
-    let mut state = 42u64;
-    let mut next = || {
-        // Knuth's MMIX generator; its upper bits are the good ones.
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        TokenId(((state >> 33) % n_vocab as u64) as u32)
-    };
-    (0..n).map(|_| next()).collect()
 }
 
 fn median(values: &[u64]) -> u64 {
@@ -331,11 +354,5 @@ mod tests {
         let rows: [(&[u64], u64); 4] = [(&[], 0), (&[7], 7), (&[9, 1, 5], 5), (&[4, 1, 3, 2], 2)];
         let failed: Vec<_> = rows.iter().filter(|(values, wanted)| median(values) != *wanted).collect();
         assert!(failed.is_empty(), "{failed:?}");
-    }
-
-    #[test]
-    fn tokens_stay_in_the_vocabulary() {
-        assert!(tokens(1000, 7).iter().all(|id| id.0 < 7));
-        assert_eq!(tokens(5, 100), tokens(5, 100));
     }
 }

@@ -6,7 +6,8 @@ use crate::setup;
 use crate::terminal::Answer;
 use anyhow::Result;
 use modelembed::{
-    ContextNeed, DevicePlan, DeviceShare, Forecast, ModelFiles, ReadBandwidth, Verdict, available_threads,
+    ContextNeed, DevicePlan, DeviceShare, Forecast, HIT_RATES, ModelFiles, Plan, ReadBandwidth, Verdict,
+    available_threads,
 };
 use modelembed_storage::DiskSpeed;
 use modelembed_text::Tokenizer;
@@ -55,6 +56,26 @@ pub fn forecast(setting: &Setting, files: &ModelFiles, need: Option<ContextNeed>
     Ok(Forecast { plan, devices, mode: setting.mode.load_mode(), cached_bytes })
 }
 
+/// What is known of experts that do not all fit.
+fn experts(plan: &Plan) -> Value {
+    let at = |rate: f64| {
+        json!({
+            "hit_rate": rate,
+            "missed_bytes_per_token": plan.missed_bytes(rate),
+            "tokens_per_second": plan.tokens_per_second_at(rate),
+        })
+    };
+    json!({
+        "count": plan.experts.map(|experts| experts.n_items),
+        "used_per_token": plan.experts.map(|experts| experts.n_used),
+        "bytes": plan.experts.map(|experts| experts.all_bytes),
+        "used_bytes_per_token": plan.experts.map(|experts| experts.used_bytes),
+        "slot_bytes": plan.slot_bytes,
+        "dense_bytes": plan.dense_bytes(),
+        "speeds": HIT_RATES.map(at),
+    })
+}
+
 /// The forecast for programs.
 pub fn json_of(forecast: &Forecast) -> Value {
     let verdict = match forecast.verdict() {
@@ -81,6 +102,7 @@ pub fn json_of(forecast: &Forecast) -> Value {
         "other_bytes": plan.other_bytes,
         "budget_bytes": plan.budget_bytes,
         "streamed_bytes_per_token": plan.streamed_per_token(),
+        "experts": plan.keeps_experts().then(|| experts(plan)),
         "cached_bytes": forecast.cached_bytes,
         "first_read_bytes": forecast.first_read_bytes(),
         "first_read_seconds": forecast.first_read_seconds(),

@@ -20,7 +20,7 @@ pub fn synthetic(setting: &Setting, model: &SyntheticModel) -> Result<ExitCode> 
     }
     let interrupt = Interrupt::install();
     let vocab = ModelFiles::open(&setting.model)?;
-    let plan = Synthetic::new(&model.spec, vocab.gguf(), (**vocab.header()).as_ref())?;
+    let plan = Synthetic::new(&model.spec, model.layers, vocab.gguf(), (**vocab.header()).as_ref())?;
     let cannot = || format!("cannot write {} ({})", shown_path(&model.out), megabytes(plan.n_bytes()));
     let folder = model.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = temporary().tempfile_in(folder).with_context(cannot)?;

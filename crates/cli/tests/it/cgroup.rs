@@ -42,6 +42,15 @@ impl Group {
         Err(reasons.join("; "))
     }
 
+    /// The same; where none can be made, or would say nothing, the reason is printed.
+    fn or_reason(limit_bytes: u64) -> Option<Group> {
+        if emulated("a control group, in which the emulator's own memory would count") {
+            return None;
+        }
+        let told = |reason: &String| eprintln!("skipped: no memory control group can be made here ({reason})");
+        Group::new(limit_bytes).inspect_err(told).ok()
+    }
+
     fn below(parent: &Path, limit: &str, limit_bytes: u64) -> Result<Group, String> {
         let folder = parent.join(format!("modelembed-test-{}", std::process::id()));
         let told = |e: std::io::Error| format!("{}: {e}", folder.display());
@@ -52,13 +61,23 @@ impl Group {
         Ok(group)
     }
 
+    /// What a command in the group starts with: its shell joins the group.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"echo $$ > "$0" && exec "$@""#]).arg(self.0.join("cgroup.procs")).arg(program);
+        command
+    }
+
+    fn used_bytes(&self) -> u64 {
+        let read = |file: &str| fs::read_to_string(self.0.join(file)).ok()?.trim().parse().ok();
+        read("memory.current").or_else(|| read("memory.usage_in_bytes")).unwrap_or(0)
+    }
+
     /// Runs the binary inside.
     fn run(&self, args: &[&str]) -> Run {
         let home = tempfile::tempdir().unwrap();
-        let script = r#"echo $$ > "$0" && exec "$@""#;
-        let mut command = Command::new("sh");
-        command.args(["-c", script]).arg(self.0.join("cgroup.procs")).arg(env!("CARGO_BIN_EXE_modelembed")).args(args);
-        let output = command.env("HOME", home.path()).stdin(Stdio::null()).output().unwrap();
+        let mut command = self.command(env!("CARGO_BIN_EXE_modelembed"));
+        let output = command.args(args).env("HOME", home.path()).stdin(Stdio::null()).output().unwrap();
         Run {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8(output.stdout).unwrap(),
@@ -80,16 +99,21 @@ impl Drop for Group {
     }
 }
 
+/// Writes a model that a group with this limit has no room for.
+fn larger_than(limit_bytes: u64, spec: &TinySpec) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("model.gguf");
+    let bytes = tiny(spec);
+    assert!(bytes.len() as u64 > limit_bytes + 8 * MIB, "{} bytes", bytes.len());
+    fs::write(&path, bytes).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
 #[test]
 fn a_model_larger_than_its_control_group_streams_and_says_the_same() {
     const LIMIT: u64 = 64 * MIB;
-    if emulated("a control group, in which the emulator's own memory would count") {
-        return;
-    }
-    let group = match Group::new(LIMIT) {
-        Ok(group) => group,
-        Err(reason) => return eprintln!("skipped: no memory control group can be made here ({reason})"),
-    };
+    let Some(group) = Group::or_reason(LIMIT) else { return };
     let spec = TinySpec {
         ty: TensorType::Q8_0,
         n_layer: 24,
@@ -101,12 +125,8 @@ fn a_model_larger_than_its_control_group_streams_and_says_the_same() {
         rope_dims: 64,
         ..TinySpec::new("larger", TinyArch::Llama)
     };
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let path = folder.path().join("larger.gguf");
-    let bytes = tiny(&spec);
-    assert!(bytes.len() as u64 > LIMIT + 8 * MIB, "{} bytes", bytes.len());
-    fs::write(&path, bytes).unwrap();
-    let model = path.to_str().unwrap();
+    let (_folder, model) = larger_than(LIMIT, &spec);
+    let model = &model[..];
     let args = ["-model", model, "-p", "the cat", "-raw", "-n", "12", "-ctx", "64", "-format", "json", "-verbose"];
     let outside = run(&args).ok();
     assert_eq!(outside.json()["statistics"]["streamed"], Value::Null, "{}", outside.stderr);
@@ -136,4 +156,56 @@ fn a_model_larger_than_its_control_group_streams_and_says_the_same() {
         refused.stdout,
         refused.stderr
     );
+}
+
+/// A mixture gives memory for experts back while it answers, when another program of its group wants
+/// some: both live, and the text is the same.
+#[test]
+fn a_mixture_gives_memory_back_to_a_program_that_wants_it() {
+    const LIMIT: u64 = 96 * MIB;
+    const WANTED: usize = 30 << 20;
+    let Some(group) = Group::or_reason(LIMIT) else { return };
+    let spec = TinySpec {
+        ty: TensorType::Q8_0,
+        n_layer: 16,
+        n_embd: 512,
+        n_ff: 512,
+        n_head: 8,
+        n_head_kv: 2,
+        head_dim: 64,
+        rope_dims: 64,
+        ..TinySpec::new("mixture", TinyArch::Mixtral)
+    };
+    let (_folder, model) = larger_than(LIMIT, &spec);
+    let model = &model[..];
+    let args = ["-model", model, "-p", "the cat", "-raw", "-n", "500", "-ctx", "600", "-format", "json", "-ignore-eos"];
+    let outside = run(&args).ok();
+    assert_eq!(outside.json()["statistics"]["experts"], Value::Null);
+    run(&["evict", "-model", model]).ok();
+    let alone = group.run(&args);
+    assert_eq!(alone.code, 0, "{}", alone.stderr);
+    let budget = |run: &Value| run["statistics"]["experts"]["budget_bytes"].as_u64().unwrap();
+    assert_eq!(alone.json()["response"], outside.json()["response"]);
+
+    let home = tempfile::tempdir().unwrap();
+    let mut command = group.command(env!("CARGO_BIN_EXE_modelembed"));
+    command.args(args).env("HOME", home.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let answering = command.spawn().unwrap();
+    let since = std::time::Instant::now();
+    while group.used_bytes() < LIMIT * 3 / 4 && since.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // It keeps a line in memory until the line ends.
+    let mut eater = group.command("tail").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut line = eater.stdin.take().unwrap();
+    std::io::Write::write_all(&mut line, &vec![b'x'; WANTED]).unwrap();
+    let output = answering.wait_with_output().unwrap();
+    assert!(output.status.success(), "{:?} {}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert_eq!(eater.try_wait().unwrap(), None, "the other program was ended");
+    drop(line);
+    assert!(eater.wait().unwrap().success());
+    let squeezed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(squeezed["response"], outside.json()["response"]);
+    let (before, after) = (budget(&alone.json()), budget(&squeezed));
+    assert!(after + WANTED as u64 / 2 < before, "{after} of {before} bytes are left for experts");
 }

@@ -23,6 +23,7 @@ mod sampling;
 mod score;
 #[cfg(unix)]
 mod screen;
+mod serve;
 #[cfg(target_os = "linux")]
 mod session;
 mod shared;

@@ -40,6 +40,43 @@ fn a_model_that_streams_says_how_much_a_token() {
     assert!(copy.code == 1 && copy.stdout.contains("a mapped model needs no copy"), "{}", copy.stdout);
 }
 
+/// Plans, runs and benchmarks of a mixture whose experts do not all fit, with the text that it has
+/// when they do.
+#[test]
+fn a_mixture_keeps_what_every_token_needs_and_some_experts() {
+    let mixture = tiny_mixture();
+    let roomy = json(&["-model", &mixture.model, "-dry-run", "-ram-budget", "4G", "-ctx", "64"]);
+    assert_eq!((roomy["verdict"].as_str(), &roomy["experts"]), (Some("fits"), &Value::Null), "{roomy}");
+    let all = roomy["weight_bytes"].as_u64().unwrap() + roomy["other_bytes"].as_u64().unwrap();
+    let budget = (all - (40 << 20)).to_string();
+    let fixed = ["-model", &mixture.model, "-ram-budget", &budget, "-ctx", "64"];
+    let text = run(&[&fixed[..], &["-dry-run"]].concat()).ok().stdout;
+    assert!(text.starts_with("Plan: streams experts: ") && text.contains("40, 65 or 80 % of those"), "{text}");
+    let plan = json(&[&fixed[..], &["-dry-run"]].concat());
+    let number = |key: &str| plan["experts"][key].as_u64().unwrap();
+    assert_eq!((plan["verdict"].as_str(), number("count"), number("used_per_token")), (Some("streams"), 96, 24));
+    assert!(number("slot_bytes") < number("bytes") && number("dense_bytes") > 0, "{plan}");
+    assert_eq!(plan["experts"]["speeds"].as_array().unwrap().len(), 3);
+    let talk = ["-raw", "-p", "the cat", "-n", "8", "-temp", "0", "-quiet"];
+    let squeezed = run(&[&fixed[..], &talk].concat()).ok();
+    let free = run(&[&["-model", &mixture.model, "-ctx", "64"], &talk[..]].concat()).ok();
+    let answer = |text: &str| text.split("Memory Statistics").next().unwrap().to_owned();
+    assert_eq!(answer(&squeezed.stdout), answer(&free.stdout));
+    let run_json = json(&[&fixed[..], &talk].concat());
+    let experts = &run_json["statistics"]["experts"];
+    assert!(experts["used"].as_u64().unwrap() > 24 && experts["missed"].as_u64().unwrap() > 0, "{run_json}");
+    let bench = ["bench", "-prompt-tokens", "0", "-gen-tokens", "4", "-repeat", "1", "-no-bandwidth"];
+    let ids = mixture.folder.path().join("ids").to_str().unwrap().to_owned();
+    let text = run(&[&bench[..], &fixed, &["-write-ids", &ids]].concat()).ok().stdout;
+    assert!(text.contains("Experts, last run: ") && text.contains("At most "), "{text}");
+    assert_eq!(std::fs::read_to_string(&ids).unwrap().lines().count(), 5);
+    let again = json(&[&bench[..], &fixed, &["-ids", &ids]].concat());
+    assert_eq!(again["experts"]["bounds"].as_array().unwrap().len(), 2, "{again}");
+    let status = run(&["status", "-model", &mixture.model]).ok().stdout;
+    assert!(status.contains("experts 0") && status.contains("experts 11"), "{status}");
+    assert!(run(&["warm", "-model", &mixture.model, "-layers", "dense"]).ok().stdout.contains("in memory after"));
+}
+
 #[test]
 fn inspect_measures_for_a_plan_only_if_it_is_asked_for() {
     let tiny = tiny_model();

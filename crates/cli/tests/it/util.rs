@@ -111,10 +111,20 @@ pub struct Tiny {
 }
 
 pub fn tiny_model() -> Tiny {
+    tiny_of(&tiny_spec("llama"))
+}
+
+/// A mixture of which most are experts.
+pub fn tiny_mixture() -> Tiny {
+    let spec = tiny_spec("mixtral");
+    tiny_of(&modelembed_testkit::TinySpec { n_embd: 256, n_ff: 256, n_layer: 12, ..spec })
+}
+
+fn tiny_of(spec: &modelembed_testkit::TinySpec) -> Tiny {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("models")).unwrap();
     let path = folder.path().join("models/tiny.gguf");
-    std::fs::write(&path, tiny(&tiny_spec("llama"))).unwrap();
+    std::fs::write(&path, tiny(spec)).unwrap();
     Tiny { model: path.to_str().unwrap().to_string(), folder }
 }
 

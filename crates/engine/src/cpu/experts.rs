@@ -10,14 +10,20 @@ use std::ops::Range;
 use modelembed_kernels::{ActKind, ActLayout, Acts, Kernels, MatRef, Output, Strided};
 use modelembed_pool::{Blocks, Cut, Grid, RowsPart, Strips, Tiles};
 use modelembed_spec::{Clamp, ExpertLinear, Experts, Gating, HiddenActivation, Register, Route};
+use modelembed_storage::{Held, Keep};
 
+use super::foresight;
 use super::grid::grain_rows;
 use super::norm::Kinds;
 use super::numbers::{logistic, number, numbers, softplus};
 use super::project::add_bias;
 use super::scratch::{InputBuffers, Scratch};
 use super::{GRAIN_COLS, Pass};
+use crate::error::Result;
 use crate::load::model::Model;
+use crate::load::tensors::Tensor;
+use crate::residency::experts::{ExpertGroup, ExpertSlots};
+use crate::residency::wait_failed;
 
 /// An expert that a column uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -27,6 +33,19 @@ pub(crate) struct Chosen {
     /// What its output is multiplied with.
     weight: f32,
 }
+
+impl Chosen {
+    /// The expert's number.
+    pub(super) fn expert(&self) -> u32 {
+        self.expert
+    }
+}
+
+/// Columns up to which what they use counts as used: a prompt uses most experts once, and would
+/// push out those that answers come back to.
+const LASTING_COLS: usize = 32;
+/// Experts of a prompt that are in memory for it at a time, and as many again that are being read.
+const PASSING_AT_ONCE: usize = 8;
 
 /// The experts of a chunk's columns.
 #[derive(Default)]
@@ -68,17 +87,7 @@ impl Pass<'_> {
             let scores = &mut scores[..step.n_experts];
             for (col, chosen) in cols.zip(out.chunks_exact_mut(step.n_used)) {
                 probabilities.copy_from_slice(&numbers_of[col * step.n_experts..][..step.n_experts]);
-                if step.number_scale != 1.0 {
-                    kernels.scale(probabilities, step.number_scale);
-                }
-                gate(kernels, step.gating, probabilities);
-                scores.copy_from_slice(probabilities);
-                if let Some(bias) = bias {
-                    scores.iter_mut().zip(numbers(bias)).for_each(|(score, bias)| *score += bias);
-                }
-                if let Some((n_groups, n_used)) = step.groups {
-                    keep_groups(scores, n_groups, n_used);
-                }
+                score(kernels, step, bias, probabilities, scores);
                 choose(scores, chosen);
                 weigh(step, probabilities, chosen);
                 if let Some(scales) = expert_scale {
@@ -91,14 +100,87 @@ impl Pass<'_> {
     }
 
     /// delta = what the chosen experts give; or delta += that.
-    pub(super) fn experts(&mut self, step: &Experts, adds: bool) {
-        let (up, down) = (step.up.w, step.down.w);
-        let first = step.gate.map_or_else(|| self.kinds(&[up]), |gate| self.kinds(&[gate.w, up]));
-        let second = self.kinds(&[down]);
+    ///
+    /// # Errors
+    /// A failed read of an expert, or cancellation, where experts are kept one by one.
+    pub(super) fn experts(&mut self, step: &Experts, adds: bool, is_cancelled: &dyn Fn() -> bool) -> Result<()> {
+        let (up, model) = (step.up.w, self.model);
+        let first = step.gate.as_ref().map_or_else(|| self.kinds(&[up]), |gate| self.kinds(&[gate.w, up]));
         self.gather(step, first);
-        self.hidden_of_experts(step);
-        self.quantize_hidden(step, second);
-        self.down_of_experts(step, adds);
+        let of_expert = std::mem::take(&mut self.s.routes.of_expert);
+        let slots = model.residency().experts();
+        let result = match slots.and_then(|slots| Some((slots, slots.group(step)?))) {
+            Some(slots) => self.experts_in_slots(step, adds, slots, &of_expert, is_cancelled),
+            None => {
+                for of in &of_expert {
+                    let parts = step.gate.iter().chain([&step.up, &step.down]);
+                    let tensors = parts.flat_map(|part| [Some(part.w), part.bias]).flatten();
+                    model.ask_for_expert(tensors, self.s.routes.pairs[of.start].expert as usize);
+                }
+                self.hidden_of_experts(step, &of_expert, &Place::File);
+                self.give_of_experts(step, adds, &of_expert, &Place::File);
+                Ok(())
+            }
+        };
+        self.s.routes.of_expert = of_expert;
+        result
+    }
+
+    /// The same where experts are in slots: in waves of as many as there is room for, each of which
+    /// is read while the one before it is computed. Of a wave those are computed first that are
+    /// there; what they give is added in ascending order all the same.
+    fn experts_in_slots(
+        &mut self,
+        step: &Experts,
+        adds: bool,
+        (slots, group): (&ExpertSlots, &ExpertGroup),
+        of_expert: &[Range<usize>],
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let keep = if self.n > LASTING_COLS { Keep::Passing } else { Keep::Lasting };
+        let most = if keep == Keep::Passing { PASSING_AT_ONCE } else { usize::MAX };
+        let mut waves = of_expert.chunks(slots.at_once().min(most)).peekable();
+        let hold = |pass: &Self, wave: &[Range<usize>]| {
+            slots.hold(group, wave.iter().map(|of| pass.s.routes.pairs[of.start].expert), keep)
+        };
+        let mut next = waves.peek().map(|wave| hold(self, wave)).transpose()?;
+        if self.n <= foresight::MOST_COLS
+            && let Some(foresight) = slots.foresight(group)
+        {
+            self.foresee(slots, foresight);
+        }
+        let mut adds = adds;
+        while let (Some(wave), Some(mut held)) = (waves.next(), next.take()) {
+            next = waves.peek().map(|wave| hold(self, wave)).transpose()?;
+            let mut left: Vec<usize> = (0..wave.len()).collect();
+            while let Some(&first) = left.first() {
+                let mut ready = Vec::with_capacity(left.len());
+                for &index in &left {
+                    if held.is_ready(index)? {
+                        ready.push(index);
+                    }
+                }
+                if ready.is_empty() {
+                    held.wait(first, is_cancelled).map_err(wait_failed)?;
+                    continue;
+                }
+                left.retain(|index| !ready.contains(index));
+                let of: Vec<Range<usize>> = ready.iter().map(|index| wave[*index].clone()).collect();
+                self.hidden_of_experts(step, &of, &Place::Slots { held: &held, group, indices: &ready });
+            }
+            let all: Vec<usize> = (0..wave.len()).collect();
+            self.give_of_experts(step, adds, wave, &Place::Slots { held: &held, group, indices: &all });
+            adds = true;
+        }
+        Ok(())
+    }
+
+    /// From the hidden states of some experts that lie side by side to what they give.
+    fn give_of_experts(&mut self, step: &Experts, adds: bool, of_expert: &[Range<usize>], place: &Place<'_>) {
+        let kinds = self.kinds(&[step.down.w]);
+        let pairs = of_expert.first().map_or(0, |of| of.start)..of_expert.last().map_or(0, |of| of.end);
+        self.quantize_hidden(step, kinds, pairs);
+        self.down_of_experts(step, adds, of_expert, place);
     }
 
     /// Copies the input's columns to the pairs that read them.
@@ -121,22 +203,23 @@ impl Pass<'_> {
         }
     }
 
-    /// hidden = act(gate y) * up y of each pair, or act(up y): (pairs, width).
-    fn hidden_of_experts(&mut self, step: &Experts) {
+    /// hidden = act(gate y) * up y of each pair of some experts, or act(up y): (pairs, width).
+    fn hidden_of_experts(&mut self, step: &Experts, of_expert: &[Range<usize>], place: &Place<'_>) {
         let (model, kernels, width) = (self.model, self.model.kernels(), step.up.rows);
         let Scratch { registers, expert_inputs, routes, workers, .. } = &mut *self.s;
-        let (input, workers, Routes { pairs, of_expert }) = (&expert_inputs[0], &*workers, &*routes);
-        let up = OfExperts::new(model, &step.up, input, pairs.len());
-        let gate = step.gate.as_ref().map(|gate| OfExperts::new(model, gate, input, pairs.len()));
+        let (input, workers, pairs) = (&expert_inputs[0], &*workers, &routes.pairs[..]);
+        let end = of_expert.last().map_or(0, |of| of.end);
+        let up = OfExperts::new(model, &step.up, place, input, pairs.len());
+        let gate = step.gate.as_ref().map(|gate| OfExperts::new(model, gate, place, input, pairs.len()));
         let widest = of_expert.iter().map(Range::len).max().unwrap_or(1);
         // As few rows at a time as all experts together would have.
         let tile_rows = grain_rows(width * of_expert.len(), widest, model.pool().threads()).min(width);
         let cut = Cut { n_rows: width, tile_rows, cols: of_expert };
-        let out = Strips { data: &mut registers[Register::Hidden as usize][..pairs.len() * width], cut };
+        let out = Strips { data: &mut registers[Register::Hidden as usize][..end * width], cut };
         model.pool().run(cut.n_tiles(), 1, out, |tile, mut part, worker| {
             let (rows, index) = cut.tile(tile.start);
             let (of, n_rows) = (&of_expert[index], rows.len());
-            let expert = pairs[of.start].expert as usize;
+            let expert = (index, pairs[of.start].expert as usize);
             let room = &mut workers.get(worker).tile[..of.len() * n_rows];
             let mut ups = Strided { data: room, stride: n_rows, rows: n_rows };
             let Some(gate) = &gate else {
@@ -148,24 +231,29 @@ impl Pass<'_> {
             };
             gate.multiply(kernels, expert, rows.clone(), of.clone(), &mut PartOutput(&mut part));
             up.multiply(kernels, expert, rows, of.clone(), &mut ups);
-            for c in 0..of.len() {
+            for (c, pair) in pairs[of.clone()].iter().enumerate() {
+                if step.weighs_input {
+                    // Of an input that is multiplied the products are.
+                    kernels.scale(part.column(c), pair.weight);
+                    kernels.scale(ups.column(c), pair.weight);
+                }
                 gated(kernels, step.activation, step.clamp, part.column(c), ups.column(c));
             }
         });
     }
 
-    /// The pairs' hidden states become an input of these kinds.
-    fn quantize_hidden(&mut self, step: &Experts, kinds: Kinds) {
+    /// Some pairs' hidden states become an input of these kinds.
+    fn quantize_hidden(&mut self, step: &Experts, kinds: Kinds, pairs: Range<usize>) {
         let (model, width) = (self.model, step.up.rows);
-        let Scratch { registers, expert_inputs, routes, .. } = &mut *self.s;
-        let n = routes.pairs.len();
-        let hidden = &registers[Register::Hidden as usize][..n * width];
+        let Scratch { registers, expert_inputs, .. } = &mut *self.s;
+        let n = pairs.len();
+        let hidden = &registers[Register::Hidden as usize][pairs.start * width..pairs.end * width];
         let (q8, f32) = expert_inputs[1].both_mut();
         for (kind, is_wanted, to) in [(ActKind::Q8, kinds.q8, q8), (ActKind::F32, kinds.f32, f32)] {
             if is_wanted {
                 let layout = ActLayout::new(kind, width);
                 let block = layout.col_bytes();
-                let out = Blocks { data: &mut to[..n * block], block };
+                let out = Blocks { data: &mut to[pairs.start * block..pairs.end * block], block };
                 model.pool().run(n, GRAIN_COLS, out, |of, out, _| {
                     let hidden = hidden.chunks_exact(width).skip(of.start);
                     for (x, out) in hidden.zip(out.chunks_exact_mut(block)) {
@@ -176,12 +264,12 @@ impl Pass<'_> {
         }
     }
 
-    /// delta = the sum of weight * down z over each column's pairs; or delta += that.
-    fn down_of_experts(&mut self, step: &Experts, adds: bool) {
+    /// delta = the sum of weight * down z over each column's pairs of some experts; or delta += that.
+    fn down_of_experts(&mut self, step: &Experts, adds: bool, of_expert: &[Range<usize>], place: &Place<'_>) {
         let (model, n, kernels, rows) = (self.model, self.n, self.model.kernels(), step.down.rows);
         let Scratch { registers, expert_inputs, routes, workers, .. } = &mut *self.s;
-        let (workers, Routes { pairs, of_expert }) = (&*workers, &*routes);
-        let down = OfExperts::new(model, &step.down, &expert_inputs[1], pairs.len());
+        let (workers, pairs) = (&*workers, &routes.pairs[..]);
+        let down = OfExperts::new(model, &step.down, place, &expert_inputs[1], pairs.len());
         let widest = of_expert.iter().map(Range::len).max().unwrap_or(1);
         let grid =
             Grid { n_rows: rows, n_cols: n, tile_rows: grain_rows(rows, widest, model.pool().threads()), tile_cols: n };
@@ -193,12 +281,14 @@ impl Pass<'_> {
                 (0..n).for_each(|c| part.column(c).fill(0.0));
             }
             let tile = &mut workers.get(worker).tile;
-            for of in of_expert {
+            for (index, of) in of_expert.iter().enumerate() {
                 let room = &mut tile[..of.len() * n_rows];
                 let mut sums = Strided { data: room, stride: n_rows, rows: n_rows };
-                down.multiply(kernels, pairs[of.start].expert as usize, rows.clone(), of.clone(), &mut sums);
+                let expert = (index, pairs[of.start].expert as usize);
+                down.multiply(kernels, expert, rows.clone(), of.clone(), &mut sums);
                 for (c, pair) in pairs[of.clone()].iter().enumerate() {
-                    kernels.add_rows(part.column(pair.col as usize), &[pair.weight], sums.column(c), n_rows);
+                    let weight = if step.weighs_input { 1.0 } else { pair.weight };
+                    kernels.add_rows(part.column(pair.col as usize), &[weight], sums.column(c), n_rows);
                 }
             }
         });
@@ -218,27 +308,73 @@ impl Pass<'_> {
     }
 }
 
+/// Where experts' matrices lie.
+enum Place<'a> {
+    /// In the file, all of a layer side by side.
+    File,
+    /// In slots: those at some indices of a list that is held.
+    Slots { held: &'a Held<'a>, group: &'a ExpertGroup, indices: &'a [usize] },
+}
+
 /// The matrices of experts with the pairs' inputs.
 struct OfExperts<'a> {
-    w: MatRef<'a>,
+    of: Matrices<'a>,
     linear: &'a ExpertLinear,
     acts: Acts<'a>,
     bias: Option<&'a [u8]>,
 }
 
+#[derive(Clone, Copy)]
+enum Matrices<'a> {
+    Whole(MatRef<'a>),
+    /// Of each a part of the items that are held.
+    Each {
+        tensor: &'a Tensor,
+        held: &'a Held<'a>,
+        part: usize,
+        indices: &'a [usize],
+    },
+}
+
 impl<'a> OfExperts<'a> {
-    fn new(model: &'a Model, linear: &'a ExpertLinear, input: &'a InputBuffers, n: usize) -> OfExperts<'a> {
-        let w = model.matrix(linear.w);
-        let kind = Kernels::act_kind(w.ty(), model.is_exact());
-        let acts = Acts::new(ActLayout::new(kind, w.k()), input.bytes(kind), n);
-        OfExperts { w, linear, acts, bias: linear.bias.map(|id| model.tensor_bytes(id)) }
+    fn new(
+        model: &'a Model,
+        linear: &'a ExpertLinear,
+        place: &Place<'a>,
+        input: &'a InputBuffers,
+        n: usize,
+    ) -> OfExperts<'a> {
+        let tensor = model.tensor(linear.w);
+        let kind = Kernels::act_kind(tensor.ty, model.is_exact());
+        let acts = Acts::new(ActLayout::new(kind, tensor.k), input.bytes(kind), n);
+        let of = match *place {
+            Place::File => Matrices::Whole(model.matrix(linear.w)),
+            Place::Slots { held, group, indices } => {
+                Matrices::Each { tensor, held, part: group.part(linear.w), indices }
+            }
+        };
+        OfExperts { of, linear, acts, bias: linear.bias.map(|id| model.tensor_bytes(id)) }
     }
 
-    /// Products of rows of an expert with the inputs of some pairs, and their bias.
-    fn multiply(&self, kernels: &Kernels, expert: usize, rows: Range<usize>, of: Range<usize>, out: &mut dyn Output) {
+    /// Products of rows of an expert with the inputs of some pairs, and their bias. The expert: which
+    /// one of those at this place, and its number.
+    fn multiply(
+        &self,
+        kernels: &Kernels,
+        (index, expert): (usize, usize),
+        rows: Range<usize>,
+        of: Range<usize>,
+        out: &mut dyn Output,
+    ) {
         let (n, ExpertLinear { stride, first, rows: n_rows, .. }) = (of.len(), *self.linear);
-        let of_tensor = expert * stride + first;
-        kernels.mul_rows(self.w, of_tensor + rows.start..of_tensor + rows.end, self.acts.columns(of), out);
+        let (w, before) = match self.of {
+            Matrices::Whole(w) => (w, expert * stride + first),
+            Matrices::Each { tensor, held, part, indices } => {
+                let w = MatRef::new(tensor.ty, held.bytes(indices[index], part), stride, tensor.k);
+                (w.unwrap_or_else(|| unreachable!("an item has an expert's part of the tensor")), first)
+            }
+        };
+        kernels.mul_rows(w, before + rows.start..before + rows.end, self.acts.columns(of), out);
         add_bias(self.bias, expert * n_rows + rows.start..expert * n_rows + rows.end, n, out);
     }
 }
@@ -249,6 +385,28 @@ struct PartOutput<'a, 'b>(&'a mut RowsPart<'b>);
 impl Output for PartOutput<'_, '_> {
     fn column(&mut self, c: usize) -> &mut [f32] {
         self.0.column(c)
+    }
+}
+
+/// From the router's numbers to probabilities, in their place, and to the scores by which experts
+/// are chosen; `bias`: the bytes of [`Route::choice_bias`].
+pub(super) fn score(
+    kernels: &Kernels,
+    step: &Route,
+    bias: Option<&[u8]>,
+    probabilities: &mut [f32],
+    scores: &mut [f32],
+) {
+    if step.number_scale != 1.0 {
+        kernels.scale(probabilities, step.number_scale);
+    }
+    gate(kernels, step.gating, probabilities);
+    scores.copy_from_slice(probabilities);
+    if let Some(bias) = bias {
+        scores.iter_mut().zip(numbers(bias)).for_each(|(score, bias)| *score += bias);
+    }
+    if let Some((n_groups, n_used)) = step.groups {
+        keep_groups(scores, n_groups, n_used);
     }
 }
 
@@ -291,7 +449,7 @@ fn keep_groups(scores: &mut [f32], n_groups: usize, n_used: usize) {
 
 /// The experts with the greatest scores, of equal ones the first, in ascending order. A score that
 /// is no number counts as the least.
-fn choose(scores: &[f32], chosen: &mut [Chosen]) {
+pub(super) fn choose(scores: &[f32], chosen: &mut [Chosen]) {
     for at in 0..chosen.len() {
         let is_free = |i: usize| chosen[..at].iter().all(|pair| pair.expert as usize != i);
         let mut best: Option<usize> = None;
@@ -348,7 +506,13 @@ fn xielu([positive, negative, beta, eps]: [f32; 4], x: &mut [f32]) {
 }
 
 /// gate = act(gate) * up, within limits.
-fn gated(kernels: &Kernels, activation: HiddenActivation, clamp: Option<Clamp>, gate: &mut [f32], up: &mut [f32]) {
+pub(super) fn gated(
+    kernels: &Kernels,
+    activation: HiddenActivation,
+    clamp: Option<Clamp>,
+    gate: &mut [f32],
+    up: &mut [f32],
+) {
     match clamp {
         Some(Clamp::BeforeActivation(limit)) => {
             gate.iter_mut().for_each(|x| *x = x.min(limit));

@@ -1,9 +1,10 @@
 //! Queries, keys and values between their projection and attention.
 
 use modelembed_pool::Blocks;
-use modelembed_spec::{HeadNormSpan, HeadRope, HeadShape, Register};
+use modelembed_spec::{GateActivation, HeadNormSpan, HeadRope, HeadShape, JoinHeads, Register};
 
 use super::norm::BoundNorm;
+use super::numbers::softplus;
 use super::scratch::Scratch;
 use super::{GRAIN_COLS, Pass};
 
@@ -27,7 +28,7 @@ impl Pass<'_> {
         let qk_len = q_len + heads.k_len();
         let v_norm = step.value_eps.map(BoundNorm::without_weights);
         let Scratch { registers, angles, workers, .. } = &mut *self.s;
-        let rope = rope.map(|(spec, id)| (spec.style, spec.n_rot, &*angles[usize::from(id.0)]));
+        let rope = rope.map(|(spec, id)| (spec, &*angles[usize::from(id.0)]));
         let workers = &*workers;
         let out = Blocks { data: &mut registers[Register::Qkv as usize][..n * stride], block: stride };
         model.pool().run(n, GRAIN_COLS, out, |cols, qkv, worker| {
@@ -43,22 +44,22 @@ impl Pass<'_> {
                     q_norm.iter().for_each(|n| norm(n, q));
                     k_norm.iter().for_each(|n| norm(n, k));
                 }
-                let angles = rope.map(|(style, n_rot, angles)| {
-                    let (cos, sin) = angles[col * n_rot..][..n_rot].split_at(n_rot / 2);
-                    (style, cos, sin)
+                let angles = rope.map(|(spec, angles)| {
+                    let (cos, sin) = angles[col * spec.n_rot..][..spec.n_rot].split_at(spec.n_rot / 2);
+                    (spec, cos, sin)
                 });
                 for (h, head) in column[..qk_len].chunks_exact_mut(key_dim).enumerate() {
                     let (of_kind, h) = if h < heads.heads { (&q_norm, h) } else { (&k_norm, h - heads.heads) };
                     let of_head = match step.span {
-                        HeadNormSpan::Head => of_kind.clone(),
+                        HeadNormSpan::Head | HeadNormSpan::Plain => of_kind.clone(),
                         HeadNormSpan::OwnHead => of_kind.as_ref().map(|norm| norm.row(h, key_dim)),
-                        HeadNormSpan::Row | HeadNormSpan::Plain => None,
+                        HeadNormSpan::Row => None,
                     };
                     if let (Some(n), false) = (&of_head, step.norm_is_last) {
                         norm(n, head);
                     }
-                    if let Some((style, cos, sin)) = angles {
-                        kernels.rope(head, cos, sin, style);
+                    if let Some((spec, cos, sin)) = angles {
+                        kernels.rope(&mut head[spec.first..], cos, sin, spec.style);
                     }
                     if let (Some(n), true) = (&of_head, step.norm_is_last) {
                         norm(n, head);
@@ -66,6 +67,35 @@ impl Pass<'_> {
                 }
                 if let Some(n) = &v_norm {
                     column[qk_len..].chunks_exact_mut(heads.value_dim).for_each(|value| norm(n, value));
+                }
+            }
+        });
+    }
+
+    /// Puts queries, and the parts of keys and values, where attention looks for them.
+    pub(super) fn join_heads(&mut self, step: &JoinHeads) {
+        let (model, n, JoinHeads { heads, shared }) = (self.model, self.n, *step);
+        let wanted = [Register::Heads, Register::Scan, Register::Gates, Register::Qkv];
+        let [queries, parts, ends, qkv] = self
+            .s
+            .registers
+            .get_disjoint_mut(wanted.map(|register| register as usize))
+            .unwrap_or_else(|_| unreachable!("four registers"));
+        let (dim, value_dim, len) = (heads.key_dim, heads.value_dim, heads.qkv_len());
+        let own = dim - shared;
+        let n_parts = heads.heads * (own + value_dim);
+        let (queries, parts, ends) = (&queries[..n * heads.q_len()], &parts[..n * n_parts], &ends[..n * shared]);
+        model.pool().run(n, GRAIN_COLS, Blocks { data: &mut qkv[..n * len], block: len }, |cols, qkv, _| {
+            for (col, column) in cols.zip(qkv.chunks_exact_mut(len)) {
+                let (q, rest) = column.split_at_mut(heads.q_len());
+                let (k, v) = rest.split_at_mut(heads.k_len());
+                q.copy_from_slice(&queries[col * heads.q_len()..][..heads.q_len()]);
+                let parts = parts[col * n_parts..][..n_parts].chunks_exact(own + value_dim);
+                let of_heads = k.chunks_exact_mut(dim).zip(v.chunks_exact_mut(value_dim));
+                for (part, (key, value)) in parts.zip(of_heads) {
+                    key[..own].copy_from_slice(&part[..own]);
+                    key[own..].copy_from_slice(&ends[col * shared..][..shared]);
+                    value.copy_from_slice(&part[own..]);
                 }
             }
         });
@@ -94,20 +124,30 @@ impl Pass<'_> {
         });
     }
 
-    /// heads = sigmoid(gates) * heads.
-    pub(super) fn gate_heads(&mut self, len: usize) {
+    /// heads = act(gates) * heads, of which `per_gate` that follow each other share a gate.
+    pub(super) fn gate_heads(&mut self, len: usize, per_gate: usize, activation: GateActivation) {
         let (model, n, kernels) = (self.model, self.n, self.model.kernels());
+        let n_gates = len / per_gate;
         let [heads, gates] = self
             .s
             .registers
             .get_disjoint_mut([Register::Heads as usize, Register::Gates as usize])
             .unwrap_or_else(|_| unreachable!("two registers"));
-        let out =
-            (Blocks { data: &mut heads[..n * len], block: len }, Blocks { data: &mut gates[..n * len], block: len });
-        model.pool().run(n, GRAIN_COLS, out, |_, (heads, gates), _| {
-            gates.iter_mut().for_each(|gate| *gate = -*gate);
-            kernels.exp(gates);
-            heads.iter_mut().zip(gates).for_each(|(x, e)| *x /= 1.0 + *e);
+        let gates = Blocks { data: &mut gates[..n * n_gates], block: n_gates };
+        let out = (Blocks { data: &mut heads[..n * len], block: len }, gates);
+        model.pool().run(n, GRAIN_COLS, out, |_, (heads, gates), _| match activation {
+            GateActivation::Sigmoid => {
+                gates.iter_mut().for_each(|gate| *gate = -*gate);
+                kernels.exp(gates);
+                for (heads, e) in heads.chunks_exact_mut(per_gate).zip(gates) {
+                    heads.iter_mut().for_each(|x| *x /= 1.0 + *e);
+                }
+            }
+            GateActivation::Softplus => {
+                for (heads, gate) in heads.chunks_exact_mut(per_gate).zip(gates) {
+                    kernels.scale(heads, softplus(*gate));
+                }
+            }
         });
     }
 

@@ -6,21 +6,25 @@
 
 mod attend;
 mod attention_room;
+mod channels;
 mod conv;
 mod embed;
 mod experts;
+mod foresight;
 mod grid;
 mod head;
 mod heads;
 mod norm;
 mod numbers;
 mod own_embedding;
+mod parts;
 pub(crate) mod peaks;
 mod project;
 mod scan;
 pub(crate) mod scratch;
+mod streams;
 
-use modelembed_spec::{Segment, Step};
+use modelembed_spec::{Register, Segment, Step};
 use modelembed_text::TokenId;
 
 use self::scratch::Scratch;
@@ -70,7 +74,7 @@ impl Pass<'_> {
                 return Err(Error::Cancelled);
             }
             model.residency().enter(unit, is_cancelled)?;
-            self.segment(segment);
+            self.segment(segment, is_cancelled)?;
         }
         if let Some(gpu) = self.gpu.as_deref_mut() {
             if is_cancelled() {
@@ -87,13 +91,17 @@ impl Pass<'_> {
         }
     }
 
-    fn segment(&mut self, segment: &Segment) {
+    fn segment(&mut self, segment: &Segment, is_cancelled: &dyn Fn() -> bool) -> Result<()> {
         for step in &segment.steps {
-            self.step(step);
+            match step {
+                Step::Experts { experts, adds } => self.experts(experts, *adds, is_cancelled)?,
+                step => self.step(step),
+            }
             if let Some(stage) = Stage::of(segment.part, step) {
                 self.lap(stage);
             }
         }
+        Ok(())
     }
 
     fn step(&mut self, step: &Step) {
@@ -112,17 +120,30 @@ impl Pass<'_> {
             Step::StoreKv { heads, cache } => self.store_kv(heads, *cache),
             Step::Attend(step) => self.attend(step),
             Step::Quantize { from, len, to, readers } => self.quantize(*from, *len, *to, self.kinds(readers)),
-            Step::GateUp { from, gate, up, activation, to } => self.gate_up(*from, gate, up, *activation, *to),
+            Step::GateUp { from, gate, up, activation, clamp, to } => {
+                self.gate_up(*from, gate, up, (*activation, *clamp), *to);
+            }
+            Step::Streams(step) => self.streams(step),
+            Step::StreamInput { stream, len, n, to, readers } => {
+                let kinds = self.kinds(readers);
+                self.quantize_part(Register::Streams, (stream * len, *len, n * len), *to, kinds);
+            }
+            Step::JoinBranch(step) => self.join_branch(step),
+            Step::SparseGate { len, deviations } => self.sparse_gate(*len, *deviations),
             Step::SplitGates(heads) => self.split_gates(heads),
-            Step::GateHeads { len } => self.gate_heads(*len),
+            Step::GateHeads { len, per_gate, activation } => self.gate_heads(*len, *per_gate, *activation),
+            Step::JoinHeads(step) => self.join_heads(step),
+            Step::Regroup(step) => self.regroup(step),
+            Step::NormParts { of, parts } => self.norm_parts(*of, parts),
             Step::Conv(step) => self.conv(step),
             Step::ShortConv(step) => self.short_conv(step),
             Step::Scan(step) => self.scan(step),
+            Step::ChannelScan(step) => self.channel_scan(step),
             Step::GateNorm(step) => self.gate_norm(step),
             Step::Route(step) => self.route(step),
-            Step::Experts { experts, adds } => self.experts(experts, *adds),
             Step::Weigh { by, of, len } => self.weigh(*by, *of, *len),
             Step::Up { from, up, activation, to } => self.up(*from, up, *activation, *to),
+            Step::Experts { .. } => unreachable!("a step that can fail is taken by the segment"),
             Step::Embed { .. } | Step::Logits { .. } => unreachable!("neither is a layer's step"),
         }
     }

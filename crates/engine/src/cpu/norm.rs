@@ -115,14 +115,25 @@ impl Pass<'_> {
 
     /// Columns of a register become an input of these kinds.
     pub(super) fn quantize(&mut self, from: Register, len: usize, to: Input, kinds: Kinds) {
+        self.quantize_part(from, (0, len, len), to, kinds);
+    }
+
+    /// The same of `len` elements of each column from element `at` on, in columns of `stride`.
+    pub(super) fn quantize_part(
+        &mut self,
+        from: Register,
+        (at, len, stride): (usize, usize, usize),
+        to: Input,
+        kinds: Kinds,
+    ) {
         let (model, n) = (self.model, self.n);
         let targets = Targets::new(kinds, len, n);
         let Scratch { registers, inputs, .. } = &mut *self.s;
-        let columns = &registers[from as usize][..n * len];
+        let columns = &registers[from as usize][..n * stride];
         let out = targets.split(inputs[to as usize].both_mut());
         model.pool().run(n, GRAIN_COLS, out, |cols, (q8, f32), _| {
-            for (i, column) in columns.chunks_exact(len).skip(cols.start).take(cols.len()).enumerate() {
-                targets.write(model.kernels(), column, i, q8, f32);
+            for (i, column) in columns.chunks_exact(stride).skip(cols.start).take(cols.len()).enumerate() {
+                targets.write(model.kernels(), &column[at..at + len], i, q8, f32);
             }
         });
     }

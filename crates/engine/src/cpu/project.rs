@@ -4,11 +4,10 @@ use std::ops::Range;
 
 use modelembed_kernels::{ActLayout, Acts, Kernels, MatRef, Output, Strided};
 use modelembed_pool::{RowsPart, Tiles, Worker};
-use modelembed_spec::{HiddenActivation, Input, Linear, Register};
-use modelembed_terms::Activation;
+use modelembed_spec::{Clamp, HiddenActivation, Input, Linear, Register};
 
 use super::Pass;
-use super::experts::activate;
+use super::experts::{activate, gated};
 use super::grid::projection_grid;
 use super::numbers::numbers;
 use super::scratch::{InputBuffers, Scratch};
@@ -88,7 +87,14 @@ impl Pass<'_> {
     }
 
     /// hidden = act(Wgate y) * Wup y, both rows of a pair by the same worker.
-    pub(super) fn gate_up(&mut self, from: Input, gate: &Linear, up: &Linear, activation: Activation, to: Register) {
+    pub(super) fn gate_up(
+        &mut self,
+        from: Input,
+        gate: &Linear,
+        up: &Linear,
+        (activation, clamp): (HiddenActivation, Option<Clamp>),
+        to: Register,
+    ) {
         let (model, n, rows, kernels) = (self.model, self.n, gate.n_rows(), self.model.kernels());
         let Scratch { registers, inputs, workers, .. } = &mut *self.s;
         let (workers, input) = (&*workers, &inputs[from as usize]);
@@ -104,10 +110,7 @@ impl Pass<'_> {
             gate.multiply(kernels, chunk.clone(), cols.clone(), &mut gates);
             up.multiply(kernels, chunk, cols, &mut ups);
             for c in 0..n {
-                match activation {
-                    Activation::Silu => kernels.silu_mul(gates.column(c), ups.column(c)),
-                    Activation::Gelu => kernels.gelu_mul(gates.column(c), ups.column(c)),
-                }
+                gated(kernels, activation, clamp, gates.column(c), ups.column(c));
             }
         });
     }

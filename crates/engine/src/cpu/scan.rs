@@ -44,7 +44,11 @@ pub(crate) struct ScanRoom {
 /// Products of a column's queries with keys, and by the delta rule of its keys with keys: elements
 /// of a group's.
 pub(super) fn group_products(shape: &ScanShape) -> usize {
-    if shape.rule == ScanRule::Delta { 2 * CHUNK } else { CHUNK }
+    match shape.rule {
+        ScanRule::Value => CHUNK,
+        ScanRule::Delta => 2 * CHUNK,
+        ScanRule::Channel => 0,
+    }
 }
 
 impl Scratch {
@@ -142,7 +146,7 @@ impl Pass<'_> {
                 for (h, (bias, decay)) in numbers(bias).zip(numbers(decay)).enumerate() {
                     let size = softplus(raw[h] + bias);
                     out[h] = match shape.rule {
-                        ScanRule::Value => size,
+                        ScanRule::Value | ScanRule::Channel => size,
                         ScanRule::Delta => logistic(raw[heads + h]),
                     };
                     put_sum(out, heads, h, f64::from(size) * f64::from(decay));
@@ -210,12 +214,12 @@ impl Pass<'_> {
             for (column, y) in scan.chunks_exact(stride).skip(cols.start).zip(out.chunks_exact_mut(inner)) {
                 let gates = &column[..inner];
                 match (shape.rule, weight) {
-                    (ScanRule::Value, None) => {
+                    (ScanRule::Value | ScanRule::Channel, None) => {
                         gated.copy_from_slice(gates);
                         kernels.silu_mul(gated, y);
                         y.copy_from_slice(gated);
                     }
-                    (ScanRule::Value, Some(weight)) => {
+                    (ScanRule::Value | ScanRule::Channel, Some(weight)) => {
                         gated.copy_from_slice(gates);
                         kernels.silu_mul(gated, y);
                         let group = inner / shape.groups;
@@ -380,7 +384,7 @@ impl<'a, 'o> OfHead<'a, 'o> {
             let (earlier, taken) = self.taken.split_at_mut(row * dim);
             let taken = &mut taken[..dim];
             match shape.rule {
-                ScanRule::Value => taken.copy_from_slice(value),
+                ScanRule::Value | ScanRule::Channel => taken.copy_from_slice(value),
                 ScanRule::Delta => {
                     of_state(shape.keys_at(), taken);
                     let weights = &mut weights[..row];

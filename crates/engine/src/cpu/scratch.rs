@@ -1,11 +1,12 @@
 //! Working memory of a session: reserved for the widest chunk, used as far as a chunk is wide.
 
 use modelembed_kernels::{ActKind, ActLayout};
-use modelembed_pool::{PerWorker, Pool};
+use modelembed_pool::{Blocks, PerWorker, Pool};
 use modelembed_spec::{Input, Program, Register, ScanShape, Step};
 use modelembed_storage::Reserved;
 
 use super::attention_room::{self, AttentionScratch, Deal};
+use super::channels;
 use super::experts::Routes;
 use super::grid::{grain_rows, tile_len};
 use super::peaks::Peaks;
@@ -62,7 +63,7 @@ pub(crate) struct WorkerScratch {
     pub(super) attention: AttentionScratch,
     /// Two numbers for each expert.
     pub(super) experts: Box<[f32]>,
-    /// What the state of one head takes in with the positions of a chunk.
+    /// What the state of one head takes in with the positions of a chunk, or the states of some channels.
     pub(super) taken: Box<[f32]>,
 }
 
@@ -120,8 +121,8 @@ impl Scratch {
                 Reserved::empty()
             }),
             attention: AttentionScratch::new(program),
-            experts: vec![0.0; 2 * ExpertSizes::of(program).n_experts].into(),
-            taken: vec![0.0; CHUNK * most(|shape| shape.value_dim)].into(),
+            experts: vec![0.0; 2 * WidestExperts::of(program).n_experts].into(),
+            taken: vec![0.0; (CHUNK * most(|shape| shape.value_dim)).max(most(channels::room_len))].into(),
         });
         if let Some(e) = failed {
             return Err(e.into());
@@ -149,7 +150,7 @@ impl Scratch {
             taps: Vec::new(),
             routes: Routes::default(),
             expert_inputs: {
-                let ExpertSizes { n_used, k, width, .. } = ExpertSizes::of(program);
+                let WidestExperts { n_used, k, width, .. } = WidestExperts::of(program);
                 [InputBuffers::new(cols * n_used, k)?, InputBuffers::new(cols * n_used, width)?]
             },
             workers,
@@ -163,17 +164,25 @@ impl Scratch {
 
     /// The logits of a column and their peaks.
     pub(crate) fn logits_of(&mut self, column: usize) -> (&mut [f32], Peaks<'_>) {
+        let (logits, peaks, stretch) = self.logits_of_first(column + 1);
+        let values = &mut peaks.data[column * peaks.block..];
+        (&mut logits.data[column * logits.block..], Peaks { stretch, values })
+    }
+
+    /// The logits of the first columns, and the peaks of each: with how many logits have one
+    /// together.
+    pub(crate) fn logits_of_first(&mut self, n: usize) -> (Blocks<'_, f32>, Blocks<'_, f32>, usize) {
         let logits = &mut self.registers[Register::Logits as usize];
         let n_vocab = logits.len() / HEAD_COLS;
         let n_stretches = n_vocab.div_ceil(self.stretch);
-        let values = &mut self.peaks[column * n_stretches..][..n_stretches];
-        (&mut logits[column * n_vocab..][..n_vocab], Peaks { stretch: self.stretch, values })
+        let logits = Blocks { data: &mut logits[..n * n_vocab], block: n_vocab };
+        (logits, Blocks { data: &mut self.peaks[..n * n_stretches], block: n_stretches }, self.stretch)
     }
 }
 
 /// The largest sizes of a program's mixtures.
 #[derive(Default)]
-struct ExpertSizes {
+struct WidestExperts {
     n_experts: usize,
     n_used: usize,
     /// Elements of an expert's input.
@@ -182,9 +191,9 @@ struct ExpertSizes {
     width: usize,
 }
 
-impl ExpertSizes {
-    fn of(program: &Program) -> ExpertSizes {
-        let mut sizes = ExpertSizes::default();
+impl WidestExperts {
+    fn of(program: &Program) -> WidestExperts {
+        let mut sizes = WidestExperts::default();
         for step in program.layer_segments().iter().flat_map(|segment| &segment.steps) {
             match step {
                 Step::Route(step) => sizes.n_experts = sizes.n_experts.max(step.n_experts),
@@ -228,7 +237,7 @@ pub(crate) fn bytes(program: &Program, cols: usize, exact: bool) -> u64 {
     let vectors = registers.map(|r| program.register_len(r)).sum::<usize>() + products_len(program);
     let kind = if exact { ActKind::F32 } else { ActKind::Q8 };
     let acts = |input| ActLayout::new(kind, program.input_len(input).next_multiple_of(32)).col_bytes();
-    let acts = acts(Input::Normed) + acts(Input::Inner) + ExpertSizes::of(program).input_bytes(kind);
+    let acts = acts(Input::Normed) + acts(Input::Inner) + WidestExperts::of(program).input_bytes(kind);
     (cols * (4 * vectors + acts) + 4 * LOGIT_COLS * program.n_vocab()) as u64
 }
 

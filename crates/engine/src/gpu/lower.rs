@@ -2,8 +2,10 @@
 //! joins the residual stream at the next norm, as on the CPU, which lets the split lie anywhere.
 
 use modelembed_gpu::{Buffer, Columns, Limits, Op, Operand, Vectors, WIDE_COLS, half_words, int8_words};
-use modelembed_spec::{Attend, HeadNormSpan, HeadRope, Input, Linear, Norm, Pending, Register, RopeId, Step, Visible};
-use modelembed_terms::{NormKind, RopeStyle};
+use modelembed_spec::{
+    Attend, HeadNormSpan, HeadRope, HiddenActivation, Input, Linear, Norm, Pending, Register, RopeId, Step, Visible,
+};
+use modelembed_terms::{Activation, NormKind, RopeStyle};
 
 use super::buffers::Buffers;
 use super::model::GpuModel;
@@ -32,18 +34,33 @@ pub(super) fn can_lower(step: &Step) -> bool {
         }
         Step::StoreKv { heads, .. } => heads.key_dim == heads.value_dim,
         Step::Logits { scale, soft_cap, .. } => *scale == 1.0 && soft_cap.is_none(),
-        Step::Project { .. } | Step::Quantize { .. } | Step::GateUp { .. } => true,
+        Step::Project { .. } | Step::Quantize { .. } => true,
+        Step::GateUp { activation, clamp, .. } => act_of(*activation).is_some() && clamp.is_none(),
         // Rows are looked up where the file is; the others have no kernels yet.
         Step::Embed { .. }
         | Step::Conv(_)
         | Step::ShortConv(_)
         | Step::Scan(_)
+        | Step::ChannelScan(_)
+        | Step::Regroup(_)
+        | Step::JoinHeads(_)
+        | Step::NormParts { .. }
         | Step::GateNorm(_)
         | Step::Up { .. } => false,
         Step::SplitGates(_) | Step::GateHeads { .. } | Step::LimitHeads { .. } => false,
         Step::Norm { .. } | Step::MixOwn(_) | Step::TimesOwn { .. } => false,
         Step::SetAside { .. } | Step::AddAside { .. } => false,
+        Step::Streams(_) | Step::StreamInput { .. } | Step::JoinBranch(_) | Step::SparseGate { .. } => false,
         Step::Route(_) | Step::Experts { .. } | Step::Weigh { .. } => false,
+    }
+}
+
+/// A gate's activation where a device has it.
+fn act_of(activation: HiddenActivation) -> Option<Activation> {
+    match activation {
+        HiddenActivation::Silu => Some(Activation::Silu),
+        HiddenActivation::Gelu => Some(Activation::Gelu),
+        _ => None,
     }
 }
 
@@ -118,7 +135,8 @@ impl<'a> Lowering<'a> {
                 let (gates, ups) = (&self.buffers.hidden, &self.buffers.up);
                 self.project(*from, &[(gate, gates, 0, len), (up, ups, 0, len)]);
                 let (gate, up) = (columns(gates, 0, len), columns(ups, 0, len));
-                self.ops.push(Op::ActMul { gate, up, len: self.n * len, act: *activation });
+                let Some(act) = act_of(*activation) else { unreachable!("layers with it stay on the CPU") };
+                self.ops.push(Op::ActMul { gate, up, len: self.n * len, act });
             }
             Step::Logits { output, .. } => {
                 // Of the head's input nothing is rounded: logits are what a token is chosen by.
@@ -136,6 +154,10 @@ impl<'a> Lowering<'a> {
             Step::Conv(_)
             | Step::ShortConv(_)
             | Step::Scan(_)
+            | Step::ChannelScan(_)
+            | Step::Regroup(_)
+            | Step::JoinHeads(_)
+            | Step::NormParts { .. }
             | Step::GateNorm(_)
             | Step::Up { .. }
             | Step::SplitGates(_)
@@ -148,6 +170,10 @@ impl<'a> Lowering<'a> {
             | Step::TimesOwn { .. }
             | Step::SetAside { .. }
             | Step::AddAside { .. }
+            | Step::Streams(_)
+            | Step::StreamInput { .. }
+            | Step::JoinBranch(_)
+            | Step::SparseGate { .. }
             | Step::Weigh { .. } => {
                 unreachable!("layers with it stay on the CPU")
             }
@@ -169,6 +195,8 @@ impl<'a> Lowering<'a> {
             | Register::Gates
             | Register::Own
             | Register::Aside
+            | Register::Streams
+            | Register::Predicted
             | Register::Router => {
                 unreachable!("layers with it stay on the CPU")
             }

@@ -1,5 +1,6 @@
 //! A loaded model: its files, its program, and what computes with them.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use modelembed_gguf::{Gguf, SharedBytes, TensorInfo};
 use modelembed_kernels::{Kernels, MatRef};
 use modelembed_pool::Pool;
 use modelembed_spec::{ModelSpec, Program, RopeSpec, RopeTensors, TensorId};
-use modelembed_storage::{self as storage, LoadMode, Progress, Storage, StreamStats, process};
+use modelembed_storage::{self as storage, LoadMode, Progress, SlotStats, Storage, StreamStats, process};
 use modelembed_text::Tokenizer;
 use modelembed_text::chat::{Selection as TemplateSelection, Wanted as TemplateWanted};
 
@@ -18,7 +19,7 @@ use crate::gpu::{self, GpuModel, GpuPlacement};
 use crate::load::files::ModelFiles;
 use crate::load::locking::{self, Budget, Lock, LockStats};
 use crate::load::options::{ContextNeed, LoadOptions, LoadStats};
-use crate::load::prefetch::Prefetch;
+use crate::load::prefetch::{Asked, Prefetch};
 use crate::load::shard::{self, Shard};
 use crate::load::share::CpuShare;
 use crate::load::tensors::{Compiled, Tensor};
@@ -45,6 +46,7 @@ pub struct Model {
     stats: LoadStats,
     residency: Residency,
     prefetch: Option<Prefetch>,
+    asked: Asked,
 }
 
 impl Model {
@@ -162,6 +164,7 @@ impl Model {
             stats: LoadStats { load_time: Duration::ZERO, warnings, locked: None },
             tokenizer,
             prefetch: None,
+            asked: Asked::default(),
         };
         model.ropes = model.read_ropes()?;
         // Before pages are read ahead, so that they are locked as they come.
@@ -308,6 +311,19 @@ impl Model {
         self.residency.stats()
     }
 
+    /// How many of the experts that tokens used were in memory, and what was read; `None` unless
+    /// experts are kept one by one.
+    pub fn expert_stats(&self) -> Option<SlotStats> {
+        self.residency.expert_stats()
+    }
+
+    /// How fast the disk gives experts that are not in memory, in bytes a second: reads some for so
+    /// long. `None` unless experts are kept one by one, or if all are in memory.
+    pub fn measure_expert_reads(&self, duration: Duration) -> Option<f64> {
+        let _turn = self.runtime.turn();
+        self.residency.experts()?.measure(duration)
+    }
+
     pub(crate) fn residency(&self) -> &Residency {
         &self.residency
     }
@@ -438,10 +454,43 @@ impl Model {
         // looked up.
         let is_here = |id: &TensorId| gpu.is_none_or(|gpu| !gpu.holds(*id));
         let wanted = program.in_use_order().into_iter().filter(|id| is_wanted(id) && is_here(id));
-        let wanted = wanted.map(|id| *self.tensor(id));
+        // A token uses a few experts. Where memory has no room for all, none is read ahead but what
+        // stays in any case.
+        let shares = if around { program.expert_shares() } else { HashMap::new() };
+        let (of_experts, needed): (Vec<_>, Vec<_>) = wanted.partition(|id| shares.contains_key(id));
+        let range = |id: &TensorId| {
+            let tensor = self.tensor(*id);
+            (tensor.shard, tensor.offset..tensor.offset + tensor.n_bytes)
+        };
+        let mut later: Vec<_> = of_experts.iter().map(range).collect();
+        later.sort_unstable_by_key(|(shard, range)| (*shard, range.start));
+        let asked = Asked::new(of_experts.iter().map(|id| (*id, shares[id].1)));
         // What streams comes by itself, and memory has no room for what lies around the rest.
-        let ranges = wanted.flat_map(|t| self.residency.staying(vec![(t.shard, t.offset..t.offset + t.n_bytes)]));
-        self.prefetch = Some(Prefetch::start(&self.shards, ranges, around));
+        let needed = needed.iter().flat_map(|id| self.residency.staying(vec![range(id)]));
+        self.prefetch = Some(Prefetch::start(&self.shards, needed, later.into_iter(), around));
+        self.asked = asked;
+    }
+
+    /// A token was computed: what others may use can be read ahead.
+    pub(crate) fn prefetch_experts(&self) {
+        if let Some(prefetch) = &self.prefetch {
+            prefetch.go_on();
+        }
+    }
+
+    /// Asks for an expert's part of some tensors, unless it was asked for before.
+    pub(crate) fn ask_for_expert(&self, tensors: impl Iterator<Item = TensorId>, expert: usize) {
+        if self.asked.is_empty() || self.prefetch.as_ref().is_none_or(Prefetch::is_over) {
+            return;
+        }
+        for id in tensors {
+            if let Some(n_experts) = self.asked.first_time(id, expert) {
+                let tensor = self.tensor(id);
+                let len = tensor.n_bytes / n_experts as u64;
+                let start = tensor.offset + len * expert as u64;
+                self.shards[tensor.shard].storage.ask(start..start + len);
+            }
+        }
     }
 }
 

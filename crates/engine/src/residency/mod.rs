@@ -7,14 +7,18 @@
 
 pub(crate) mod bandwidth;
 pub(crate) mod devices;
+pub(crate) mod experts;
 pub(crate) mod forecast;
 pub(crate) mod plan;
 
 use std::ops::Range;
+use std::time::Duration;
 
 use modelembed_spec::Program;
 use modelembed_storage::process::MemoryLeft;
-use modelembed_storage::{Storage, Stream, StreamOptions, StreamReader, StreamStats, StreamedRange};
+use modelembed_storage::{
+    SlotStats, Storage, StorageError, Stream, StreamOptions, StreamReader, StreamStats, StreamedRange,
+};
 use modelembed_terms::CacheType;
 
 use crate::cpu::scratch;
@@ -23,12 +27,16 @@ use crate::load::options::LoadOptions;
 use crate::load::shard::Shard;
 use crate::load::share::CpuShare;
 use crate::load::tensors::{Compiled, Tensor};
+use crate::residency::experts::{ExpertGroups, ExpertSlots};
 use crate::residency::plan::{Plan, PlanInput, RamBudget, Verdict};
 use crate::state::{layout, records};
 
 /// Units in memory at once: one that is computed with, one that is complete when that is done, one
 /// that is being read.
 const N_WINDOWS: usize = 3;
+
+/// How long it is looked how fast the disk gives experts, when a model is loaded.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
 
 /// Parts that stay and are as near as this are one.
 const GAP_BYTES: u64 = 64;
@@ -37,6 +45,7 @@ const GAP_BYTES: u64 = 64;
 pub(crate) struct Residency {
     plan: Plan,
     stream: Option<Streaming>,
+    experts: Option<ExpertSlots>,
     /// What streams.
     streamed: Vec<StreamedRange>,
     /// Why a plan could not be carried out.
@@ -63,8 +72,12 @@ impl Residency {
         reader: StreamReader,
     ) -> Result<Residency> {
         let (input, runs) = plan_input(shards, compiled, budget, sizes);
-        let mut residency = Residency { plan: Plan::new(&input), stream: None, streamed: Vec::new(), note: None };
+        let mut residency =
+            Residency { plan: Plan::new(&input), stream: None, experts: None, streamed: Vec::new(), note: None };
         match (residency.plan.verdict, budget) {
+            (Verdict::Streams, _) if residency.plan.keeps_experts() => {
+                residency.start_slots(shards, compiled, sizes.share, reader)?;
+            }
             (Verdict::Streams, _) => residency.start(shards, compiled, runs, reader)?,
             (Verdict::Impossible, RamBudget::Bytes(_)) => {
                 return Err(Error::BudgetTooSmall { plan: Box::new(residency.plan) });
@@ -95,10 +108,7 @@ impl Residency {
         match Stream::start(&storages, &shares, options) {
             Ok(stream) => {
                 self.plan.disk_bytes_per_second = stream.measure();
-                let ring = stream.ring_refusal().map(|e| format!("io_uring is refused ({e}): several threads read"));
-                let direct = "the file system refuses direct reads: reading through the page cache".to_owned();
-                let notes = [ring, (!stream.stats().is_direct).then_some(direct)];
-                self.note = notes.into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
+                self.note = note(stream.ring_refusal(), stream.stats().is_direct);
                 self.streamed = shares.into_iter().flatten().collect();
                 self.stream = Some(Streaming { stream, tables });
             }
@@ -108,6 +118,39 @@ impl Residency {
             Err(e) => self.note = Some(format!("not streaming ({e}): the system pages instead")),
         }
         Ok(())
+    }
+
+    fn start_slots(
+        &mut self,
+        shards: &[Shard],
+        compiled: &Compiled,
+        share: CpuShare,
+        reader: StreamReader,
+    ) -> Result<()> {
+        let Some(groups) = ExpertGroups::new(compiled, share) else { return Ok(()) };
+        let storages: Vec<&Storage> = shards.iter().map(|s| &s.storage).collect();
+        let streamed = groups.ranges();
+        match ExpertSlots::start(&storages, groups, (self.plan.slot_bytes, self.plan.dense_bytes()), reader) {
+            Ok(experts) => {
+                self.plan.disk_bytes_per_second = experts.measure(FIRST_LOOK);
+                self.note = note(experts.slots().ring_refusal(), experts.slots().stats().is_direct);
+                self.streamed = streamed;
+                self.experts = Some(experts);
+            }
+            Err(e) if reader == StreamReader::Ring => return Err(Error::ReaderRefused { reader, source: e }),
+            Err(e) => self.note = Some(format!("not streaming ({e}): the system pages instead")),
+        }
+        Ok(())
+    }
+
+    /// The experts that are kept one by one, if the model's are.
+    pub(crate) fn experts(&self) -> Option<&ExpertSlots> {
+        self.experts.as_ref()
+    }
+
+    /// What was asked for of experts so far, where they are kept one by one.
+    pub(crate) fn expert_stats(&self) -> Option<SlotStats> {
+        self.experts.as_ref().map(|experts| experts.slots().stats())
     }
 
     pub(crate) fn plan(&self) -> &Plan {
@@ -129,10 +172,7 @@ impl Residency {
     /// A failed read, or cancellation.
     pub(crate) fn enter(&self, unit: usize, is_cancelled: &dyn Fn() -> bool) -> Result<()> {
         let Some(s) = &self.stream else { return Ok(()) };
-        s.stream.acquire(unit, is_cancelled).map_err(|e| match e {
-            modelembed_storage::StorageError::Cancelled => Error::Cancelled,
-            other => other.into(),
-        })
+        s.stream.acquire(unit, is_cancelled).map_err(wait_failed)
     }
 
     /// Bytes of a table, where they are valid at any time.
@@ -148,8 +188,30 @@ impl Residency {
 
     /// Whether any bytes stream.
     pub(crate) fn is_streaming(&self) -> bool {
-        self.stream.is_some()
+        self.stream.is_some() || self.experts.is_some()
     }
+
+    /// Follows what others leave of the machine's memory, where memory can be given back.
+    pub(crate) fn follow_memory(&self) {
+        if let Some(experts) = &self.experts {
+            experts.follow_memory();
+        }
+    }
+}
+
+/// The error of a wait for bytes.
+pub(crate) fn wait_failed(e: StorageError) -> Error {
+    match e {
+        StorageError::Cancelled => Error::Cancelled,
+        other => other.into(),
+    }
+}
+
+/// What a user may want to know of who reads, and how.
+fn note(ring_refusal: Option<&std::io::Error>, is_direct: bool) -> Option<String> {
+    let ring = ring_refusal.map(|e| format!("io_uring is refused ({e}): several threads read"));
+    let direct = "the file system refuses direct reads: reading through the page cache".to_owned();
+    [ring, (!is_direct).then_some(direct)].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"))
 }
 
 /// What memory beside the weights depends on.
@@ -204,6 +266,7 @@ fn plan_input(
         },
         n_windows: N_WINDOWS,
         memory_bytes_per_second: None,
+        experts: ExpertGroups::new(compiled, sizes.share).map(|groups| groups.sizes()),
     };
     (input, runs)
 }

@@ -5,6 +5,10 @@
 //! was used longest ago misses every time. The best that can be done is to keep a fixed part P of
 //! the M bytes and to read the rest for every token: a token then takes max(M / memory bandwidth,
 //! (M - P) / disk bandwidth).
+//!
+//! Of a mixture a token reads a few experts, often those that the last ones used. There all that
+//! every token reads stays, and of the experts those that were used last: what is read for a token
+//! depends on how many of its experts are among them.
 
 use std::fmt;
 
@@ -20,6 +24,27 @@ pub enum RamBudget {
     Bytes(u64),
     /// No plan: the system's pager decides what stays.
     Off,
+}
+
+/// Shares of used experts that are in memory, for which a plan tells the speed: where half of the
+/// experts are, the middle one is usual.
+pub const HIT_RATES: [f64; 3] = [0.4, 0.65, 0.8];
+
+/// Sizes of a mixture's experts. An expert of one layer, with all its matrices, is an item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExpertSizes {
+    /// Items.
+    pub n_items: u64,
+    /// Those that a token uses.
+    pub n_used: u64,
+    /// Bytes of all of them.
+    pub all_bytes: u64,
+    /// Bytes of those that a token uses.
+    pub used_bytes: u64,
+    /// Bytes that the greatest one takes in memory.
+    pub slot_bytes: u64,
+    /// Memory that is enough to compute with.
+    pub least_bytes: u64,
 }
 
 /// What a plan depends on.
@@ -42,6 +67,8 @@ pub struct PlanInput {
     pub n_windows: usize,
     /// Bytes a second of the processor reading memory, where measured.
     pub memory_bytes_per_second: Option<f64>,
+    /// The experts among the weights, where they can be kept one by one.
+    pub experts: Option<ExpertSizes>,
 }
 
 /// Whether a model fits.
@@ -62,7 +89,7 @@ pub enum Verdict {
 pub struct Plan {
     /// The result.
     pub verdict: Verdict,
-    /// Bytes of weights that a token reads: M.
+    /// Bytes of weights: M. Of a mixture's a token reads a part.
     pub weight_bytes: u64,
     /// Bytes that may be used; 0 where unplanned.
     pub budget_bytes: u64,
@@ -72,6 +99,11 @@ pub struct Plan {
     pub streamed_bytes: Vec<u64>,
     /// Bytes of the windows.
     pub window_bytes: u64,
+    /// The experts, of a mixture.
+    pub experts: Option<ExpertSizes>,
+    /// Bytes of experts that stay, while others are read when they are chosen; 0 unless that is how
+    /// the model streams.
+    pub slot_bytes: u64,
     /// Bytes a second of direct reads, once measured.
     pub disk_bytes_per_second: Option<f64>,
     /// As in the input.
@@ -92,6 +124,8 @@ impl Plan {
             other_bytes: input.kv_bytes.saturating_add(input.scratch_bytes).saturating_add(PROCESS_BYTES),
             streamed_bytes: Vec::new(),
             window_bytes: 0,
+            experts: input.experts,
+            slot_bytes: 0,
             disk_bytes_per_second: None,
             memory_bytes_per_second: input.memory_bytes_per_second,
         };
@@ -102,6 +136,12 @@ impl Plan {
         let for_weights = plan.budget_bytes.saturating_sub(plan.other_bytes);
         if weight_bytes <= for_weights {
             plan.verdict = Verdict::Fits;
+            return plan;
+        }
+        let for_experts = for_weights.saturating_sub(plan.dense_bytes());
+        if let Some(experts) = input.experts.filter(|experts| for_experts >= experts.least_bytes) {
+            plan.verdict = Verdict::Streams;
+            plan.slot_bytes = for_experts.min(experts.n_items * experts.slot_bytes);
             return plan;
         }
         match least_streamed(input, for_weights) {
@@ -115,21 +155,54 @@ impl Plan {
         plan
     }
 
-    /// Bytes that are read for every token.
+    /// Whether experts are kept one by one, and read when they are chosen.
+    pub fn keeps_experts(&self) -> bool {
+        self.slot_bytes > 0
+    }
+
+    /// Bytes of weights that every token reads.
+    pub fn dense_bytes(&self) -> u64 {
+        self.weight_bytes - self.experts.map_or(0, |experts| experts.all_bytes.min(self.weight_bytes))
+    }
+
+    /// Bytes of weights that one token reads, from memory or from the disk.
+    pub fn used_bytes(&self) -> u64 {
+        self.dense_bytes() + self.experts.map_or(0, |experts| experts.used_bytes)
+    }
+
+    /// Bytes that are read from the disk for every token, as usual where that depends on what the
+    /// token is.
     pub fn streamed_per_token(&self) -> u64 {
-        self.streamed_bytes.iter().sum()
+        if self.keeps_experts() { self.missed_bytes(HIT_RATES[1]) } else { self.streamed_bytes.iter().sum() }
     }
 
-    /// Bytes of weights that stay: P.
+    /// Bytes of experts that are read from the disk for a token if this share of those that it uses
+    /// is in memory; 0 where all are.
+    pub fn missed_bytes(&self, hit_rate: f64) -> u64 {
+        let used = if self.keeps_experts() { self.experts.map_or(0, |experts| experts.used_bytes) } else { 0 };
+        (used as f64 * (1.0 - hit_rate)).round() as u64
+    }
+
+    /// Bytes of weights that stay: P. Of experts none stays for good.
     pub fn resident_bytes(&self) -> u64 {
-        self.weight_bytes - self.streamed_per_token()
+        if self.keeps_experts() { self.dense_bytes() } else { self.weight_bytes - self.streamed_per_token() }
     }
 
-    /// 1 / max(M / memory bandwidth, (M - P) / disk bandwidth), as far as the two are known.
+    /// 1 / max(bytes that a token reads / memory bandwidth, those from the disk / disk bandwidth), as
+    /// far as the two are known.
     pub fn tokens_per_second(&self) -> Option<f64> {
+        self.speed(self.streamed_per_token())
+    }
+
+    /// The same if this share of the experts that a token uses is in memory.
+    pub fn tokens_per_second_at(&self, hit_rate: f64) -> Option<f64> {
+        self.speed(self.missed_bytes(hit_rate))
+    }
+
+    fn speed(&self, disk_bytes: u64) -> Option<f64> {
         let seconds = |bytes: u64, speed: Option<f64>| speed.filter(|s| *s > 0.0).map(|speed| bytes as f64 / speed);
-        let memory = seconds(self.weight_bytes, self.memory_bytes_per_second);
-        let disk = match self.streamed_per_token() {
+        let memory = seconds(self.used_bytes(), self.memory_bytes_per_second);
+        let disk = match disk_bytes {
             0 => None,
             bytes => Some(seconds(bytes, self.disk_bytes_per_second)?),
         };
@@ -151,6 +224,29 @@ impl fmt::Display for Plan {
                 "impossible: {budget} of memory hold {others} of KV cache and working memory and no windows to stream {weights} of \
                  weights through; a smaller context needs less"
             ),
+            Verdict::Streams if self.keeps_experts() => {
+                let all = self.experts.map_or(0, |experts| experts.all_bytes);
+                let (dense, slots) = (mb(self.dense_bytes()), mb(self.slot_bytes));
+                write!(
+                    f,
+                    "streams experts: {dense} of weights that every token needs and {slots} of {} of experts stay",
+                    mb(all)
+                )?;
+                let speeds: Vec<_> = HIT_RATES.iter().filter_map(|rate| self.tokens_per_second_at(*rate)).collect();
+                if let [low, usual, high] = speeds[..] {
+                    let [few, half, many] = HIT_RATES.map(|rate| rate * 100.0);
+                    write!(
+                        f,
+                        "; {few:.0}, {half:.0} or {many:.0} % of those that tokens choose are then there, for about "
+                    )?;
+                    write!(f, "{low:.1}, {usual:.1} or {high:.1} tokens/s")?;
+                }
+                write!(f, ": {weights} of weights and {others} beside them exceed {budget} of memory")?;
+                if let Some(disk) = self.disk_bytes_per_second {
+                    write!(f, "; the disk reads {:.0} MB/s", disk / f64::from(1 << 20))?;
+                }
+                Ok(())
+            }
             Verdict::Streams => {
                 let streamed = self.streamed_per_token();
                 write!(f, "streams {} a token", mb(streamed))?;
@@ -167,13 +263,19 @@ impl fmt::Display for Plan {
     }
 }
 
-/// What may be used of what is left. Of the machine's memory some is for other programs; of a
-/// control group's, where others' use is counted already, for the kernel's on behalf of this one
-/// (page tables, 2 bytes a thousand). Using too much costs pages of the model, which are read
-/// again, before it costs the process.
+/// What may be used of what is left.
 fn automatic(left: MemoryLeft) -> Option<u64> {
-    let machine = left.machine_bytes.map(|left| left.saturating_sub((16 << 20) + left / 50));
-    let groups = left.groups_bytes.map(|left| left.saturating_sub((4 << 20) + left / 100));
+    headroom(left).map(|bytes| u64::try_from(bytes).unwrap_or(0))
+}
+
+/// What is left beyond what is not to be used; below 0 where too much is in use. Of the machine's
+/// memory some is for other programs; of a control group's, where others' use is counted already,
+/// for the kernel's on behalf of this one (page tables, 2 bytes a thousand). Using too much costs
+/// pages of the model, which are read again, before it costs the process.
+pub(crate) fn headroom(left: MemoryLeft) -> Option<i64> {
+    let beyond = |left: u64, margin: u64| i64::try_from(left).unwrap_or(i64::MAX).saturating_sub_unsigned(margin);
+    let machine = left.machine_bytes.map(|left| beyond(left, (16 << 20) + left / 50));
+    let groups = left.groups_bytes.map(|left| beyond(left, (4 << 20) + left / 100));
     machine.into_iter().chain(groups).min()
 }
 
@@ -229,7 +331,57 @@ mod tests {
             left: MemoryLeft { machine_bytes: available, groups_bytes: None },
             n_windows: 3,
             memory_bytes_per_second: None,
+            experts: None,
         }
+    }
+
+    /// A mixture of 16 layers with 64 experts of 3 MB each, of which a token uses 8, and 300 MB
+    /// beside them.
+    fn mixture(budget_mb: u64) -> PlanInput {
+        PlanInput {
+            unit_bytes: [vec![12 * MB; 16], vec![192 * MB; 16], vec![108 * MB]].concat(),
+            streamable_bytes: [vec![12 * MB; 16], vec![192 * MB; 16], vec![108 * MB]].concat(),
+            experts: Some(ExpertSizes {
+                n_items: 1024,
+                n_used: 128,
+                all_bytes: 3072 * MB,
+                used_bytes: 384 * MB,
+                slot_bytes: 3 * MB + 12288,
+                least_bytes: 20 * (3 * MB + 12288),
+            }),
+            ..machine(None, RamBudget::Bytes(budget_mb * MB))
+        }
+    }
+
+    #[test]
+    fn of_a_mixture_all_that_tokens_share_stays_and_experts_have_the_rest() {
+        let mut plan = Plan::new(&mixture(1500));
+        assert_eq!((plan.verdict, plan.keeps_experts(), plan.window_bytes), (Verdict::Streams, true, 0));
+        assert_eq!((plan.dense_bytes(), plan.resident_bytes()), (300 * MB, 300 * MB));
+        assert_eq!(plan.slot_bytes, 1500 * MB - plan.other_bytes - 300 * MB);
+        assert_eq!(plan.missed_bytes(0.75), 96 * MB);
+        assert_eq!((plan.streamed_per_token(), plan.tokens_per_second()), (plan.missed_bytes(0.65), None));
+        plan.disk_bytes_per_second = Some(192.0 * MB as f64);
+        assert!((plan.tokens_per_second_at(0.75).unwrap() - 2.0).abs() < 1e-9);
+        // All that a token reads is 684 MB.
+        plan.memory_bytes_per_second = Some(684.0 * MB as f64);
+        assert!((plan.tokens_per_second_at(0.75).unwrap() - 1.0).abs() < 1e-9);
+        let line = plan.to_string();
+        assert!(line.starts_with("streams experts: 300.0 MB of weights") && line.contains("40, 65 or 80 %"), "{line}");
+        assert!(line.contains("0.8, 1.0 or 1.0 tokens/s"), "{line}");
+    }
+
+    #[test]
+    fn a_mixture_fits_or_streams_as_others_do_where_that_is_not_possible() {
+        assert_eq!(Plan::new(&mixture(4000)).verdict, Verdict::Fits);
+        let nearly = Plan::new(&mixture(3430));
+        assert!(nearly.keeps_experts() && nearly.slot_bytes < 3072 * MB, "{nearly:?}");
+        // 68 MB beside the weights, 300 MB of them, 20 slots of 3 MB.
+        let rows = [(429, true), (427, false)];
+        for (mb, keeps) in rows {
+            assert_eq!(Plan::new(&mixture(mb)).keeps_experts(), keeps, "{mb}");
+        }
+        assert_eq!(Plan::new(&mixture(100)).verdict, Verdict::Impossible);
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Runtime {
         if threads == 0 {
             return Err(Error::zero("threads"));
         }
-        let kv_budget = Arc::new(KvBudget::new(options.kv_budget_bytes.unwrap_or(u64::MAX)));
+        let kv_budget = Arc::new(KvBudget::new(options.kv_budget_bytes.unwrap_or(u64::MAX), None));
         Ok(Arc::new(Runtime { pool: Pool::new(threads), kernels, turn: Mutex::new(()), kv_budget }))
     }
 
@@ -146,21 +146,42 @@ impl std::fmt::Debug for Runtime {
 pub(crate) struct KvBudget {
     limit: u64,
     used: AtomicU64,
+    /// What this is a part of.
+    whole: Option<Arc<KvBudget>>,
 }
 
 impl KvBudget {
-    pub(crate) fn new(limit: u64) -> KvBudget {
-        KvBudget { limit, used: AtomicU64::new(0) }
+    pub(crate) fn new(limit: u64, whole: Option<Arc<KvBudget>>) -> KvBudget {
+        KvBudget { limit, used: AtomicU64::new(0), whole }
     }
 
-    /// Takes some bytes; false if they are not left.
-    pub(crate) fn take(&self, bytes: u64) -> bool {
+    /// Takes some bytes; an error is the budget that has not as many left.
+    pub(crate) fn take(&self, bytes: u64) -> std::result::Result<(), &KvBudget> {
         let more = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| self)?;
+        if let Some(Err(short)) = self.whole.as_deref().map(|whole| whole.take(bytes)) {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(short);
+        }
+        Ok(())
     }
 
     pub(crate) fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.give_back(bytes);
+        }
+    }
+
+    /// Bytes that can be taken.
+    pub(crate) fn left(&self) -> u64 {
+        let own = self.limit.saturating_sub(self.used());
+        self.whole.as_deref().map_or(own, |whole| own.min(whole.left()))
+    }
+
+    /// Bytes that can ever be out.
+    pub(crate) fn most(&self) -> u64 {
+        self.whole.as_deref().map_or(self.limit, |whole| self.limit.min(whole.most()))
     }
 
     pub(crate) fn used(&self) -> u64 {

@@ -224,6 +224,11 @@ impl Session {
         self.append_for(tokens, 0, phase, sampler, |n| n - 1..n)
     }
 
+    /// Appends a part of a prompt whose last logits nobody wants.
+    pub(crate) fn eval_part(&mut self, tokens: &[TokenId]) -> Result<()> {
+        self.append(tokens, 0, Phase::Prompt, &mut |_, _| Ok(()))
+    }
+
     /// Appends the last token and some that may follow it, at most [`MAX_DRAFT_TOKENS`] of them, to
     /// [`sample`](Self::sample) what follows each. On the CPU logits have the bits that
     /// [`eval`](Self::eval) gives, token by token.
@@ -322,6 +327,23 @@ impl Session {
     /// window forget what is far behind it.
     pub fn can_return(&self, len: usize) -> bool {
         self.own(self.engine.can_return(self.sequence, len))
+    }
+
+    /// The last position up to `len` that the context can be taken back to.
+    pub(crate) fn returnable(&self, len: usize) -> usize {
+        self.own(self.engine.returnable(self.sequence, len))
+    }
+
+    /// Whether the context can go back only to where it was [kept](Self::keep_here).
+    pub(crate) fn needs_keeping(&self) -> bool {
+        !self.model().program().records().is_empty()
+    }
+
+    /// Keeps the state here, and none that was kept before.
+    pub(crate) fn keep_here(&mut self) {
+        let dropped = self.engine.drop_snapshots(self.sequence);
+        let kept = dropped.and_then(|()| self.engine.snapshot(self.sequence));
+        self.own(kept);
     }
 
     /// Forgets all but the first `len` tokens; does nothing if there are fewer.

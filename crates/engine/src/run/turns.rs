@@ -6,7 +6,8 @@
 //! message that stands within the first question's frame. When the oldest turn is forgotten, the
 //! head and the rest are what the template renders for the messages that are left.
 
-use modelembed_text::{EncodeOptions, TokenId, Tokenizer};
+use modelembed_text::chat::Guard;
+use modelembed_text::{TokenId, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -30,6 +31,8 @@ pub(crate) struct Plan {
     pub n_kept: usize,
     /// Tokens to evaluate.
     pub prompt: Vec<TokenId>,
+    /// How many of them stand before the answer's beginning.
+    pub asked: usize,
     /// What the context holds with them.
     pub segments: Vec<Segment>,
 }
@@ -37,6 +40,8 @@ pub(crate) struct Plan {
 /// What the context holds.
 pub(crate) struct Held<'a> {
     pub tokenizer: &'a Tokenizer,
+    /// What the texts are marked by: those of segments and of the rendered chat alike.
+    pub guard: Guard<'a>,
     pub tokens: &'a [TokenId],
     pub segments: &'a [Segment],
     /// The last answer's last token, which the context does not hold yet.
@@ -44,11 +49,12 @@ pub(crate) struct Held<'a> {
 }
 
 impl Held<'_> {
-    /// The plan for the rendered chat `whole`. `question_at` tells where in it the text of the
-    /// question of an index begins, of `n_questions`.
+    /// The plan for the rendered chat `whole`, whose last question ends at `asked`. `question_at`
+    /// tells where in it the text of the question of an index begins, of `n_questions`.
     pub fn plan(
         &self,
         whole: &str,
+        asked: usize,
         n_questions: usize,
         question_at: &mut dyn FnMut(usize) -> Result<usize>,
     ) -> Result<Plan> {
@@ -61,7 +67,7 @@ impl Held<'_> {
         }
         let tail_at = at - segments.last().map_or(0, |s| s.carried);
         let before = pending.or_else(|| n_kept.checked_sub(1).and_then(|i| self.tokens.get(i).copied()));
-        let tail = Tail { tokenizer: self.tokenizer, text: &whole[tail_at..], before };
+        let tail = Tail { tokenizer: self.tokenizer, guard: self.guard, text: &whole[tail_at..], before };
         let tokens = tail.encode(tail.text.len())?;
 
         // Cut the tail where questions begin.
@@ -87,17 +93,22 @@ impl Held<'_> {
             last.carried = 0;
         }
 
-        let prompt = match pending {
-            Some(id) => [id].into_iter().chain(tokens).collect(),
+        let asked = match asked.checked_sub(tail_at) {
+            Some(len) if len < tail.text.len() => common_prefix(&tail.encode(len)?, &tokens),
+            Some(_) => tokens.len(),
+            None => 0,
+        };
+        let (prompt, asked) = match pending {
+            Some(id) => ([id].into_iter().chain(tokens).collect(), asked + 1),
             None => {
                 // At least one token is evaluated: its logits are wanted.
                 let rest = self.tokens.get(n_kept..).unwrap_or_default();
                 let n_alike = common_prefix(rest, &tokens).min(tokens.len().saturating_sub(1));
                 n_kept += n_alike;
-                tokens[n_alike..].to_vec()
+                (tokens[n_alike..].to_vec(), asked.saturating_sub(n_alike))
             }
         };
-        Ok(Plan { n_kept, prompt, segments })
+        Ok(Plan { n_kept, asked: asked.min(prompt.len().saturating_sub(1)), prompt, segments })
     }
 
     /// The leading segments whose text `whole` begins with, and the length of that. Of the first
@@ -127,6 +138,7 @@ impl Held<'_> {
 /// The text that the context lacks.
 struct Tail<'a> {
     tokenizer: &'a Tokenizer,
+    guard: Guard<'a>,
     text: &'a str,
     /// The token before it; `None` at the start of the context.
     before: Option<TokenId>,
@@ -135,28 +147,20 @@ struct Tail<'a> {
 /// Bytes that a token which begins before a question may hold of it.
 const MOST_CARRIED: usize = 64;
 
-/// Tokens of a rendered chat that stands at the beginning of a context.
-pub fn encode_whole(tokenizer: &Tokenizer, text: &str) -> Result<Vec<TokenId>> {
-    Tail { tokenizer, text, before: None }.encode(text.len())
+/// Tokens of a rendered chat, as the guard marked it, that stands at the beginning of a context.
+pub fn encode_whole(tokenizer: &Tokenizer, guard: Guard<'_>, text: &str) -> Result<Vec<TokenId>> {
+    Tail { tokenizer, guard, text, before: None }.encode(text.len())
 }
 
 impl Tail<'_> {
     /// Tokens of the first `len` bytes. A template may write the token that begins a text itself;
     /// it is added where it did not.
     fn encode(&self, len: usize) -> Result<Vec<TokenId>> {
-        let options = EncodeOptions::default().parse_special(true);
-        let text = &self.text.as_bytes()[..len];
-        if let Some(before) = self.before {
-            return Ok(self.tokenizer.encode_after(before, text, options)?);
-        }
-        let mut tokens = self.tokenizer.encode(text, options)?;
-        if let Some(bos) = self.tokenizer.bos()
-            && self.tokenizer.adds_bos()
-            && tokens.first() != Some(&bos)
-        {
-            tokens.insert(0, bos);
-        }
-        Ok(tokens)
+        let rendered = self.guard.rendered(self.text[..len].to_owned());
+        Ok(match self.before {
+            Some(before) => self.tokenizer.encode_rendered(Some(before), &rendered)?,
+            None => rendered.encode(self.tokenizer)?,
+        })
     }
 
     /// How many of `tokens` make up the text to the end of `range`, of which `token_from` lie

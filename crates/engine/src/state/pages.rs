@@ -41,6 +41,21 @@ impl Drop for Page {
     }
 }
 
+/// Pages of an engine: each has the positions of all layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageUse {
+    /// Pages that sequences hold, or somebody else.
+    pub used: usize,
+    /// Pages that can be taken at least. Where layers look at a window, states take memory too, or
+    /// it is shared with other engines, this is less than the difference of the others.
+    pub free: usize,
+    /// Pages that can be used at most.
+    pub total: usize,
+    /// How many pages the state of the model's recurrences is as large as, rounded up; 0 without
+    /// recurrences.
+    pub of_state: usize,
+}
+
 /// Where an engine's pages come from.
 pub(crate) struct PageStore {
     layout: Layout,
@@ -116,14 +131,16 @@ impl Table {
     }
 }
 
-/// Keys and values of a whole page's positions, of all layers, which nobody changes any more.
-/// Whoever keeps it keeps its memory.
+/// Keys and values of a page's positions, of all layers, which nobody changes any more. Whoever
+/// keeps it keeps its memory.
 #[derive(Clone)]
 pub struct SealedPage {
     number: usize,
+    /// Positions of it that are there.
+    n_tokens: usize,
     /// Of each group of layers, where it is still there.
     groups: Vec<Option<Arc<Page>>>,
-    /// The record of what follows, if the model has recurrences, and it is there.
+    /// The record of what follows its positions, if the model has recurrences, and it is there.
     record: Option<Option<Arc<Page>>>,
     engine: u64,
 }
@@ -136,6 +153,24 @@ impl SealedPage {
     /// [`TOKENS`](Self::TOKENS) on.
     pub fn number(&self) -> usize {
         self.number
+    }
+
+    /// How many of its positions are there: all, but for the last page of a
+    /// [prefix](crate::Engine::prefix).
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    /// Whether a model with recurrences can go on behind it; always true of one without.
+    pub fn has_state(&self) -> bool {
+        self.record.as_ref().is_none_or(Option::is_some)
+    }
+
+    /// The same without the state, whose memory is then not kept.
+    #[must_use]
+    pub fn without_state(mut self) -> SealedPage {
+        self.record = self.record.map(|_| None);
+        self
     }
 
     /// Its bytes, of each group of layers that look at the same positions; `None` where a window
@@ -179,6 +214,9 @@ impl PageStore {
         let layout = Layout::new(sizes.caches, sizes.ty)?;
         let record_layout = RecordLayout::new(sizes.records)?;
         let slab = |page_bytes: usize| {
+            // No more than may ever be out: contexts can be long, and address space is not endless.
+            let affordable = budget.most() / page_bytes.max(1) as u64;
+            let n_pages = n_pages.min(usize::try_from(affordable).unwrap_or(usize::MAX));
             // No slab comes near the end of the address space.
             let fits = page_bytes.checked_mul(n_pages).is_some_and(|bytes| bytes <= isize::MAX as usize / 8);
             match fits {
@@ -236,6 +274,22 @@ impl PageStore {
         pages.sum::<u64>() + (tables.records.n_slots() * self.record_bytes()) as u64
     }
 
+    /// How many pages there are.
+    pub(crate) fn page_use(&self) -> PageUse {
+        // A model of recurrences alone has no pages, but positions.
+        let page_bytes: usize = self.page_bytes().iter().sum();
+        let bytes = if page_bytes == 0 { self.record_bytes().max(1) } else { page_bytes } as u64;
+        let in_bytes = |bytes_left: u64| usize::try_from(bytes_left / bytes).unwrap_or(usize::MAX);
+        let of_slabs = |n: &dyn Fn(&Slab) -> usize| self.slabs.iter().map(n).min().unwrap_or(usize::MAX);
+        let used = self.slabs.iter().map(|slab| slab.n_blocks() - slab.n_free()).max().unwrap_or(0);
+        PageUse {
+            used,
+            free: of_slabs(&Slab::n_free).min(in_bytes(self.budget.left())),
+            total: of_slabs(&Slab::n_blocks).min(in_bytes(self.budget.most())),
+            of_state: (self.record_bytes() as u64).div_ceil(bytes) as usize,
+        }
+    }
+
     /// A page of a group, with whatever is in it.
     pub(crate) fn take(&self, group: usize) -> Result<Page> {
         self.take_of(&self.slabs[group])
@@ -251,12 +305,9 @@ impl PageStore {
 
     fn take_of(&self, slab: &Slab) -> Result<Page> {
         let bytes = slab.block_bytes() as u64;
-        if !self.budget.take(bytes) {
-            return Err(Error::OutOfPages {
-                used_bytes: self.budget.used(),
-                wanted_bytes: bytes,
-                budget_bytes: self.budget.limit(),
-            });
+        if let Err(short) = self.budget.take(bytes) {
+            let (used_bytes, budget_bytes) = (short.used(), short.limit());
+            return Err(Error::OutOfPages { used_bytes, wanted_bytes: bytes, budget_bytes });
         }
         // From here on the page gives back what it took.
         match slab.take() {
@@ -341,6 +392,12 @@ impl PageStore {
             })
     }
 
+    /// The last position up to `len` that a sequence can go on behind.
+    pub(crate) fn returnable(&self, tables: &Tables, len: usize) -> usize {
+        let len = if self.records.is_none() { len } else { tables.records.returnable(len) };
+        if self.can_return(tables, len) { len } else { 0 }
+    }
+
     /// Tables of another sequence that begins with the same `len` positions. Whole pages are
     /// shared, of the last one the rows are copied.
     ///
@@ -363,19 +420,24 @@ impl PageStore {
         Ok(Tables { groups, records: tables.records.fork(len) })
     }
 
-    /// A page of a sequence of `engine`, which is full.
-    pub(crate) fn sealed(&self, tables: &Tables, number: usize, engine: u64) -> SealedPage {
+    /// A page of a sequence of `engine`, of which `n_tokens` positions are there.
+    pub(crate) fn sealed(&self, tables: &Tables, (number, n_tokens): (usize, usize), engine: u64) -> SealedPage {
         let page = |table: &Table| table.pages.get(number.checked_sub(table.first)?).cloned();
-        let record = || tables.records.beginning_at((number + 1) * PAGE_TOKENS).cloned();
+        let end = number * PAGE_TOKENS + n_tokens;
+        let record = || match n_tokens {
+            PAGE_TOKENS => tables.records.beginning_at(end).cloned(),
+            _ => tables.records.at(end).cloned(),
+        };
         let record = self.records.is_some().then(record);
-        SealedPage { number, groups: tables.groups.iter().map(page).collect(), record, engine }
+        SealedPage { number, n_tokens, groups: tables.groups.iter().map(page).collect(), record, engine }
     }
 
-    /// Tables of these pages, of `engine`.
+    /// Tables of the first `len` positions of these pages, of `engine`; the last one holds a part
+    /// of them.
     ///
     /// # Errors
     /// Pages of another one, or not in their order.
-    pub(crate) fn attach(&self, pages: &[SealedPage], engine: u64) -> Result<Tables> {
+    pub(crate) fn attach(&self, pages: &[SealedPage], len: usize, engine: u64) -> Result<Tables> {
         for (wanted, page) in pages.iter().enumerate() {
             if page.engine != engine {
                 return Err(PageError::OtherEngine { number: wanted }.into());
@@ -388,10 +450,13 @@ impl PageStore {
             let of_group = || pages.iter().map(|page| page.groups[group].as_ref());
             let first = of_group().rposition(|page| page.is_none()).map_or(0, |last| last + 1);
             let kept: VecDeque<_> = of_group().skip(first).flatten().cloned().collect();
-            Table { first, valid: first * PAGE_TOKENS, pages: kept, first_write: 0 }
+            Table { first, valid: (first * PAGE_TOKENS).min(len), pages: kept, first_write: 0 }
         };
-        let last = pages.last().and_then(|page| page.record.clone().flatten());
-        let records = last.map_or(Records::default(), |page| Records::of(pages.len() * PAGE_TOKENS, page));
+        let last = pages.last().and_then(|page| Some((page, page.record.clone().flatten()?)));
+        let mut records = last.map_or(Records::default(), |(page, record)| {
+            Records::of(page.number * PAGE_TOKENS + page.n_tokens, record)
+        });
+        records.release(len);
         Ok(Tables { groups: (0..self.slabs.len()).map(table).collect(), records })
     }
 
@@ -416,7 +481,7 @@ impl PageStore {
         };
         let mut groups: Vec<_> = groups.iter().zip(slabs).map(page).collect::<Result<_>>()?;
         let record = if self.records.is_some() { groups.pop() } else { None };
-        Ok(SealedPage { number, groups, record, engine })
+        Ok(SealedPage { number, n_tokens: PAGE_TOKENS, groups, record, engine })
     }
 
     /// Whether [`shift`](Self::shift) leaves what the positions behind it look at.

@@ -274,6 +274,12 @@ impl Records {
         len == 0 || self.slots.iter().any(|slot| slot.holds(len))
     }
 
+    /// The last position up to `len` that the sequence can go on behind.
+    pub(crate) fn returnable(&self, len: usize) -> usize {
+        let before = self.slots.iter().filter(|slot| slot.number * CHUNK <= len);
+        before.map(|slot| len.min(slot.number * CHUNK + slot.rows)).max().unwrap_or(0)
+    }
+
     /// Those of another sequence that begins with the same `len` positions.
     pub(crate) fn fork(&self, len: usize) -> Records {
         let found = self.slots.iter().rev().find(|slot| len > 0 && slot.holds(len));
@@ -288,6 +294,13 @@ impl Records {
     /// The one whose chunk begins at `len`.
     pub(crate) fn beginning_at(&self, len: usize) -> Option<&Arc<Page>> {
         self.slots.iter().find(|slot| slot.number * CHUNK == len).map(|slot| &slot.page)
+    }
+
+    /// Gives back what was kept, but for the present record.
+    pub(crate) fn keep_none(&mut self) {
+        let last = self.slots.len().saturating_sub(1);
+        self.slots.drain(..last);
+        self.slots.iter_mut().for_each(|slot| slot.is_kept = false);
     }
 
     /// Keeps the present record when the sequence goes on.

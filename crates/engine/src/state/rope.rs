@@ -27,7 +27,9 @@ impl Rope {
     pub(crate) fn new(spec: &RopeSpec, divisors: &Divisors) -> Rope {
         let table = |divisors: &Option<Vec<f32>>| RopeTable::new(spec, divisors.as_deref());
         match spec.factors {
-            RopeFactors::None | RopeFactors::Fixed => Rope { table: table(&divisors.fixed), long: None },
+            RopeFactors::None | RopeFactors::Fixed | RopeFactors::FirstOf(_) => {
+                Rope { table: table(&divisors.fixed), long: None }
+            }
             RopeFactors::LongOrShort { original_ctx_tokens } => {
                 let long = divisors.long.is_some().then(|| (original_ctx_tokens, table(&divisors.long)));
                 Rope { table: table(&divisors.short), long }

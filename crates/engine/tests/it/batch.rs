@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use modelembed::{
-    Engine, EngineOptions, Error, LoadOptions, Model, Row, Run, Runtime, RuntimeOptions, SequenceId, TokenId, Wants,
+    Engine, EngineOptions, Error, LoadOptions, Model, Pooling, Row, Run, Runtime, RuntimeOptions, Sampler, SequenceId,
+    TokenId, Wants,
 };
 use modelembed_kernels::Kernels;
 use modelembed_testkit::{real_model, tiny, tiny_prompt, tiny_spec};
@@ -332,4 +333,36 @@ fn engines_and_sessions_can_move_to_other_threads() {
     is_shared::<Model>();
     is_shared::<Runtime>();
     is_shared::<modelembed::SealedPage>();
+}
+
+#[test]
+fn rows_told_at_the_same_time_are_those_told_in_turn() {
+    let dir = TinyModels::new();
+    let model = small(&dir, "gemma3");
+    const N: usize = 40; // more than the head takes at once
+    let mut engine = engine(&model, N, 60);
+    let ids: Vec<SequenceId> = (0..N).map(|_| engine.add().expect("a sequence")).collect();
+    let prompts: Vec<Vec<TokenId>> = (0..N).map(|i| prompt(1 + i, model.n_vocab(), i)).collect();
+    let wants = |i: usize| [Wants::Last, Wants::All, Wants::Nothing, Wants::Pooled(Pooling::Mean)][i % 4];
+    let runs: Vec<Run> =
+        ids.iter().zip(&prompts).enumerate().map(|(i, (&id, p))| Run::new(id, p).wants(wants(i))).collect();
+    let mut want = Vec::new();
+    let each = &mut |mut row: Row<'_>| {
+        let bits = digest(row.logits);
+        want.push((row.run, row.token, bits, row.sample(&mut Sampler::default())));
+    };
+    engine.step(&runs, each).expect("evaluates");
+    let pooled = engine.pooled(3).expect("a vector").to_vec();
+    ids.iter().for_each(|&id| engine.truncate(id, 0).expect("goes back"));
+    let got = std::sync::Mutex::new(Vec::new());
+    let each = &|mut row: Row<'_>| {
+        let bits = digest(row.logits);
+        let id = row.sample(&mut Sampler::default());
+        got.lock().expect("whole").push((row.run, row.token, bits, id));
+    };
+    engine.step_shared(&runs, each).expect("evaluates");
+    let mut got = got.into_inner().expect("whole");
+    got.sort_by_key(|&(run, token, ..)| (run, token));
+    assert_eq!(got, want);
+    assert_eq!(engine.pooled(3), Some(&pooled[..]));
 }

@@ -40,6 +40,8 @@ pub struct TinyGolden {
     pub positions: Vec<usize>,
     /// (positions, n_vocab).
     pub logits: Vec<f32>,
+    /// What computed them: `llama.cpp`, or `reference` where llama.cpp rounds what it need not.
+    pub from: String,
     /// Root of the mean squared distance of llama.cpp's default run from these.
     pub llama_cpp_rms: f64,
     sha256: String,
@@ -55,6 +57,7 @@ pub fn tiny_goldens() -> Vec<TinyGolden> {
         TinyGolden {
             name: name.clone(),
             model: text("model"),
+            from: text("from"),
             ids: ids(&prompt["ids"]),
             positions: ids(&prompt["positions"]).iter().map(|id| id.0 as usize).collect(),
             logits: bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),

@@ -9,7 +9,7 @@ use modelembed::{
     Chat, Error, GenerateOptions, LoadOptions, Model, Piece, Result, Sampler, SamplerOptions, SessionOptions,
     StopReason, TemplateWanted, TokenId, generate,
 };
-use modelembed_testkit::{TINY_VOCAB, tiny, tiny_prompt, tiny_spec};
+use modelembed_testkit::{TINY_BOS, TINY_VOCAB, tiny, tiny_prompt, tiny_spec};
 
 use crate::common::{TinyModels, load, session};
 
@@ -156,6 +156,22 @@ fn a_function_of_ones_own_chooses() {
     assert!(generation.next().is_none() && generation.stats().stop.is_none());
     drop(generation);
     assert_eq!((own.tokens(), own.pending()), (&prompt()[..], None));
+}
+
+#[test]
+fn control_tokens_have_text_where_they_are_asked_for() {
+    let dir = TinyModels::new();
+    let model = model(&dir);
+    let letter = model.tokenizer().find(b"q").expect("a letter");
+    for (shown, want) in [(&[][..], "q"), (&["<s>", "no such token"][..], "<s>q<s>")] {
+        let mut tokens = [TokenId(TINY_BOS), letter, TokenId(TINY_BOS)].into_iter();
+        let mut next = |_: &mut [f32]| tokens.next().expect("as many as are asked for");
+        let options = GenerateOptions::default().max_tokens(3).shown_tokens(shown.iter().copied());
+        let mut session = session(&model, 64);
+        let text: String =
+            session.generate_with(&mut next, &prompt(), options).unwrap().map(|piece| piece.unwrap()).collect();
+        assert_eq!(text, want);
+    }
 }
 
 #[test]

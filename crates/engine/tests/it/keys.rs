@@ -179,7 +179,6 @@ fn usual_values() -> Vec<(&'static str, GgufValue)> {
     let zeros = [
         "expert_used_count",
         "expert_shared_count",
-        "leading_dense_block_count",
         "nextn_predict_layers",
         "full_attention_interval",
         "embedding_length_out",

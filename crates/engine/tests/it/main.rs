@@ -8,6 +8,8 @@ mod batch;
 mod cache;
 mod chat;
 mod common;
+mod documents;
+mod expert_slots;
 mod generation;
 #[cfg(feature = "gpu")]
 mod gpu;

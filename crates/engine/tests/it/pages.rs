@@ -107,7 +107,8 @@ fn sealed_pages_are_attached_and_travel_as_bytes() {
         // What does not fit is refused.
         let refusals = [
             fresh.attach(&ids[..512], &pages).err(),
-            fresh.attach(&ids[..500], &imported).err(),
+            fresh.attach(&ids[..256], &imported).err(),
+            fresh.attach(&ids[..513], &imported).err(),
             fresh.attach(&ids[..512], &[imported[1].clone(), imported[0].clone()]).err(),
             fresh.attach(&[TokenId(u32::MAX); 256], &imported[..1]).err(),
             import(&fresh, 0, &[Some(vec![0; 7])]).err(),
@@ -117,6 +118,60 @@ fn sealed_pages_are_attached_and_travel_as_bytes() {
             assert!(refusal.is_some(), "{name}: {i}");
         }
     }
+}
+
+#[test]
+fn a_prefix_is_attached_up_to_any_of_its_tokens() {
+    let dir = TinyModels::new();
+    let (ids, other) = (ids(700), TokenId(9));
+    for name in ["llama", "gemma3", "q4_k"] {
+        let model = model(&dir, name);
+        let options = EngineOptions::default().sequences(2).ctx_tokens(700).kv_tokens(4096);
+        let mut engine = Engine::new(&model, &options).expect("an engine");
+        let first = engine.add().expect("a sequence");
+        eval(&mut engine, first, &ids[..600]);
+        let pages = engine.prefix(first, 590).expect("pages");
+        let lens: Vec<usize> = pages.iter().map(SealedPage::n_tokens).collect();
+        assert_eq!(lens, [256, 256, 78]);
+        // The first one goes on as if nobody had its last page.
+        let got = eval(&mut engine, first, &ids[600..620]);
+        assert!(got == alone(&model, engine.cache_type(), &ids[..620]), "{name}");
+        for len in [590, 560, 513, 512, 511, 300, 257, 256, 255, 3] {
+            let second = engine.attach(&ids[..len], &pages[..len.div_ceil(256)]).expect("attaches");
+            let want = alone(&model, engine.cache_type(), &[&ids[..len], &[other]].concat());
+            assert!(eval(&mut engine, second, &[other]) == want, "{name}: {len}");
+            engine.end(second).expect("ends");
+        }
+        assert!(matches!(engine.attach(&ids[..591], &pages), Err(Error::Page(_))), "{name}");
+        assert!(matches!(engine.prefix(first, 621), Err(Error::NoSuchTokens { end: 621, used: 620, .. })), "{name}");
+    }
+}
+
+#[test]
+fn an_engine_keeps_to_bytes_of_its_own_and_counts_pages() {
+    let dir = TinyModels::new();
+    let model = model(&dir, "llama");
+    let options = EngineOptions::default().sequences(2).ctx_tokens(1000);
+    let free = Engine::new(&model, &options).expect("an engine").page_use();
+    assert_eq!((free.used, free.free, free.total), (0, 10, 10));
+    let page_bytes = {
+        let mut engine = Engine::new(&model, &options).expect("an engine");
+        let id = engine.add().expect("a sequence");
+        eval(&mut engine, id, &ids(1));
+        model.runtime().kv_bytes()
+    };
+    let mut engine = Engine::new(&model, &options.kv_bytes(3 * page_bytes + 1)).expect("an engine");
+    let (a, b) = (engine.add().expect("a sequence"), engine.add().expect("a sequence"));
+    eval(&mut engine, a, &ids(300));
+    let seen = engine.page_use();
+    assert_eq!((seen.used, seen.free, seen.total), (2, 1, 3));
+    let long = ids(300);
+    let error = engine.step(&[Run::new(b, &long)], &mut |_| {}).expect_err("four pages");
+    let Error::OutOfPages { budget_bytes, .. } = error else { panic!("{error}") };
+    assert_eq!(budget_bytes, 3 * page_bytes + 1);
+    assert_eq!(model.runtime().kv_bytes(), 2 * page_bytes, "what was taken came back, to both");
+    engine.end(a).expect("ends");
+    eval(&mut engine, b, &long);
 }
 
 #[test]

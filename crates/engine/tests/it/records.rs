@@ -4,8 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use modelembed::{CacheType, Engine, EngineOptions, Error, LoadOptions, Model, Row, Run, SequenceId, TokenId, Wants};
-use modelembed_testkit::{tiny, tiny_prompt, tiny_spec};
+use modelembed::{
+    CacheType, Chat, ChatTemplate, Engine, EngineOptions, Error, GenerateOptions, LoadOptions, Model, Row, Run,
+    Sampler, SamplerOptions, SequenceId, SpecialTokens, TokenId, Wants, generate,
+};
+use modelembed_testkit::{TINY_EOS, tiny, tiny_prompt, tiny_spec};
 
 use crate::common::{TinyModels, load, session};
 
@@ -163,6 +166,32 @@ fn forks_go_their_own_ways_and_states_travel() {
 }
 
 #[test]
+fn a_prefix_has_the_state_behind_it() {
+    let dir = TinyModels::new();
+    let (ids, other) = (ids(500), vec![TokenId(7); 80]);
+    for name in NAMES {
+        let model = model(&dir, name);
+        let mut engine = engine(&model, 3);
+        let first = engine.add().expect("a sequence");
+        eval(&mut engine, first, &ids[..300]);
+        engine.snapshot(first).expect("keeps the state");
+        eval(&mut engine, first, &ids[300..450]);
+        for (len, back) in [(450, 449usize), (450, 448), (300, 300), (300, 256)] {
+            let pages = engine.prefix(first, len).expect("pages");
+            let pages = &pages[..back.div_ceil(256)];
+            let second = engine.attach(&ids[..back], pages).expect("attaches");
+            let text = [&ids[..back], &other].concat();
+            assert!(eval(&mut engine, second, &other) == alone(&model, &text)[back..], "{name}: {back} of {len}");
+            engine.end(second).expect("ends");
+        }
+        assert!(matches!(engine.prefix(first, 400), Err(Error::CannotReturn { .. })), "{name}");
+        let pages = engine.prefix(first, 450).expect("pages");
+        assert!(matches!(engine.attach(&ids[..440], &pages), Err(Error::CannotReturn { .. })), "{name}");
+        assert!(eval(&mut engine, first, &ids[450..]) == alone(&model, &ids)[450..], "{name}: as it was");
+    }
+}
+
+#[test]
 fn a_saved_context_holds_its_states() {
     let dir = TinyModels::new();
     let folder = tempfile::tempdir().expect("a folder");
@@ -222,4 +251,41 @@ fn states_count_as_memory_and_are_given_back() {
     assert_eq!(runtime.kv_bytes(), one);
     drop(engine);
     assert_eq!(runtime.kv_bytes(), 0);
+}
+
+#[test]
+fn a_chat_goes_on_where_a_question_ends_though_its_answer_is_written_otherwise() {
+    let dir = TinyModels::new();
+    // Of an answer the first letters come back only, as if the rest were reasoning.
+    let template = "{% for m in messages %}{% if m.role == 'user' %}[{{ m.content }}]{% else %}{{ m.content[:2] }}|\
+                    {% endif %}{% endfor %}{% if add_generation_prompt %}:{% endif %}";
+    let greedy = SamplerOptions::default().temp(0.0);
+    for name in NAMES {
+        let model = model(&dir, name);
+        let template = ChatTemplate::new(template, SpecialTokens::default()).expect("a template");
+        let options = GenerateOptions::default().max_tokens(100);
+        let mut sampler = Sampler::new(greedy).unwrap();
+        sampler.set_logit_biases([(TokenId(TINY_EOS), f32::NEG_INFINITY)]); // long answers
+        let mut chat = Chat::new(session(&model, 900), sampler.clone(), template, options.clone());
+        let first = "a long question ".repeat(12);
+        let asked = chat.send(&first, |_| std::ops::ControlFlow::Continue(())).expect("answers").stats.prompt_tokens;
+        for question in ["and the next one", "the last"] {
+            let before = chat.session().tokens().len();
+            let turn = chat.send(question, |_| std::ops::ControlFlow::Continue(())).expect("answers");
+            assert!(!turn.started_over && asked > 90 && before > asked + 64, "{name}: {asked}, {before}");
+            let n_prompt = turn.stats.prompt_tokens;
+            assert!(n_prompt < 40, "{name}: {n_prompt} tokens of {before} were evaluated for {question:?}");
+            // The same as a context that was evaluated as a whole.
+            let tokens = chat.session().tokens();
+            let end = tokens.len() + usize::from(turn.stats.pending.is_some()) - turn.stats.generated_tokens;
+            let mut other = session(&model, 900);
+            let mut text = String::new();
+            let add = |piece: &str| {
+                text += piece;
+                std::ops::ControlFlow::Continue(())
+            };
+            generate(&mut other, &mut sampler.clone(), &tokens[..end], &options, add).expect("generates");
+            assert_eq!(text, turn.answer, "{name}: {question:?}");
+        }
+    }
 }

@@ -58,8 +58,8 @@ fn metadata_that_cannot_be_used_is_named() {
             ("no architecture", |p| p.unset("general.architecture"), &["general.architecture"]),
             (
                 "unknown one",
-                |p| p.set("general.architecture", "mamba"),
-                &["mamba", "llama", "qwen2", "qwen3", "gemma3"],
+                |p| p.set("general.architecture", "rwkv7"),
+                &["rwkv7", "llama", "qwen2", "qwen3", "gemma3"],
             ),
             ("no layers key", |p| p.unset("llama.block_count"), &["llama.block_count"]),
             ("no layers", |p| p.set("llama.block_count", 0u32), &["llama.block_count"]),

@@ -121,6 +121,24 @@ fn options_that_nothing_can_meet_are_refused() {
 }
 
 #[test]
+fn experts_are_read_ahead_once_a_token_was_computed() {
+    let dir = TinyModels::new();
+    let model = load(&dir.write("olmoe", &tiny(&tiny_spec("olmoe"))), &LoadOptions::default().threads(2));
+    let all: u64 = model.tensors().map(|tensor| tensor.n_bytes).sum();
+    let of_experts: u64 = model.tensors().filter(|t| t.name.contains("_exps.")).map(|tensor| tensor.n_bytes).sum();
+    let progress = || model.prefetch_progress().expect("a mapped model is read ahead");
+    assert!(of_experts > 0);
+    assert_eq!(progress().total_bytes, all - of_experts);
+    session(&model, 64).eval(&[TokenId(3)]).expect("evaluates");
+    assert_eq!(progress().total_bytes, all);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while progress().done_bytes < all {
+        assert!(std::time::Instant::now() < end, "{:?}", progress());
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+#[test]
 fn progress_goes_up_to_the_number_of_tokens() {
     let dir = TinyModels::new();
     let model = load(&dir.write("llama", &tiny(&tiny_spec("llama"))), &LoadOptions::default());

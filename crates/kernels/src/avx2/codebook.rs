@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::rows::{Blocks8, Format8, ROWS, Width, f16x8, load2, transpose_bytes};
+use super::rows::{Blocks8, Format8, Width, f16x8, load2, transpose_bytes};
 use crate::format::{E2M1, IQ4};
 
 /// 16 bytes of nibbles of two rows to the values that they name: the low ones, the high ones.
@@ -17,6 +17,19 @@ fn look_up(values: &[i8; 16], both: __m256i) -> [__m256i; 2] {
     [_mm256_shuffle_epi8(values, places[0]), _mm256_shuffle_epi8(values, places[1])]
 }
 
+/// What makes every value of [`E2M1`] at least 0: integers below 32 take fewer steps than signed
+/// ones, eight products to a 16-bit sum.
+const LEAST: i32 = 12;
+/// The values of [`E2M1`] and that.
+const E2M1_UP: [i8; 16] = {
+    let (mut up, mut i) = (E2M1, 0);
+    while i < up.len() {
+        up[i] += LEAST as i8;
+        i += 1;
+    }
+    up
+};
+
 /// The powers of two of eight blocks' first bytes, as the format halves them.
 ///
 /// # Safety
@@ -24,13 +37,13 @@ fn look_up(values: &[i8; 16], both: __m256i) -> [__m256i; 2] {
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 unsafe fn half_e8m0(p: Blocks8) -> __m256 {
-    let mut e = [0i32; ROWS];
-    for (e, p) in e.iter_mut().zip(p) {
+    // In a register of the processor: eight stores would have to be over before one wide load.
+    let mut bytes = 0u64;
+    for (i, p) in p.iter().enumerate() {
         // SAFETY: the caller vouches for the byte.
-        *e = i32::from(unsafe { p.read() });
+        bytes |= u64::from(unsafe { p.read() }) << (8 * i);
     }
-    // SAFETY: eight integers.
-    let e = unsafe { _mm256_loadu_si256(e.as_ptr().cast()) };
+    let e = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes.cast_signed()));
     let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, _mm256_set1_epi32(1)));
     let subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), e);
     let is_normal = _mm256_cmpgt_epi32(e, _mm256_set1_epi32(1));
@@ -39,7 +52,7 @@ unsafe fn half_e8m0(p: Blocks8) -> __m256 {
 
 macro_rules! codebook {
     (
-        $name:ident, $bytes:literal, $runs:literal,
+        $name:ident, $bytes:literal, $runs:literal, $width:ident, $centre:expr,
         |$p:ident, $heads:ident| $head:expr, |$b:ident, $g:ident| $halves:expr
     ) => {
         #[allow(non_camel_case_types, reason = "the format's own name")]
@@ -49,8 +62,9 @@ macro_rules! codebook {
         unsafe impl Format8 for $name {
             const BYTES: usize = $bytes;
             const BLOCK_RUNS: usize = $runs;
-            const WIDTH: Width = Width::Signed;
-            const OFFSET: bool = false;
+            const WIDTH: Width = Width::$width;
+            const OFFSET: bool = $centre != 0;
+            const CENTRE: i32 = $centre;
             #[target_feature(enable = "avx2,fma,f16c")]
             #[inline]
             unsafe fn heads($p: Blocks8, $heads: *mut __m256) {
@@ -59,7 +73,7 @@ macro_rules! codebook {
             }
             #[target_feature(enable = "avx2,fma,f16c")]
             #[inline]
-            unsafe fn halves($b: [*const u8; 2], $g: usize) -> [__m256i; 2] {
+            unsafe fn halves($b: [*const u8; 2], $g: usize, _pair: *const u8) -> [__m256i; 2] {
                 // SAFETY: the caller vouches for AVX2 and the blocks; `g` is a run of them.
                 unsafe { $halves }
             }
@@ -67,12 +81,26 @@ macro_rules! codebook {
     };
 }
 
-codebook!(IQ4_NL, 18, 1, |p, heads| heads.write(f16x8(p, 0)), |b, _g| look_up(&IQ4, load2(b, 2)));
-codebook!(MXFP4, 17, 1, |p, heads| heads.write(half_e8m0(p)), |b, _g| look_up(&E2M1, load2(b, 1)));
+codebook!(IQ4_NL, 18, 1, Signed, 0, |p, heads| heads.write(f16x8(p, 0)), |b, _g| look_up(&IQ4, load2(b, 2)));
+codebook!(
+    MXFP4,
+    17,
+    1,
+    FiveBits,
+    LEAST,
+    |p, heads| {
+        let d = half_e8m0(p);
+        heads.write(d);
+        heads.add(1).write(_mm256_mul_ps(d, _mm256_set1_ps(-LEAST as f32)));
+    },
+    |b, _g| look_up(&E2M1_UP, load2(b, 1))
+);
 codebook!(
     IQ4_XS,
     136,
     8,
+    Signed,
+    0,
     |p, heads| {
         let mut rows = [_mm256_setzero_si256(); 4];
         for (i, row) in rows.iter_mut().enumerate() {

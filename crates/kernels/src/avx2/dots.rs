@@ -5,10 +5,12 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::dot::Dot;
+use super::panel::Quantised;
 use super::rows::{Blocks8, Format8, Head, MAX_HEADS, ROWS, RUN, Width};
 use crate::ahead;
 use crate::functions::DotArgs;
-use crate::matrix::ActLayout;
+use crate::matrix::{ActLayout, Strided};
+use crate::panel;
 
 /// Columns that are computed together; the last three are, too, though a few sums then go through
 /// memory: that costs less than to unpack the rows once more.
@@ -18,6 +20,11 @@ const LAST_COLS: usize = 3;
 /// See [`crate::functions::RowDots`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn row_dots<F: Format8, D: Dot>(args: &DotArgs<'_>, out: &mut [f32], stride: usize) {
+    if args.n_cols >= F::PANEL_COLS {
+        let mut out = Strided { data: out, stride, rows: args.n_rows };
+        // SAFETY: the caller's duties are handed on.
+        return unsafe { panel::mul::<Quantised<F, D>>(args, &mut out) };
+    }
     let (n_rows, col_bytes) = (args.n_rows, args.layout.col_bytes());
     let distance = ahead::distance(ROWS * args.row_bytes);
     ahead::request(args.w.as_ptr(), distance.min(args.w.len()));
@@ -79,17 +86,7 @@ unsafe fn tile<F: Format8, D: Dot, const NC: usize>(
             ($g:expr) => {
                 // SAFETY: block `block` of each row and run `block * BLOCK_RUNS + g` of each column
                 // exist, as the caller vouches; the head was written before.
-                unsafe {
-                    run::<F, D, NC>(
-                        at,
-                        $g,
-                        heads.add($g * Head::<F>::LEN),
-                        x,
-                        block * F::BLOCK_RUNS + $g,
-                        layout,
-                        &mut acc,
-                    )
-                };
+                unsafe { run::<F, D, NC>(at, $g, heads, x, block * F::BLOCK_RUNS + $g, layout, &mut acc) };
             };
         }
         // SAFETY: the block exists in each row; there is room for the heads of eight runs.
@@ -97,6 +94,11 @@ unsafe fn tile<F: Format8, D: Dot, const NC: usize>(
         if F::BLOCK_RUNS == 1 {
             next = ahead::request(next, ROWS * F::BYTES);
             run!(0);
+        } else if F::RUNS_ALIKE {
+            for g in 0..F::BLOCK_RUNS {
+                next = ahead::request(next, F::BYTES);
+                run!(g);
+            }
         } else {
             // Written out, so that shifts by the run's number become constants.
             next = ahead::request(next, F::BYTES);
@@ -128,13 +130,13 @@ unsafe fn tile<F: Format8, D: Dot, const NC: usize>(
 /// Adds run `g` of the blocks, which is run `run` of the columns.
 ///
 /// # Safety
-/// AVX2, FMA and F16C; blocks, columns and the run's head are readable.
+/// AVX2, FMA and F16C; blocks and columns are readable, `heads` are those of the blocks.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 unsafe fn run<F: Format8, D: Dot, const NC: usize>(
     blocks: Blocks8,
     g: usize,
-    head: *const __m256,
+    heads: *const __m256,
     x: [*const u8; NC],
     run: usize,
     layout: ActLayout,
@@ -142,14 +144,19 @@ unsafe fn run<F: Format8, D: Dot, const NC: usize>(
 ) {
     // SAFETY: the caller vouches for all of it.
     unsafe {
+        let head = heads.add(g * Head::<F>::LEN);
         let mut sums = [[_mm256_setzero_si256(); 4]; NC];
-        for i in 0..4 {
-            let w = F::halves([blocks[i], blocks[i + 4]], g);
-            for c in 0..NC {
-                let x = [half(x[c].add(run * RUN)), half(x[c].add(run * RUN + 16))];
-                sums[c][i] = partial_sums::<F, D>(w, x, head, i);
-            }
+        // Written out, so that sums stay in registers whatever a format takes to be unpacked.
+        macro_rules! rows {
+            ($($i:literal)*) => {
+                $(let w = F::halves([blocks[$i], blocks[$i + 4]], g, Head::<F>::pair(heads, $i));
+                for c in 0..NC {
+                    let x = [half(x[c].add(run * RUN)), half(x[c].add(run * RUN + 16))];
+                    sums[c][$i] = partial_sums::<F, D>(w, x, head, $i);
+                })*
+            };
         }
+        rows!(0 1 2 3);
         for c in 0..NC {
             let dots = row_sums::<F, D>(sums[c]);
             acc[c] = accumulate::<F>(acc[c], dots, head, x[c], run, layout);
@@ -179,13 +186,14 @@ unsafe fn partial_sums<F: Format8, D: Dot>(w: [__m256i; 2], x: [__m256i; 2], hea
     let pairs = |half: usize| _mm256_maddubs_epi16(w[half], x[half]);
     let zero = _mm256_setzero_si256();
     match F::WIDTH {
-        Width::Nibble | Width::FiveBits if D::AT_ONCE => {
-            // SAFETY: the caller vouches for the instruction; 5-bit integers are far from the
-            // limit.
+        Width::Nibble | Width::FiveBits if !D::AT_ONCE => _mm256_add_epi16(pairs(0), pairs(1)),
+        Width::SixBits if !D::AT_ONCE => _mm256_madd_epi16(_mm256_add_epi16(pairs(0), pairs(1)), _mm256_set1_epi16(1)),
+        Width::Nibble | Width::FiveBits | Width::SixBits | Width::SevenBits => {
+            // SAFETY: the caller vouches for the instruction; of 7-bit integers two products fit 16
+            // bits.
             unsafe { D::add(D::add(zero, w[0], x[0]), w[1], x[1]) }
         }
-        Width::Nibble | Width::FiveBits => _mm256_add_epi16(pairs(0), pairs(1)),
-        Width::SubScaled => {
+        Width::SubScaled | Width::SubScaledSevenBits => {
             let scaled = |half: usize| {
                 // SAFETY: the caller vouches for the head.
                 let scales = unsafe { _mm256_castps_si256(head.add(1 + half).read()) };

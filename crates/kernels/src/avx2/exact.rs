@@ -4,6 +4,7 @@
 //! rounding of the terms.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use super::rows::{Format8, Head, MAX_HEADS, ROWS, RUN, Width, transpose};
 use crate::functions::DotArgs;
@@ -50,14 +51,15 @@ impl<F: Format8> ReadF32 for Blocks<F> {
         // SAFETY: the caller vouches for the instruction set, for `n` elements at `p` and for room
         // at `out`.
         unsafe {
-            let mut heads = [_mm256_setzero_ps(); MAX_HEADS];
+            let mut heads = [MaybeUninit::<__m256>::uninit(); MAX_HEADS];
+            let heads = heads.as_mut_ptr().cast::<__m256>();
             for block in 0..n / (RUN * F::BLOCK_RUNS) {
                 // One row in the place of all eight.
                 let p = p.add(block * F::BYTES);
-                F::heads([p; ROWS], heads.as_mut_ptr());
+                F::heads([p; ROWS], heads);
                 for g in 0..F::BLOCK_RUNS {
-                    let head = &heads[g * Head::<F>::LEN..][..Head::<F>::LEN];
-                    for (half, q) in F::halves([p; 2], g).into_iter().enumerate() {
+                    let head = std::slice::from_raw_parts(heads.add(g * Head::<F>::LEN), Head::<F>::LEN);
+                    for (half, q) in F::halves([p; 2], g, Head::<F>::pair(heads, 0)).into_iter().enumerate() {
                         let (scale, offset) = sub_scale::<F>(head, half);
                         let q = _mm256_castsi256_si128(q);
                         for (part, q) in [q, _mm_unpackhi_epi64(q, q)].into_iter().enumerate() {
@@ -65,7 +67,12 @@ impl<F: Format8> ReadF32 for Blocks<F> {
                                 Width::Signed => _mm256_cvtepi8_epi32(q),
                                 _ => _mm256_cvtepu8_epi32(q),
                             };
-                            let product = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(wide), offset);
+                            let product = if F::CENTRE == 0 {
+                                _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(wide), offset)
+                            } else {
+                                let own = _mm256_sub_epi32(wide, _mm256_set1_epi32(F::CENTRE));
+                                _mm256_mul_ps(scale, _mm256_cvtepi32_ps(own))
+                            };
                             let run = block * F::BLOCK_RUNS + g;
                             _mm256_storeu_ps(out.add(run * RUN + half * 16 + part * 8), product);
                         }

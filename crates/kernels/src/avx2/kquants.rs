@@ -151,7 +151,7 @@ macro_rules! kquant {
             }
             #[target_feature(enable = "avx2,fma,f16c")]
             #[inline]
-            unsafe fn halves($b: [*const u8; 2], $g: usize) -> [__m256i; 2] {
+            unsafe fn halves($b: [*const u8; 2], $g: usize, _pair: *const u8) -> [__m256i; 2] {
                 // SAFETY: the caller vouches for AVX2 and the blocks; `g` is below 8.
                 unsafe { $halves }
             }

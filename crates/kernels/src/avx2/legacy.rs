@@ -57,7 +57,7 @@ macro_rules! legacy {
 
             #[target_feature(enable = "avx2,fma,f16c")]
             #[inline]
-            unsafe fn halves($b: [*const u8; 2], _g: usize) -> [__m256i; 2] {
+            unsafe fn halves($b: [*const u8; 2], _g: usize, _pair: *const u8) -> [__m256i; 2] {
                 // SAFETY: the caller vouches for AVX2 and for the blocks.
                 unsafe { $halves }
             }

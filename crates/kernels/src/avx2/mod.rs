@@ -12,7 +12,9 @@
 //!    with ones.
 //! 4. The integer sum of a run is exact, and its way into the f32 sum is one function for row-dots
 //!    and panels ([`dots::accumulate`]): a product has the same bits from both.
-//! 5. Formats that have no functions of their own are unpacked by their definition (`decoded`): one
+//! 5. Formats that look groups of magnitudes up in grids (`grid`) become unsigned integers with an
+//!    offset, too.
+//! 6. Formats that have no functions of their own are unpacked by their definition (`decoded`): one
 //!    panel for all of them, right rather than fast.
 
 mod codebook;
@@ -21,6 +23,7 @@ mod dot;
 mod dots;
 pub(crate) mod exact;
 mod floats;
+mod grid;
 mod kquants;
 mod legacy;
 mod panel;
@@ -53,13 +56,17 @@ pub(crate) static AVX_VNNI: MatrixFns = MatrixFns {
 };
 
 pub(crate) use codebook::{IQ4_NL, IQ4_XS, MXFP4};
+pub(crate) use grid::{IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 pub(crate) use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 pub(crate) use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 /// Calls `$m!(A, B, ...)` with the formats that have functions of their own here.
 macro_rules! for_each_own {
     ($m:ident) => {
-        $m!(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, MXFP4, IQ4_NL, IQ4_XS)
+        $m!(
+            Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, MXFP4, IQ4_NL, IQ4_XS, IQ3_S, IQ3_XXS, IQ2_S,
+            IQ2_XS, IQ2_XXS
+        )
     };
 }
 

@@ -9,6 +9,7 @@
 //! shuffle is left for the columns.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use super::dot::Dot;
 use super::dots::accumulate;
@@ -80,13 +81,14 @@ unsafe fn pack_rows<F: Format8>(
     // SAFETY: the caller vouches for blocks and records, and pointers move on by one of each; all
     // 32-byte parts are aligned, as panels and records are.
     unsafe {
-        let mut heads = [_mm256_setzero_ps(); MAX_HEADS];
+        let mut heads = [MaybeUninit::<__m256>::uninit(); MAX_HEADS];
+        let heads = heads.as_mut_ptr().cast::<__m256>();
         for _ in 0..n_blocks {
-            F::heads(blocks, heads.as_mut_ptr());
+            F::heads(blocks, heads);
             for g in 0..F::BLOCK_RUNS {
                 let (mut low, mut high) = ([_mm256_setzero_si256(); 4], [_mm256_setzero_si256(); 4]);
                 for i in 0..4 {
-                    [low[i], high[i]] = F::halves([blocks[i], blocks[i + 4]], g);
+                    [low[i], high[i]] = F::halves([blocks[i], blocks[i + 4]], g, Head::<F>::pair(heads, i));
                 }
                 let (low, high) = (transpose(low), transpose(high));
                 for j in 0..4 {
@@ -94,7 +96,7 @@ unsafe fn pack_rows<F: Format8>(
                     _mm256_store_si256(ints.add((j + 4) * 32 * VECTORS).cast(), high[j]);
                 }
                 for i in 0..Head::<F>::LEN {
-                    _mm256_store_ps(to_heads.add(i * 32).cast(), heads[g * Head::<F>::LEN + i]);
+                    _mm256_store_ps(to_heads.add(i * 32).cast(), heads.add(g * Head::<F>::LEN + i).read());
                 }
                 (ints, to_heads) = (ints.add(record_bytes), to_heads.add(record_bytes));
             }
@@ -170,7 +172,7 @@ unsafe fn integer_sums<F: Format8, D: Dot, const NC: usize>(
         let ones = _mm256_set1_epi16(1);
         let mut sums = [[_mm256_setzero_si256(); NC]; VECTORS];
         match F::WIDTH {
-            Width::Nibble | Width::FiveBits if D::AT_ONCE => {
+            Width::Nibble | Width::FiveBits | Width::SixBits | Width::SevenBits if D::AT_ONCE => {
                 for four in 0..RUN / 4 {
                     let w = [weights(four, 0), weights(four, 1)];
                     for c in 0..NC {
@@ -201,7 +203,7 @@ unsafe fn integer_sums<F: Format8, D: Dot, const NC: usize>(
                 }
             }
             // Eight elements fit.
-            Width::FiveBits | Width::SubScaled => {
+            Width::FiveBits | Width::SixBits | Width::SubScaled => {
                 for eight in 0..RUN / 8 {
                     let (a, b) = (eight * 2, eight * 2 + 1);
                     let w = [[weights(a, 0), weights(b, 0)], [weights(a, 1), weights(b, 1)]];
@@ -218,6 +220,26 @@ unsafe fn integer_sums<F: Format8, D: Dot, const NC: usize>(
                                 _mm256_maddubs_epi16(w[v][0], x[0]),
                                 _mm256_maddubs_epi16(w[v][1], x[1]),
                             );
+                            sums[v][c] = _mm256_add_epi32(sums[v][c], _mm256_madd_epi16(pairs, factor[v]));
+                        }
+                    }
+                    hold(&mut sums);
+                }
+            }
+            // Two elements fit.
+            Width::SevenBits | Width::SubScaledSevenBits => {
+                for four in 0..RUN / 4 {
+                    let w = [weights(four, 0), weights(four, 1)];
+                    let mut factor = [ones; VECTORS];
+                    if Head::<F>::SUB_SCALED {
+                        for v in 0..VECTORS {
+                            factor[v] = _mm256_castps_si256(heads[v].add(1 + four / 4).read());
+                        }
+                    }
+                    for c in 0..NC {
+                        let x = activations(four, c);
+                        for v in 0..VECTORS {
+                            let pairs = _mm256_maddubs_epi16(w[v], x);
                             sums[v][c] = _mm256_add_epi32(sums[v][c], _mm256_madd_epi16(pairs, factor[v]));
                         }
                     }

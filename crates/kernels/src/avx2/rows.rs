@@ -21,9 +21,15 @@ pub(super) enum Width {
     Nibble,
     /// Unsigned integers of 5 bits: eight.
     FiveBits,
+    /// Unsigned integers of 6 bits: four (63 * 127 * 4 < 2^15).
+    SixBits,
+    /// Unsigned integers of 7 bits: two.
+    SevenBits,
     /// Unsigned integers of 6 bits at most, whose sums meet an integer scale every 16 elements:
     /// four.
     SubScaled,
+    /// The same with 7 bits: two.
+    SubScaledSevenBits,
     /// Signed bytes: two, if the weight's sign is given to the activation.
     Signed,
 }
@@ -32,7 +38,8 @@ pub(super) enum Width {
 ///
 /// # Safety
 /// For both functions: the CPU has AVX2, FMA and F16C, and all bytes of the blocks at the pointers
-/// may be read. Nothing beyond them is read.
+/// may be read. Nothing beyond them is read. There is room for what `heads` writes, and `halves` is
+/// given what it wrote for the same blocks.
 pub(super) unsafe trait Format8 {
     /// Bytes of one block.
     const BYTES: usize;
@@ -42,13 +49,26 @@ pub(super) unsafe trait Format8 {
     /// The sums of activations are multiplied with something: a minimum or an offset of the
     /// integers.
     const OFFSET: bool = true;
+    /// What the integers are above those of the format's definition, where that is the same for all
+    /// and not an offset of the definition's: it is taken off before values become f32, since a
+    /// scale may be as large as f32 are.
+    const CENTRE: i32 = 0;
+    /// All runs of a block are read in the same way, without shifts by their number: nothing is
+    /// gained by code for each of them.
+    const RUNS_ALIKE: bool = false;
+    /// Columns from which on a panel is faster than row-dots, if that is fewer than for others.
+    const PANEL_COLS: usize = usize::MAX;
 
-    /// Writes a [`Head`] for each run of the block: vectors of one value a row.
+    /// Bytes that are worked out for rows `i` and `i + 4` before their integers are.
+    const PAIR_BYTES: usize = 0;
+
+    /// Writes a [`Head`] for each run of the block: vectors of one value a row. Behind them come
+    /// [`PAIR_BYTES`](Self::PAIR_BYTES) for each two rows.
     unsafe fn heads(blocks: Blocks8, heads: *mut __m256);
 
     /// The integers of run `g` of two rows, the first row in the low halves: elements 0..16 and
-    /// elements 16..32.
-    unsafe fn halves(blocks: [*const u8; 2], g: usize) -> [__m256i; 2];
+    /// elements 16..32. `pair` is what [`heads`](Self::heads) worked out for them.
+    unsafe fn halves(blocks: [*const u8; 2], g: usize, pair: *const u8) -> [__m256i; 2];
 }
 
 /// Where the values of one run stand among those of [`Format8::heads`].
@@ -61,7 +81,7 @@ pub(super) unsafe trait Format8 {
 pub(super) struct Head<F>(F);
 
 impl<F: Format8> Head<F> {
-    pub const SUB_SCALED: bool = matches!(F::WIDTH, Width::SubScaled);
+    pub const SUB_SCALED: bool = matches!(F::WIDTH, Width::SubScaled | Width::SubScaledSevenBits);
     /// Vectors of a run.
     pub const LEN: usize = Self::OFFSETS_AT + Self::N_OFFSETS;
     pub const OFFSETS_AT: usize = if Self::SUB_SCALED { 3 } else { 1 };
@@ -70,10 +90,17 @@ impl<F: Format8> Head<F> {
         (true, false) => 1,
         (true, true) => 2,
     };
+
+    /// What belongs to rows `i` and `i + 4`, behind the heads of a block.
+    #[inline]
+    pub fn pair(heads: *const __m256, i: usize) -> *const u8 {
+        const { assert!(F::BLOCK_RUNS * Self::LEN + 4 * F::PAIR_BYTES / 32 <= MAX_HEADS) };
+        heads.wrapping_add(F::BLOCK_RUNS * Self::LEN).cast::<u8>().wrapping_add(i * F::PAIR_BYTES)
+    }
 }
 
-/// Most vectors in the heads of a block.
-pub(super) const MAX_HEADS: usize = 8 * 5;
+/// Most vectors that [`Format8::heads`] writes.
+pub(super) const MAX_HEADS: usize = 8 * 5 + 24;
 
 /// 16 bytes of one row, then 16 bytes of another.
 ///

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{FeedForward, HiddenActivation, ModelSpec, Need};
 
-pub(super) const ARCH: Architecture = Architecture { name: "apertus", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("apertus", "Apertus", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::decoder(arch, keys, RopeStyle::Halves)?;

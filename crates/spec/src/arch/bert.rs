@@ -9,7 +9,8 @@ use crate::model::{
     OutputSpec, PlainSpec, Pooling, Position, Residual, RopeId, Visible,
 };
 
-pub(super) const ARCH: Architecture = Architecture { name: "bert", runs: false, read };
+pub(super) const ARCH: Architecture = Architecture::new("bert", "BERT, BGE, E5, MiniLM", read)
+    .described("layers that see what follows have no steps yet");
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let n_embd = keys.size("embedding_length", MAX_LENGTH)?;

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{ModelSpec, Need, NormSpec, RopeId, RopeSpec};
 
-pub(super) const ARCH: Architecture = Architecture { name: "cohere2", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("cohere2", "Command R7B, Command A", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let eps = keys.layer_norm_eps()?;

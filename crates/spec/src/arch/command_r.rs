@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{HeadNorm, HeadNormSpan, ModelSpec, Need, NormSpec, Residual};
 
-pub(super) const ARCH: Architecture = Architecture { name: "command-r", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("command-r", "Command R, Command R+, Aya 23", read);
 
 /// Layers from which on queries and keys are normed: Command R+ has them, and no key says so.
 const LAYERS_WITH_HEAD_NORMS: usize = 64;

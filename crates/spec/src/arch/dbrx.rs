@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{Gating, ModelSpec, Need, NormSpec};
 
-pub(super) const ARCH: Architecture = Architecture { name: "dbrx", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("dbrx", "DBRX", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let eps = keys.layer_norm_eps()?;

@@ -12,7 +12,9 @@ use crate::model::{
     ModelSpec, Need, NormSpec, Position, RopeId, RopeScaling, Visible,
 };
 
-pub(super) const ARCH: Architecture = Architecture { name: "deepseek2", runs: false, read };
+pub(super) const ARCH: Architecture =
+    Architecture::new("deepseek2", "DeepSeek V2, V3 and R1, Kimi K2, GLM-4.7-Flash", read)
+        .described("attention over compressed rows has no steps yet");
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::attention(arch, keys, RopeStyle::Adjacent)?;
@@ -41,7 +43,7 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
 }
 
 /// What the layers' attention has in common; also changes the rotation as it is here.
-fn latent(keys: &Keys<'_>, spec: &mut ModelSpec) -> Result<LatentSpec> {
+pub(super) fn latent(keys: &Keys<'_>, spec: &mut ModelSpec) -> Result<LatentSpec> {
     let rope = &mut spec.ropes[0];
     // Files of the first years hold the lengths of heads themselves, and the matrices to keys and
     // values as one.

@@ -12,7 +12,8 @@ use crate::model::{
     ModelSpec, MoeSpec, Need, NormSpec, OutputSpec, Residual, RopeId, RopeScaling, RopeSpec, SharedRowSpec, StreamKind,
 };
 
-pub(super) const ARCH: Architecture = Architecture { name: "deepseek4", runs: false, read };
+pub(super) const ARCH: Architecture = Architecture::new("deepseek4", "DeepSeek V4", read)
+    .described("latent attention with compressed keys and several residual streams have no steps yet");
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let n_embd = keys.size("embedding_length", MAX_LENGTH)?;

@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{LayerNorms, ModelSpec, NormSpec, RopeId, RopeSpec};
 
-pub(super) const EXAONE: Architecture = Architecture { name: "exaone", runs: true, read: exaone };
-pub(super) const EXAONE4: Architecture = Architecture { name: "exaone4", runs: true, read: exaone4 };
+pub(super) const EXAONE: Architecture = Architecture::new("exaone", "EXAONE 3, EXAONE Deep", exaone);
+pub(super) const EXAONE4: Architecture = Architecture::new("exaone4", "EXAONE 4", exaone4);
 
 /// Layers of the 32B, the only model with windows.
 const LAYERS_OF_32B: usize = 64;

@@ -32,8 +32,8 @@ impl<'a> Experts<'a> {
         Ok(keys.optional_size("expert_count", MAX_EXPERTS)?.is_some())
     }
 
-    /// Reads the keys. `gating` and `normalised` are what the architecture does where the file does
-    /// not say.
+    /// Reads the keys. `gating` is what the architecture does where the file does not say,
+    /// `normalised` whether it normalises weights whatever the file says.
     pub(super) fn read(keys: &'a Keys<'a>, gating: Gating, normalised: bool) -> Result<Experts<'a>> {
         let count = keys.size("expert_count", MAX_EXPERTS)?;
         let used = keys.per_layer("expert_used_count")?.ok_or_else(|| keys.bad("expert_used_count", "is missing"))?;
@@ -56,15 +56,21 @@ impl<'a> Experts<'a> {
             keys,
             count,
             used,
-            widths: keys.per_layer("expert_feed_forward_length")?,
+            widths: keys.per_layer("expert_feed_forward_length")?.filter(|widths| widths.iter().any(|&n| n != 0)),
             dense_widths: keys.per_layer("feed_forward_length")?,
             groups: groups(keys, count)?,
             gating,
-            normalised: keys.flag("expert_weights_norm")?.unwrap_or(normalised),
+            // llama.cpp writes `false` for architectures that it normalises in whatever a file says.
+            normalised: keys.flag("expert_weights_norm")?.unwrap_or(false) || normalised,
             scale: keys.positive_f32("expert_weights_scale")?.unwrap_or(1.0),
             n_shared: keys.optional_size("expert_shared_count", MAX_EXPERTS)?,
             shared_width: keys.optional_size("expert_shared_feed_forward_length", MAX_LENGTH)?,
         })
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     /// The same where the key of the dense network's width holds one expert's.
@@ -94,6 +100,25 @@ impl<'a> Experts<'a> {
             let mut moe = self.layer(il)?;
             change(&mut moe);
             Ok(FeedForward::Moe(moe))
+        })
+    }
+
+    /// The same where a layer without a router in the file is a dense one.
+    pub(super) fn fill_where_routed(
+        &self,
+        spec: &mut ModelSpec,
+        norm: NormSpec,
+        change: impl Fn(usize, &mut MoeSpec, &mut GatedSpec),
+    ) -> Result<()> {
+        // It says the same of some of these files.
+        self.keys.note("leading_dense_block_count");
+        let key = "feed_forward_length";
+        let widths = self.dense_widths.as_ref().ok_or_else(|| self.keys.bad(key, "is missing"))?;
+        spec.fill_ffn(norm, |il| {
+            let width = self.keys.bounded(key, widths[il], MAX_LENGTH)?;
+            let (mut moe, mut gated) = (self.layer(il)?, GatedSpec::plain(width, HiddenActivation::Silu));
+            change(il, &mut moe, &mut gated);
+            Ok(FeedForward::MoeOrGated(Box::new(moe), gated))
         })
     }
 
@@ -128,6 +153,7 @@ impl<'a> Experts<'a> {
             expert,
             shared,
             router_bias: Need::Never,
+            weighs_input: false,
             latent: None,
         })
     }

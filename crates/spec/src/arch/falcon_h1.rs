@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{Mixer, ModelSpec, Need, NormSpec};
 
-pub(super) const ARCH: Architecture = Architecture { name: "falcon-h1", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("falcon-h1", "Falcon-H1", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::decoder(arch, keys, RopeStyle::Halves)?;

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{HiddenActivation, InputSpec, ModelSpec, NormSpec, RopeId, RopeSpec};
 
-pub(super) const ARCH: Architecture = Architecture { name: "gemma2", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("gemma2", "Gemma 2", read);
 
 /// Layers of the 27B, which was trained with the embedding's share of a head in place of a head's
 /// length.

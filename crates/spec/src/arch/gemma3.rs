@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{HiddenActivation, InputSpec, ModelSpec, NormSpec, RopeFactors, RopeId, RopeScaling, RopeSpec};
 
-pub(super) const ARCH: Architecture = Architecture { name: "gemma3", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("gemma3", "Gemma 3", read).limit("text only");
 
 /// Layers of the 27B, which was trained with the embedding's share of a head in place of a head's
 /// length.

@@ -12,7 +12,7 @@ use crate::model::{
     Residual, RopeFactors, RopeId, RopeScaling, RopeSpec, StreamKind, Visible,
 };
 
-pub(super) const ARCH: Architecture = Architecture { name: "gemma3n", runs: false, read };
+pub(super) const ARCH: Architecture = Architecture::new("gemma3n", "Gemma 3n", read).limit("text only");
 
 /// Layers with keys and values of their own where the file does not say how many share.
 const OWN_KV_LAYERS: usize = 20;

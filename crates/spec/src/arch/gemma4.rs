@@ -14,7 +14,7 @@ use crate::model::{
     NormSpec, PerLayerEmbedding, RopeFactors, RopeId, RopeScaling, RopeSpec, RouterInput,
 };
 
-pub(super) const ARCH: Architecture = Architecture { name: "gemma4", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("gemma4", "Gemma 4", read).limit("text only");
 
 /// What the logits stay within where a file does not say; 0 means that they are not capped.
 const FINAL_CAP: f32 = 30.0;

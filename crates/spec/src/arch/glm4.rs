@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{ModelSpec, NormSpec};
 
-pub(super) const GLM4: Architecture = Architecture { name: "glm4", runs: true, read: glm4 };
-pub(super) const CHATGLM: Architecture = Architecture { name: "chatglm", runs: true, read: chatglm };
+pub(super) const GLM4: Architecture = Architecture::new("glm4", "GLM-4 of 2025 (0414), GLM-Z1", glm4);
+pub(super) const CHATGLM: Architecture = Architecture::new("chatglm", "ChatGLM 3, GLM-4 of 2024", chatglm);
 
 fn chatglm(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::decoder(arch, keys, RopeStyle::Adjacent)?;

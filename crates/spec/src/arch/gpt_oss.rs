@@ -12,7 +12,7 @@ use crate::model::{
     FeedForward, Gating, HiddenActivation, ModelSpec, Need, NormSpec, Position, RopeId, RopeSpec, Visible,
 };
 
-pub(super) const ARCH: Architecture = Architecture { name: "gpt-oss", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("gpt-oss", "gpt-oss 20B and 120B", read);
 
 /// Numbers of the model's description that no key holds.
 const GATE: HiddenActivation = HiddenActivation::ClampedSwiglu { limit: 7.0, alpha: 1.702 };
@@ -33,7 +33,7 @@ fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     spec.each_attention(|il, attention| {
         attention.qkv_bias = Need::Always;
         attention.output_bias = Need::Always;
-        attention.has_sinks = true;
+        attention.sinks = Need::Always;
         if is_windowed[il] {
             attention.visible = Visible::Window(window);
             attention.position = Position::Rope(swa_rope);

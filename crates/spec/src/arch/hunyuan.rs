@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{Gating, HeadNorm, ModelSpec, NormSpec};
 
-pub(super) const DENSE: Architecture = Architecture { name: "hunyuan-dense", runs: true, read: dense };
-pub(super) const MOE: Architecture = Architecture { name: "hunyuan-moe", runs: true, read: mixed };
+pub(super) const DENSE: Architecture = Architecture::new("hunyuan-dense", "Hunyuan 0.5B to 7B", dense);
+pub(super) const MOE: Architecture = Architecture::new("hunyuan-moe", "Hunyuan A13B", mixed);
 
 fn mixed(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense(arch, keys)?;

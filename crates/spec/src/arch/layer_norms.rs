@@ -8,20 +8,21 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{HeadNorm, HeadNormSpan, HiddenActivation, ModelSpec, Need, NormSpec, Residual};
 
-pub(super) const GPT2: Architecture = Architecture { name: "gpt2", runs: true, read: gpt2 };
-pub(super) const GPTNEOX: Architecture = Architecture { name: "gptneox", runs: true, read: gptneox };
-pub(super) const STARCODER: Architecture = Architecture { name: "starcoder", runs: true, read: gpt2 };
-pub(super) const STARCODER2: Architecture = Architecture { name: "starcoder2", runs: true, read: starcoder2 };
-pub(super) const CODESHELL: Architecture = Architecture { name: "codeshell", runs: true, read: starcoder2 };
-pub(super) const PHI2: Architecture = Architecture { name: "phi2", runs: true, read: phi2 };
-pub(super) const FALCON: Architecture = Architecture { name: "falcon", runs: true, read: falcon };
-pub(super) const ORION: Architecture = Architecture { name: "orion", runs: true, read: with_gates };
-pub(super) const STABLELM: Architecture = Architecture { name: "stablelm", runs: true, read: stablelm };
-pub(super) const BLOOM: Architecture = Architecture { name: "bloom", runs: true, read: bloom };
-pub(super) const MPT: Architecture = Architecture { name: "mpt", runs: true, read: mpt };
-pub(super) const JAIS: Architecture = Architecture { name: "jais", runs: true, read: jais };
-pub(super) const NEMOTRON: Architecture = Architecture { name: "nemotron", runs: true, read: nemotron };
-pub(super) const JAIS2: Architecture = Architecture { name: "jais2", runs: true, read: nemotron };
+pub(super) const GPT2: Architecture = Architecture::new("gpt2", "GPT-2, Cerebras-GPT", gpt2);
+pub(super) const GPTNEOX: Architecture =
+    Architecture::new("gptneox", "Pythia, GPT-NeoX 20B, Dolly 2, RedPajama", gptneox);
+pub(super) const STARCODER: Architecture = Architecture::new("starcoder", "StarCoder, SantaCoder", gpt2);
+pub(super) const STARCODER2: Architecture = Architecture::new("starcoder2", "StarCoder 2", starcoder2);
+pub(super) const CODESHELL: Architecture = Architecture::new("codeshell", "CodeShell", starcoder2);
+pub(super) const PHI2: Architecture = Architecture::new("phi2", "Phi-1, Phi-1.5, Phi-2", phi2);
+pub(super) const FALCON: Architecture = Architecture::new("falcon", "Falcon 7B, 40B and 180B", falcon);
+pub(super) const ORION: Architecture = Architecture::new("orion", "Orion 14B", with_gates);
+pub(super) const STABLELM: Architecture = Architecture::new("stablelm", "StableLM 2, StableLM 3B", stablelm);
+pub(super) const BLOOM: Architecture = Architecture::new("bloom", "BLOOM, BLOOMZ", bloom);
+pub(super) const MPT: Architecture = Architecture::new("mpt", "MPT 7B and 30B", mpt);
+pub(super) const JAIS: Architecture = Architecture::new("jais", "Jais 13B and 30B", jais);
+pub(super) const NEMOTRON: Architecture = Architecture::new("nemotron", "Nemotron 4, Minitron", nemotron);
+pub(super) const JAIS2: Architecture = Architecture::new("jais2", "Jais 2", nemotron);
 
 fn with_gates(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let eps = keys.layer_norm_eps()?;

@@ -12,8 +12,8 @@ use crate::model::{
     Need, NormSpec, RopeId,
 };
 
-pub(super) const DENSE: Architecture = Architecture { name: "lfm2", runs: true, read };
-pub(super) const MOE: Architecture = Architecture { name: "lfm2moe", runs: true, read };
+pub(super) const DENSE: Architecture = Architecture::new("lfm2", "LFM2, LFM2.5", read);
+pub(super) const MOE: Architecture = Architecture::new("lfm2moe", "LFM2 8B-A1B and 24B-A2B", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let n_embd = keys.size("embedding_length", MAX_LENGTH)?;

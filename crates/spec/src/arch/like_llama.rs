@@ -1,5 +1,6 @@
 //! Decoders that differ from llama in a line or two: SmolLM 3, ERNIE 4.5, InternLM 2, XVERSE,
-//! Baichuan, Refact, Arcee, Seed-OSS, PLaMo, OpenELM, openPangu, Maincoder, Qwen 1, Gemma 1, OLMo 1.
+//! Baichuan, Refact, Arcee, Seed-OSS, PLaMo, OpenELM, openPangu, Maincoder, Qwen 1, Gemma 1, OLMo 1,
+//! BitNet b1.58.
 
 use modelembed_terms::{NormKind, RopeStyle};
 
@@ -8,21 +9,22 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{HeadNorm, HiddenActivation, ModelSpec, Need, NormSpec};
 
-pub(super) const SMOLLM3: Architecture = Architecture { name: "smollm3", runs: true, read: smollm3 };
-pub(super) const ERNIE: Architecture = Architecture { name: "ernie4_5", runs: true, read: adjacent };
-pub(super) const INTERNLM2: Architecture = Architecture { name: "internlm2", runs: true, read: adjacent };
-pub(super) const XVERSE: Architecture = Architecture { name: "xverse", runs: true, read: adjacent };
-pub(super) const ARCEE: Architecture = Architecture { name: "arcee", runs: true, read: arcee };
-pub(super) const SEED_OSS: Architecture = Architecture { name: "seed_oss", runs: true, read: seed_oss };
-pub(super) const PLAMO: Architecture = Architecture { name: "plamo", runs: true, read: plamo };
-pub(super) const QWEN: Architecture = Architecture { name: "qwen", runs: true, read: qwen };
-pub(super) const OPENELM: Architecture = Architecture { name: "openelm", runs: true, read: openelm };
-pub(super) const PANGU: Architecture = Architecture { name: "pangu-embedded", runs: true, read: pangu };
-pub(super) const MAINCODER: Architecture = Architecture { name: "maincoder", runs: true, read: maincoder };
-pub(super) const BAICHUAN: Architecture = Architecture { name: "baichuan", runs: true, read: baichuan };
-pub(super) const REFACT: Architecture = Architecture { name: "refact", runs: true, read: refact };
-pub(super) const GEMMA: Architecture = Architecture { name: "gemma", runs: true, read: gemma };
-pub(super) const OLMO: Architecture = Architecture { name: "olmo", runs: true, read: olmo };
+pub(super) const SMOLLM3: Architecture = Architecture::new("smollm3", "SmolLM3", smollm3);
+pub(super) const ERNIE: Architecture = Architecture::new("ernie4_5", "ERNIE 4.5 0.3B", adjacent);
+pub(super) const INTERNLM2: Architecture = Architecture::new("internlm2", "InternLM 2, InternLM 2.5", adjacent);
+pub(super) const XVERSE: Architecture = Architecture::new("xverse", "XVERSE", adjacent);
+pub(super) const ARCEE: Architecture = Architecture::new("arcee", "AFM 4.5B", arcee);
+pub(super) const SEED_OSS: Architecture = Architecture::new("seed_oss", "Seed-OSS 36B", seed_oss);
+pub(super) const PLAMO: Architecture = Architecture::new("plamo", "PLaMo 13B", plamo);
+pub(super) const QWEN: Architecture = Architecture::new("qwen", "Qwen 1", qwen);
+pub(super) const OPENELM: Architecture = Architecture::new("openelm", "OpenELM", openelm);
+pub(super) const PANGU: Architecture = Architecture::new("pangu-embedded", "openPangu Embedded", pangu);
+pub(super) const MAINCODER: Architecture = Architecture::new("maincoder", "Maincoder 1B", maincoder);
+pub(super) const BAICHUAN: Architecture = Architecture::new("baichuan", "Baichuan 1 and 2", baichuan);
+pub(super) const REFACT: Architecture = Architecture::new("refact", "Refact 1.6B", refact);
+pub(super) const GEMMA: Architecture = Architecture::new("gemma", "Gemma 1, CodeGemma", gemma);
+pub(super) const OLMO: Architecture = Architecture::new("olmo", "OLMo 1", olmo);
+pub(super) const BITNET: Architecture = Architecture::new("bitnet", "BitNet b1.58", bitnet);
 
 fn adjacent(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let spec = dense::decoder(arch, keys, RopeStyle::Adjacent)?;
@@ -136,5 +138,15 @@ fn olmo(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     dense::refuse_window(keys, spec.ctx_train)?;
     let limit = keys.positive_f32("attention.clamp_kqv")?;
     spec.each_attention(|_, attention| attention.qkv_limit = limit);
+    Ok(spec)
+}
+
+/// BitNet b1.58 (arXiv 2402.17764): norms before the last projections of both halves.
+fn bitnet(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
+    let mut spec = dense::decoder(arch, keys, RopeStyle::Halves)?;
+    dense::refuse_window(keys, spec.ctx_train)?;
+    let eps = keys.rms_eps()?;
+    spec.each_attention(|_, attention| attention.sub_norm = Some(NormSpec::rms("attn_sub_norm", eps)));
+    spec.each_gated(|gated| gated.sub_norm = Some(NormSpec::rms("ffn_sub_norm", eps)));
     Ok(spec)
 }

@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{FeedForward, Gating, ModelSpec, NormSpec};
 
-pub(super) const ARCH: Architecture = Architecture { name: "llama", runs: true, read };
+pub(super) const ARCH: Architecture =
+    Architecture::new("llama", "Llama 1 to 3, Mistral, Mixtral, TinyLlama, SmolLM and SmolLM2, Yi, InternLM3", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::decoder(arch, keys, RopeStyle::Adjacent)?;

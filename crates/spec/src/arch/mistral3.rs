@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{Gating, ModelSpec, NormSpec, RopeScaling, Temperature};
 
-pub(super) const ARCH: Architecture = Architecture { name: "mistral3", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("mistral3", "Ministral 3", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::decoder(arch, keys, RopeStyle::Adjacent)?;

@@ -1,14 +1,17 @@
 //! The list of architectures: one file each, which reads metadata into a [`ModelSpec`].
 
+mod afmoe;
 mod apertus;
 mod bert;
 mod cohere2;
 mod command_r;
 mod dbrx;
+mod deci;
 mod deepseek2;
 mod deepseek4;
 mod dense;
 mod exaone4;
+mod exaone_moe;
 mod experts;
 mod falcon_h1;
 mod gemma2;
@@ -19,10 +22,15 @@ mod glm4;
 mod gpt_oss;
 mod granite;
 mod hunyuan;
+mod laguna;
 mod layer_norms;
 mod lfm2;
 mod like_llama;
 mod llama;
+mod llama4;
+mod mamba;
+mod mimo2;
+mod minicpm3;
 mod mistral3;
 mod nemotron_h;
 mod olmo2;
@@ -37,7 +45,9 @@ mod qwen3moe;
 mod qwen_vl;
 mod scan;
 mod sigmoid_moe;
+mod smallthinker;
 mod softmax_moe;
+mod step35;
 mod t5;
 
 use std::collections::HashMap;
@@ -54,9 +64,32 @@ use crate::want::Directory;
 pub struct Architecture {
     /// Value of `general.architecture`, and prefix of the architecture's metadata keys.
     pub name: &'static str,
+    /// Well-known models that have it, for people.
+    pub models: &'static str,
+    /// What of it does not run, for people; empty where all does.
+    pub limit: &'static str,
     /// Whether all its parts have steps; the others are described only.
     pub runs: bool,
-    pub(crate) read: fn(&'static Architecture, &Keys<'_>) -> Result<ModelSpec>,
+    pub(crate) read: Read,
+}
+
+type Read = fn(&'static Architecture, &Keys<'_>) -> Result<ModelSpec>;
+
+impl Architecture {
+    /// One whose parts all have steps.
+    const fn new(name: &'static str, models: &'static str, read: Read) -> Architecture {
+        Architecture { name, models, limit: "", runs: true, read }
+    }
+
+    /// Something of it is left out.
+    const fn limit(self, limit: &'static str) -> Architecture {
+        Architecture { limit, ..self }
+    }
+
+    /// A part of it has no steps: its files can be inspected, not run.
+    const fn described(self, why: &'static str) -> Architecture {
+        Architecture { limit: why, runs: false, ..self }
+    }
 }
 
 /// Every architecture that is known.
@@ -93,6 +126,8 @@ pub static ARCHITECTURES: &[Architecture] = &[
     like_llama::REFACT,
     like_llama::GEMMA,
     like_llama::OLMO,
+    like_llama::BITNET,
+    deci::ARCH,
     apertus::ARCH,
     layer_norms::GPT2,
     layer_norms::GPTNEOX,
@@ -115,23 +150,39 @@ pub static ARCHITECTURES: &[Architecture] = &[
     qwen3moe::ARCH,
     qwen2moe::ARCH,
     olmoe::ARCH,
+    qwen_vl::QWEN2,
     qwen_vl::QWEN3,
     qwen_vl::QWEN3_MOE,
     sigmoid_moe::MINIMAX_M2,
     sigmoid_moe::DOTS1,
     sigmoid_moe::BAILING2,
+    llama4::ARCH,
+    softmax_moe::MELLUM,
     softmax_moe::DEEPSEEK,
     softmax_moe::ERNIE,
     softmax_moe::BAILING,
     sigmoid_moe::GLM4,
+    sigmoid_moe::HY_V3,
+    afmoe::ARCH,
+    step35::ARCH,
+    mimo2::ARCH,
+    laguna::ARCH,
+    exaone_moe::ARCH,
+    smallthinker::ARCH,
+    qwen35::NEXT,
     qwen35::DENSE,
     qwen35::MOE,
     gpt_oss::ARCH,
+    granite::HYBRID,
+    mamba::MAMBA,
+    mamba::MAMBA2,
+    mamba::JAMBA,
     falcon_h1::ARCH,
     lfm2::DENSE,
     lfm2::MOE,
     gemma3n::ARCH,
     gemma4::ARCH,
+    minicpm3::ARCH,
     deepseek2::ARCH,
     deepseek4::ARCH,
     nemotron_h::DENSE,

@@ -11,8 +11,8 @@ use crate::model::{
     Need, NormSpec, OutputSpec, PlainSpec, Position, RopeId,
 };
 
-pub(super) const DENSE: Architecture = Architecture { name: "nemotron_h", runs: true, read };
-pub(super) const MOE: Architecture = Architecture { name: "nemotron_h_moe", runs: true, read };
+pub(super) const DENSE: Architecture = Architecture::new("nemotron_h", "Nemotron-H, Nemotron Nano 2", read);
+pub(super) const MOE: Architecture = Architecture::new("nemotron_h_moe", "Nemotron 3 Nano and Super", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let n_embd = keys.size("embedding_length", MAX_LENGTH)?;

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{HeadNorm, HeadNormSpan, LayerNorms, ModelSpec, Need, NormSpec, RopeId, RopeScaling, RopeSpec};
 
-pub(super) const ARCH: Architecture = Architecture { name: "olmo2", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("olmo2", "OLMo 2, OLMo 3", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::decoder(arch, keys, RopeStyle::Halves)?;

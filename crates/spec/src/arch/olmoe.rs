@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{FeedForward, Gating, HeadNorm, HeadNormSpan, ModelSpec, NormSpec};
 
-pub(super) const ARCH: Architecture = Architecture { name: "olmoe", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("olmoe", "OLMoE", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::attention(arch, keys, RopeStyle::Halves)?;

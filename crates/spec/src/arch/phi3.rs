@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{ModelSpec, RopeFactors};
 
-pub(super) const ARCH: Architecture = Architecture { name: "phi3", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("phi3", "Phi-3, Phi-3.5, Phi-4, Phi-4-mini", read);
 
 /// Files may name a window. As in llama.cpp it is not used: no key says which layers have one.
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{Gating, ModelSpec, Need, NormSpec, RopeFactors};
 
-pub(super) const ARCH: Architecture = Architecture { name: "phimoe", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("phimoe", "Phi-3.5-MoE", read);
 
 /// As in llama.cpp the norms are RMS norms, to which biases are added, and a window is not used.
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {

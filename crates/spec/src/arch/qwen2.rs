@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{ModelSpec, Need};
 
-pub(super) const ARCH: Architecture = Architecture { name: "qwen2", runs: true, read };
+pub(super) const ARCH: Architecture =
+    Architecture::new("qwen2", "Qwen 1.5, Qwen 2, Qwen 2.5, QwQ, the DeepSeek R1 distillations of them", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::decoder(arch, keys, RopeStyle::Halves)?;

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::keys::{Keys, MAX_LENGTH};
 use crate::model::{FeedForward, Gating, ModelSpec, Need, NormSpec, SharedSpec};
 
-pub(super) const ARCH: Architecture = Architecture { name: "qwen2moe", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("qwen2moe", "Qwen 1.5 MoE, Qwen 2 57B-A14B", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::attention(arch, keys, RopeStyle::Halves)?;

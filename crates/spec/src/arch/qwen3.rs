@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::ModelSpec;
 
-pub(super) const ARCH: Architecture = Architecture { name: "qwen3", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("qwen3", "Qwen 3", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::decoder(arch, keys, RopeStyle::Halves)?;

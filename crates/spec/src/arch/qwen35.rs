@@ -1,5 +1,5 @@
-//! qwen35 and qwen35moe: Qwen 3.5 and 3.6. Of each four layers three are gated delta nets; in the
-//! others each query has a gate beside it for the head's output.
+//! qwen3next, qwen35 and qwen35moe: Qwen 3 Next, 3.5 and 3.6. Of each four layers three are gated
+//! delta nets; in the others each query has a gate beside it for the head's output.
 
 use modelembed_terms::RopeStyle;
 
@@ -7,10 +7,17 @@ use super::experts::Experts;
 use super::{Architecture, dense, scan};
 use crate::error::Result;
 use crate::keys::{Keys, MAX_LAYERS, MAX_LENGTH};
-use crate::model::{FeedForward, GatedSpec, Gating, HiddenActivation, Mixer, ModelSpec, NormSpec, OutputGate};
+use crate::model::{
+    FeedForward, GatedSpec, Gating, HiddenActivation, KeySharing, Mixer, ModelSpec, NormSpec, OutputGate, ScanPacking,
+    ScanSpec,
+};
 
-pub(super) const DENSE: Architecture = Architecture { name: "qwen35", runs: true, read: read_dense };
-pub(super) const MOE: Architecture = Architecture { name: "qwen35moe", runs: true, read: read_moe };
+pub(super) const NEXT: Architecture = Architecture::new("qwen3next", "Qwen3-Next", read_moe)
+    .limit("blocks that predict several tokens (`nextn`) are not used");
+pub(super) const DENSE: Architecture = Architecture::new("qwen35", "Qwen 3.5 and 3.6 (dense)", read_dense)
+    .limit("text only; blocks that predict several tokens (`nextn`) are not used");
+pub(super) const MOE: Architecture = Architecture::new("qwen35moe", "Qwen 3.5 and 3.6 (35B-A3B and larger)", read_moe)
+    .limit("text only; blocks that predict several tokens (`nextn`) are not used");
 
 fn read_dense(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = mixers(arch, keys)?;
@@ -39,7 +46,11 @@ fn ffn_norm(keys: &Keys<'_>) -> Result<NormSpec> {
 fn mixers(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::attention(arch, keys, RopeStyle::Halves)?;
     let eps = keys.rms_eps()?;
-    spec.ropes[0].sections = Some(keys.rope_sections(true)?);
+    // The first of them sees no pictures, and has the key heads' parts of its matrices together.
+    let is_next = arch.name == NEXT.name;
+    if !is_next {
+        spec.ropes[0].sections = Some(keys.rope_sections(true)?);
+    }
     spec.each_attention(|_, attention| {
         attention.head_norm = Some(dense::norm_of_heads(eps));
         attention.output_gate = OutputGate::OfQuery;
@@ -49,7 +60,10 @@ fn mixers(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
         Some(flags) => flags.into_iter().map(|flag| flag != 0).collect(),
         None => (0..keys.n_layer).map(|il| !(il + 1).is_multiple_of(interval)).collect::<Vec<_>>(),
     };
-    let scan = scan::gated_delta(keys, eps)?;
+    let mut scan = scan::gated_delta(keys, eps)?;
+    if is_next {
+        scan = ScanSpec { sharing: KeySharing::Grouped, packing: ScanPacking::ByKeyHead, ..scan };
+    }
     for (layer, _) in spec.layers.iter_mut().zip(is_recurrent).filter(|(_, is_recurrent)| *is_recurrent) {
         layer.mixer = Mixer::Scan(scan.clone());
     }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::keys::Keys;
 use crate::model::{FeedForward, Gating, ModelSpec, NormSpec};
 
-pub(super) const ARCH: Architecture = Architecture { name: "qwen3moe", runs: true, read };
+pub(super) const ARCH: Architecture = Architecture::new("qwen3moe", "Qwen 3 (30B-A3B, 235B-A22B), Qwen3-Coder", read);
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let mut spec = dense::attention(arch, keys, RopeStyle::Halves)?;

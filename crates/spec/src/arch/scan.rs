@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::keys::{Keys, MAX_HEADS, MAX_LENGTH};
-use crate::model::{KeySharing, Need, ScanKind, ScanSpec};
+use crate::model::{ChannelNorm, ChannelSpec, KeySharing, Need, ScanKind, ScanPacking, ScanSpec};
 
 /// A gated delta net: `state_size` is the length of keys, and `group_count` the number of key
 /// heads.
@@ -17,6 +17,18 @@ pub(super) fn gated_delta(keys: &Keys<'_>, eps: f32) -> Result<ScanSpec> {
 pub(super) fn mamba2(keys: &Keys<'_>, eps: f32, output_norm: Need) -> Result<ScanSpec> {
     let scan = read(keys, ScanKind::Mamba2, eps)?;
     Ok(ScanSpec { conv_bias: Need::Maybe, output_norm, ..scan })
+}
+
+/// Mamba: a recurrence of each channel.
+pub(super) fn channels(keys: &Keys<'_>, eps: f32, norm: ChannelNorm) -> Result<ChannelSpec> {
+    Ok(ChannelSpec {
+        channels: keys.size("ssm.inner_size", MAX_LENGTH)?,
+        state: keys.size("ssm.state_size", MAX_LENGTH)?,
+        rank: keys.size("ssm.time_step_rank", MAX_LENGTH)?,
+        conv_kernel: keys.size("ssm.conv_kernel", MAX_LENGTH)?,
+        norm,
+        eps,
+    })
 }
 
 fn read(keys: &Keys<'_>, kind: ScanKind, eps: f32) -> Result<ScanSpec> {
@@ -38,6 +50,7 @@ fn read(keys: &Keys<'_>, kind: ScanKind, eps: f32) -> Result<ScanSpec> {
         key_dim: keys.size("ssm.state_size", MAX_LENGTH)?,
         value_dim: inner / value_heads,
         sharing: KeySharing::Grouped,
+        packing: ScanPacking::Apart,
         conv_kernel: keys.size("ssm.conv_kernel", MAX_LENGTH)?,
         conv_bias: Need::Never,
         output_norm: Need::Never,

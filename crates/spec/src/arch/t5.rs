@@ -9,7 +9,8 @@ use crate::model::{
     Mixer, ModelSpec, Need, NormSpec, OutputSpec, PlainSpec, Position, RopeId, Visible,
 };
 
-pub(super) const ARCH: Architecture = Architecture { name: "t5", runs: false, read };
+pub(super) const ARCH: Architecture =
+    Architecture::new("t5", "T5, Flan-T5", read).described("encoders and attention to another text have no steps yet");
 
 fn read(arch: &'static Architecture, keys: &Keys<'_>) -> Result<ModelSpec> {
     let n_embd = keys.size("embedding_length", MAX_LENGTH)?;

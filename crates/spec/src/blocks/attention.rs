@@ -1,7 +1,9 @@
 //! Softmax attention.
 
 use crate::error::Result;
-use crate::model::{AttentionSpec, HeadNorm, HeadNormSpan, KvSource, Need, OutputGate, Position, RopeSpec};
+use crate::model::{
+    AttentionSpec, GateActivation, HeadNorm, HeadNormSpan, KvSource, Need, OutputGate, Position, RopeSpec,
+};
 use crate::program::{Attend, Builder, CacheShape, HeadRope, HeadShape, Input, Linear, Norm, Register, Step};
 use crate::want::{Role, TensorId};
 
@@ -10,6 +12,10 @@ pub(super) struct Attention {
     qkv: Vec<Linear>,
     /// Whether each query has a gate of the output behind it.
     has_gates: bool,
+    /// A projection of such gates, and how many elements share one.
+    gate: Option<(Linear, usize)>,
+    gate_activation: GateActivation,
+    sub_norm: Option<Norm>,
     limit: Option<f32>,
     head_rope: HeadRope,
     attend: Attend,
@@ -30,16 +36,9 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
         Position::Alibi { .. } => None,
         Position::RelativeBias { .. } => return Err(b.not_run("a learned bias for distances")),
     };
-    let has_gates = match spec.output_gate {
-        OutputGate::None => false,
-        OutputGate::OfQuery => true,
-        OutputGate::Elements | OutputGate::Heads => return Err(b.not_run("attention with a projected output gate")),
-    };
+    let has_gates = spec.output_gate == OutputGate::OfQuery;
     if has_gates && spec.key_dim != spec.value_dim {
         return Err(b.not_run("gates of another length than values"));
-    }
-    if spec.value_scale != 1.0 {
-        return Err(b.not_run("attention with a scale of values"));
     }
     let n_embd = b.spec.n_embd;
     let AttentionSpec { heads, kv_heads, key_dim, value_dim, .. } = *spec;
@@ -67,14 +66,25 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
         };
         vec![q, k, v]
     };
+    let per_gate = match spec.output_gate {
+        OutputGate::None | OutputGate::OfQuery => None,
+        OutputGate::Elements => Some(1),
+        OutputGate::Heads => Some(value_dim),
+        OutputGate::HeadsOrElements => {
+            let rows = b.rows_of(&format!("blk.{il}.attn_gate.weight"));
+            Some(if rows == Some(heads.out_len()) { 1 } else { value_dim })
+        }
+    };
+    let gate = per_gate.map(|per_gate| {
+        let rows = heads.out_len() / per_gate;
+        Ok((b.linear(il, "attn_gate", (rows, n_embd), Role::Query, Need::Never)?, per_gate))
+    });
+    let gate = gate.transpose()?;
     let norms = spec.head_norm.map(|norm| head_norms(b, il, &norm, &heads)).transpose()?.flatten();
     let output = b.linear(il, "attn_output", (n_embd, heads.out_len()), Role::AttentionOutput, spec.output_bias)?;
-    let sinks = if spec.has_sinks {
-        let name = format!("blk.{il}.attn_sinks.weight");
-        Some(b.required(&name, &[spec.heads as u64], Role::Bias, Some(il))?)
-    } else {
-        None
-    };
+    let sub_norm = spec.sub_norm.map(|norm| b.norm(&norm, Some(il), heads.out_len())).transpose()?;
+    let sinks = format!("blk.{il}.attn_sinks.weight");
+    let sinks = b.needed(spec.sinks, &sinks, &[spec.heads as u64], Role::Bias, Some(il))?;
     let shape = CacheShape { layer: il, kv_heads, key_dim, value_dim, rope, visible: spec.visible };
     let cache = match spec.kv {
         KvSource::Own | KvSource::OwnOrKeys => b.cache(shape),
@@ -91,6 +101,9 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &AttentionSpec) -> R
     Ok(Attention {
         qkv,
         has_gates,
+        gate,
+        gate_activation: spec.gate_activation,
+        sub_norm,
         limit: spec.qkv_limit,
         head_rope: HeadRope {
             heads,
@@ -121,7 +134,10 @@ fn head_norms(
         HeadNormSpan::Head => [vec![dim], vec![dim]],
         HeadNormSpan::Row => [vec![heads.q_len() as u64], vec![heads.k_len() as u64]],
         HeadNormSpan::OwnHead => [vec![dim, n as u64], vec![dim, kv_heads as u64]],
-        HeadNormSpan::Plain => return Err(b.not_run("a norm of heads without weights")),
+        HeadNormSpan::Plain => {
+            let norm = Norm { kind: norm.kind, eps: norm.eps, weight: None, bias: None };
+            return Ok(Some((norm, heads.has_kv.then_some(norm))));
+        }
     };
     let HeadNorm { kind, eps, .. } = *norm;
     let mut of = |name: &str, dims: &[u64]| {
@@ -138,6 +154,7 @@ impl Attention {
     pub(super) fn readers(&self) -> Vec<TensorId> {
         let mut readers: Vec<TensorId> = self.qkv.iter().map(|part| part.w).collect();
         readers.dedup();
+        readers.extend(self.gate.iter().map(|(gate, _)| gate.w));
         readers
     }
 
@@ -150,6 +167,11 @@ impl Attention {
         if self.has_gates {
             b.step(Step::SplitGates(heads));
         }
+        let mut per_gate = self.has_gates.then_some(1);
+        if let Some((gate, shared_by)) = self.gate {
+            b.step(Step::Project { from: Input::Normed, parts: vec![gate], to: Register::Gates, adds: false });
+            per_gate = Some(shared_by);
+        }
         if let Some(limit) = self.limit {
             b.step(Step::LimitHeads { heads, limit });
         }
@@ -161,8 +183,11 @@ impl Attention {
             b.step(Step::StoreKv { heads, cache: self.attend.cache });
         }
         b.step(Step::Attend(self.attend));
-        if self.has_gates {
-            b.step(Step::GateHeads { len: heads.out_len() });
+        if let Some(per_gate) = per_gate {
+            b.step(Step::GateHeads { len: heads.out_len(), per_gate, activation: self.gate_activation });
+        }
+        if let Some(norm) = self.sub_norm {
+            b.step(Step::NormParts { of: Register::Heads, parts: vec![(heads.out_len(), norm)] });
         }
         let readers = vec![self.output.w];
         b.step(Step::Quantize { from: Register::Heads, len: heads.out_len(), to: Input::Inner, readers });

@@ -12,6 +12,8 @@ use crate::want::{Role, TensorId};
 pub(super) struct Mixture {
     /// Norm of the residual stream for the router, where it does not read what the experts do.
     router_norm: Option<Norm>,
+    /// Whether its numbers are there before the mixer.
+    is_early: bool,
     router: Linear,
     route: Route,
     experts: Experts,
@@ -25,11 +27,13 @@ struct Shared {
     weight: Option<Linear>,
 }
 
+/// The matrix that gives a number for each expert.
+pub(super) fn router(b: &mut Builder<'_>, il: usize, spec: &MoeSpec) -> Result<Linear> {
+    b.linear(il, "ffn_gate_inp", (spec.n_experts, b.spec.n_embd), Role::Router, spec.router_bias)
+}
+
 /// Asks for the tensors.
 pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &MoeSpec) -> Result<Mixture> {
-    if spec.router_input == RouterInput::LayerInput {
-        return Err(b.not_run("a router that reads the layer's input"));
-    }
     if spec.choice == Choice::Token {
         return Err(b.not_run("experts that are chosen by the token"));
     }
@@ -41,7 +45,7 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &MoeSpec) -> Result<
     if !is_gated && matches!(activation, HiddenActivation::ClampedSwiglu { .. }) {
         return Err(b.not_run("a clamped gate that is not there"));
     }
-    let router = b.linear(il, "ffn_gate_inp", (n, n_embd), Role::Router, spec.router_bias)?;
+    let router = router(b, il, spec)?;
     let router_norm = match spec.router_input {
         RouterInput::OwnNorm { eps } => {
             let norm = NormSpec { is_bare: true, ..NormSpec::rms("ffn_gate_inp.scale", eps) };
@@ -53,7 +57,10 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &MoeSpec) -> Result<
         Choice::Biased(need) => need,
         _ => Need::Never,
     };
+    // Files of some architectures have the name alone.
     let choice = format!("blk.{il}.exp_probs_b.bias");
+    let bare = choice.trim_end_matches(".bias").to_owned();
+    let choice = if !b.has(&choice) && b.has(&bare) { bare } else { choice };
     let choice_bias = b.needed(biases, &choice, &[n as u64], Role::Bias, Some(il))?;
     let is_fused = is_gated && b.has(&format!("blk.{il}.ffn_gate_up_exps.weight"));
     if is_fused && bias == Need::Always {
@@ -101,17 +108,20 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &MoeSpec) -> Result<
         number_scale: if router_norm.is_some() { 1.0 / (n_embd as f32).sqrt() } else { 1.0 },
         expert_scale,
     };
-    let clamp = clamp.filter(|clamp| match clamp {
-        Clamp::BeforeActivation(limit) | Clamp::AfterActivation(limit) => *limit > 1e-6,
-    });
-    let experts = Experts { from: Input::Normed, n_used: spec.n_used, gate, up, down, activation, clamp };
-    Ok(Mixture { router_norm, router, route, experts, shared: shared.transpose()? })
+    let (clamp, weighs_input) = (clamp.filter(Clamp::is_there), spec.weighs_input);
+    if weighs_input && (bias != Need::Never || !is_gated) {
+        return Err(b.not_run("weighed inputs of experts with biases or without gates"));
+    }
+    let experts = Experts { from: Input::Normed, n_used: spec.n_used, gate, up, down, activation, clamp, weighs_input };
+    let is_early = spec.router_input == RouterInput::LayerInput;
+    Ok(Mixture { router_norm, is_early, router, route, experts, shared: shared.transpose()? })
 }
 
 impl Mixture {
     /// The matrices that read the input.
     pub(super) fn readers(&self) -> Vec<TensorId> {
-        let mut readers = if self.router_norm.is_some() { Vec::new() } else { vec![self.router.w] };
+        let is_apart = self.router_norm.is_some() || self.is_early;
+        let mut readers = if is_apart { Vec::new() } else { vec![self.router.w] };
         readers.push(self.experts.up.w);
         readers.extend(self.experts.gate.iter().map(|gate| gate.w).filter(|gate| *gate != self.experts.up.w));
         if let Some(shared) = &self.shared {
@@ -151,7 +161,9 @@ impl Mixture {
 
     fn choose(&self, b: &mut Builder<'_>) {
         let parts = vec![self.router.clone()];
-        b.step(Step::Project { from: Input::Normed, parts, to: Register::Router, adds: false });
+        if !self.is_early {
+            b.step(Step::Project { from: Input::Normed, parts, to: Register::Router, adds: false });
+        }
         b.step(Step::Route(self.route));
     }
 

@@ -1,10 +1,8 @@
 //! Feed-forward networks.
 
-use modelembed_terms::Activation;
-
 use crate::error::Result;
-use crate::model::{GatedSpec, HiddenActivation, Need, PlainSpec};
-use crate::program::{Builder, Input, Linear, Register, Step};
+use crate::model::{Clamp, GatedSpec, HiddenActivation, Need, PlainSpec};
+use crate::program::{Builder, Input, Linear, Norm, Register, Step};
 use crate::want::{Role, TensorId};
 
 /// A gated network with its tensors, not yet among the steps.
@@ -12,7 +10,10 @@ pub(super) struct Gated {
     gate: Linear,
     up: Linear,
     down: Linear,
-    activation: Activation,
+    activation: HiddenActivation,
+    clamp: Option<Clamp>,
+    sparsity: Option<f32>,
+    sub_norm: Option<Norm>,
 }
 
 /// Either kind.
@@ -59,16 +60,9 @@ pub(super) fn gated(b: &mut Builder<'_>, il: usize, spec: &GatedSpec) -> Result<
 /// The same of other names.
 pub(super) fn gated_as(b: &mut Builder<'_>, il: usize, spec: &GatedSpec, names: &Names) -> Result<Gated> {
     let (width, n_embd) = (spec.width, b.spec.n_embd);
-    if spec.clamp.is_some() || spec.sparsity.is_some() {
-        return Err(b.not_run("limits in the feed-forward network"));
+    if spec.sparsity.is_some() && (spec.clamp.is_some() || spec.activation != HiddenActivation::Gelu) {
+        return Err(b.not_run("sparse gates with limits or another activation than GELU"));
     }
-    let activation = match spec.activation {
-        HiddenActivation::Silu => Activation::Silu,
-        HiddenActivation::Gelu => Activation::Gelu,
-        HiddenActivation::Relu | HiddenActivation::ReluSquared => return Err(b.not_run("a gate with ReLU")),
-        HiddenActivation::Xielu { .. } => return Err(b.not_run("a gate with xIELU")),
-        HiddenActivation::ClampedSwiglu { .. } => return Err(b.not_run("a clamped gate")),
-    };
     let (gate, up) = if spec.is_fused {
         if spec.bias == Need::Always {
             return Err(b.not_run("a bias of gate and up projection as one"));
@@ -80,7 +74,9 @@ pub(super) fn gated_as(b: &mut Builder<'_>, il: usize, spec: &GatedSpec, names: 
         (gate, b.linear(il, names.up, (width, n_embd), Role::Up, spec.bias)?)
     };
     let down = b.linear(il, names.down, (n_embd, width), Role::Down, spec.bias)?;
-    Ok(Gated { gate, up, down, activation })
+    let sub_norm = spec.sub_norm.map(|norm| b.norm(&norm, Some(il), width)).transpose()?;
+    let GatedSpec { activation, sparsity, .. } = *spec;
+    Ok(Gated { gate, up, down, activation, clamp: spec.clamp.filter(Clamp::is_there), sparsity, sub_norm })
 }
 
 impl Gated {
@@ -95,19 +91,22 @@ impl Gated {
     }
 
     fn emit_weighed(self, b: &mut Builder<'_>, adds: bool, is_weighed: bool) {
-        let (width, readers) = (self.gate.n_rows(), vec![self.down.w]);
-        b.step(Step::GateUp {
-            from: Input::Normed,
-            gate: self.gate,
-            up: self.up,
-            activation: self.activation,
-            to: Register::Hidden,
-        });
+        let Gated { gate, up, down, activation, clamp, sparsity, sub_norm } = self;
+        let (width, from, readers) = (gate.n_rows(), Input::Normed, vec![down.w]);
+        if let Some(deviations) = sparsity {
+            b.step(Step::Project { from, parts: vec![gate, up], to: Register::Scan, adds: false });
+            b.step(Step::SparseGate { len: width, deviations });
+        } else {
+            b.step(Step::GateUp { from, gate, up, activation, clamp, to: Register::Hidden });
+        }
+        if let Some(norm) = sub_norm {
+            b.step(Step::NormParts { of: Register::Hidden, parts: vec![(width, norm)] });
+        }
         if is_weighed {
             b.step(Step::Weigh { by: Register::Router, of: Register::Hidden, len: width });
         }
         b.step(Step::Quantize { from: Register::Hidden, len: width, to: Input::Inner, readers });
-        b.step(Step::Project { from: Input::Inner, parts: vec![self.down], to: Register::Delta, adds });
+        b.step(Step::Project { from: Input::Inner, parts: vec![down], to: Register::Delta, adds });
     }
 }
 

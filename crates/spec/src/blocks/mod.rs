@@ -1,11 +1,16 @@
 //! The kinds of blocks that models are built of: each asks for its tensors and appends its steps.
 
 mod attention;
+mod channels;
 mod experts;
 mod feed_forward;
+mod latent;
 mod own_embedding;
 mod scan;
 mod short_conv;
+mod streams;
+
+pub use streams::MAX_STREAMS;
 
 use crate::error::Result;
 use crate::model::{BothSpec, FeedForward, LayerSpec, Mixer, Need, NormSpec, Residual, RouterInput};
@@ -24,10 +29,10 @@ pub(crate) fn embed(b: &mut Builder<'_>, table: TensorId) -> Result<()> {
     let norm = input.norm.as_ref().map(|norm| b.norm(norm, None, len)).transpose()?;
     let (scale, per_layer) = (input.scale, input.per_layer);
     b.step(Step::Embed { table, scale, positions, norm, to: Register::Residual });
-    match per_layer {
-        Some(spec) => own_embedding::embed(b, &spec),
-        None => Ok(()),
+    if let Some(spec) = per_layer {
+        own_embedding::embed(b, &spec)?;
     }
+    streams::embed(b)
 }
 
 /// A layer's two halves.
@@ -35,7 +40,7 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
     if layer.cross.is_some() {
         return Err(b.not_run("attention to an encoder's result"));
     }
-    if layer.low_rank.is_some() {
+    if layer.low_rank.is_some() && !matches!(layer.residual, Residual::Streams { .. }) {
         return Err(b.not_run("a branch beside the mixer"));
     }
     let is_parallel = match layer.residual {
@@ -46,7 +51,7 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
             !b.has(&format!("blk.{il}.{name}.weight"))
         }
         Residual::NormOfSum => return Err(b.not_run("norms of sums")),
-        Residual::Streams { .. } => return Err(b.not_run("several residual streams")),
+        Residual::Streams { .. } => return streams::layer(b, il, layer),
     };
     if is_parallel && matches!(layer.ffn, FeedForward::Both(..)) {
         return Err(b.not_run("two networks beside the mixer"));
@@ -66,7 +71,16 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
         if own_norm.is_none() {
             readers.extend(parallel.iter().flat_map(Network::readers));
         }
-        join_norm(b, Some(il), layer.norms.before_mixer.as_ref(), readers)?;
+        match early_router(b, il, &layer.ffn)? {
+            None => join_norm(b, Some(il), layer.norms.before_mixer.as_ref(), readers)?,
+            Some(router) => {
+                join_norm(b, Some(il), None, vec![router.w])?;
+                b.step(Step::Project { from: Input::Normed, parts: vec![router], to: Register::Router, adds: false });
+                let norm = after(b, il, layer.norms.before_mixer.as_ref())?;
+                let norm = norm.ok_or_else(|| b.not_run("a router beside a mixer without a norm"))?;
+                b.step(Step::Norm { norm, to: Input::Normed, readers });
+            }
+        }
         for (i, mixer) in mixers.into_iter().enumerate() {
             mixer.emit(b, i > 0);
         }
@@ -80,7 +94,8 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
             b.pending = Some(Pending { scale: layer.residual_scale, ..Pending::normed(Register::Delta, norm) });
             return end(b, il, layer);
         }
-        b.pending = Some(Pending { scale: layer.residual_scale, ..Pending::normed(Register::Delta, after_mixer) });
+        let scale = layer.residual_scale * value_scale(b, layer)?;
+        b.pending = Some(Pending { scale, ..Pending::normed(Register::Delta, after_mixer) });
     }
     if layer.ffn == FeedForward::None {
         return end(b, il, layer);
@@ -93,6 +108,25 @@ pub(crate) fn layer(b: &mut Builder<'_>, il: usize, layer: &LayerSpec) -> Result
         b.pending = Some(Pending { scale: layer.residual_scale, ..Pending::normed(Register::Delta, norm) });
     }
     end(b, il, layer)
+}
+
+/// The router of a layer's mixture where it reads the layer's input.
+fn early_router(b: &mut Builder<'_>, il: usize, ffn: &FeedForward) -> Result<Option<Linear>> {
+    match ffn {
+        FeedForward::Moe(spec) if spec.router_input == RouterInput::LayerInput => {
+            experts::router(b, il, spec).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The factor on the heads' outputs, which is one on what their projection gives, too.
+fn value_scale(b: &Builder<'_>, layer: &LayerSpec) -> Result<f32> {
+    let Mixer::Attention(attention) = &layer.mixer else { return Ok(1.0) };
+    if attention.value_scale != 1.0 && (layer.norms.after_mixer.is_some() || attention.output_bias != Need::Never) {
+        return Err(b.not_run("a scale of values before a norm or a bias"));
+    }
+    Ok(attention.value_scale)
 }
 
 /// What comes behind a layer's halves.
@@ -125,6 +159,9 @@ fn own_norm(b: &mut Builder<'_>, il: usize, layer: &LayerSpec, is_parallel: bool
 /// What lets positions see each other, with its tensors.
 enum Prepared {
     Attention(Box<attention::Attention>),
+    Channels(Box<channels::Recurrence>),
+    Latent(Box<latent::Attention>),
+    Linear(Linear),
     Recurrence(scan::Recurrence),
     Convolution(short_conv::Convolution),
 }
@@ -133,6 +170,9 @@ impl Prepared {
     fn readers(&self) -> Vec<TensorId> {
         match self {
             Prepared::Attention(attention) => attention.readers(),
+            Prepared::Channels(recurrence) => recurrence.readers(),
+            Prepared::Latent(attention) => attention.readers(),
+            Prepared::Linear(linear) => vec![linear.w],
             Prepared::Recurrence(recurrence) => recurrence.readers(),
             Prepared::Convolution(conv) => conv.readers(),
         }
@@ -141,6 +181,11 @@ impl Prepared {
     fn emit(self, b: &mut Builder<'_>, adds: bool) {
         match self {
             Prepared::Attention(attention) => attention.emit(b, adds),
+            Prepared::Channels(recurrence) => recurrence.emit(b, adds),
+            Prepared::Latent(attention) => attention.emit(b, adds),
+            Prepared::Linear(linear) => {
+                b.step(Step::Project { from: Input::Normed, parts: vec![linear], to: Register::Delta, adds });
+            }
             Prepared::Recurrence(recurrence) => recurrence.emit(b, adds),
             Prepared::Convolution(conv) => conv.emit(b, adds),
         }
@@ -152,12 +197,17 @@ fn mixers(b: &mut Builder<'_>, il: usize, mixer: &Mixer) -> Result<Vec<Prepared>
     Ok(match mixer {
         Mixer::Attention(spec) => vec![Prepared::Attention(Box::new(attention::prepare(b, il, spec)?))],
         Mixer::Scan(spec) => vec![Prepared::Recurrence(scan::prepare(b, il, spec)?)],
+        Mixer::Linear => {
+            let len = b.spec.n_embd;
+            vec![Prepared::Linear(b.linear(il, "attn_output", (len, len), Role::AttentionOutput, Need::Never)?)]
+        }
+        Mixer::Channels(spec) => vec![Prepared::Channels(Box::new(channels::prepare(b, il, spec)?))],
         Mixer::Two(first, second) => {
             let mut both = mixers(b, il, first)?;
             both.extend(mixers(b, il, second)?);
             both
         }
-        Mixer::Latent(_) => return Err(b.not_run("latent attention")),
+        Mixer::Latent(spec) => vec![Prepared::Latent(Box::new(latent::prepare(b, il, spec)?))],
         Mixer::SharedRow(_) => return Err(b.not_run("attention over rows that are key and value at once")),
         Mixer::ShortConv { kernel } => vec![Prepared::Convolution(short_conv::prepare(b, il, *kernel)?)],
         Mixer::None => Vec::new(),
@@ -230,8 +280,14 @@ fn network(b: &mut Builder<'_>, il: usize, ffn: &FeedForward) -> Result<Option<N
             Some(Network::Alone(feed_forward::Network::Plain(feed_forward::plain(b, il, spec)?)))
         }
         FeedForward::GatedOrPlain(..) => return Err(b.not_run("a feed-forward network without a gate")),
-        FeedForward::Moe(spec) if spec.router_input != RouterInput::Normed => {
-            return Err(b.not_run("a router with an input of its own"));
+        FeedForward::Moe(spec) if matches!(spec.router_input, RouterInput::OwnNorm { .. }) => {
+            return Err(b.not_run("a router with a norm of its own"));
+        }
+        FeedForward::MoeOrGated(moe, _) if b.has(&format!("blk.{il}.ffn_gate_inp.weight")) => {
+            Some(Network::Mixture(Box::new(experts::prepare(b, il, moe)?)))
+        }
+        FeedForward::MoeOrGated(_, spec) => {
+            Some(Network::Alone(feed_forward::Network::Gated(feed_forward::gated(b, il, spec)?)))
         }
         FeedForward::Moe(spec) => Some(Network::Mixture(Box::new(experts::prepare(b, il, spec)?))),
         FeedForward::Both(spec) => Some(Network::Both(Box::new(Both::prepare(b, il, spec)?))),

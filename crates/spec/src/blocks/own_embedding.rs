@@ -2,7 +2,7 @@
 
 use super::join_norm;
 use crate::error::Result;
-use crate::model::{HiddenActivation, Need, NormSpec, PerLayerEmbedding};
+use crate::model::{HiddenActivation, Need, NormSpec, PerLayerEmbedding, Residual};
 use crate::program::{Builder, Input, Linear, MixOwn, Pending, Register, Step};
 use crate::want::Role;
 
@@ -36,7 +36,13 @@ pub(super) fn branch(b: &mut Builder<'_>, il: usize) -> Result<()> {
     let gate = b.linear(il, "inp_gate", (width, n_embd), Role::LayerProjection, Need::Never)?;
     let proj = b.linear(il, "proj", (n_embd, width), Role::LayerProjection, Need::Never)?;
     let norm = b.norm(&NormSpec::rms("post_norm", eps), Some(il), n_embd)?;
-    join_norm(b, Some(il), None, vec![gate.w])?;
+    match b.spec.layers[il].residual {
+        // The corrected stream with its weights.
+        Residual::Streams { .. } => {
+            b.step(Step::Quantize { from: Register::Delta, len: n_embd, to: Input::Normed, readers: vec![gate.w] });
+        }
+        _ => join_norm(b, Some(il), None, vec![gate.w])?,
+    }
     let (activation, of) = (HiddenActivation::Gelu, Register::Hidden);
     b.step(Step::Up { from: Input::Normed, up: gate, activation, to: of });
     let len = b.spec.layers.len() * width;

@@ -1,14 +1,18 @@
 //! Recurrences over the positions.
 
 use crate::error::Result;
-use crate::model::{KeySharing, Need, ScanKind, ScanSpec};
-use crate::program::{Builder, Conv, GateNorm, Input, Linear, RecordShape, Register, Scan, ScanRule, ScanShape, Step};
+use crate::model::{KeySharing, Need, ScanKind, ScanPacking, ScanSpec};
+use crate::program::{
+    Builder, Conv, GateNorm, Input, Linear, RecordShape, Register, Regroup, Scan, ScanRule, ScanShape, Step,
+};
 use crate::want::{Role, TensorId};
 
 /// A recurrence with its tensors, not yet among the steps.
 pub(super) struct Recurrence {
     /// Into the columns of the scan register.
     input: Vec<Linear>,
+    /// What brings these into their order.
+    regroup: Option<Regroup>,
     conv: Conv,
     scan: Scan,
     gate_norm: GateNorm,
@@ -21,7 +25,6 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &ScanSpec) -> Result
         ScanKind::Mamba2 => ScanRule::Value,
         ScanKind::GatedDelta => ScanRule::Delta,
         ScanKind::KimiDelta => return Err(b.not_run("a decay for each element of a key")),
-        ScanKind::Mamba1 => return Err(b.not_run("a decay for each element of a state")),
     };
     let shape = ScanShape {
         rule,
@@ -34,7 +37,17 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &ScanSpec) -> Result
     let (n_embd, inner, channels) = (b.spec.n_embd, shape.inner_len(), shape.conv_len());
     let delta = [("attn_gate", inner), ("attn_qkv", channels), ("ssm_alpha", shape.heads), ("ssm_beta", shape.heads)];
     let value = [("ssm_in", shape.column_len())];
-    let parts: &[(&str, usize)] = if rule == ScanRule::Delta { &delta } else { &value };
+    let packed = [("attn_gate", inner), ("attn_qkv", channels), ("ssm_ba", 2 * shape.heads)];
+    let in_groups = [("ssm_in", inner + channels), ("ssm_ba", 2 * shape.heads)];
+    let is_packed = spec.packing == ScanPacking::ByKeyHead;
+    let is_all = is_packed && b.has(&format!("blk.{il}.ssm_in.weight"));
+    let parts: &[(&str, usize)] = match (rule, is_packed, is_all) {
+        (ScanRule::Delta, true, true) => &in_groups,
+        (ScanRule::Delta, true, false) => &packed,
+        (ScanRule::Delta, false, _) => &delta,
+        (ScanRule::Value | ScanRule::Channel, ..) => &value,
+    };
+    let regroup = is_packed.then_some(Regroup { shape, is_all });
     let mut input = Vec::with_capacity(parts.len());
     for (part, rows) in parts {
         input.push(b.linear(il, part, (*rows, n_embd), Role::RecurrenceInput, Need::Never)?);
@@ -48,7 +61,7 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &ScanSpec) -> Result
     let group_dims = [(inner / shape.groups) as u64, shape.groups as u64];
     let head_dims = [shape.value_dim as u64];
     let (decay_dims, norm_dims) = match rule {
-        ScanRule::Value => (&heads[..], &group_dims[..]),
+        ScanRule::Value | ScanRule::Channel => (&heads[..], &group_dims[..]),
         ScanRule::Delta => (&heads[1..], &head_dims[..]),
     };
     let decay = b.required(&name("ssm_a"), decay_dims, Role::Decay, Some(il))?;
@@ -60,6 +73,7 @@ pub(super) fn prepare(b: &mut Builder<'_>, il: usize, spec: &ScanSpec) -> Result
         b.record(RecordShape { layer: il, conv_rows: spec.conv_kernel - 1, conv_len: channels, scan: Some(shape) });
     Ok(Recurrence {
         input,
+        regroup,
         conv: Conv { record, shape, kernel: spec.conv_kernel, weight, bias: conv_bias, eps: spec.eps },
         scan: Scan { record, shape, step_bias, decay, skip },
         gate_norm: GateNorm { shape, weight: norm, eps: spec.eps },
@@ -78,6 +92,9 @@ impl Recurrence {
     pub(super) fn emit(self, b: &mut Builder<'_>, adds: bool) {
         let len = self.scan.shape.inner_len();
         b.step(Step::Project { from: Input::Normed, parts: self.input, to: Register::Scan, adds: false });
+        if let Some(regroup) = self.regroup {
+            b.step(Step::Regroup(regroup));
+        }
         b.step(Step::Conv(self.conv));
         b.step(Step::Scan(self.scan));
         b.step(Step::GateNorm(self.gate_norm));

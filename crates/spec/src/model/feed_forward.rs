@@ -13,6 +13,8 @@ pub enum FeedForward {
     GatedOrPlain(GatedSpec, PlainSpec),
     /// Some of many networks, chosen for each position.
     Moe(MoeSpec),
+    /// The mixture where the file has a router, else the network.
+    MoeOrGated(Box<MoeSpec>, GatedSpec),
     /// A network and a mixture side by side.
     Both(Box<BothSpec>),
     /// None.
@@ -61,6 +63,14 @@ pub enum Clamp {
     AfterActivation(f32),
 }
 
+impl Clamp {
+    /// Whether it limits anything: a number near 0 means that there is no limit.
+    pub fn is_there(&self) -> bool {
+        let (Clamp::BeforeActivation(limit) | Clamp::AfterActivation(limit)) = self;
+        *limit > 1e-6
+    }
+}
+
 /// A gated feed-forward network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GatedSpec {
@@ -77,12 +87,14 @@ pub struct GatedSpec {
     /// The gate becomes max(0, gate - (mean + this * standard deviation)) before its activation,
     /// over the hidden state and with one element less in the variance's divisor (Gemma 3n).
     pub sparsity: Option<f32>,
+    /// Norm of the hidden state before the down projection.
+    pub sub_norm: Option<NormSpec>,
 }
 
 impl GatedSpec {
     /// Two matrices and their product, with biases where the file has them.
     pub fn plain(width: usize, activation: HiddenActivation) -> GatedSpec {
-        GatedSpec { width, activation, is_fused: false, bias: Need::Maybe, clamp: None, sparsity: None }
+        GatedSpec { width, activation, is_fused: false, bias: Need::Maybe, clamp: None, sparsity: None, sub_norm: None }
     }
 }
 
@@ -139,6 +151,8 @@ pub struct MoeSpec {
     pub shared: Option<SharedSpec>,
     /// Bias of the router.
     pub router_bias: Need,
+    /// Whether it is an expert's input that is weighed, not its output (Llama 4).
+    pub weighs_input: bool,
     /// Length of the compressed input that the experts read, where it is not the residual stream's;
     /// router and shared experts read the whole one.
     pub latent: Option<usize>,

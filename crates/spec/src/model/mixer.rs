@@ -2,7 +2,7 @@
 
 use modelembed_terms::NormKind;
 
-use super::{Need, RopeId};
+use super::{Need, NormSpec, RopeId};
 
 /// What lets positions see each other.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,11 +15,15 @@ pub enum Mixer {
     SharedRow(SharedRowSpec),
     /// A recurrence over the positions with a matrix for a state.
     Scan(ScanSpec),
+    /// A recurrence of each channel by itself.
+    Channels(ChannelSpec),
     /// A gated convolution over the last positions.
     ShortConv {
         /// Positions that it covers.
         kernel: usize,
     },
+    /// A matrix, which lets no position see another (DeciLM: Bercovich et al. 2024, arXiv 2411.19146).
+    Linear,
     /// Two of them on the same input, added.
     Two(Box<Mixer>, Box<Mixer>),
     /// None: the layer is a feed-forward network.
@@ -62,9 +66,13 @@ pub struct AttentionSpec {
     /// Scores stay within +- this: c * tanh(s / c).
     pub soft_cap: Option<f32>,
     /// Whether each head has a learned score that takes weight and adds no value.
-    pub has_sinks: bool,
+    pub sinks: Need,
     /// What the heads' outputs are multiplied with.
     pub output_gate: OutputGate,
+    /// From that to the factor.
+    pub gate_activation: GateActivation,
+    /// Norm of the heads' outputs before their projection, all heads together.
+    pub sub_norm: Option<NormSpec>,
     /// Where keys and values come from.
     pub kv: KvSource,
 }
@@ -90,8 +98,10 @@ impl AttentionSpec {
             temperature: None,
             value_scale: 1.0,
             soft_cap: None,
-            has_sinks: false,
+            sinks: Need::Never,
             output_gate: OutputGate::None,
+            gate_activation: GateActivation::Sigmoid,
+            sub_norm: None,
             kv: KvSource::Own,
         }
     }
@@ -214,12 +224,23 @@ impl Visible {
 pub enum OutputGate {
     /// Nothing.
     None,
-    /// The logistic function of a second half of each query.
+    /// A second half of each query.
     OfQuery,
-    /// The logistic function of a projection of the input, one number an element.
+    /// A projection of the input, one number an element.
     Elements,
     /// The same, one number a head.
     Heads,
+    /// One of the two, by the rows of the matrix in the file.
+    HeadsOrElements,
+}
+
+/// From a gate to the factor on a head's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateActivation {
+    /// The logistic function.
+    Sigmoid,
+    /// ln(1 + e^x).
+    Softplus,
 }
 
 /// Where keys and values come from.
@@ -336,6 +357,8 @@ pub struct ScanSpec {
     pub value_dim: usize,
     /// Which key head a value head uses.
     pub sharing: KeySharing,
+    /// How the file holds what it reads.
+    pub packing: ScanPacking,
     /// Positions that the convolution before it covers.
     pub conv_kernel: usize,
     /// Bias of the convolution.
@@ -356,6 +379,16 @@ pub enum KeySharing {
     Tiled,
 }
 
+/// How a file holds the projections that a recurrence reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanPacking {
+    /// As its formula has them.
+    Apart,
+    /// Strengths and step sizes in one matrix, key head by key head, and in the first files so the
+    /// others in one, too.
+    ByKeyHead,
+}
+
 /// Formulas of recurrences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScanKind {
@@ -363,8 +396,35 @@ pub enum ScanKind {
     GatedDelta,
     /// Kimi delta attention: a decay for each element of a key.
     KimiDelta,
-    /// Mamba (Gu and Dao 2023, arXiv 2312.00752).
-    Mamba1,
     /// Mamba 2 (Dao and Gu 2024, arXiv 2405.21060).
     Mamba2,
+}
+
+/// A recurrence whose every channel has a state of its own, which fades element by element (Mamba: Gu
+/// and Dao 2023, arXiv 2312.00752).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ChannelSpec {
+    /// Channels.
+    pub channels: usize,
+    /// Elements of a channel's state.
+    pub state: usize,
+    /// Length of what the step sizes are made of.
+    pub rank: usize,
+    /// Positions that the convolution before it covers.
+    pub conv_kernel: usize,
+    /// Norms of what step sizes are made of, of keys and of queries.
+    pub norm: ChannelNorm,
+    /// What they add to the mean square.
+    pub eps: f32,
+}
+
+/// Norms of what is chosen for each position of a recurrence of channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelNorm {
+    /// None.
+    None,
+    /// RMS norms without weights (Falcon Mamba: arXiv 2410.05355).
+    Plain,
+    /// RMS norms with weights (Jamba: arXiv 2403.19887).
+    Weighted,
 }

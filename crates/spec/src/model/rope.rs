@@ -81,6 +81,8 @@ pub enum RopeFactors {
     None,
     /// Those of `rope_freqs.weight`, if it is there.
     Fixed,
+    /// The same, but the tensor has so many, of which the first are for the pairs.
+    FirstOf(usize),
     /// `rope_factors_long.weight` for contexts above the original length, else
     /// `rope_factors_short.weight` (LongRoPE: Ding et al. 2024, arXiv 2402.13753).
     LongOrShort {

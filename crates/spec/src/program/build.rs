@@ -114,6 +114,14 @@ impl<'a> Builder<'a> {
         self.directory.has(name)
     }
 
+    /// Rows of a matrix in the file; `None` where it is not there, and in planned files.
+    pub(crate) fn rows_of(&self, name: &str) -> Option<usize> {
+        match self.directory {
+            Directory::Of(by_name) => by_name.get(name).map(|info| info.dims.iter().skip(1).product::<u64>() as usize),
+            Directory::Planned(_) => None,
+        }
+    }
+
     /// A tensor of a layer that a file may hold though nothing reads it.
     pub(crate) fn leave_unread(&mut self, il: usize, part: &str) {
         self.unread.push(format!("blk.{il}.{part}"));

@@ -9,8 +9,9 @@ mod step;
 
 pub(crate) use build::Builder;
 pub use step::{
-    Attend, Conv, ExpertLinear, Experts, GateNorm, HeadRope, HeadShape, Input, Linear, MixOwn, Norm, Pending, Register,
-    Route, Scan, ScanRule, ScanShape, ShortConv, Step,
+    Attend, ChannelScan, Conv, ExpertLinear, Experts, GateNorm, HeadRope, HeadShape, Input, JoinBranch, JoinHeads,
+    Linear, MixOwn, Norm, Pending, Register, Regroup, Route, Scan, ScanRule, ScanShape, ShortConv, Step, StreamStep,
+    Streams,
 };
 
 use std::collections::{HashMap, HashSet};
@@ -61,6 +62,10 @@ fn rope_tensors(b: &mut Builder<'_>, rope: &RopeSpec) -> Result<RopeTensors> {
     let mut divisors = |name| b.optional(name, &[rope.n_rot as u64 / 2], Role::RopeFactors, None);
     Ok(match rope.factors {
         RopeFactors::None => RopeTensors::default(),
+        RopeFactors::FirstOf(n) => {
+            let fixed = b.optional("rope_freqs.weight", &[n as u64], Role::RopeFactors, None)?;
+            RopeTensors { fixed, ..RopeTensors::default() }
+        }
         RopeFactors::Fixed => RopeTensors { fixed: divisors("rope_freqs.weight")?, ..RopeTensors::default() },
         RopeFactors::LongOrShort { .. } => RopeTensors {
             fixed: None,
@@ -276,14 +281,19 @@ impl Program {
             Step::Attend(step) if register == Register::Heads => step.heads.out_len(),
             Step::Scan(step) if matches!(register, Register::Heads | Register::Taken) => step.shape.inner_len(),
             Step::Scan(step) if register == Register::Steps => step.shape.steps_len(),
+            Step::ChannelScan(step) if matches!(register, Register::Heads | Register::Taken) => step.shape.inner_len(),
+            Step::ChannelScan(step) if register == Register::Steps => step.shape.steps_len(),
             Step::Conv(step) if register == Register::Conv => step.shape.conv_len(),
             Step::ShortConv(step) if matches!(register, Register::Conv | Register::Heads) => step.len,
             Step::GateUp { gate: rows, to, .. } | Step::Up { up: rows, to, .. } if *to == register => rows.n_rows(),
+            Step::JoinHeads(step) if register == Register::Qkv => step.heads.qkv_len(),
             Step::SplitGates(heads) if register == Register::Gates => heads.out_len(),
             Step::SplitGates(heads) if register == Register::Qkv => heads.qkv_len(),
             Step::Experts { experts, .. } if register == Register::Hidden => experts.n_used * experts.up.rows,
             Step::Experts { experts, .. } if register == Register::Delta => experts.down.rows,
             Step::SetAside { len, .. } if register == Register::Aside => *len,
+            Step::Streams(step) if register == Register::Predicted => step.len,
+            Step::SparseGate { len, .. } if register == Register::Hidden => *len,
             Step::Embed { table, to, .. } if *to == register => self.tensor(*table).k(),
             Step::Logits { output, .. } if register == Register::Logits => output.n_rows(),
             _ => 0,
@@ -298,7 +308,7 @@ impl Program {
             Step::JoinNorm { to, readers, .. } | Step::Norm { to, readers, .. } if *to == input => {
                 readers.iter().map(|id| self.tensor(*id).k()).max().unwrap_or(0)
             }
-            Step::Quantize { to, len, .. } if *to == input => *len,
+            Step::Quantize { to, len, .. } | Step::StreamInput { to, len, .. } if *to == input => *len,
             _ => 0,
         };
         steps.map(len).max().unwrap_or(0)

@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 
-use super::{ExpertLinear, Input, Linear, MixOwn, Norm, Part, Pending, Program, Register, ScanRule, ScanShape, Step};
-use crate::model::{Gating, HiddenActivation, ModelSpec};
+use super::{
+    ExpertLinear, HeadShape, Input, JoinBranch, Linear, MixOwn, Norm, Part, Pending, Program, Register, ScanRule,
+    ScanShape, Step, StreamStep, Streams,
+};
+use crate::model::{GateActivation, Gating, HiddenActivation, ModelSpec};
 use crate::print;
 use crate::want::TensorId;
-use modelembed_terms::{Activation, NormKind};
+use modelembed_terms::NormKind;
 
 impl Program {
     /// The program as text, a line a step; `spec` is what it was made from.
@@ -72,6 +75,33 @@ impl Program {
                 format!("mix-own    own = (own + {normed}) / sqrt(2), {n_layer} slices of {width}")
             }
             Step::TimesOwn { of, .. } => format!("times-own  {} *= own of this layer", of.name()),
+            Step::Streams(Streams { count, step, .. }) => {
+                let what = match step {
+                    StreamStep::Spread => "streams as long as x".to_owned(),
+                    StreamStep::Predict { weights } => {
+                        let w = self.name(*weights);
+                        format!("x, streams += {w} * tanh(router) of all; predicted = x")
+                    }
+                    StreamStep::Correct { weights, scale } => {
+                        let (w, scale) = (self.name(*weights), self.name(*scale));
+                        format!("x, streams += (1 + {w} * tanh(router)) (x - predicted); delta = {scale} . x")
+                    }
+                    StreamStep::Add { norm } => format!("streams += {}", self.norm(norm, Some("delta"))),
+                    StreamStep::Set { stream } => format!("streams[{stream}] = delta"),
+                    StreamStep::Merge => format!("x = mean of x and streams as long as x, {count} in all"),
+                };
+                format!("streams    {what}")
+            }
+            Step::StreamInput { stream, to, .. } => format!("quantize   {} = streams[{stream}]", to.name()),
+            Step::JoinBranch(JoinBranch { of_mixer, of_input, of_branch }) => {
+                let norm = |norm, of| self.norm(norm, Some(of));
+                let (delta, x, aside) = (norm(of_mixer, "delta"), norm(of_input, "x"), norm(of_branch, "aside"));
+                format!("join       x = (x + {delta} + {x} + {aside}) / sqrt(2)")
+            }
+            Step::SparseGate { deviations, .. } => {
+                let gate = format!("relu(gate - mean - {deviations} deviations)");
+                format!("sparse     gate, up = scan; hidden = gelu({gate}) . up")
+            }
             Step::SetAside { norm, .. } => format!("set-aside  aside = {}", self.norm(norm, Some("delta"))),
             Step::AddAside { norm, .. } => format!("add-aside  delta = {} + aside", self.norm(norm, Some("delta"))),
             Step::Project { from, parts, to, adds } => {
@@ -119,10 +149,29 @@ impl Program {
                 let rule = if rule == ScanRule::Delta { ", by the delta rule" } else { "" };
                 format!("scan       heads = {heads} states of {key_dim} x {value_dim} in {groups} groups{rule}")
             }
+            Step::Regroup(step) => {
+                let parts = if step.is_all {
+                    "queries, keys, values, gates, strengths and steps"
+                } else {
+                    "strengths and steps"
+                };
+                format!("regroup    scan = {parts} of {} groups in their order", step.shape.groups)
+            }
+            Step::NormParts { of, parts } => {
+                let norms: Vec<String> =
+                    parts.iter().map(|(len, norm)| format!("{len} -> {}", self.norm(norm, None))).collect();
+                format!("norm-parts {}: {}", of.name(), norms.join(", "))
+            }
+            Step::ChannelScan(step) => {
+                let ScanShape { heads, key_dim, .. } = step.shape;
+                format!(
+                    "scan       heads = {heads} channels with states of {key_dim}; steps softplus(gates), keys and queries qkv"
+                )
+            }
             Step::GateNorm(step) => {
                 let (gated, rule) = ("silu(gate) . heads", step.shape.rule);
                 let normed = step.weight.map(|id| match rule {
-                    ScanRule::Value => format!("rms({gated}; {})", self.name(id)),
+                    ScanRule::Value | ScanRule::Channel => format!("rms({gated}; {})", self.name(id)),
                     ScanRule::Delta => format!("silu(gate) . rms(heads; {})", self.name(id)),
                 });
                 format!("gate-norm  heads = {}", normed.as_deref().unwrap_or(gated))
@@ -132,7 +181,22 @@ impl Program {
                 format!("up         {} = {}({up} * {y})", to.name(), hidden_name(*activation))
             }
             Step::SplitGates(_) => "split      gates, qkv = scan".to_owned(),
-            Step::GateHeads { .. } => "gate       heads *= sigmoid(gates)".to_owned(),
+            Step::JoinHeads(step) => {
+                let HeadShape { heads, key_dim, value_dim, .. } = step.heads;
+                let own = key_dim - step.shared;
+                format!(
+                    "join-heads qkv = heads, {heads} keys of {own} and {value_dim} of scan, {} of gates for all",
+                    step.shared
+                )
+            }
+            Step::GateHeads { per_gate, activation, .. } => {
+                let shared = if *per_gate == 1 { String::new() } else { format!(", one for {per_gate} elements") };
+                let act = match activation {
+                    GateActivation::Sigmoid => "sigmoid",
+                    GateActivation::Softplus => "softplus",
+                };
+                format!("gate       heads *= {act}(gates){shared}")
+            }
             Step::Route(step) => {
                 let groups = step.groups.map_or(String::new(), |(n, used)| format!(" in {used} of {n} groups"));
                 let by = match step.gating {
@@ -160,6 +224,7 @@ impl Program {
                 };
                 let (sign, y, z) = (if *adds { "+=" } else { "=" }, experts.from.name(), Input::Inner.name());
                 let act = hidden_name(experts.activation);
+                let y = if experts.weighs_input { format!("(weight * {y})") } else { y.to_owned() };
                 let up = format!("{} * {y}", part(&experts.up));
                 let hidden = match &experts.gate {
                     Some(gate) => format!("{act}({} * {y}) . {up}", part(gate)),
@@ -170,9 +235,10 @@ impl Program {
             }
             Step::Weigh { by, of, .. } => format!("weigh      {} *= sigmoid({})", of.name(), by.name()),
             Step::Quantize { from, to, .. } => format!("quantize   {} = {}", to.name(), from.name()),
-            Step::GateUp { from, gate, up, activation, to } => {
+            Step::GateUp { from, gate, up, activation, clamp, to } => {
                 let (gate, up, y) = (linear(gate), linear(up), from.name());
-                format!("gate-up    {} = {}({gate} * {y}) . {up} * {y}", to.name(), activation_name(*activation))
+                let limits = if clamp.is_some() { " within limits" } else { "" };
+                format!("gate-up    {} = {}({gate} * {y}) . {up} * {y}{limits}", to.name(), hidden_name(*activation))
             }
             Step::Logits { from, output, scale, soft_cap } => {
                 let scale = if *scale == 1.0 { String::new() } else { format!("{scale} * ") };
@@ -230,12 +296,5 @@ fn hidden_name(activation: HiddenActivation) -> &'static str {
         HiddenActivation::ReluSquared => "relu^2",
         HiddenActivation::Xielu { .. } => "xielu",
         HiddenActivation::ClampedSwiglu { .. } => "swiglu",
-    }
-}
-
-fn activation_name(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Silu => "silu",
-        Activation::Gelu => "gelu",
     }
 }

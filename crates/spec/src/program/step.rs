@@ -5,9 +5,9 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use modelembed_terms::{Activation, NormKind};
+use modelembed_terms::NormKind;
 
-use crate::model::{Clamp, Gating, HeadNormSpan, HiddenActivation, RopeId, Temperature, Visible};
+use crate::model::{Clamp, GateActivation, Gating, HeadNormSpan, HiddenActivation, RopeId, Temperature, Visible};
 use crate::want::TensorId;
 
 /// A buffer of f32 columns.
@@ -26,7 +26,8 @@ pub enum Register {
     /// Values, keys and queries of a recurrence, behind its convolution.
     Conv,
     /// Of each head of a recurrence its step size or strength, and the sum of the logarithms of its decay as two
-    /// numbers, the second what the first lost: (3, heads).
+    /// numbers, the second what the first lost: (3, heads). Of a recurrence of channels the step size of each,
+    /// and the position's key.
     Steps,
     /// What the states of a recurrence's heads take in.
     Taken,
@@ -38,15 +39,19 @@ pub enum Register {
     Hidden,
     /// Each layer's own embedding of the token, one behind the other.
     Own,
-    /// One half of a feed-forward network while the other one is computed.
+    /// One half of a feed-forward network while the other one is computed, or a branch beside a mixer.
     Aside,
+    /// Residual streams behind the first, one behind the other.
+    Streams,
+    /// What the first stream was predicted to be.
+    Predicted,
     /// Logits.
     Logits,
 }
 
 impl Register {
     /// All of them.
-    pub const ALL: [Register; 14] = [
+    pub const ALL: [Register; 16] = [
         Register::Residual,
         Register::Delta,
         Register::Qkv,
@@ -60,6 +65,8 @@ impl Register {
         Register::Hidden,
         Register::Own,
         Register::Aside,
+        Register::Streams,
+        Register::Predicted,
         Register::Logits,
     ];
 
@@ -79,6 +86,8 @@ impl Register {
             Register::Hidden => "hidden",
             Register::Own => "own",
             Register::Aside => "aside",
+            Register::Streams => "streams",
+            Register::Predicted => "predicted",
             Register::Logits => "logits",
         }
     }
@@ -203,6 +212,31 @@ pub enum Step {
         /// Elements of such a column.
         len: usize,
     },
+    /// What is done to several residual streams.
+    Streams(Streams),
+    /// A stream behind the first becomes an input.
+    StreamInput {
+        /// Which of them.
+        stream: usize,
+        /// Elements of a stream.
+        len: usize,
+        /// Streams behind the first.
+        n: usize,
+        /// Where to.
+        to: Input,
+        /// The matrices that read it.
+        readers: Vec<TensorId>,
+    },
+    /// The residual stream takes the mixer's output and a branch beside it.
+    JoinBranch(JoinBranch),
+    /// hidden = gelu(max(0, gate - (mean + deviations * standard deviation of the gates))) * up, with
+    /// the gates and then the up projection in the scan register.
+    SparseGate {
+        /// Elements of each.
+        len: usize,
+        /// How far above the mean a gate must be.
+        deviations: f32,
+    },
     /// aside = norm(delta).
     SetAside {
         /// The norm.
@@ -231,10 +265,16 @@ pub enum Step {
     /// Each query of the scan register is parted from the gate behind it: gates = these, qkv = the
     /// rest.
     SplitGates(HeadShape),
-    /// heads = sigmoid(gates) * heads.
+    /// qkv = queries, and keys and values whose parts are apart.
+    JoinHeads(JoinHeads),
+    /// heads = act(gates) * heads.
     GateHeads {
         /// Elements a column.
         len: usize,
+        /// Elements that share a gate and follow each other.
+        per_gate: usize,
+        /// From a number to the factor.
+        activation: GateActivation,
     },
     /// Queries, keys and values stay within limits.
     LimitHeads {
@@ -254,12 +294,23 @@ pub enum Step {
     },
     /// to = softmax(scale * q k) v for each query head.
     Attend(Attend),
+    /// What stands group by group in the scan register gets the order of its shape.
+    Regroup(Regroup),
+    /// Stretches of a register are normed in their place, one behind the other.
+    NormParts {
+        /// The register.
+        of: Register,
+        /// Elements of each stretch, and its norm.
+        parts: Vec<(usize, Norm)>,
+    },
     /// conv = silu(a convolution of each channel over the last positions).
     Conv(Conv),
     /// heads = gated convolutions over the last positions.
     ShortConv(ShortConv),
     /// heads = what a recurrence gives.
     Scan(Scan),
+    /// heads = what a recurrence of each channel gives.
+    ChannelScan(ChannelScan),
     /// heads = norm(silu(gate) * heads).
     GateNorm(GateNorm),
     /// A register becomes an input.
@@ -282,7 +333,9 @@ pub enum Step {
         /// The up projection's rows.
         up: Linear,
         /// Activation of the gate.
-        activation: Activation,
+        activation: HiddenActivation,
+        /// Limits of both.
+        clamp: Option<Clamp>,
         /// Where to.
         to: Register,
     },
@@ -342,6 +395,62 @@ pub struct MixOwn {
     pub norm: Norm,
 }
 
+/// Residual streams, of which the first is [`Register::Residual`] and the others are in
+/// [`Register::Streams`] (AltUp: Baykal et al. 2023, arXiv 2301.13310).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Streams {
+    /// How many.
+    pub count: usize,
+    /// Elements of one.
+    pub len: usize,
+    /// What is done.
+    pub step: StreamStep,
+}
+
+/// What is done to streams. With the numbers m = tanh(router / len), weights that a matrix gives for m.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StreamStep {
+    /// Those behind the first get its length.
+    Spread,
+    /// Each takes all of them with a weight for each: x_j += sum of w_ij x_i; and predicted = x_0.
+    Predict {
+        /// (count, count, count): of stream j, of stream i in it, of m.
+        weights: TensorId,
+    },
+    /// By how much the first is not what was predicted, all change with a weight each: x_j += (1 + w_j)
+    /// (x_0 - predicted), from what was predicted; and delta = scale . x_0.
+    Correct {
+        /// (count, count): of stream j, of m.
+        weights: TensorId,
+        /// (len).
+        scale: TensorId,
+    },
+    /// Those behind the first take norm(delta).
+    Add {
+        /// The norm.
+        norm: Norm,
+    },
+    /// One of those behind the first becomes delta.
+    Set {
+        /// Which.
+        stream: usize,
+    },
+    /// The first becomes the mean of all, of which the others get its length first.
+    Merge,
+}
+
+/// x = (x + of_mixer(delta) + of_input(x) + of_branch(aside)) / sqrt(2) (LAuReL: Menghani et al. 2024,
+/// arXiv 2411.07501).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct JoinBranch {
+    /// Norm of the mixer's output.
+    pub of_mixer: Norm,
+    /// The one whose result mixer and branch have read.
+    pub of_input: Norm,
+    /// Norm of the branch's output.
+    pub of_branch: Norm,
+}
+
 /// How a column of [`Register::Qkv`] is laid out: queries, then keys, then values, head by head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadShape {
@@ -388,6 +497,16 @@ impl HeadShape {
     pub fn out_len(&self) -> usize {
         self.heads * self.value_dim
     }
+}
+
+/// Queries are in [`Register::Heads`]; of each head the first part of its key and its value in
+/// [`Register::Scan`]; the last part of a key, of `shared` elements, for all heads in [`Register::Gates`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct JoinHeads {
+    /// How they are laid out then.
+    pub heads: HeadShape,
+    /// Elements of a key that all heads share.
+    pub shared: usize,
 }
 
 /// Norm and rotation of queries and keys.
@@ -442,6 +561,11 @@ pub enum ScanRule {
     /// key (b * (value - key state))^T, with b = sigmoid(strength); the output is query state. Keys
     /// and queries have length 1, queries are divided by the root of key_dim.
     Delta,
+    /// Each head is one channel, and its state (key_dim) fades element by element, with the step size
+    /// d = softplus(step): it becomes exp(d * decay) . state + d * value * key, and the output query
+    /// state + skip * value. There is one group. Keys and queries are not convolved: they, and the
+    /// steps, are made of what the convolution gives (Mamba: Gu and Dao 2023, arXiv 2312.00752).
+    Channel,
 }
 
 /// The sizes of a recurrence, and how a column of [`Register::Scan`] is laid out: gates of all
@@ -477,13 +601,16 @@ impl ScanShape {
 
     /// Channels of the convolution.
     pub fn conv_len(&self) -> usize {
-        self.inner_len() + 2 * self.keys_len()
+        match self.rule {
+            ScanRule::Value | ScanRule::Delta => self.inner_len() + 2 * self.keys_len(),
+            ScanRule::Channel => self.inner_len(),
+        }
     }
 
     /// Where values begin among what the convolution goes over.
     pub fn values_at(&self) -> usize {
         match self.rule {
-            ScanRule::Value => 0,
+            ScanRule::Value | ScanRule::Channel => 0,
             ScanRule::Delta => 2 * self.keys_len(),
         }
     }
@@ -491,7 +618,7 @@ impl ScanShape {
     /// Where keys begin among it.
     pub fn keys_at(&self) -> usize {
         match self.rule {
-            ScanRule::Value => self.inner_len(),
+            ScanRule::Value | ScanRule::Channel => self.inner_len(),
             ScanRule::Delta => self.keys_len(),
         }
     }
@@ -499,7 +626,7 @@ impl ScanShape {
     /// Where queries begin among it.
     pub fn queries_at(&self) -> usize {
         match self.rule {
-            ScanRule::Value => self.inner_len() + self.keys_len(),
+            ScanRule::Value | ScanRule::Channel => self.inner_len() + self.keys_len(),
             ScanRule::Delta => 0,
         }
     }
@@ -511,12 +638,20 @@ impl ScanShape {
 
     /// Elements of a column.
     pub fn column_len(&self) -> usize {
-        self.steps_at() + self.heads * if self.rule == ScanRule::Delta { 2 } else { 1 }
+        let of_head = match self.rule {
+            ScanRule::Value => 1,
+            ScanRule::Delta => 2,
+            ScanRule::Channel => 0,
+        };
+        self.steps_at() + self.heads * of_head
     }
 
     /// Elements of a column of [`Register::Steps`].
     pub fn steps_len(&self) -> usize {
-        3 * self.heads
+        match self.rule {
+            ScanRule::Value | ScanRule::Delta => 3 * self.heads,
+            ScanRule::Channel => self.heads + self.keys_len(),
+        }
     }
 
     /// The group whose keys and queries a head uses.
@@ -570,6 +705,31 @@ pub struct Scan {
     pub decay: TensorId,
     /// One number a head, where values are added to outputs.
     pub skip: Option<TensorId>,
+}
+
+/// A column of the scan register as files pack it, key group by key group: of each group its heads'
+/// strengths and then their steps, behind what is in its place; or first of each group its query, key,
+/// heads' values and heads' gates, and then those.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Regroup {
+    /// The order that it gets.
+    pub shape: ScanShape,
+    /// Whether it is all in groups, not strengths and steps alone.
+    pub is_all: bool,
+}
+
+/// A recurrence of single channels ([`ScanRule::Channel`]): values are in [`Register::Conv`], raw steps
+/// in [`Register::Gates`], a key and a query in [`Register::Qkv`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ChannelScan {
+    /// The record that holds the state.
+    pub record: usize,
+    /// Its sizes.
+    pub shape: ScanShape,
+    /// (channels, elements of a state), negative.
+    pub decay: TensorId,
+    /// One number a channel.
+    pub skip: TensorId,
 }
 
 /// Gates of a recurrence's outputs, and their norm: gated first, in groups of heads; for the delta
@@ -643,6 +803,8 @@ pub struct Experts {
     pub activation: HiddenActivation,
     /// Limits of gate and up projection.
     pub clamp: Option<Clamp>,
+    /// Whether it is the inputs that are weighed, not what the experts give.
+    pub weighs_input: bool,
 }
 
 impl Step {
@@ -678,11 +840,26 @@ impl Step {
             }
             Step::Conv(step) => [Some(step.weight), step.bias].into_iter().flatten().collect(),
             Step::ShortConv(step) => vec![step.weight],
+            Step::JoinBranch(step) => {
+                [step.of_mixer, step.of_input, step.of_branch].iter().flat_map(|norm| of_norm(&Some(*norm))).collect()
+            }
+            Step::Streams(Streams { step, .. }) => match step {
+                StreamStep::Predict { weights } => vec![*weights],
+                StreamStep::Correct { weights, scale } => vec![*weights, *scale],
+                StreamStep::Add { norm } => of_norm(&Some(*norm)),
+                StreamStep::Spread | StreamStep::Set { .. } | StreamStep::Merge => Vec::new(),
+            },
+            Step::ChannelScan(step) => vec![step.decay, step.skip],
+            Step::NormParts { parts, .. } => parts.iter().flat_map(|(_, norm)| of_norm(&Some(*norm))).collect(),
             Step::Scan(step) => [step.step_bias, step.decay].into_iter().chain(step.skip).collect(),
             Step::GateNorm(step) => step.weight.into_iter().collect(),
             Step::Logits { output, .. } => of_linear(output),
             Step::Attend(step) => step.sinks.into_iter().collect(),
             Step::SplitGates(_)
+            | Step::Regroup(_)
+            | Step::JoinHeads(_)
+            | Step::StreamInput { .. }
+            | Step::SparseGate { .. }
             | Step::GateHeads { .. }
             | Step::LimitHeads { .. }
             | Step::StoreKv { .. }

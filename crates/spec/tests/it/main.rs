@@ -3,9 +3,11 @@
 
 mod described;
 mod families;
+mod mixtures;
 mod models;
 mod programs;
 mod refused;
+mod saved;
 
 use std::fs;
 use std::path::Path;

@@ -26,6 +26,12 @@ impl Model {
         self
     }
 
+    /// With a key of the architecture's that is not there.
+    pub fn with_new(self, key: &str, value: GgufValue) -> Option<Model> {
+        let full = format!("{}.{key}", self.arch);
+        (!self.pairs.iter().any(|(other, _)| *other == full)).then(|| self.with(key, value))
+    }
+
     /// With a key that has no architecture's prefix.
     pub fn with_global(mut self, key: &str, value: impl Into<GgufValue>) -> Model {
         self.pairs.retain(|(other, _)| other != key);
@@ -265,7 +271,7 @@ pub fn lfm2moe() -> Model {
 }
 
 /// The `ssm` keys.
-fn with_ssm(model: Model, [conv, inner, state, heads, groups]: [u32; 5]) -> Model {
+pub fn with_ssm(model: Model, [conv, inner, state, heads, groups]: [u32; 5]) -> Model {
     model.with_all(&[
         ("ssm.conv_kernel", conv),
         ("ssm.state_size", state),
@@ -517,5 +523,6 @@ pub fn all() -> Vec<(&'static str, Model)> {
         ("t5", t5()),
     ];
     all.extend(families);
+    all.extend(crate::mixtures::all());
     all
 }

@@ -6,6 +6,7 @@ use modelembed_gguf::{Gguf, TensorInfo};
 use modelembed_spec::{ARCHITECTURES, Directory, Error, Planned, Program, Step, TensorId};
 
 use crate::families;
+use crate::mixtures;
 use crate::models::{self, Model, shapes};
 
 fn planned(model: &Model, n_vocab: usize, has: &dyn Fn(&str) -> bool) -> Result<Program, Error> {
@@ -75,6 +76,24 @@ fn programs_are_as_the_models_compute() {
         ("program-dbrx", families::dbrx(), 100_352, |name| {
             name == "output.weight" || name.ends_with("attn_qkv.weight")
         }),
+        ("program-qwen3next", mixtures::qwen3next(), 151_936, |name| name == "output.weight"),
+        ("program-granitehybrid", mixtures::granitehybrid(), 100_352, |name| name.ends_with("ssm_conv1d.bias")),
+        ("program-mamba", mixtures::mamba(), 50_280, tied),
+        ("program-jamba", mixtures::jamba(), 65_536, |name| {
+            let has_experts =
+                (0..32).filter(|il| il % 2 == 1).any(|il| name == format!("blk.{il}.ffn_gate_inp.weight"));
+            name == "output.weight" || has_experts
+        }),
+        ("program-afmoe", mixtures::afmoe(), 200_192, |name| name == "output.weight"),
+        ("program-smallthinker", mixtures::smallthinker(), 151_936, tied),
+        ("program-gemma3n", models::gemma3n(), 262_144, tied),
+        ("program-llama4", mixtures::llama4(), 202_048, |name| name == "output.weight"),
+        ("program-step35", mixtures::step35(), 128_896, |name| {
+            let is_dense = (0..3).any(|il| name == format!("blk.{il}.ffn_gate_inp.weight"));
+            let ends = ["ffn_gate_inp.weight", "attn_q_norm.weight", "exp_probs_b.bias"];
+            name == "output.weight" || ends.iter().any(|end| name.ends_with(end)) && !is_dense
+        }),
+        ("program-minicpm3", mixtures::minicpm3(), 73_448, tied),
         ("program-gpt-oss", models::gpt_oss(), 201_088, |name| name == "output.weight"),
     ];
     for (name, model, n_vocab, has) in cases {
@@ -99,7 +118,6 @@ fn every_architecture_that_runs_compiles_and_every_other_names_its_part() {
 #[test]
 fn the_part_that_does_not_run_is_named() {
     let cases = [
-        (models::gemma3n(), "a branch beside the mixer"),
         (models::deepseek2(), "latent attention"),
         (models::deepseek4(), "several residual streams"),
         (models::bert(), "learned embeddings of segments"),

@@ -87,11 +87,16 @@ pub(crate) fn prefetch(bytes: &[u8]) {
 /// or one page where the mapping is to be read at random. MADV_WILLNEED reads just what it names,
 /// but at one time no more than the disk is set to read ahead: usually 128 KB.
 pub(crate) fn prefetch_only(bytes: &[u8]) {
+    ask(bytes);
+    advise_pages(bytes, libc::MADV_POPULATE_READ);
+}
+
+/// See [`prefetch_only`].
+pub(crate) fn ask(bytes: &[u8]) {
     const ASKED_BYTES: usize = 128 << 10;
     for part in bytes.chunks(ASKED_BYTES) {
         advise_pages(part, libc::MADV_WILLNEED);
     }
-    advise_pages(bytes, libc::MADV_POPULATE_READ);
 }
 
 pub(crate) fn advise(bytes: &[u8], advice: Advice) -> bool {

@@ -56,6 +56,10 @@ pub(crate) fn prefetch_only(bytes: &[u8]) {
     prefetch(bytes);
 }
 
+pub(crate) fn ask(bytes: &[u8]) {
+    prefetch(bytes);
+}
+
 pub(crate) fn advise(bytes: &[u8], advice: Advice) -> bool {
     let advice = match advice {
         Advice::Normal => libc::MADV_NORMAL,

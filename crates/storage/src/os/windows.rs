@@ -197,6 +197,10 @@ pub(crate) fn prefetch_only(bytes: &[u8]) {
     prefetch(bytes);
 }
 
+pub(crate) fn ask(bytes: &[u8]) {
+    prefetch(bytes);
+}
+
 /// No signal tells of them here.
 pub(crate) fn handle_lost_pages() -> bool {
     false

@@ -7,3 +7,4 @@ mod modes;
 mod other_user;
 #[cfg(target_os = "linux")]
 mod readers;
+mod slots;

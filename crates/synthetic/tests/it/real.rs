@@ -7,7 +7,7 @@ use modelembed_testkit::{GEMMA3, GgufWriter, SMOLLM2, real_model, tiny, tiny_spe
 
 fn write(spec: &str, vocab: &[u8]) -> Vec<u8> {
     let gguf = Gguf::parse(vocab, vocab.len() as u64).unwrap();
-    let model = Synthetic::new(spec, &gguf, vocab).unwrap();
+    let model = Synthetic::new(spec, None, &gguf, vocab).unwrap();
     let mut out = Vec::new();
     model.write(&mut out).unwrap();
     assert_eq!(out.len() as u64, model.n_bytes(), "{spec}");
@@ -46,7 +46,7 @@ fn tinyllamas_size() {
     let Some(path) = real_model(SMOLLM2) else { return };
     let vocab = std::fs::read(path).unwrap();
     let gguf = Gguf::parse(&vocab, vocab.len() as u64).unwrap();
-    let n_bytes = Synthetic::new("llama-1.1b:q4_k_m", &gguf, &vocab).unwrap().n_bytes();
+    let n_bytes = Synthetic::new("llama-1.1b:q4_k_m", None, &gguf, &vocab).unwrap().n_bytes();
     // The published TinyLlama-1.1B-Chat Q4_K_M file has 668,788,096 bytes, some of them another
     // vocabulary's.
     assert!(n_bytes.abs_diff(668_788_096) < 1 << 20, "{n_bytes}");
@@ -59,10 +59,24 @@ fn every_shape_and_format_fits() {
     for shape in SHAPES {
         for mix in MIXES {
             let spec = format!("{}:{}", shape.name, mix.name);
-            let model = Synthetic::new(&spec, &gguf, &vocab).unwrap();
+            let model = Synthetic::new(&spec, None, &gguf, &vocab).unwrap();
             let bytes = model.n_bytes();
             assert!(bytes > 60 << 20, "{spec}: {bytes} bytes");
         }
+    }
+}
+
+#[test]
+fn a_model_has_as_many_layers_as_are_asked_for() {
+    let vocab = tiny(&tiny_spec("llama"));
+    let gguf = Gguf::parse(&vocab, vocab.len() as u64).unwrap();
+    let of = |layers| Synthetic::new("qwen3-30b-a3b:iq4_xs", layers, &gguf, &vocab);
+    let (none, two, three) =
+        (of(None).unwrap().n_bytes(), of(Some(2)).unwrap().n_bytes(), of(Some(3)).unwrap().n_bytes());
+    assert!(two < three && three < none / 8, "{two}, {three}, {none}");
+    for wrong in [0, 49] {
+        let error = of(Some(wrong)).unwrap_err().to_string();
+        assert_eq!(error, format!("{wrong} layers are asked for, and qwen3-30b-a3b has 1 to 48"));
     }
 }
 
@@ -98,7 +112,7 @@ fn a_short_vocabulary_is_filled_up_and_a_long_one_cut() {
     let merges = gguf.strings("tokenizer.ggml.merges").unwrap().unwrap();
     assert_eq!(merges.iter(&bytes).collect::<Vec<_>>(), [b"a b"], "the merge of a token that is gone goes too");
     let beyond = long(n as u32 - 1);
-    let error = Synthetic::new("smollm2-135m:q4_0", &Gguf::parse(&beyond, beyond.len() as u64).unwrap(), &beyond);
+    let error = Synthetic::new("smollm2-135m:q4_0", None, &Gguf::parse(&beyond, beyond.len() as u64).unwrap(), &beyond);
     assert!(error.unwrap_err().to_string().contains("eos_token_id is 49159"));
 }
 
@@ -107,9 +121,9 @@ fn unknown_names_and_missing_vocabularies_are_errors() {
     let empty = GgufWriter::new().build();
     let gguf = Gguf::parse(&empty, empty.len() as u64).unwrap();
     for spec in ["", "llama-1.1b", "llama-1.1b:q9", "lama:q8_0", "llama-1.1b:q8_0:x"] {
-        let error = Synthetic::new(spec, &gguf, &empty).unwrap_err().to_string();
+        let error = Synthetic::new(spec, None, &gguf, &empty).unwrap_err().to_string();
         assert!(error.contains("smollm2-135m") && error.contains("q4_k_m"), "{spec}: {error}");
     }
-    let error = Synthetic::new("llama-1.1b:q8_0", &gguf, &empty).unwrap_err().to_string();
+    let error = Synthetic::new("llama-1.1b:q8_0", None, &gguf, &empty).unwrap_err().to_string();
     assert!(error.contains("tokenizer.ggml.tokens"), "{error}");
 }

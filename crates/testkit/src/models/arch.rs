@@ -323,13 +323,28 @@ pub fn wants(spec: &TinySpec) -> Vec<Want> {
     wants.unwrap_or_else(|e| panic!("tiny model {}: {e}", spec.name))
 }
 
+/// The type that llama.cpp's quantiser takes where rows are no multiple of a type's block.
+fn fitting(ty: TensorType, row_len: u64) -> TensorType {
+    let fits = |ty: &TensorType| row_len.is_multiple_of(ty.block_len() as u64);
+    let other = match ty {
+        TensorType::Q4_K => TensorType::Q5_0,
+        TensorType::Q5_K => TensorType::Q5_1,
+        TensorType::Q6_K => TensorType::Q8_0,
+        TensorType::IQ4_XS => TensorType::IQ4_NL,
+        _ => TensorType::F16,
+    };
+    [ty, other, TensorType::F16].into_iter().find(fits).unwrap_or(TensorType::F16)
+}
+
 /// All tensors of the model, in file order. Each is drawn from a generator of its own (seed and
 /// name), so that adding one leaves the others as they are.
 pub fn tensors(spec: &TinySpec) -> Vec<TinyTensor> {
     let draw = |want: Want| {
-        // llama.cpp's quantiser leaves the projection of embeddings to all layers as it is.
-        let is_left = want.role == Role::Router || (want.role == Role::LayerProjection && want.layer.is_none());
-        let ty = if want.role.is_matrix() && !is_left { spec.ty } else { TensorType::F32 };
+        // llama.cpp's quantiser leaves the projection of embeddings to all layers as it is, and those of
+        // branches and streams.
+        let is_of_layer = want.layer.is_some() && !want.name.contains("laurel_");
+        let is_left = want.role == Role::Router || (want.role == Role::LayerProjection && !is_of_layer);
+        let ty = if want.role.is_matrix() && !is_left { fitting(spec.ty, want.dims[0]) } else { TensorType::F32 };
         let data = random_rows(&want, ty, want.rows(), &mut Rng::for_name(spec.seed, &want.name));
         TinyTensor { name: want.name, ty, dims: want.dims, data }
     };

@@ -1,6 +1,8 @@
 //! Tiny models of dense families that differ from llama in keys and in tensors that a file may
 //! have: a row each.
 
+use modelembed_gguf::TensorType;
+
 use super::{TinyArch, TinyRope, TinySpec};
 use crate::GgufValue;
 
@@ -13,6 +15,7 @@ pub(super) enum Key {
     Text(&'static str),
     Fractions(&'static [f32]),
     Numbers(&'static [u32]),
+    Flags(&'static [bool]),
 }
 
 impl Key {
@@ -23,12 +26,13 @@ impl Key {
             Key::Flag(flag) => GgufValue::Bool(flag),
             Key::Text(text) => GgufValue::from(text),
             Key::Fractions(numbers) => GgufValue::from(numbers.to_vec()),
+            Key::Flags(flags) => GgufValue::from(flags.to_vec()),
             Key::Numbers(numbers) => GgufValue::from(numbers.to_vec()),
         }
     }
 }
 
-use Key::{Flag, Fraction, Fractions, Number, Numbers, Text};
+use Key::{Flag, Flags, Fraction, Fractions, Number, Numbers, Text};
 
 /// A row.
 #[derive(Debug)]
@@ -62,6 +66,30 @@ const FUSED_WITH_BIAS: &[&str] = &["attn_qkv.weight", "attn_qkv.bias"];
 /// 64 layers in a small file.
 const DEEP: fn(TinySpec) -> TinySpec =
     |spec| TinySpec { n_layer: 64, n_embd: 32, n_ff: 32, n_head: 2, n_head_kv: 1, sliding_window: Some(16), ..spec };
+
+const QWEN3_NEXT: &[(&str, Key)] = &[
+    ("ssm.conv_kernel", Number(4)),
+    ("ssm.inner_size", Number(96)),
+    ("ssm.state_size", Number(16)),
+    ("ssm.time_step_rank", Number(6)),
+    ("ssm.group_count", Number(3)),
+    ("full_attention_interval", Number(4)),
+    ("attention.key_length", Number(32)),
+    ("attention.value_length", Number(32)),
+    ("expert_count", Number(8)),
+    ("expert_used_count", Number(2)),
+    ("expert_feed_forward_length", Number(36)),
+    ("expert_shared_feed_forward_length", Number(80)),
+];
+const MAMBA: &[(&str, Key)] = &[
+    ("feed_forward_length", Number(0)),
+    ("attention.head_count", Number(0)),
+    ("attention.head_count_kv", Number(0)),
+    ("ssm.conv_kernel", Number(4)),
+    ("ssm.inner_size", Number(128)),
+    ("ssm.state_size", Number(16)),
+    ("ssm.time_step_rank", Number(5)),
+];
 
 static FAMILIES: &[Family] = &[
     // So many layers have norms of each head.
@@ -365,6 +393,395 @@ static FAMILIES: &[Family] = &[
         arch: "phimoe",
         keys: &[("expert_count", Number(8)), ("expert_used_count", Number(2))],
         sizes: |spec| TinySpec { n_ff: 44, rope: TinyRope::LongOrShort(256), rope_magnitude: Some(1.19), ..spec },
+        ..BASE
+    },
+    // Layer 3 is attention.
+    Family {
+        name: "qwen3next",
+        arch: "qwen3next",
+        keys: QWEN3_NEXT,
+        sizes: |spec| TinySpec { n_layer: 5, head_dim: 32, rope_dims: 8, rope_freq_base: 1e6, ..spec },
+        ..BASE
+    },
+    // As the first files are: all that a delta net reads in one matrix, key head by key head.
+    Family {
+        name: "qwen3next-packed",
+        arch: "qwen3next",
+        keys: QWEN3_NEXT,
+        tensors: &["ssm_in.weight"],
+        sizes: |spec| TinySpec { seed: 44, n_layer: 4, head_dim: 32, rope_dims: 8, rope_freq_base: 1e6, ..spec },
+        ..BASE
+    },
+    // Layer 1 is attention.
+    Family {
+        name: "granitehybrid",
+        arch: "granitehybrid",
+        keys: &[
+            ("embedding_scale", Fraction(1.7)),
+            ("residual_scale", Fraction(0.6)),
+            ("attention.scale", Fraction(0.2)),
+            ("logit_scale", Fraction(1.4)),
+            ("attention.head_count_kv", Numbers(&[0, 2, 0])),
+            ("ssm.conv_kernel", Number(4)),
+            ("ssm.inner_size", Number(128)),
+            ("ssm.state_size", Number(16)),
+            ("ssm.time_step_rank", Number(8)),
+            ("ssm.group_count", Number(2)),
+        ],
+        tensors: &["ssm_conv1d.bias"],
+        sizes: |spec| TinySpec { tied: true, ..spec },
+        ..BASE
+    },
+    Family {
+        name: "granitehybrid-moe",
+        arch: "granitehybrid",
+        keys: &[
+            ("embedding_scale", Fraction(1.7)),
+            ("residual_scale", Fraction(0.6)),
+            ("attention.scale", Fraction(0.2)),
+            ("logit_scale", Fraction(1.4)),
+            ("rope.scaling.finetuned", Flag(false)),
+            ("attention.head_count_kv", Numbers(&[0, 2, 0])),
+            ("ssm.conv_kernel", Number(4)),
+            ("ssm.inner_size", Number(128)),
+            ("ssm.state_size", Number(16)),
+            ("ssm.time_step_rank", Number(8)),
+            ("ssm.group_count", Number(1)),
+            ("expert_count", Number(8)),
+            ("expert_used_count", Number(3)),
+            ("expert_shared_feed_forward_length", Number(80)),
+        ],
+        tensors: &["ssm_conv1d.bias"],
+        sizes: |spec| TinySpec { seed: 43, n_ff: 44, ..spec },
+        ..BASE
+    },
+    Family {
+        name: "mamba2",
+        arch: "mamba2",
+        keys: &[
+            ("feed_forward_length", Number(0)),
+            ("attention.head_count", Number(0)),
+            ("attention.head_count_kv", Number(0)),
+            ("ssm.conv_kernel", Number(4)),
+            ("ssm.inner_size", Number(128)),
+            ("ssm.state_size", Number(16)),
+            ("ssm.time_step_rank", Number(8)),
+            ("ssm.group_count", Number(2)),
+        ],
+        sizes: |spec| TinySpec { tied: true, ..spec },
+        ..BASE
+    },
+    Family { name: "mamba", arch: "mamba", keys: MAMBA, sizes: |spec| TinySpec { tied: true, ..spec }, ..BASE },
+    Family {
+        name: "falcon-mamba",
+        arch: "mamba",
+        keys: &[
+            ("feed_forward_length", Number(0)),
+            ("attention.head_count", Number(0)),
+            ("attention.head_count_kv", Number(0)),
+            ("ssm.conv_kernel", Number(4)),
+            ("ssm.inner_size", Number(128)),
+            ("ssm.state_size", Number(12)),
+            ("ssm.time_step_rank", Number(6)),
+            ("ssm.dt_b_c_rms", Flag(true)),
+        ],
+        ..BASE
+    },
+    // Layer 1 is attention; layers 1 and 2 have experts.
+    Family {
+        name: "jamba",
+        arch: "jamba",
+        keys: &[
+            ("attention.head_count_kv", Numbers(&[0, 2, 0])),
+            ("ssm.conv_kernel", Number(4)),
+            ("ssm.inner_size", Number(128)),
+            ("ssm.state_size", Number(16)),
+            ("ssm.time_step_rank", Number(5)),
+            ("expert_count", Number(8)),
+            ("expert_used_count", Number(2)),
+        ],
+        tensors: &["blk.1.ffn_gate_inp.weight", "blk.2.ffn_gate_inp.weight"],
+        sizes: |spec| TinySpec { n_ff: 44, ..spec },
+        ..BASE
+    },
+    // One of the eight pairs does not turn. llama.cpp does not read its epsilon and takes 0.
+    Family {
+        name: "qwen2vl",
+        arch: "qwen2vl",
+        keys: &[
+            ("rope.dimension_sections", Numbers(&[2, 3, 2, 1])),
+            ("attention.layer_norm_rms_epsilon", Fraction(1e-12)),
+        ],
+        sizes: |spec| TinySpec { tied: true, rope_freq_base: 1e6, ..spec },
+        ..BASE
+    },
+    // Layer 3 sees everything and has no rotation.
+    Family {
+        name: "afmoe",
+        arch: "afmoe",
+        keys: &[
+            ("expert_count", Number(8)),
+            ("expert_used_count", Number(3)),
+            ("expert_feed_forward_length", Number(36)),
+            ("expert_shared_count", Number(2)),
+            ("expert_gating_func", Number(2)),
+            ("expert_weights_norm", Flag(true)),
+            ("expert_weights_scale", Fraction(1.5)),
+            ("leading_dense_block_count", Number(1)),
+        ],
+        sizes: |spec| TinySpec { seed: 46, n_layer: 5, head_dim: 32, rope_dims: 32, sliding_window: Some(16), ..spec },
+        ..BASE
+    },
+    Family {
+        name: "exaone-moe",
+        arch: "exaone-moe",
+        keys: &[
+            ("expert_count", Number(8)),
+            ("expert_used_count", Number(3)),
+            ("expert_feed_forward_length", Number(36)),
+            ("expert_shared_count", Number(1)),
+            ("expert_gating_func", Number(2)),
+            ("expert_weights_norm", Flag(true)),
+            ("expert_weights_scale", Fraction(1.5)),
+            ("leading_dense_block_count", Number(1)),
+        ],
+        tensors: &["exp_probs_b.bias"],
+        sizes: |spec| TinySpec { seed: 44, n_layer: 5, head_dim: 32, rope_dims: 32, sliding_window: Some(16), ..spec },
+        ..BASE
+    },
+    // Layer 0 is dense.
+    Family {
+        name: "hy_v3",
+        arch: "hy_v3",
+        keys: &[
+            ("expert_count", Number(8)),
+            ("expert_used_count", Number(3)),
+            ("expert_feed_forward_length", Number(36)),
+            ("expert_shared_feed_forward_length", Number(80)),
+            ("expert_weights_norm", Flag(true)),
+            ("expert_weights_scale", Fraction(1.5)),
+        ],
+        tensors: &["blk.1.ffn_gate_inp.weight", "blk.2.ffn_gate_inp.weight", "exp_probs_b"],
+        sizes: |spec| TinySpec { seed: 47, head_dim: 32, rope_dims: 32, ..spec },
+        ..BASE
+    },
+    // Layer 0 has no rotation.
+    Family {
+        name: "smallthinker",
+        arch: "smallthinker",
+        keys: &[
+            ("expert_count", Number(8)),
+            ("expert_used_count", Number(2)),
+            ("expert_feed_forward_length", Number(36)),
+            ("expert_gating_func", Number(1)),
+        ],
+        sizes: |spec| TinySpec {
+            seed: 43,
+            n_layer: 3,
+            head_dim: 32,
+            rope_dims: 32,
+            sliding_window: Some(4096),
+            ..spec
+        },
+        ..BASE
+    },
+    Family {
+        name: "smallthinker-turned",
+        arch: "smallthinker",
+        keys: &[
+            ("expert_count", Number(8)),
+            ("expert_used_count", Number(3)),
+            ("expert_feed_forward_length", Number(36)),
+            ("expert_gating_func", Number(1)),
+        ],
+        sizes: |spec| TinySpec { seed: 46, ..spec },
+        ..BASE
+    },
+    // Layer 4 sees everything. Widths that no key holds make it large: so 16 bits.
+    Family {
+        name: "gemma3n",
+        arch: "gemma3n",
+        keys: &[("embedding_length_per_layer_input", Number(256)), ("rope.freq_base_swa", Fraction(1e4))],
+        sizes: |spec| TinySpec {
+            ty: TensorType::F16,
+            n_layer: 6,
+            n_embd: 32,
+            n_ff: 64,
+            rope_freq_base: 1e6,
+            tied: true,
+            sliding_window: Some(16),
+            ..spec
+        },
+        ..BASE
+    },
+    // Layer 3 is not rotated and sees everything; layers 1 and 3 have experts.
+    Family {
+        name: "llama4",
+        arch: "llama4",
+        keys: &[
+            ("expert_count", Number(8)),
+            ("expert_used_count", Number(2)),
+            ("expert_feed_forward_length", Number(36)),
+            ("interleave_moe_layer_step", Number(2)),
+        ],
+        sizes: |spec| TinySpec { seed: 70, n_layer: 5, head_dim: 32, rope_dims: 32, rope: TinyRope::Factors, ..spec },
+        ..BASE
+    },
+    // So many experts mean that queries and keys are not normed.
+    Family {
+        name: "llama4-maverick",
+        arch: "llama4",
+        keys: &[
+            ("expert_count", Number(128)),
+            ("expert_used_count", Number(1)),
+            ("expert_feed_forward_length", Number(8)),
+            ("interleave_moe_layer_step", Number(2)),
+        ],
+        sizes: |spec| TinySpec { seed: 101, n_layer: 4, n_embd: 32, ..spec },
+        ..BASE
+    },
+    // Layers 1 and 2 see a window; layer 0 is dense.
+    Family {
+        name: "mimo2",
+        arch: "mimo2",
+        keys: &[
+            ("attention.head_count_kv", Numbers(&[2, 4, 4, 2])),
+            ("attention.value_length", Number(16)),
+            ("attention.value_scale", Fraction(0.7)),
+            ("attention.sliding_window_pattern", Flags(&[false, true, true, false])),
+            ("rope.freq_base_swa", Fraction(1e4)),
+            ("expert_count", Number(8)),
+            ("expert_used_count", Number(3)),
+            ("expert_feed_forward_length", Number(36)),
+        ],
+        tensors: &[
+            "blk.1.ffn_gate_inp.weight",
+            "blk.2.ffn_gate_inp.weight",
+            "blk.3.ffn_gate_inp.weight",
+            "blk.1.attn_sinks.weight",
+            "blk.2.attn_sinks.weight",
+            "exp_probs_b.bias",
+        ],
+        sizes: |spec| TinySpec {
+            seed: 45,
+            n_layer: 4,
+            head_dim: 24,
+            rope_dims: 8,
+            rope_freq_base: 1e6,
+            sliding_window: Some(16),
+            ..spec
+        },
+        ..BASE
+    },
+    // Layers 1 to 3 see a window; layer 0 is dense, and has limits as some others.
+    Family {
+        name: "step35",
+        arch: "step35",
+        keys: &[
+            ("attention.head_count", Numbers(&[4, 6, 6, 6, 4])),
+            ("attention.sliding_window_pattern", Flags(&[false, true, true, true, false])),
+            ("rope.freq_base_swa", Fraction(1e4)),
+            ("expert_count", Number(8)),
+            ("expert_used_count", Number(3)),
+            ("expert_feed_forward_length", Number(36)),
+            ("expert_shared_feed_forward_length", Number(80)),
+            ("expert_weights_norm", Flag(true)),
+            ("expert_weights_scale", Fraction(1.5)),
+            ("swiglu_clamp_exp", Fractions(&[0.0, 0.2, 0.0, 0.3, 0.4])),
+            ("swiglu_clamp_shexp", Fractions(&[0.3, 0.0, 0.4, 0.2, 0.0])),
+        ],
+        tensors: &[
+            "blk.1.ffn_gate_inp.weight",
+            "blk.2.ffn_gate_inp.weight",
+            "blk.3.ffn_gate_inp.weight",
+            "blk.4.ffn_gate_inp.weight",
+            "attn_q_norm.weight",
+            "exp_probs_b.bias",
+        ],
+        sizes: |spec| TinySpec {
+            seed: 50,
+            n_layer: 5,
+            head_dim: 32,
+            rope_dims: 32,
+            rope_freq_base: 1e6,
+            rope: TinyRope::Factors,
+            sliding_window: Some(16),
+            ..spec
+        },
+        ..BASE
+    },
+    // Layers 1 to 3 see a window, rotate whole heads and know nothing of YaRN.
+    Family {
+        name: "laguna",
+        arch: "laguna",
+        keys: &[
+            ("attention.head_count", Numbers(&[4, 6, 6, 6, 4])),
+            ("rope.dimension_count_swa", Number(32)),
+            ("rope.freq_base_swa", Fraction(1e4)),
+            ("expert_count", Number(8)),
+            ("expert_used_count", Number(3)),
+            ("expert_feed_forward_length", Number(36)),
+            ("expert_shared_feed_forward_length", Number(80)),
+            ("expert_weights_norm", Flag(true)),
+            ("expert_weights_scale", Fraction(1.5)),
+            ("leading_dense_block_count", Number(1)),
+        ],
+        sizes: |spec| TinySpec {
+            seed: 59,
+            n_layer: 5,
+            head_dim: 32,
+            rope_dims: 16,
+            rope_freq_base: 5e5,
+            rope: TinyRope::Yarn(4.0, 32),
+            sliding_window: Some(16),
+            ..spec
+        },
+        ..BASE
+    },
+    // Layers 0 to 2 and 4 see a window and know nothing of YaRN.
+    Family {
+        name: "mellum",
+        arch: "mellum",
+        keys: &[
+            ("expert_count", Number(8)),
+            ("expert_used_count", Number(3)),
+            ("expert_feed_forward_length", Number(36)),
+        ],
+        sizes: |spec| TinySpec {
+            seed: 44,
+            n_layer: 5,
+            head_dim: 32,
+            rope_dims: 32,
+            rope: TinyRope::Yarn(4.0, 32),
+            sliding_window: Some(16),
+            ..spec
+        },
+        ..BASE
+    },
+    Family { name: "bitnet", arch: "bitnet", sizes: |spec| TinySpec { tied: true, ..spec }, ..BASE },
+    // Layer 1 has fewer heads, layer 2 a matrix in their place and layer 3 no attention.
+    Family {
+        name: "deci",
+        arch: "deci",
+        keys: &[
+            ("attention.head_count", Numbers(&[4, 2, 4, 0, 4])),
+            ("attention.head_count_kv", Numbers(&[2, 1, 0, 0, 4])),
+            ("feed_forward_length", Numbers(&[128, 96, 64, 160, 32])),
+        ],
+        sizes: |spec| TinySpec { n_layer: 5, head_dim: 32, rope_dims: 32, rope: TinyRope::Factors, ..spec },
+        ..BASE
+    },
+    // A third of a head is rotated: its last elements.
+    Family {
+        name: "minicpm3",
+        arch: "minicpm3",
+        keys: &[
+            ("attention.key_length", Number(24)),
+            ("attention.value_length", Number(16)),
+            ("attention.q_lora_rank", Number(40)),
+            ("attention.kv_lora_rank", Number(28)),
+        ],
+        sizes: |spec| TinySpec { n_head_kv: 4, rope_dims: 8, tied: true, ..spec },
         ..BASE
     },
 ];

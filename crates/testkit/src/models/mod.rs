@@ -330,6 +330,33 @@ pub fn tiny_specs() -> Vec<TinySpec> {
             ..TinySpec::new("qwen3moe-q4_k", TinyArch::Qwen3Moe)
         },
     ];
+    // For each mechanism a K-quant, whose rows are multiples of 256, and a type of codebooks.
+    let wide = |name, arch, ty| TinySpec {
+        ty,
+        n_embd: 256,
+        n_ff: 256,
+        head_dim: 64,
+        rope_dims: 64,
+        ..TinySpec::new(name, arch)
+    };
+    out.extend([
+        wide("qwen35-q4_k", TinyArch::Qwen35, TensorType::Q4_K),
+        wide("lfm2-q5_k", TinyArch::Lfm2, TensorType::Q5_K),
+        TinySpec { seed: 43, ..wide("falcon-h1-q6_k", FalconH1, TensorType::Q6_K) },
+        wide("nemotron-h-q4_k", NemotronH, TensorType::Q4_K),
+        TinySpec { n_layer: 2, ..wide("gpt-oss-q4_k", TinyArch::GptOss, TensorType::Q4_K) },
+        TinySpec { n_layer: 6, ..wide("gemma4-q4_k", TinyArch::Gemma4, TensorType::Q4_K) },
+        TinySpec { n_layer: 2, ..wide("qwen3moe-iq4_xs", TinyArch::Qwen3Moe, TensorType::IQ4_XS) },
+    ]);
+    let coded = |name, arch, ty| TinySpec { ty, ..TinySpec::new(name, arch) };
+    out.extend([
+        coded("gpt-oss-mxfp4", TinyArch::GptOss, TensorType::MXFP4),
+        coded("qwen35-iq4_nl", TinyArch::Qwen35, TensorType::IQ4_NL),
+        coded("lfm2-mxfp4", TinyArch::Lfm2, TensorType::MXFP4),
+        coded("falcon-h1-iq4_nl", FalconH1, TensorType::IQ4_NL),
+        coded("nemotron-h-iq4_nl", NemotronH, TensorType::IQ4_NL),
+        coded("gemma4-iq4_nl", TinyArch::Gemma4, TensorType::IQ4_NL),
+    ]);
     let types = [
         ("f16", TensorType::F16),
         ("bf16", TensorType::BF16),

@@ -7,6 +7,7 @@
 //!
 //! * [`ChatTemplate`]: one compiled template;
 //! * [`builtin`]: the table of templates of well-known model families;
+//! * [`Guard`]: keeps what messages hold from becoming control tokens;
 //! * [`for_model`]: which template a model gets, and the warning to show if it is not its own.
 
 mod bounded;
@@ -16,6 +17,7 @@ mod error;
 mod filters;
 mod format;
 mod generation;
+mod guard;
 mod json;
 mod methods;
 mod printed;
@@ -26,6 +28,7 @@ mod weigh;
 
 pub use builtin::{BUILTINS, Builtin, builtin};
 pub use error::TemplateError;
+pub use guard::{Guard, Rendered};
 pub use reasoning::{AnswerPart, REASONING_MARKS, ReasoningMarks, ReasoningSplit};
 pub use select::{Facts, Selection, Source, Wanted, choose, for_model, has_tag};
 
@@ -71,6 +74,7 @@ pub struct ChatTemplate {
     stop: Vec<String>,
     /// What is defined beside the messages.
     variables: Vec<(String, Value)>,
+    source: String,
     /// How it marks reasoning, if it knows any.
     marks: Option<&'static ReasoningMarks>,
 }
@@ -106,7 +110,8 @@ impl ChatTemplate {
             .add_template_owned(NAME, environment::prepare(source)?)
             .map_err(|error| TemplateError::compiling(&error))?;
         let marks = ReasoningMarks::of_template(source);
-        Ok(ChatTemplate { environment, special, stop: Vec::new(), variables: Vec::new(), marks })
+        let source = source.to_owned();
+        Ok(ChatTemplate { environment, special, stop: Vec::new(), variables: Vec::new(), source, marks })
     }
 
     fn with_stop(mut self, stop: &[&str]) -> ChatTemplate {
@@ -126,8 +131,37 @@ impl ChatTemplate {
     /// saying so.
     pub fn reasoning_split(&self) -> ReasoningSplit {
         let Some(marks) = self.marks else { return ReasoningSplit::new(&REASONING_MARKS[0], false) };
+        ReasoningSplit::new(marks, self.opens_reasoning())
+    }
+
+    /// How it marks reasoning, if it knows any.
+    pub fn reasoning_marks(&self) -> Option<&'static ReasoningMarks> {
+        self.marks
+    }
+
+    /// What of an answer's text is the content of its message.
+    pub fn message_of(&self, answer: &str) -> String {
+        match self.marks {
+            Some(marks) => marks.message(answer, self.opens_reasoning()),
+            None => answer.to_owned(),
+        }
+    }
+
+    fn opens_reasoning(&self) -> bool {
         let prompt = self.render(&[Message::new("user", "Hi")], true);
-        ReasoningSplit::new(marks, prompt.is_ok_and(|prompt| marks.is_open_in(&prompt)))
+        self.marks.is_some_and(|marks| prompt.is_ok_and(|prompt| marks.is_open_in(&prompt)))
+    }
+
+    /// As [`reasoning_split`](Self::reasoning_split), for the answer to a prompt that this template
+    /// wrote.
+    pub fn reasoning_split_behind(&self, prompt: &str) -> ReasoningSplit {
+        let marks = self.marks.unwrap_or(&REASONING_MARKS[0]);
+        ReasoningSplit::new(marks, marks.is_open_in(prompt))
+    }
+
+    /// The Jinja text.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Texts that end an answer although the vocabulary may not hold them as one end-of-generation

@@ -1,7 +1,7 @@
 //! Chat templates against Python's Jinja2 (tools/template_goldens.py), byte for byte, and against
 //! hostile sources.
 
-use modelembed_text::chat::{ChatTemplate, Message, SpecialTokens, TemplateError};
+use modelembed_text::chat::{ChatTemplate, Message, SpecialTokens, TemplateError, builtin};
 use serde_json::Value;
 
 fn special(goldens: &Value) -> SpecialTokens {
@@ -52,6 +52,23 @@ fn plain_messages_render_as_their_json_does() {
     let messages = [Message::new("system", "S"), Message::new("user", "Hi")];
     let json = serde_json::json!([{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]);
     assert_eq!(template.render(&messages, true), template.render_json(&json, &serde_json::Map::new(), true));
+}
+
+#[test]
+fn built_in_templates_write_what_llama_cpp_writes() {
+    let goldens: Value = serde_json::from_str(include_str!("../goldens/chat.json")).unwrap();
+    let peers = &goldens["llama_cpp"];
+    let texts = peers["texts"].as_object().unwrap();
+    assert!(texts.len() > 15);
+    let failed: Vec<String> = texts
+        .iter()
+        .filter_map(|(name, want)| {
+            let template = builtin(name, SpecialTokens::default()).unwrap();
+            let got = template.render_json(&peers["messages"], &serde_json::Map::new(), true).unwrap();
+            (got != want.as_str().unwrap()).then(|| format!("{name}: {got:?}, llama.cpp writes {want}"))
+        })
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod saved;
 
 use std::ops::ControlFlow;
 
-use modelembed_text::chat::{ChatTemplate, Message, TemplateError};
+use modelembed_text::chat::{ChatTemplate, Guard, Message, TemplateError};
 use modelembed_text::{TokenId, Tokenizer};
 
 use crate::error::{Error, Result};
@@ -20,7 +20,8 @@ pub use answer::Answer;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Turn {
-    /// The model's answer.
+    /// The model's answer, with its reasoning and what marks it:
+    /// [`ChatTemplate::reasoning_split`] tells them apart.
     pub answer: String,
     /// Counts and times of the turn.
     pub stats: GenerateStats,
@@ -36,6 +37,9 @@ pub struct Turn {
 /// When the context is full, the oldest turns are dropped from it, never what the template writes
 /// before the first question: the system message, or a default one of the template's. A system
 /// message for which the template has no place goes before the text of the first question.
+///
+/// Nothing that a message holds becomes a control token, unless that is
+/// [asked for](Chat::reads_control_tokens).
 pub struct Chat {
     session: Session,
     sampler: Sampler,
@@ -43,6 +47,7 @@ pub struct Chat {
     takes_system: bool,
     options: GenerateOptions,
     system: Option<String>,
+    reads_control_tokens: bool,
     messages: Vec<Message>,   // all questions and answers in turn, without the system message
     first_seen: usize,        // index in `messages` of the first one that is not dropped
     segments: Vec<Segment>,   // what the context holds, in order; the first is the head, maybe empty
@@ -55,6 +60,8 @@ impl Chat {
     pub fn new(mut session: Session, sampler: Sampler, template: ChatTemplate, mut options: GenerateOptions) -> Chat {
         session.clear();
         options.stop.extend_from_slice(template.stop());
+        let marks = template.reasoning_marks().into_iter().flat_map(|marks| marks.tokens());
+        options.shown_tokens.extend(marks.map(|&name| name.to_owned()));
         Chat {
             session,
             sampler,
@@ -62,12 +69,21 @@ impl Chat {
             template,
             options,
             system: None,
+            reads_control_tokens: false,
             messages: Vec::new(),
             first_seen: 0,
             segments: Vec::new(),
             pending: None,
             started_over: false,
         }
+    }
+
+    /// This chat with texts of control tokens in messages read as those tokens, or as plain text. To
+    /// be said before the first question.
+    #[must_use]
+    pub fn reads_control_tokens(mut self, reads: bool) -> Chat {
+        self.reads_control_tokens = reads;
+        self
     }
 
     /// All messages since the chat began, the system message first where there is one.
@@ -121,8 +137,9 @@ impl Chat {
         self.started_over = false;
         self.messages.push(Message::new("user", text));
         let prompt = self.prompt();
-        let begun =
-            prompt.and_then(|prompt| Decoding::begin(&mut self.session, &mut self.sampler, &prompt, &self.options));
+        let begun = prompt.and_then(|(prompt, kept_at)| {
+            Decoding::begin_keeping(&mut self.session, &mut self.sampler, &prompt, kept_at, &self.options)
+        });
         match begun {
             Ok(decoding) => Ok(Answer::new(self, decoding, seen_before)),
             Err(error) => {
@@ -158,8 +175,9 @@ impl Chat {
         system: Option<&str>,
         text: &str,
     ) -> Result<Vec<TokenId>> {
-        let whole = render(template, template.takes_system(), system, vec![Message::new("user", text)])?;
-        turns::encode_whole(tokenizer, &whole)
+        let guard = Guard::new(tokenizer);
+        let whole = render(template, guard, template.takes_system(), system, vec![Message::new("user", text)])?;
+        turns::encode_whole(tokenizer, guard, &whole)
     }
 
     /// The last message, a question, was not answered. `seen_before` is what was seen before it.
@@ -172,9 +190,10 @@ impl Chat {
     /// The last message was answered, as far as `stats` say.
     fn keep_answer(&mut self, answer: &str, stats: &GenerateStats) {
         self.pending = stats.pending;
+        let marked = self.guard().text("assistant", answer).into_owned();
         let others: usize = self.segments.iter().rev().skip(1).map(|s| s.n_tokens).sum();
         if let Some(turn) = self.segments.last_mut() {
-            turn.text.push_str(answer);
+            turn.text.push_str(&marked);
             turn.n_tokens = self.session.len() - others;
             turn.answered = Some((turn.text.len(), turn.n_tokens + usize::from(stats.pending.is_some())));
         }
@@ -184,39 +203,49 @@ impl Chat {
             self.segments.pop();
             self.pending = None;
         }
-        self.messages.push(Message::new("assistant", answer));
+        self.messages.push(Message::new("assistant", self.template.message_of(answer)));
     }
 
-    /// The tokens that the context lacks for the last message; afterwards `segments` describes the
-    /// context with them.
-    fn prompt(&mut self) -> Result<Vec<TokenId>> {
+    /// The tokens that the context lacks for the last message, and how many of them stand before the
+    /// place where its state is to be kept; afterwards `segments` describes the context with them.
+    fn prompt(&mut self) -> Result<(Vec<TokenId>, usize)> {
         loop {
             let whole = self.render(None)?;
+            // A template may write an answer in another way once there is a question behind it, most
+            // of all without its reasoning: the next turn goes on where this question ends.
+            let asked = if self.session.needs_keeping() { self.asked(&whole) } else { 0 };
             let held = Held {
                 tokenizer: self.session.model().tokenizer(),
+                guard: self.guard(),
                 tokens: self.session.tokens(),
                 segments: &self.segments,
                 pending: self.pending,
             };
             let n_questions = (self.messages.len() - self.first_seen).div_ceil(2);
-            let plan = held.plan(&whole, n_questions, &mut |question| Ok(self.question_at(question, &whole)))?;
+            let plan = held.plan(&whole, asked, n_questions, &mut |question| Ok(self.question_at(question, &whole)))?;
             // What is left is rendered and planned anew: a template may write it in another way.
             if plan.n_kept + plan.prompt.len() >= self.session.capacity() && self.drop_oldest()? {
                 continue;
             }
-            if !self.session.can_return(plan.n_kept) {
-                // What is kept is evaluated with the rest.
-                self.session.clear();
-                self.segments.clear();
-                self.pending = None;
-                self.started_over = true;
-                continue;
-            }
-            self.session.truncate(plan.n_kept)?;
+            // What lies between is evaluated once more.
+            let returnable = self.session.returnable(plan.n_kept);
+            let mut prompt = self.session.tokens()[returnable..plan.n_kept].to_vec();
+            let kept_at = if plan.asked == 0 { 0 } else { prompt.len() + plan.asked };
+            self.started_over |= returnable == 0 && plan.n_kept > 0;
+            prompt.extend(plan.prompt);
+            self.session.truncate(returnable)?;
             self.segments = plan.segments;
             self.pending = None;
-            return Ok(plan.prompt);
+            return Ok((prompt, kept_at));
         }
+    }
+
+    /// Where in the rendered chat its last question ends, and the answer's beginning begins.
+    fn asked(&self, whole: &str) -> usize {
+        let messages = self.messages[self.first_seen..].to_vec();
+        let without =
+            render_with(&self.template, self.guard(), self.takes_system, self.system.as_deref(), messages, false);
+        without.map_or(0, |without| common_text(whole, &without))
     }
 
     /// Where in the rendered chat the text of a question begins: where other questions in its place
@@ -226,7 +255,11 @@ impl Chat {
         with("A").min(with("B"))
     }
 
-    /// The chat as the template writes it, from the first message that the context is to hold to
+    fn guard(&self) -> Guard<'_> {
+        if self.reads_control_tokens { Guard::off() } else { Guard::new(self.session.model().tokenizer()) }
+    }
+
+    /// The chat as the template writes it, marked, from the first message that the context is to hold to
     /// where the answer begins. `letter` goes before the text of the message with that index.
     fn render(&self, letter: Option<(usize, &str)>) -> std::result::Result<String, TemplateError> {
         let mut messages = self.messages[self.first_seen..].to_vec();
@@ -235,7 +268,7 @@ impl Chat {
         {
             message.content.insert_str(0, letter);
         }
-        render(&self.template, self.takes_system, self.system.as_deref(), messages)
+        render(&self.template, self.guard(), self.takes_system, self.system.as_deref(), messages)
     }
 
     /// Forgets the oldest turn before the last message. False if there is none.
@@ -261,12 +294,25 @@ impl Chat {
     }
 }
 
-/// Messages as the template writes them, to where the answer begins.
+/// Messages as the template writes them, marked, to where the answer begins.
 fn render(
     template: &ChatTemplate,
+    guard: Guard<'_>,
+    takes_system: bool,
+    system: Option<&str>,
+    messages: Vec<Message>,
+) -> std::result::Result<String, TemplateError> {
+    render_with(template, guard, takes_system, system, messages, true)
+}
+
+/// Messages as the template writes them, with what an answer begins with or without.
+fn render_with(
+    template: &ChatTemplate,
+    guard: Guard<'_>,
     takes_system: bool,
     system: Option<&str>,
     mut messages: Vec<Message>,
+    begins_answer: bool,
 ) -> std::result::Result<String, TemplateError> {
     if let Some(system) = system {
         match messages.first_mut().filter(|_| !takes_system) {
@@ -274,7 +320,7 @@ fn render(
             None => messages.insert(0, Message::new("system", system)),
         }
     }
-    template.render(&messages, true)
+    template.render(&guard.messages(&messages), begins_answer)
 }
 
 /// Forgets the oldest turn while the last one is answered. False if there is none.

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::gpu::GpuSession;
 use crate::load::model::Model;
 use crate::run::progress::EvalProgress;
+use crate::run::runtime::KvBudget;
 use crate::run::timing::Clock;
 use crate::state::active::Active;
 use crate::state::layout::{self, PAGE_TOKENS};
@@ -111,7 +112,11 @@ impl Engine {
         if options.timing {
             model.pool().measure_waiting(true);
         }
-        let budget = model.runtime().kv_budget();
+        let whole = Arc::clone(model.runtime().kv_budget());
+        let budget = match options.kv_bytes {
+            Some(bytes) => Arc::new(KvBudget::new(bytes, Some(whole))),
+            None => whole,
+        };
         // One page more a sequence: one that is shared is replaced before it is given up.
         let of_sequence = ctx_tokens.div_ceil(PAGE_TOKENS).saturating_add(1);
         let n_pages = options.kv_tokens.map(|n| n.div_ceil(PAGE_TOKENS));
@@ -125,7 +130,7 @@ impl Engine {
             n_pages,
             n_sequences: options.sequences,
         };
-        let store = PageStore::new(&sizes, budget)?;
+        let store = PageStore::new(&sizes, &budget)?;
         let rotated: Vec<usize> = model.spec().ropes.iter().map(|rope| rope.n_rot).collect();
         let most_rows = ctx_tokens.saturating_mul(options.sequences);
         let cols = session_cols(model.program(), most_rows, options.chunk_tokens);

@@ -19,6 +19,9 @@ pub struct EngineOptions {
     /// beside them, in pages of 256 of which each sequence has its own last one; `None` takes what
     /// full sequences need.
     pub kv_tokens: Option<usize>,
+    /// Bytes that keys and values of all sequences, and of pages that are kept beside them, may
+    /// take; `None` sets no limit but the runtime's.
+    pub kv_bytes: Option<u64>,
     /// Tokens that are computed together at most, which working memory grows with; `None` takes as
     /// many as are quickest.
     pub chunk_tokens: Option<usize>,
@@ -37,6 +40,7 @@ impl Default for EngineOptions {
             sequences: 1,
             ctx_tokens: None,
             kv_tokens: None,
+            kv_bytes: None,
             chunk_tokens: None,
             cache_type: None,
             timing: false,
@@ -64,6 +68,13 @@ impl EngineOptions {
     #[must_use]
     pub fn kv_tokens(mut self, kv_tokens: impl Into<Option<usize>>) -> EngineOptions {
         self.kv_tokens = kv_tokens.into();
+        self
+    }
+
+    /// These options with at most so many bytes for keys and values.
+    #[must_use]
+    pub fn kv_bytes(mut self, kv_bytes: impl Into<Option<u64>>) -> EngineOptions {
+        self.kv_bytes = kv_bytes.into();
         self
     }
 

@@ -8,7 +8,7 @@ use modelembed_text::TokenId;
 use super::{Engine, MOST_RESERVED_TOKENS, SequenceId};
 use crate::error::{Error, PageError, Result};
 use crate::state::layout::PAGE_TOKENS;
-use crate::state::pages::SealedPage;
+use crate::state::pages::{PageUse, SealedPage};
 use crate::state::rope::Turn;
 
 impl Engine {
@@ -21,6 +21,25 @@ impl Engine {
     pub fn can_return(&self, id: SequenceId, len: usize) -> Result<bool> {
         let sequence = self.sequence(id)?;
         Ok(len >= sequence.tokens.len() || self.store.can_return(&sequence.tables, len))
+    }
+
+    /// The last position up to `len` that a sequence can be taken back to; 0 where there is no other.
+    ///
+    /// # Errors
+    /// There is no such sequence.
+    pub fn returnable(&self, id: SequenceId, len: usize) -> Result<usize> {
+        let sequence = self.sequence(id)?;
+        let used = sequence.tokens.len();
+        Ok(if len >= used { used } else { self.store.returnable(&sequence.tables, len) })
+    }
+
+    /// Gives all [snapshots](Self::snapshot) of a sequence back.
+    ///
+    /// # Errors
+    /// There is no such sequence.
+    pub fn drop_snapshots(&mut self, id: SequenceId) -> Result<()> {
+        self.sequence_mut(id)?.1.tables.records.keep_none();
+        Ok(())
     }
 
     /// Keeps the state of a model's recurrences as it is behind the tokens that a sequence has now,
@@ -137,19 +156,48 @@ impl Engine {
     pub fn sealed(&self, id: SequenceId) -> Result<Vec<SealedPage>> {
         let sequence = self.sequence(id)?;
         let n = (sequence.tokens.len() - sequence.n_drafts).min(sequence.n_pure) / PAGE_TOKENS;
-        Ok((0..n).map(|number| self.store.sealed(&sequence.tables, number, self.id)).collect())
+        Ok((0..n).map(|number| self.store.sealed(&sequence.tables, (number, PAGE_TOKENS), self.id)).collect())
     }
 
-    /// Begins a sequence with pages of others, without computing anything.
+    /// The pages of the first `len` tokens of a sequence; the last one may be full in part. What
+    /// the sequence stores in its place afterwards goes to a copy.
+    ///
+    /// # Errors
+    /// There is no such sequence, `len` is beyond its end, among drafts or behind
+    /// [removed](Self::remove) tokens, or it cannot [return](Self::can_return) there.
+    pub fn prefix(&self, id: SequenceId, len: usize) -> Result<Vec<SealedPage>> {
+        self.refuse_gpu("a shared page")?;
+        let sequence = self.sequence(id)?;
+        let n = (sequence.tokens.len() - sequence.n_drafts).min(sequence.n_pure);
+        if len > n {
+            return Err(Error::NoSuchTokens { start: 0, end: len, used: n });
+        }
+        if !self.store.can_return(&sequence.tables, len) {
+            return Err(Error::CannotReturn { len, used: sequence.tokens.len() });
+        }
+        let n_tokens = |number: usize| PAGE_TOKENS.min(len - number * PAGE_TOKENS);
+        let page = |number| self.store.sealed(&sequence.tables, (number, n_tokens(number)), self.id);
+        Ok((0..len.div_ceil(PAGE_TOKENS)).map(page).collect())
+    }
+
+    /// How many pages sequences of this engine, and whoever keeps pages of theirs, hold and may
+    /// hold.
+    pub fn page_use(&self) -> PageUse {
+        self.store.page_use()
+    }
+
+    /// Begins a sequence with pages of others, without computing anything. All of them are full but
+    /// the last one, of which the tokens may be a part: whoever stores behind them does so in a
+    /// copy.
     ///
     /// # Errors
     /// Pages of another engine or out of their order, other numbers of tokens than the pages have,
     /// an id outside the vocabulary, a full context, no room for another sequence, or a window's
-    /// page that is missing.
+    /// page or a state that is missing.
     pub fn attach(&mut self, tokens: &[TokenId], pages: &[SealedPage]) -> Result<SequenceId> {
         self.refuse_gpu("an attached page")?;
-        if tokens.len() != pages.len() * PAGE_TOKENS {
-            let wanted = pages.len() * PAGE_TOKENS;
+        let wanted: usize = pages.iter().map(SealedPage::n_tokens).sum();
+        if tokens.len() > wanted || tokens.len().div_ceil(PAGE_TOKENS) != pages.len() {
             return Err(PageError::Tokens { pages: pages.len(), seen: tokens.len(), wanted }.into());
         }
         let n_vocab = self.model.n_vocab();
@@ -159,7 +207,7 @@ impl Engine {
         if tokens.len() > self.ctx_tokens {
             return Err(Error::ContextFull { used: 0, wanted: tokens.len(), capacity: self.ctx_tokens });
         }
-        let tables = self.store.attach(pages, self.id)?;
+        let tables = self.store.attach(pages, tokens.len(), self.id)?;
         if !self.store.can_return(&tables, tokens.len()) {
             return Err(Error::CannotReturn { len: tokens.len(), used: tokens.len() });
         }

@@ -3,12 +3,14 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use modelembed_spec::{Pooling, Register};
+use modelembed_spec::Pooling;
 use modelembed_text::TokenId;
 
 use super::{Batch, Engine, SequenceId, must_hold_a_number};
 use crate::cpu::Pass;
+use crate::cpu::peaks::Peaks;
 use crate::error::{Error, Result};
+use crate::run::sampler::Sampler;
 use crate::run::timing::Phase;
 
 /// What one evaluation does for one sequence.
@@ -55,7 +57,6 @@ pub enum Wants {
 }
 
 /// Logits of what follows one token.
-#[derive(Debug)]
 pub struct Row<'a> {
     /// Which of the batch's runs the token is of.
     pub run: usize,
@@ -63,6 +64,30 @@ pub struct Row<'a> {
     pub token: usize,
     /// (n_vocab), free to be changed.
     pub logits: &'a mut [f32],
+    /// The peaks of the logits, where they are known.
+    peaks: Option<Peaks<'a>>,
+}
+
+impl Row<'_> {
+    /// Chooses what follows, as [`Sampler::sample`] does. Where the logits were computed on the CPU
+    /// it looks only into the stretches of the vocabulary that hold a candidate; they must be as
+    /// they were then.
+    pub fn sample(&mut self, sampler: &mut Sampler) -> TokenId {
+        match &mut self.peaks {
+            Some(Peaks { stretch, values }) => {
+                sampler.sample_with_peaks(self.logits, Peaks { stretch: *stretch, values })
+            }
+            None => sampler.sample(self.logits),
+        }
+    }
+}
+
+/// Who is told of rows.
+enum Told<'a> {
+    /// Of one after the other, in their order.
+    InTurn(&'a mut dyn FnMut(Row<'_>)),
+    /// Of several at the same time.
+    AtOnce(&'a (dyn Fn(Row<'_>) + Sync)),
 }
 
 /// A row whose logits are wanted.
@@ -73,6 +98,12 @@ pub(super) struct WantedRow {
     token: usize,
     /// Tokens of the context up to this one.
     n_tokens: usize,
+}
+
+impl WantedRow {
+    fn with<'a>(&self, logits: &'a mut [f32], peaks: Option<Peaks<'a>>) -> Row<'a> {
+        Row { run: self.run, token: self.token, logits, peaks }
+    }
 }
 
 impl Engine {
@@ -94,6 +125,23 @@ impl Engine {
     /// # Panics
     /// When `each` evaluates something with the same runtime: the step holds it.
     pub fn step(&mut self, runs: &[Run<'_>], each: &mut dyn FnMut(Row<'_>)) -> Result<()> {
+        self.step_telling(runs, Told::InTurn(each))
+    }
+
+    /// The same with a function that workers call at the same time for several rows, in any order:
+    /// where choosing a token goes over a whole vocabulary, it takes as long for one sequence as
+    /// computing it does.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    ///
+    /// # Panics
+    /// As there.
+    pub fn step_shared(&mut self, runs: &[Run<'_>], each: &(dyn Fn(Row<'_>) + Sync)) -> Result<()> {
+        self.step_telling(runs, Told::AtOnce(each))
+    }
+
+    fn step_telling(&mut self, runs: &[Run<'_>], mut told: Told<'_>) -> Result<()> {
         let n_vocab = self.model.n_vocab();
         let phase = if runs.iter().any(|run| run.tokens.len() > run.draft_tokens.saturating_add(1)) {
             Phase::Prompt
@@ -124,6 +172,7 @@ impl Engine {
                     }
                 }
             }
+            let has_peaks = pass.gpu.as_deref().is_none_or(|gpu| !gpu.has_head());
             let is_pooled = |row: &WantedRow| matches!(runs[row.run].wants, Wants::Pooled(_));
             for rows in wanted.chunks(pass.head_cols()) {
                 let cols = rows.iter().map(|row| row.col);
@@ -142,14 +191,27 @@ impl Engine {
                         *sum += f64::from(x) / n as f64;
                     }
                 }
-                for (logits, row) in pass.s.register(Register::Logits).chunks_exact_mut(n_vocab).zip(rows) {
-                    if is_pooled(row) {
-                        continue;
+                for (i, row) in rows.iter().enumerate().filter(|(_, row)| !is_pooled(row)) {
+                    let (logits, _) = pass.s.logits_of(i);
+                    must_hold_a_number(logits, n_vocab, row.n_tokens).inspect_err(|_| failed = Some(row.run))?;
+                }
+                match &mut told {
+                    Told::InTurn(each) => {
+                        for (i, row) in rows.iter().enumerate().filter(|(_, row)| !is_pooled(row)) {
+                            let (logits, peaks) = pass.s.logits_of(i);
+                            each(row.with(logits, Some(peaks).filter(|_| has_peaks)));
+                        }
                     }
-                    failed = Some(row.run);
-                    must_hold_a_number(logits, n_vocab, row.n_tokens)?;
-                    failed = None;
-                    each(Row { run: row.run, token: row.token, logits });
+                    Told::AtOnce(each) => {
+                        let (logits, peaks, stretch) = pass.s.logits_of_first(rows.len());
+                        pass.model.pool().run(rows.len(), 1, (logits, peaks), |i, (logits, values), _| {
+                            let row = &rows[i.start];
+                            if !is_pooled(row) {
+                                let peaks = Some(Peaks { stretch, values }).filter(|_| has_peaks);
+                                each(row.with(logits, peaks));
+                            }
+                        });
+                    }
                 }
             }
             Ok(())
@@ -206,6 +268,7 @@ impl Engine {
             }
             self.batch.cancelled.push(is_cancelled);
         }
+        self.model.prefetch_experts();
         match result {
             Ok(()) if self.batch.cancelled.iter().all(|&c| c) => Err(Error::Cancelled),
             result => result,
@@ -268,6 +331,7 @@ impl Engine {
         let Engine { model, store, slots, scratch, gpu, clock, progress, ctx_tokens, batch, .. } = self;
         let Batch { active, tokens, .. } = batch;
         let _turn = model.runtime().turn();
+        model.residency().follow_memory();
         let n_all: usize = runs.iter().map(|run| run.tokens.len()).sum();
         clock.start(phase, n_all, || model.pool().waited());
         let progress = progress.as_deref();

@@ -18,6 +18,8 @@ pub(crate) type MakeRoom<'a> = &'a mut dyn FnMut(&mut Session) -> Result<bool>;
 pub(crate) struct Decoding {
     max_tokens: usize,
     renders_special: bool,
+    /// Control tokens that have text in any case.
+    shown_tokens: Vec<TokenId>,
     /// Control tokens that end it.
     stop_tokens: Vec<TokenId>,
     gate: StopGate,
@@ -50,19 +52,38 @@ impl Decoding {
         prompt: &[TokenId],
         options: &GenerateOptions,
     ) -> Result<Decoding> {
+        Self::begin_keeping(session, chooser, prompt, 0, options)
+    }
+
+    /// The same; the state behind the first `kept_at` tokens of the prompt is kept, unless there are
+    /// none.
+    pub(crate) fn begin_keeping(
+        session: &mut Session,
+        chooser: &mut dyn ChooseToken,
+        prompt: &[TokenId],
+        kept_at: usize,
+        options: &GenerateOptions,
+    ) -> Result<Decoding> {
         let tokenizer = session.model().tokenizer();
         tokenizer.require_vocabulary()?;
         let (detokenizer, stop_tokens) = (tokenizer.detokenizer_state(), stop_tokens(tokenizer, &options.stop)?);
+        let shown_tokens = options.shown_tokens.iter().filter_map(|name| tokenizer.find(name.as_bytes())).collect();
         let gate = StopGate::new(&options.stop);
         let start = Instant::now();
         for &id in prompt {
             chooser.accept(id);
         }
         session.pause_clock();
-        session.eval_prompt(prompt, chooser.as_sampler().as_deref())?;
+        let (kept, rest) = prompt.split_at(kept_at);
+        if !kept.is_empty() {
+            session.eval_part(kept)?;
+            session.keep_here();
+        }
+        session.eval_prompt(rest, chooser.as_sampler().as_deref())?;
         Ok(Decoding {
             max_tokens: options.max_tokens,
             renders_special: options.renders_special,
+            shown_tokens,
             stop_tokens,
             gate,
             detokenizer,
@@ -166,11 +187,12 @@ impl Decoding {
         }
         self.pending = Some(id);
         self.generated_tokens += 1;
-        self.gate.push(self.detokenizer.push(tokenizer, id, self.renders_special));
+        let is_shown = self.renders_special || self.shown_tokens.contains(&id);
+        self.gate.push(self.detokenizer.push(tokenizer, id, is_shown));
         if self.generated_tokens == 1 {
             self.first_token_time = self.start.elapsed();
         }
-        if self.gate.is_closed {
+        if self.gate.is_closed() {
             return self.end(session, StopReason::StopText);
         }
         Ok(())
@@ -225,7 +247,7 @@ impl Decoding {
     fn end(&mut self, session: &mut Session, stop: StopReason) -> Result<()> {
         self.end_pass(session)?;
         session.pause_clock();
-        if stop != StopReason::Caller && !self.gate.is_closed {
+        if stop != StopReason::Caller && !self.gate.is_closed() {
             self.gate.finish(self.detokenizer.finish(session.model().tokenizer()));
         }
         self.stop = Some(stop);

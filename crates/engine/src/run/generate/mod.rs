@@ -18,6 +18,7 @@ use crate::run::session::Session;
 
 pub use choose::ChooseToken;
 pub(crate) use decoding::Decoding;
+pub use gate::StopGate;
 pub use options::GenerateOptions;
 pub use piece::Piece;
 pub use prompt::Prompt;

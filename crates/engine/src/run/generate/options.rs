@@ -12,6 +12,9 @@ pub struct GenerateOptions {
     pub sampler: SamplerOptions,
     /// Whether control tokens appear in the text.
     pub renders_special: bool,
+    /// Names of control tokens that appear in the text in any case: those that reasoning is marked
+    /// with, say. A name that the vocabulary lacks is nothing.
+    pub shown_tokens: Vec<String>,
     /// Texts that end generation; they and what follows them are not handed out. The name of a
     /// control token ends it too, whether such tokens appear in the text or not.
     pub stop: Vec<String>,
@@ -27,6 +30,7 @@ impl Default for GenerateOptions {
             max_tokens: 512,
             sampler: SamplerOptions::default(),
             renders_special: false,
+            shown_tokens: Vec::new(),
             stop: Vec::new(),
             lookup_tokens: 0,
         }
@@ -52,6 +56,13 @@ impl GenerateOptions {
     #[must_use]
     pub fn renders_special(mut self, renders_special: bool) -> GenerateOptions {
         self.renders_special = renders_special;
+        self
+    }
+
+    /// These options with these control tokens in the text in any case, and no others.
+    #[must_use]
+    pub fn shown_tokens<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> GenerateOptions {
+        self.shown_tokens = names.into_iter().map(Into::into).collect();
         self
     }
 

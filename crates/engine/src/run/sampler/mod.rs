@@ -41,7 +41,30 @@ pub use order::{InvalidSamplerOrder, SamplerOrder, SamplerStep};
 use penalties::Penalties;
 
 use crate::TokenId;
-use crate::cpu::peaks::Peaks;
+use crate::cpu::peaks::{Peaks, greatest};
+
+/// The logarithm of the sum of the exponentials of logits, each a number or minus infinity: what is
+/// taken off a logit to make it a log-probability. The same bits on every system.
+pub fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = greatest(logits);
+    if !max.is_finite() {
+        return f64::from(max);
+    }
+    // Sums of f32 over a stretch, which vector instructions add up, and of f64 over these.
+    let sum_of = |stretch: &[f32]| {
+        let (groups, rest) = stretch.as_chunks::<8>();
+        let mut lanes = [0f32; 8];
+        for group in groups {
+            for (lane, &x) in lanes.iter_mut().zip(group) {
+                *lane += math::exp(x - max);
+            }
+        }
+        let rest = rest.iter().map(|&x| math::exp(x - max));
+        lanes.into_iter().chain(rest).map(f64::from).sum::<f64>()
+    };
+    let total: f64 = logits.chunks(256).map(sum_of).sum();
+    f64::from(max) + libm::log(total)
+}
 
 /// The chain with its state: recent tokens, the random stream and buffers.
 ///

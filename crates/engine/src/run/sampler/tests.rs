@@ -77,3 +77,18 @@ fn peaks_of_any_stretch_choose_what_sorting_all_logits_does() {
     }
     assert!(wrong.is_empty(), "{} differ, the first one: {:?}", wrong.len(), wrong[0]);
 }
+
+#[test]
+fn sums_of_exponentials_are_those_of_f64() {
+    let mut rng = modelembed_testkit::Rng::new(5);
+    for n in [1, 7, 8, 255, 256, 257, 5000] {
+        let logits: Vec<f32> = (0..n).map(|_| rng.below(4000) as f32 / 100.0 - 20.0).collect();
+        for id in [0, n / 2, n - 1] {
+            let got = f64::from(logits[id]) - log_sum_exp(&logits);
+            let want = modelembed_testkit::log_prob(&logits, id);
+            assert!((got - want).abs() < 1e-5, "{n}: {got}, not {want}");
+        }
+    }
+    assert_eq!(log_sum_exp(&[f32::NEG_INFINITY, 2.0, f32::NEG_INFINITY]), 2.0);
+    assert_eq!(log_sum_exp(&[f32::NEG_INFINITY; 3]), f64::NEG_INFINITY);
+}
