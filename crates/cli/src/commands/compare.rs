@@ -9,10 +9,10 @@ use crate::report::{self, megabytes};
 use crate::resolve::{Compare, Format, Mode, Setting};
 use crate::terminal::{Answer, Notes};
 use anyhow::{Context, Result, bail};
-use modelembed::ModelFiles;
+use modelembed::{ModelFiles, RamBudget};
 use modelembed_gguf::shown_path;
-use modelembed_storage::Storage;
-use serde_json::json;
+use modelembed_storage::{Storage, StreamReader};
+use serde_json::{Value, json};
 use std::io::Read;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -136,6 +136,16 @@ fn child(setting: &Setting, compare: &Compare, mode: Mode) -> Result<Result<Figu
     if setting.exact {
         command.arg("-activations=f32");
     }
+    match setting.ram_budget {
+        RamBudget::Auto => {}
+        RamBudget::Off => drop(command.arg("-ram-budget=off")),
+        RamBudget::Bytes(bytes) => drop(command.arg(format!("-ram-budget={bytes}"))),
+    }
+    match setting.stream_reader {
+        StreamReader::Auto => {}
+        StreamReader::Ring => drop(command.arg("-stream-io=ring")),
+        StreamReader::Threads => drop(command.arg("-stream-io=threads")),
+    }
     let output = command.stdin(Stdio::null()).output().context("cannot start this program again")?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
@@ -196,6 +206,12 @@ fn text_of(title: &str, rows: &[Row], is_same: bool, why_no_cold: Option<&str>) 
             ),
         };
     }
+    for row in rows {
+        let cache = if row.is_cold { "cold" } else { "warm" };
+        if let Some(experts) = row.result.as_ref().ok().and_then(|f| experts_of(&f.statistics)) {
+            out += &format!("\nExperts, {}, {cache}: {experts}\n", row.mode.name());
+        }
+    }
     out += match is_same {
         true => "\nEvery run gave the same text.\n",
         false => "\nWRONG: the runs gave different texts.\n",
@@ -204,6 +220,14 @@ fn text_of(title: &str, rows: &[Row], is_same: bool, why_no_cold: Option<&str>) 
         out += &format!("No runs with a cold cache: {reason}.\n");
     }
     modelembed_text::printable(&out).into()
+}
+
+/// How a mixture's experts were had, where they did not all fit.
+fn experts_of(statistics: &Value) -> Option<String> {
+    let experts = &statistics["experts"];
+    let (hit_rate, missed) = (experts["hit_rate"].as_f64()?, experts["missed_bytes_per_token"].as_f64()?);
+    let missed = megabytes(missed as u64);
+    Some(format!("{:.0}% of those used in memory, {missed} a token from the disk", 100.0 * hit_rate))
 }
 
 fn json_of(setting: &Setting, n_bytes: u64, rows: &[Row], is_same: bool, why_no_cold: Option<&str>) -> String {
@@ -236,6 +260,7 @@ mod tests {
         assert!(text.contains("map     cold        1.2 "), "{text}");
         assert!(text.contains("buffer  warm  did not run: no memory[1m\n") && text.contains("WRONG"), "{text}");
         assert!(text.ends_with("No runs with a cold cache: a reason.\n"), "{text}");
+        assert!(!text.contains("Experts"), "{text}");
     }
 
     #[test]

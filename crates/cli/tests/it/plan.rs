@@ -72,6 +72,10 @@ fn a_mixture_keeps_what_every_token_needs_and_some_experts() {
     assert_eq!(std::fs::read_to_string(&ids).unwrap().lines().count(), 5);
     let again = json(&[&bench[..], &fixed, &["-ids", &ids]].concat());
     assert_eq!(again["experts"]["bounds"].as_array().unwrap().len(), 2, "{again}");
+    let compare = ["compare", "-warm-only", "-gen-tokens", "4"];
+    let text = run(&[&compare[..], &fixed].concat()).ok().stdout;
+    assert!(text.contains("\nExperts, map, warm: ") && text.contains(" a token from the disk"), "{text}");
+    assert!(text.contains("Every run gave the same text."), "{text}");
     let status = run(&["status", "-model", &mixture.model]).ok().stdout;
     assert!(status.contains("experts 0") && status.contains("experts 11"), "{status}");
     assert!(run(&["warm", "-model", &mixture.model, "-layers", "dense"]).ok().stdout.contains("in memory after"));
