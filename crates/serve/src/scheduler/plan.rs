@@ -58,7 +58,7 @@ impl Scheduler {
             return None;
         }
         let n_answers = plan.len();
-        let mut left_ms = self.pace.left_ms(n_answers);
+        let mut n_rows = 0;
         let mut prompts: Vec<usize> = (0..self.tasks.len()).filter(|&i| !self.tasks[i].is_answering()).collect();
         let rank = |i: usize| self.tasks[i].rank.unwrap_or(f64::MAX);
         prompts.sort_by(|&a, &b| rank(a).total_cmp(&rank(b)).then(a.cmp(&b)));
@@ -67,7 +67,7 @@ impl Scheduler {
         let mut may_begin = true;
         for i in prompts {
             let is_first = plan.len() == n_answers;
-            if !is_first && self.pace.rows(left_ms, 0) < FEWEST_ROWS {
+            if !is_first && self.pace.rows(n_answers, 0) < n_rows + FEWEST_ROWS {
                 break;
             }
             if self.tasks[i].sequence.is_none() {
@@ -81,7 +81,7 @@ impl Scheduler {
                 }
             }
             let first = self.tasks[i].n_computed;
-            let rows = self.pace.rows(left_ms, first);
+            let rows = self.pace.rows(n_answers, first).saturating_sub(n_rows);
             if !is_first && rows < FEWEST_ROWS {
                 break;
             }
@@ -92,7 +92,7 @@ impl Scheduler {
                 return None;
             }
             n_pages += of_slice;
-            left_ms -= self.pace.row_ms(first).unwrap_or(left_ms) * n as f64;
+            n_rows += n;
             plan.push(Slice { task: i, first, n, wants: self.wants(i, first + n), is_answer: false });
         }
         Some(plan)
