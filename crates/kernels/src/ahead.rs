@@ -31,3 +31,20 @@ pub(crate) fn request(p: *const u8, len: usize) -> *const u8 {
     }
     p.wrapping_add(len)
 }
+
+/// Some bytes that are requested bit by bit while others are unpacked.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    pub first: *const u8,
+    pub len: usize,
+}
+
+impl Ahead {
+    /// Part `part` of `of` parts.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "nothing is requested there"))]
+    pub fn part(self, part: usize, of: usize) -> Ahead {
+        let len = self.len / of / 64 * 64;
+        Ahead { first: self.first.wrapping_add(part * len), len }
+    }
+}

@@ -19,7 +19,7 @@ use std::mem::MaybeUninit;
 
 use modelembed_gguf::TensorType;
 
-use crate::ahead;
+use crate::ahead::{self, Ahead};
 use crate::format::{self, Decoded, Decoder};
 use crate::functions::DotArgs;
 use crate::matrix::{ActLayout, Output};
@@ -31,6 +31,8 @@ const STRIP_BYTES: usize = 128 << 10;
 const MAX_STRIP_ROWS: usize = 32;
 /// Columns of a tile at most.
 const MAX_TILE_COLS: usize = 16;
+/// Columns up to which all of the next strip is requested while one is unpacked.
+const PACK_COLS: usize = 32;
 
 /// Some neighbouring rows of a matrix, as a packer reads them: there are as many as a panel wants,
 /// the last one again and again where a matrix ends within a panel.
@@ -40,6 +42,8 @@ pub(crate) struct PanelRows {
     first: *const u8,
     row_bytes: usize,
     n_rows: usize,
+    /// What is to be requested meanwhile, by packers that [do so](Panel::PACK_REQUESTS).
+    pub ahead: Ahead,
 }
 
 impl PanelRows {
@@ -109,6 +113,10 @@ pub(crate) unsafe trait Panel {
     /// without reading them.
     const BEGINS_AT_ZERO: bool = false;
 
+    /// [`pack`](Self::pack) requests what its rows say on its way. Where it takes long, and memory
+    /// is slow, what would be requested beside the columns alone comes too late for few of them.
+    const PACK_REQUESTS: bool = false;
+
     /// Unpacks elements `k..k + n` of [`Self::ROWS`] rows. `k` is a multiple of `STEP`, and so is
     /// `n` unless the row ends there.
     ///
@@ -162,18 +170,23 @@ pub(crate) unsafe fn mul<P: Panel>(args: &DotArgs<'_>, out: &mut dyn Output) {
     let mut strip = MaybeUninit::<Strip>::uninit();
     let strip = strip.as_mut_ptr().cast::<u8>();
     let mut acc = [[0.0f32; MAX_STRIP_ROWS]; MAX_TILE_COLS];
-    // While a strip is swept, the next one is requested, in as many pieces as there are tiles:
-    // unpacking would wait for most of it. It may be another call's, or nobody's.
+    // While a strip is unpacked and swept, the next one is requested, in as many pieces as there are
+    // tiles: unpacking would wait for most of it. It may be another call's, or nobody's.
     let strip_bytes = n_rows.min(panels * P::ROWS) * args.row_bytes;
     let mut next = args.w.as_ptr().wrapping_add(strip_bytes);
-    let piece = strip_bytes.div_ceil(n_cols.div_ceil(P::COLS) * k.div_ceil(stretch)).next_multiple_of(64);
+    let of_stretch = strip_bytes.div_ceil(k.div_ceil(stretch));
+    let of_packs = if P::PACK_REQUESTS { of_stretch * PACK_COLS / PACK_COLS.max(n_cols) } else { 0 };
+    let of_pack = of_packs / n_rows.div_ceil(P::ROWS).min(panels) / 64 * 64;
+    let piece = (of_stretch - of_packs).div_ceil(n_cols.div_ceil(P::COLS)).next_multiple_of(64);
     for first in (0..n_rows).step_by(panels * P::ROWS) {
         let n = (n_rows - first).min(panels * P::ROWS);
         for at in (0..k).step_by(stretch) {
             let len = stretch.min(k - at);
             for (p, r) in (first..first + n).step_by(P::ROWS).enumerate() {
                 let w = args.w[r * args.row_bytes..].as_ptr();
-                let rows = PanelRows { ty: args.ty, first: w, row_bytes: args.row_bytes, n_rows: n_rows - r };
+                let ahead = Ahead { first: next, len: of_pack };
+                next = next.wrapping_add(of_pack);
+                let rows = PanelRows { ty: args.ty, first: w, row_bytes: args.row_bytes, n_rows: n_rows - r, ahead };
                 // SAFETY: rows r.. exist and have elements at..at + len; panel p has room for a
                 // stretch.
                 unsafe { P::pack(&rows, at, len, strip.add(p * panel_bytes)) };

@@ -15,6 +15,7 @@ use std::mem::MaybeUninit;
 
 use super::rows::{Blocks16, GROUPS, Head, TILE_ROWS, accumulate, at, block_heads, heads, lane_sums, transpose_lanes};
 use super::step::{Format, ROWS, RUN, RUNS};
+use crate::ahead::{self, Ahead};
 use crate::panel::{Panel, PanelRows, TileCols};
 
 /// Vectors of sixteen rows in a panel.
@@ -51,16 +52,18 @@ unsafe impl<F: Format> Panel for Quantised<F> {
     const STEP: usize = RUN * if F::BLOCK_RUNS == 1 { RUNS } else { F::BLOCK_RUNS };
     const STEP_BYTES: usize = Self::STEP / RUN * Self::RECORD_BYTES;
     const BEGINS_AT_ZERO: bool = true;
+    const PACK_REQUESTS: bool = true;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
     unsafe fn pack(rows: &PanelRows, k: usize, n: usize, panel: *mut u8) {
         // A second vector of copies of the last row would not be read.
-        for vector in 0..VECTORS.min(rows.n_rows().div_ceil(TILE_ROWS)) {
+        let n_vectors = VECTORS.min(rows.n_rows().div_ceil(TILE_ROWS));
+        for vector in 0..n_vectors {
             // SAFETY: the caller vouches for the rows and for room.
             unsafe {
                 let blocks =
                     std::array::from_fn(|r| rows.row(vector * TILE_ROWS + r).add(k / (RUN * F::BLOCK_RUNS) * F::BYTES));
-                pack_rows::<F>(blocks, n / RUN, panel, vector);
+                pack_rows::<F>(blocks, n / RUN, panel, vector, rows.ahead.part(vector, n_vectors));
             }
         }
     }
@@ -94,13 +97,17 @@ unsafe impl<F: Format> Panel for Quantised<F> {
 /// The CPU has the features; the rows have `n_runs` runs at the blocks, and there are as many
 /// records' worth of room.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,fma,f16c")]
-unsafe fn pack_rows<F: Format>(rows: Blocks16, n_runs: usize, panel: *mut u8, vector: usize) {
+unsafe fn pack_rows<F: Format>(rows: Blocks16, n_runs: usize, panel: *mut u8, vector: usize, ahead: Ahead) {
     // SAFETY: steps before the last have 4 runs; in the last one masks keep loads within `n` runs.
     unsafe {
         let mut run = 0;
         let record = |run: usize| panel.add(run * Quantised::<F>::RECORD_BYTES);
+        let mut next = ahead.first;
+        let n_parts = n_runs.div_ceil(if F::BLOCK_RUNS == 1 { RUNS } else { F::BLOCK_RUNS });
+        let piece = ahead.len.div_ceil(n_parts).next_multiple_of(64);
         if F::BLOCK_RUNS == 1 {
             while run + RUNS <= n_runs {
+                next = ahead::request(next, piece);
                 let blocks = at(rows, run * F::BYTES);
                 let head = block_heads::<F, false>(blocks, 0);
                 pack_step::<F, false>(blocks, &head, 0, RUNS, record(run), vector);
@@ -114,6 +121,7 @@ unsafe fn pack_rows<F: Format>(rows: Blocks16, n_runs: usize, panel: *mut u8, ve
             }
         } else {
             while run < n_runs {
+                next = ahead::request(next, piece);
                 let blocks = at(rows, run / F::BLOCK_RUNS * F::BYTES);
                 let head = block_heads::<F, false>(blocks, 0);
                 pack_step::<F, false>(blocks, &head, 0, RUNS, record(run), vector);
