@@ -6,6 +6,8 @@ use modelembed::SealedPage;
 
 /// Rows of a prompt that a step has at least.
 pub(crate) const FEWEST_ROWS: usize = 8;
+/// Rows by which slices grow: kernels take several at a time.
+const GRAIN_ROWS: usize = 4;
 /// Rows of one prompt that a step has at most: layers with a window keep pages of so many tokens
 /// behind it, which are to be shared before they are given back.
 pub(crate) const MOST_ROWS: usize = 1024;
@@ -16,7 +18,7 @@ const FIRST_ROWS: usize = 32;
 const MOST_GROWTH: usize = 4;
 /// The part of a step's bound that a slice is made for: of the rest the machine has need when
 /// others are busy on it for a moment.
-const MARGIN: f64 = 0.85;
+const MARGIN: f64 = 0.9;
 /// What a new measurement counts beside all earlier ones.
 const WEIGHT: f64 = 0.3;
 /// How much longer a step with [`MOST_GROWTH`] times the rows of the largest one is believed to take
@@ -144,9 +146,8 @@ impl Pace {
         let Some(curve) = self.curve(position) else { return FIRST_ROWS };
         let bound_ms = MARGIN * self.step_ms.max(1.5 * self.answers_ms(answers));
         let most = MOST_ROWS.min((MOST_GROWTH * self.most_rows).saturating_sub(answers).max(FEWEST_ROWS));
-        // Kernels take several at a time.
-        let fits = |n: &usize| step_ms(curve, answers + n * FEWEST_ROWS).is_none_or(|ms| ms <= bound_ms);
-        (1..=most / FEWEST_ROWS).rev().find(fits).unwrap_or(0) * FEWEST_ROWS
+        let fits = |n: &usize| step_ms(curve, answers + n * GRAIN_ROWS).is_none_or(|ms| ms <= bound_ms);
+        (FEWEST_ROWS / GRAIN_ROWS..=most / GRAIN_ROWS).rev().find(fits).unwrap_or(0) * GRAIN_ROWS
     }
 
     /// A step was measured: rows of answers, rows of prompts, the position that most of these
@@ -194,8 +195,8 @@ mod tests {
             // What is left of a prompt may be few rows: such a step tells nothing of others.
             pace.learn(took(4, 3), 4, 3, 0);
         }
-        assert_eq!(pace.rows(4, 0), 32, "4 + 32 rows take 122 of 127.5 ms");
-        assert_eq!(pace.rows(12, 0), 24, "12 + 24 rows take as long");
+        assert_eq!(pace.rows(4, 0), 36, "4 + 36 rows take 130 of 135 ms");
+        assert_eq!(pace.rows(12, 0), 28, "12 + 28 rows take as long");
         let row_ms = pace.row_ms(0).unwrap();
         assert!((3.0..3.5).contains(&row_ms), "a row costs {row_ms} ms, what it does among many");
     }
@@ -205,11 +206,11 @@ mod tests {
         let mut pace = Pace::new(Duration::from_millis(150), 16);
         pace.learn(Duration::from_millis(400), 16, 0, 0);
         pace.learn(Duration::from_millis(420), 16, 8, 0);
-        // Four times 24 rows are believed to take 1050 ms, so 510 have time for a few more than 24.
-        assert_eq!(pace.rows(16, 0), 16);
+        // Four times 24 rows are believed to take 1050 ms, so 540 have time for a few more than 24.
+        assert_eq!(pace.rows(16, 0), 20);
         pace.learn(Duration::from_millis(430), 16, 12, 0);
         pace.learn(Duration::from_millis(440), 16, 40, 0);
-        assert_eq!(pace.rows(16, 0), 48, "64 rows in 510 ms, of 600 for 400 of answers");
+        assert_eq!(pace.rows(16, 0), 52, "68 rows in 540 ms, of 600 for 400 of answers");
     }
 
     #[test]
