@@ -69,6 +69,18 @@ impl Routes {
     }
 }
 
+impl Routes {
+    /// The column of a pair.
+    pub(super) fn col(&self, pair: usize) -> usize {
+        self.pairs[pair].col as usize
+    }
+
+    /// What the output of a pair's expert is multiplied with.
+    pub(super) fn weight(&self, pair: usize) -> f32 {
+        self.pairs[pair].weight
+    }
+}
+
 impl Pass<'_> {
     /// Chooses the experts of each column by the numbers of the router.
     pub(super) fn route(&mut self, step: &Route) {
@@ -128,7 +140,9 @@ impl Pass<'_> {
 
     /// The same where experts are in slots: in waves of as many as there is room for, each of which
     /// is read while the one before it is computed. Of a wave those are computed first that are
-    /// there; what they give is added in ascending order all the same.
+    /// there; what they give is added in ascending order all the same. Few columns keep it apart
+    /// until then, so that nothing is left to be computed when the last expert has come but its own
+    /// part, and the next layer's choice can be guessed with it.
     fn experts_in_slots(
         &mut self,
         step: &Experts,
@@ -144,11 +158,8 @@ impl Pass<'_> {
             slots.hold(group, wave.iter().map(|of| pass.s.routes.pairs[of.start].expert), keep)
         };
         let mut next = waves.peek().map(|wave| hold(self, wave)).transpose()?;
-        if self.n <= foresight::MOST_COLS
-            && let Some(foresight) = slots.foresight(group)
-        {
-            self.foresee(slots, foresight);
-        }
+        let is_apart = self.n <= foresight::MOST_COLS;
+        let mut foresight = if is_apart { slots.foresight(group) } else { None };
         let mut adds = adds;
         while let (Some(wave), Some(mut held)) = (waves.next(), next.take()) {
             next = waves.peek().map(|wave| hold(self, wave)).transpose()?;
@@ -160,19 +171,75 @@ impl Pass<'_> {
                         ready.push(index);
                     }
                 }
+                left.retain(|index| !ready.contains(index));
+                let of: Vec<Range<usize>> = ready.iter().map(|index| wave[*index].clone()).collect();
+                // Where nothing else is read, or nothing is there, a guess is made at once.
+                if ready.is_empty() || left.is_empty() {
+                    if let Some(foresight) = foresight.take() {
+                        self.foresee(slots, foresight, &[], adds);
+                    }
+                }
                 if ready.is_empty() {
                     held.wait(first, is_cancelled).map_err(wait_failed)?;
                     continue;
                 }
-                left.retain(|index| !ready.contains(index));
-                let of: Vec<Range<usize>> = ready.iter().map(|index| wave[*index].clone()).collect();
-                self.hidden_of_experts(step, &of, &Place::Slots { held: &held, group, indices: &ready });
+                let place = Place::Slots { held: &held, group, indices: &ready };
+                self.hidden_of_experts(step, &of, &place);
+                if is_apart {
+                    self.give_apart(step, &of, &place);
+                    if let Some(foresight) = foresight.take() {
+                        self.foresee(slots, foresight, &of, adds);
+                    }
+                }
             }
-            let all: Vec<usize> = (0..wave.len()).collect();
-            self.give_of_experts(step, adds, wave, &Place::Slots { held: &held, group, indices: &all });
+            if is_apart {
+                self.add_given(step, adds, wave);
+            } else {
+                let all: Vec<usize> = (0..wave.len()).collect();
+                self.give_of_experts(step, adds, wave, &Place::Slots { held: &held, group, indices: &all });
+            }
             adds = true;
         }
         Ok(())
+    }
+
+    /// From the hidden states of some experts to what each gives, apart from the others':
+    /// (pairs, rows).
+    fn give_apart(&mut self, step: &Experts, of_expert: &[Range<usize>], place: &Place<'_>) {
+        let kinds = self.kinds(&[step.down.w]);
+        for of in of_expert {
+            self.quantize_hidden(step, kinds, of.clone());
+        }
+        let (model, kernels, n_rows) = (self.model, self.model.kernels(), step.down.rows);
+        let Scratch { given, expert_inputs, routes, .. } = &mut *self.s;
+        let pairs = &routes.pairs[..];
+        given.resize(given.len().max(pairs.len() * n_rows), 0.0);
+        let down = OfExperts::new(model, &step.down, place, &expert_inputs[1], pairs.len());
+        let widest = of_expert.iter().map(Range::len).max().unwrap_or(1);
+        let tile_rows = grain_rows(n_rows * of_expert.len(), widest, model.pool().threads()).min(n_rows);
+        let cut = Cut { n_rows, tile_rows, cols: of_expert };
+        let out = Strips { data: &mut given[..pairs.len() * n_rows], cut };
+        model.pool().run(cut.n_tiles(), 1, out, |tile, mut part, _| {
+            let (rows, index) = cut.tile(tile.start);
+            let of = &of_expert[index];
+            let expert = (index, pairs[of.start].expert as usize);
+            down.multiply(kernels, expert, rows, of.clone(), &mut PartOutput(&mut part));
+        });
+    }
+
+    /// delta = the sum of weight * given over each column's pairs of some experts; or delta += that.
+    fn add_given(&mut self, step: &Experts, adds: bool, of_expert: &[Range<usize>]) {
+        let (n, kernels, rows) = (self.n, self.model.kernels(), step.down.rows);
+        let Scratch { registers, routes, given, .. } = &mut *self.s;
+        let delta = &mut registers[Register::Delta as usize][..n * rows];
+        if !adds {
+            delta.fill(0.0);
+        }
+        for pair in of_expert.iter().flat_map(Range::clone) {
+            let Chosen { col, weight, .. } = routes.pairs[pair];
+            let weight = if step.weighs_input { 1.0 } else { weight };
+            kernels.add_rows(&mut delta[col as usize * rows..][..rows], &[weight], &given[pair * rows..][..rows], rows);
+        }
     }
 
     /// From the hidden states of some experts that lie side by side to what they give.

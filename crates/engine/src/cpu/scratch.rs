@@ -95,6 +95,8 @@ pub(crate) struct Scratch {
     pub(super) routes: Routes,
     /// Inputs of experts, a column for each column and expert: of gate and up, of down.
     pub(super) expert_inputs: [InputBuffers; 2],
+    /// What experts give, a column for each column and expert, where it is not added at once.
+    pub(super) given: Vec<f32>,
     pub(super) workers: PerWorker<WorkerScratch>,
 }
 
@@ -153,6 +155,7 @@ impl Scratch {
                 let WidestExperts { n_used, k, width, .. } = WidestExperts::of(program);
                 [InputBuffers::new(cols * n_used, k)?, InputBuffers::new(cols * n_used, width)?]
             },
+            given: Vec::new(),
             workers,
         })
     }

@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use modelembed_spec::{Experts, Input, Linear, Norm, Register, Route, Segment, Step, TensorId};
+use modelembed_spec::{Experts, Input, Linear, Norm, Pending, Register, Route, Segment, Step, TensorId};
 use modelembed_storage::process::memory_left;
 use modelembed_storage::{Held, Keep, SlotOptions, SlotStats, Slots, Storage, StreamReader, StreamedRange};
 
@@ -17,6 +17,9 @@ use crate::residency::plan::{self, ExpertSizes};
 
 /// Guesses after which it is asked whether they pay.
 const BETS: u64 = 32;
+/// Shares of them that come true: below the first one fewer are made in a layer, above the second
+/// one more. One that is right is only read earlier; one that is wrong takes the disk's time.
+const PAYING: [f64; 2] = [0.75, 0.9];
 /// Guesses that are not made after those before did not pay.
 const PAUSE: u64 = 512;
 
@@ -44,6 +47,8 @@ pub(crate) struct Foresight {
     pub(crate) norm: Norm,
     pub(crate) router: Linear,
     pub(crate) route: Route,
+    /// What experts give goes into the residual stream as it is.
+    pub(crate) joins_plainly: bool,
 }
 
 impl ExpertGroups {
@@ -89,8 +94,8 @@ impl ExpertGroups {
             all_bytes: groups().map(|group| group.item_bytes() * group.n_experts as u64).sum(),
             used_bytes: groups().map(|group| group.item_bytes() * group.n_used as u64).sum(),
             slot_bytes: greatest,
-            // A token's in one layer, as many for the next, and those that are guessed.
-            least_bytes: greatest * (2 * most_used + most_used.div_ceil(2)),
+            // A token's in one layer, as many for the next, and as many that are guessed.
+            least_bytes: greatest * 3 * most_used,
         }
     }
 
@@ -130,10 +135,13 @@ fn of_segment(segment: &Segment) -> impl Iterator<Item = &Experts> {
 impl Foresight {
     /// Where a layer's router reads the norm of the residual stream, as it does in most.
     fn of(segment: &Segment, group: usize) -> Option<Foresight> {
-        let (mut last, mut router, mut route) = (None, None, None);
+        let (mut last, mut router, mut route, mut join) = (None, None, None, None);
         for step in &segment.steps {
             match step {
-                Step::JoinNorm { norm, to: Input::Normed, .. } => last = *norm,
+                Step::JoinNorm { join: pending, norm, to: Input::Normed, .. } => {
+                    last = *norm;
+                    join = join.or(*pending);
+                }
                 Step::Project { from: Input::Normed, parts, to: Register::Router, adds: false } => {
                     router = match &parts[..] {
                         [linear] => Some((last?, linear.clone())),
@@ -146,7 +154,8 @@ impl Foresight {
             }
         }
         let (norm, router) = router?;
-        Some(Foresight { group, norm, router, route: route? })
+        let joins_plainly = join == Some(Pending::normed(Register::Delta, None));
+        Some(Foresight { group, norm, router, route: route?, joins_plainly })
     }
 }
 
@@ -160,6 +169,8 @@ pub(crate) struct ExpertSlots {
     /// What the plan gave them, and what has to stay in memory beside them.
     planned_bytes: u64,
     dense_bytes: u64,
+    /// Experts that are guessed in a layer; 0 until the first one is.
+    guesses: AtomicUsize,
     /// Guesses and those that came true, up to the last time that they were looked at.
     looked_at: [AtomicU64; 2],
     /// Guesses that are not to be made.
@@ -189,6 +200,7 @@ impl ExpertSlots {
             sizes,
             planned_bytes,
             dense_bytes,
+            guesses: AtomicUsize::new(0),
             looked_at: Default::default(),
             paused: AtomicU64::new(0),
         })
@@ -218,27 +230,42 @@ impl ExpertSlots {
         Ok(self.slots.hold(&items, keep)?)
     }
 
-    /// How the next layer's experts can be guessed, if it is time to guess.
-    pub(crate) fn foresight<'a>(&self, group: &'a ExpertGroup) -> Option<&'a Foresight> {
+    /// How the next layer's experts can be guessed, if it is time to guess, and how many of them.
+    pub(crate) fn foresight<'a>(&self, group: &'a ExpertGroup) -> Option<(&'a Foresight, usize)> {
         let ahead = group.ahead.as_ref()?;
         let paused = self.paused.load(Ordering::Relaxed);
         if paused > 0 {
             self.paused.store(paused - 1, Ordering::Relaxed);
             return None;
         }
+        let n_used = ahead.route.n_used;
+        let mut guesses = match self.guesses.load(Ordering::Relaxed) {
+            0 => n_used.div_ceil(2),
+            guesses => guesses.min(n_used),
+        };
         let SlotStats { expected, came_true, .. } = self.slots.stats();
         let [bets, won] = &self.looked_at;
-        let (new, new_won) = (expected - bets.load(Ordering::Relaxed), came_true - won.load(Ordering::Relaxed));
+        // Another session may have looked at later ones.
+        let new = expected.saturating_sub(bets.load(Ordering::Relaxed));
+        let new_won = came_true.saturating_sub(won.load(Ordering::Relaxed));
         if new >= BETS {
             bets.store(expected, Ordering::Relaxed);
             won.store(came_true, Ordering::Relaxed);
-            // One that is wrong takes as much of the disk's time as one that is right saves.
-            if 2 * new_won < new {
+            let share = new_won as f64 / new as f64;
+            if share < PAYING[0] && guesses == 1 {
                 self.paused.store(PAUSE, Ordering::Relaxed);
                 return None;
             }
+            guesses = if share < PAYING[0] {
+                guesses - 1
+            } else if share > PAYING[1] {
+                n_used.min(guesses + 1)
+            } else {
+                guesses
+            };
         }
-        Some(ahead)
+        self.guesses.store(guesses, Ordering::Relaxed);
+        Some((ahead, guesses))
     }
 
     /// Has experts of a later layer read ahead.

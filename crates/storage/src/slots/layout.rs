@@ -1,6 +1,7 @@
 //! Where items lie in their files and in their slots, and which slots are alike.
 
 use std::io;
+use std::ops::Range;
 
 use crate::direct::ALIGN_BYTES;
 use crate::readers::PIECE_BYTES;
@@ -75,14 +76,21 @@ impl Part {
     fn n_pieces(&self) -> u32 {
         self.len.div_ceil(PIECE_BYTES as usize) as u32
     }
+
+    /// Bytes of a piece, but perhaps of the last one: all are as long, so that they come at the same
+    /// time.
+    fn piece_bytes(&self) -> usize {
+        self.len.div_ceil(self.n_pieces().max(1) as usize).next_multiple_of(ALIGN_BYTES as usize)
+    }
 }
 
 impl Item {
-    /// The part that a piece is of, and where in it the piece begins.
-    pub(super) fn piece(&self, mut piece: u32) -> (&Part, usize) {
+    /// The part that a piece is of, and which of its bytes the piece has.
+    pub(super) fn piece(&self, mut piece: u32) -> (&Part, Range<usize>) {
         for part in &self.parts {
             if piece < part.n_pieces() {
-                return (part, piece as usize * PIECE_BYTES as usize);
+                let (at, len) = (piece as usize * part.piece_bytes(), part.piece_bytes());
+                return (part, at.min(part.len)..part.len.min(at + len));
             }
             piece -= part.n_pieces();
         }

@@ -11,7 +11,7 @@ use crate::direct::DirectFile;
 use crate::error::StorageError;
 use crate::memory::Memory;
 use crate::os;
-use crate::readers::{BusyTime, Feed, PIECE_BYTES, Request};
+use crate::readers::{BusyTime, Feed, Request};
 
 /// How soon a wait notices that its caller wants to stop.
 const WAKE: Duration = Duration::from_millis(20);
@@ -289,11 +289,10 @@ unsafe impl Feed for Shared {
     }
 
     fn request(&self, ticket: Ticket) -> Request<'_> {
-        let (part, from) = self.items[ticket.item as usize].piece(ticket.piece);
-        let len = (part.len - from).min(PIECE_BYTES as usize);
-        let least = part.least.saturating_sub(from).min(len);
-        let out = self.memory.place(ticket.at + part.at + from, len);
-        Request { file: &self.files[part.file], offset: part.offset + from as u64, len, least, out }
+        let (part, of) = self.items[ticket.item as usize].piece(ticket.piece);
+        let least = part.least.saturating_sub(of.start).min(of.len());
+        let out = self.memory.place(ticket.at + part.at + of.start, of.len());
+        Request { file: &self.files[part.file], offset: part.offset + of.start as u64, len: of.len(), least, out }
     }
 
     fn finish(&self, ticket: Ticket, result: Result<(), StorageError>) {
