@@ -18,12 +18,14 @@ const FIRST_ROWS: usize = 32;
 const MOST_GROWTH: usize = 4;
 /// The part of a step's bound that a slice is made for: of the rest the machine has need when
 /// others are busy on it for a moment.
-const MARGIN: f64 = 0.9;
+const MARGIN: f64 = 0.85;
 /// What a new measurement counts beside all earlier ones.
 const WEIGHT: f64 = 0.3;
 /// How much longer a step with [`MOST_GROWTH`] times the rows of the largest one is believed to take
-/// until it is measured.
-const GROWTH: f64 = 2.5;
+/// until it is measured: of few rows most is the reading of weights, of many it is their own.
+const GROWTH: [f64; 2] = [2.5, MOST_GROWTH as f64];
+/// Rows that are many.
+const MANY_ROWS: usize = 32;
 /// What is left of a larger step's milliseconds, each time that a smaller one was measured: so what
 /// was slow once is tried again.
 const FADE: f64 = 0.998;
@@ -169,7 +171,12 @@ impl Pace {
         if larger.iter().all(Option::is_none)
             && let Some(unknown) = larger.get_mut(size(guessed) - size(all) - 1)
         {
-            *unknown = Some(Measured { times: 0, rows: guessed as f64, ms: GROWTH * ms, spread: 0.0 });
+            *unknown = Some(Measured {
+                times: 0,
+                rows: guessed as f64,
+                ms: GROWTH[usize::from(all >= MANY_ROWS)] * ms,
+                spread: 0.0,
+            });
         }
     }
 }
@@ -195,8 +202,8 @@ mod tests {
             // What is left of a prompt may be few rows: such a step tells nothing of others.
             pace.learn(took(4, 3), 4, 3, 0);
         }
-        assert_eq!(pace.rows(4, 0), 36, "4 + 36 rows take 130 of 135 ms");
-        assert_eq!(pace.rows(12, 0), 28, "12 + 28 rows take as long");
+        assert_eq!(pace.rows(4, 0), 32, "4 + 32 rows take 122 of 127.5 ms");
+        assert_eq!(pace.rows(12, 0), 24, "12 + 24 rows take as long");
         let row_ms = pace.row_ms(0).unwrap();
         assert!((3.0..3.5).contains(&row_ms), "a row costs {row_ms} ms, what it does among many");
     }
@@ -206,11 +213,11 @@ mod tests {
         let mut pace = Pace::new(Duration::from_millis(150), 16);
         pace.learn(Duration::from_millis(400), 16, 0, 0);
         pace.learn(Duration::from_millis(420), 16, 8, 0);
-        // Four times 24 rows are believed to take 1050 ms, so 540 have time for a few more than 24.
-        assert_eq!(pace.rows(16, 0), 20);
+        // Four times 24 rows are believed to take 1050 ms, so 510 have time for a few more than 24.
+        assert_eq!(pace.rows(16, 0), 16);
         pace.learn(Duration::from_millis(430), 16, 12, 0);
         pace.learn(Duration::from_millis(440), 16, 40, 0);
-        assert_eq!(pace.rows(16, 0), 52, "68 rows in 540 ms, of 600 for 400 of answers");
+        assert_eq!(pace.rows(16, 0), 48, "64 rows in 510 ms, of 600 for 400 of answers");
     }
 
     #[test]
