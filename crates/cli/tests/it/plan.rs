@@ -58,13 +58,23 @@ fn a_mixture_keeps_what_every_token_needs_and_some_experts() {
     assert!(number("slot_bytes") < number("bytes") && number("dense_bytes") > 0, "{plan}");
     assert_eq!(plan["experts"]["speeds"].as_array().unwrap().len(), 3);
     let talk = ["-raw", "-p", "the cat", "-n", "8", "-temp", "0", "-quiet"];
+    run(&["evict", "-model", &mixture.model]).ok();
     let squeezed = run(&[&fixed[..], &talk].concat()).ok();
+    let in_cache = json(&["status", "-model", &mixture.model]);
     let free = run(&[&["-model", &mixture.model, "-ctx", "64"], &talk[..]].concat()).ok();
     let answer = |text: &str| text.split("Memory Statistics").next().unwrap().to_owned();
     assert_eq!(answer(&squeezed.stdout), answer(&free.stdout));
     let run_json = json(&[&fixed[..], &talk].concat());
     let experts = &run_json["statistics"]["experts"];
     assert!(experts["used"].as_u64().unwrap() > 24 && experts["missed"].as_u64().unwrap() > 0, "{run_json}");
+    // Where reads go past the page cache, it has nothing of the experts but pages that they share
+    // with what every token needs.
+    let parts = in_cache["parts"].as_array().unwrap();
+    let of_experts = parts.iter().filter(|part| part["name"].as_str().is_some_and(|name| name.starts_with("experts")));
+    let resident: Option<u64> = of_experts.map(|part| part["resident_bytes"].as_u64()).sum();
+    if let (Some(resident), true) = (resident, experts["direct"] == true) {
+        assert!(resident < 1 << 20, "{resident} bytes of experts in the page cache");
+    }
     let bench = ["bench", "-prompt-tokens", "0", "-gen-tokens", "4", "-repeat", "1", "-no-bandwidth"];
     let ids = mixture.folder.path().join("ids").to_str().unwrap().to_owned();
     let text = run(&[&bench[..], &fixed, &["-write-ids", &ids]].concat()).ok().stdout;

@@ -252,8 +252,16 @@ pub(crate) fn chunk_cols(program: &Program) -> usize {
     (HIDDEN_BYTES / (4 * program.register_len(Register::Hidden).max(1))).clamp(MIN_COLS, MAX_COLS)
 }
 
-/// The same in a session that holds `capacity` tokens and is given `chunk_tokens` at once at most.
-/// Guesses are checked in one chunk.
-pub(crate) fn session_cols(program: &Program, capacity: usize, chunk_tokens: Option<usize>) -> usize {
-    chunk_cols(program).min(chunk_tokens.map_or(usize::MAX, |n| n.max(LOGIT_COLS))).min(capacity)
+/// The same in a session that holds `capacity` tokens and is given `chunk_tokens` at once at most;
+/// `widest` is what a [`Plan`](crate::residency::plan::Plan) says. Guesses are checked in one chunk.
+pub(crate) fn session_cols(
+    program: &Program,
+    capacity: usize,
+    chunk_tokens: Option<usize>,
+    widest: Option<usize>,
+) -> usize {
+    widest
+        .unwrap_or_else(|| chunk_cols(program))
+        .min(chunk_tokens.map_or(usize::MAX, |n| n.max(LOGIT_COLS)))
+        .min(capacity)
 }

@@ -214,6 +214,9 @@ fn note(ring_refusal: Option<&std::io::Error>, is_direct: bool) -> Option<String
     [ring, (!is_direct).then_some(direct)].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"))
 }
 
+/// Tokens of a prompt that may be computed together where experts are read for each chunk.
+const WIDER_CHUNKS: [usize; 2] = [2048, 1024];
+
 /// What memory beside the weights depends on.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
@@ -251,14 +254,19 @@ fn plan_input(
     sizes: Sizes,
 ) -> (PlanInput, Vec<Vec<StreamedRange>>) {
     let units = units(compiled, sizes.share);
-    let cols = scratch::session_cols(&compiled.program, sizes.ctx_tokens, sizes.chunk_tokens);
+    let cols = |widest| scratch::session_cols(&compiled.program, sizes.ctx_tokens, sizes.chunk_tokens, widest);
+    let scratch_bytes = |cols: usize| scratch::bytes(&compiled.program, cols, sizes.exact);
+    // A GPU has buffers for the usual one.
+    let wider = if sizes.share == CpuShare::all(&compiled.program) { &WIDER_CHUNKS[..] } else { &[] };
+    let wider = wider.iter().map(|widest| cols(Some(*widest))).filter(|wider| *wider > cols(None));
     let runs: Vec<Vec<StreamedRange>> = units.iter().map(|unit| runs(shards, unit)).collect();
     let total = |tensors: &[Tensor]| tensors.iter().map(|t| t.n_bytes).sum::<u64>();
     let input = PlanInput {
         unit_bytes: units.iter().map(|unit| total(unit)).collect(),
         streamable_bytes: runs.iter().map(|runs| runs.iter().map(|r| r.bytes.end - r.bytes.start).sum()).collect(),
         kv_bytes: sizes.kv_bytes(&compiled.program),
-        scratch_bytes: scratch::bytes(&compiled.program, cols, sizes.exact),
+        scratch_bytes: scratch_bytes(cols(None)),
+        wider_chunks: wider.map(|cols| (cols, scratch_bytes(cols))).collect(),
         budget,
         left: match budget {
             RamBudget::Auto => modelembed_storage::process::memory_left(),

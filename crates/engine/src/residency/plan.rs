@@ -59,6 +59,9 @@ pub struct PlanInput {
     pub kv_bytes: u64,
     /// Working memory of the widest chunk.
     pub scratch_bytes: u64,
+    /// Wider chunks of a prompt, the widest first, each with its working memory: where experts are
+    /// read for each chunk, fewer chunks read less.
+    pub wider_chunks: Vec<(usize, u64)>,
     /// What the user said.
     pub budget: RamBudget,
     /// Bytes that the machine and the control groups leave.
@@ -104,11 +107,16 @@ pub struct Plan {
     /// Bytes of experts that stay, while others are read when they are chosen; 0 unless that is how
     /// the model streams.
     pub slot_bytes: u64,
+    /// Tokens of a prompt that are computed together at most, if that is other than usual.
+    pub chunk_tokens: Option<usize>,
     /// Bytes a second of direct reads, once measured.
     pub disk_bytes_per_second: Option<f64>,
     /// As in the input.
     pub memory_bytes_per_second: Option<f64>,
 }
+
+/// The part of the memory for experts that wider chunks may take.
+const WIDER_SHARE: u64 = 8;
 
 /// Memory that the process itself needs beyond what is counted: code, page tables, threads' stacks.
 const PROCESS_BYTES: u64 = 8 << 20;
@@ -126,6 +134,7 @@ impl Plan {
             window_bytes: 0,
             experts: input.experts,
             slot_bytes: 0,
+            chunk_tokens: None,
             disk_bytes_per_second: None,
             memory_bytes_per_second: input.memory_bytes_per_second,
         };
@@ -138,9 +147,16 @@ impl Plan {
             plan.verdict = Verdict::Fits;
             return plan;
         }
-        let for_experts = for_weights.saturating_sub(plan.dense_bytes());
+        let mut for_experts = for_weights.saturating_sub(plan.dense_bytes());
         if let Some(experts) = input.experts.filter(|experts| for_experts >= experts.least_bytes) {
             plan.verdict = Verdict::Streams;
+            let more = |scratch_bytes: u64| scratch_bytes.saturating_sub(input.scratch_bytes);
+            let most = (for_experts / WIDER_SHARE).min(for_experts - experts.least_bytes);
+            if let Some(&(cols, scratch_bytes)) = input.wider_chunks.iter().find(|(_, bytes)| more(*bytes) <= most) {
+                plan.chunk_tokens = Some(cols);
+                plan.other_bytes += more(scratch_bytes);
+                for_experts -= more(scratch_bytes);
+            }
             plan.slot_bytes = for_experts.min(experts.n_items * experts.slot_bytes);
             return plan;
         }
@@ -327,6 +343,7 @@ mod tests {
             unit_bytes,
             kv_bytes: 40 * MB,
             scratch_bytes: 20 * MB,
+            wider_chunks: Vec::new(),
             budget,
             left: MemoryLeft { machine_bytes: available, groups_bytes: None },
             n_windows: 3,
@@ -369,6 +386,19 @@ mod tests {
         let line = plan.to_string();
         assert!(line.starts_with("streams experts: 300.0 MB of weights") && line.contains("40, 65 or 80 %"), "{line}");
         assert!(line.contains("0.8, 1.0 or 1.0 tokens/s"), "{line}");
+    }
+
+    #[test]
+    fn long_prompts_get_an_eighth_of_the_memory_for_experts() {
+        // 68 MB beside the weights, 300 MB of them.
+        for (mb, chunk_tokens, more_mb) in [(1500, Some(2048), 80), (700, Some(1024), 40), (600, None, 0)] {
+            let input = PlanInput { wider_chunks: vec![(2048, 100 * MB), (1024, 60 * MB)], ..mixture(mb) };
+            let (plan, usual) = (Plan::new(&input), Plan::new(&mixture(mb)));
+            assert_eq!((plan.chunk_tokens, plan.slot_bytes), (chunk_tokens, usual.slot_bytes - more_mb * MB), "{mb}");
+            assert_eq!(plan.other_bytes, usual.other_bytes + more_mb * MB);
+        }
+        let input = PlanInput { wider_chunks: vec![(2048, 100 * MB)], ..mixture(4000) };
+        assert_eq!(Plan::new(&input).chunk_tokens, None, "it fits");
     }
 
     #[test]

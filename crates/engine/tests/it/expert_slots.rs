@@ -88,6 +88,26 @@ fn every_reader_gives_the_same_bits() {
     assert_eq!(stats(&model).reader, StreamReader::Threads);
 }
 
+/// A long prompt goes over the experts once, not once for every 512 tokens.
+#[test]
+fn long_prompts_go_in_wider_chunks() {
+    const LONG: usize = 700;
+    let dir = TinyModels::new();
+    let spec = TinySpec { n_embd: 256, n_ff: 512, n_layer: 8, ..specs()[0] };
+    let path = dir.write(spec.name, &tiny(&spec));
+    let options = |budget: u64| options(RamBudget::Bytes(budget)).ctx_tokens(LONG);
+    let map = load(&path, &options(1 << 40));
+    let (experts, plan) = (map.plan().experts.expect("a mixture"), map.plan());
+    let budget = plan.other_bytes + plan.dense_bytes() + experts.all_bytes / 10 * 9;
+    let model = load(&path, &options(budget));
+    assert_eq!(model.plan().chunk_tokens, Some(LONG), "{}", model.plan());
+    assert_eq!(model.plan().other_bytes + model.plan().slot_bytes, budget - model.plan().dense_bytes());
+    let last = |model| session(model, LONG).eval(&ids(LONG)).unwrap().to_vec();
+    assert_eq!(first_bit_difference(&last(&model), &last(&map)), None);
+    let stats = stats(&model);
+    assert!(stats.passed > 0 && stats.passed <= experts.n_items, "{stats:?}");
+}
+
 /// Nothing of experts is read before a token wants them, and nothing ahead but what every token
 /// needs.
 #[test]

@@ -133,7 +133,7 @@ impl Engine {
         let store = PageStore::new(&sizes, &budget)?;
         let rotated: Vec<usize> = model.spec().ropes.iter().map(|rope| rope.n_rot).collect();
         let most_rows = ctx_tokens.saturating_mul(options.sequences);
-        let cols = session_cols(model.program(), most_rows, options.chunk_tokens);
+        let cols = session_cols(model.program(), most_rows, options.chunk_tokens, model.plan().chunk_tokens);
         let scratch = Scratch::new(model.program(), &rotated, ctx_tokens, cols, model.pool())?;
         let gpu = model
             .gpu()
