@@ -65,12 +65,12 @@ fn prompt(n: usize, seed: u32) -> Vec<TokenId> {
 fn a_long_prompt_lets_short_ones_pass_until_its_time_has_come() {
     let mut bench = Bench::new();
     bench.add(0, prompt(1000, 1));
-    assert_eq!(bench.planned(), [(1, 124)], "most of a step of 150 ms, in multiples of four");
+    assert_eq!(bench.planned(), [(1, 140)], "most of a step of 150 ms, in multiples of four");
     // It takes a second: who comes within it and is shorter passes, unless it comes too late.
     bench.add(100, prompt(20, 2));
     bench.add(950, prompt(40, 3));
     bench.add(970, prompt(40, 4));
-    assert_eq!(bench.planned(), [(2, 20), (3, 40), (1, 64)]);
+    assert_eq!(bench.planned(), [(2, 20), (3, 40), (1, 80)]);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn equal_prompts_come_in_their_order() {
     for (i, came_ms) in [30, 10, 20].into_iter().enumerate() {
         bench.add(came_ms, prompt(100, i as u32));
     }
-    assert_eq!(bench.planned(), [(2, 100), (3, 24)]);
+    assert_eq!(bench.planned(), [(2, 100), (3, 40)]);
 }
 
 #[test]
@@ -89,9 +89,9 @@ fn what_is_there_already_costs_no_time() {
     let plan = bench.scheduler.plan();
     bench.scheduler.step(&plan);
     bench.scheduler.leave(0, EndReason::Cancelled);
-    // Of 224 tokens 124 are there, and so it comes before 150 of another one.
+    // Of 240 tokens 140 are there, and so it comes before 150 of another one.
     bench.add(0, prompt(150, 2));
-    bench.add(0, [&prompt(124, 1)[..], &prompt(100, 3)].concat());
+    bench.add(0, [&prompt(140, 1)[..], &prompt(100, 3)].concat());
     assert_eq!(bench.planned().first().map(|slice| slice.0), Some(3));
 }
 
@@ -113,7 +113,7 @@ fn who_waits_for_pages_does_not_stop_those_that_hold_them() {
     bench.add(0, prompt(1000, 1));
     bench.add(0, prompt(20, 2));
     bench.add(0, prompt(30, 3));
-    assert_eq!(bench.planned(), [(2, 20), (3, 30), (1, 74)]);
+    assert_eq!(bench.planned(), [(2, 20), (3, 30), (1, 90)]);
     // The shortest goes back, and waits for more pages than there are beside the others.
     bench.scheduler.put_down(1);
     bench.scheduler.tasks[1].n_preempted = 100;
@@ -121,7 +121,7 @@ fn who_waits_for_pages_does_not_stop_those_that_hold_them() {
     let pages = bench.scheduler.engine.page_use().total;
     assert!(!bench.scheduler.admit(1, pages));
     bench.scheduler.tasks[1].tokens.extend(prompt(pages * 256, 4));
-    assert_eq!(bench.planned(), [(1, 124)], "nor does anybody else begin before it");
+    assert_eq!(bench.planned(), [(1, 140)], "nor does anybody else begin before it");
 }
 
 #[test]
