@@ -221,7 +221,8 @@ def number(x, unit=""):
 
 def markdown(state):
     about = state["about"]
-    lines = [f"Measured on {about['date']}: {about['machine']}; {about['threads']} threads unless the row says otherwise.",
+    lines = [f"Measured on {about['date']}: {about['machine']};",
+             f"{about['threads']} threads unless the row says otherwise.",
              "; ".join(f"{name}: {version}" for name, version in about["versions"].items()) + ".",
              *([about["note"]] if about.get("note") else []),
              "The ratio is over the best peer of the row; above 1 modelembed is better. Medians.", ""]
