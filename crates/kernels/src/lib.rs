@@ -39,7 +39,7 @@ mod vector;
 
 /// Raised whenever a kernel gives other bits than before, or those who use kernels add things up in
 /// another order: what was computed then is not gone on with now.
-pub const BITS_VERSION: u32 = 2;
+pub const BITS_VERSION: u32 = 3;
 
 pub use isa::Isa;
 pub use matrix::{ACT_BLOCK, ActKind, ActLayout, Acts, MatRef, Output, Strided};

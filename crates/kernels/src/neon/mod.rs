@@ -27,6 +27,7 @@ mod decoded;
 mod dot;
 mod dots;
 mod exact;
+mod grid;
 mod kquants;
 mod legacy;
 mod paired;
@@ -64,13 +65,17 @@ pub(crate) static I8MM: MatrixFns = MatrixFns {
 };
 
 use codebook::{IQ4_NL, IQ4_XS, MXFP4};
+use grid::{IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 use kquants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 /// Calls `$m!(A, B, ...)` with the formats that have functions of their own here.
 macro_rules! for_each_own {
     ($m:ident) => {
-        $m!(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, MXFP4, IQ4_NL, IQ4_XS)
+        $m!(
+            Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, MXFP4, IQ4_NL, IQ4_XS, IQ3_S, IQ3_XXS, IQ2_S,
+            IQ2_XS, IQ2_XXS
+        )
     };
 }
 
