@@ -43,6 +43,7 @@ pub(crate) struct PanelRows {
     row_bytes: usize,
     n_rows: usize,
     /// What is to be requested meanwhile, by packers that [do so](Panel::PACK_REQUESTS).
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no packer does there"))]
     pub ahead: Ahead,
 }
 

@@ -174,10 +174,10 @@ impl Pass<'_> {
                 left.retain(|index| !ready.contains(index));
                 let of: Vec<Range<usize>> = ready.iter().map(|index| wave[*index].clone()).collect();
                 // Where nothing else is read, or nothing is there, a guess is made at once.
-                if ready.is_empty() || left.is_empty() {
-                    if let Some(foresight) = foresight.take() {
-                        self.foresee(slots, foresight, &[], adds);
-                    }
+                if (ready.is_empty() || left.is_empty())
+                    && let Some(foresight) = foresight.take()
+                {
+                    self.foresee(slots, foresight, &[], adds);
                 }
                 if ready.is_empty() {
                     held.wait(first, is_cancelled).map_err(wait_failed)?;

@@ -53,13 +53,13 @@ pub(super) struct Case {
 
 impl Case {
     /// Values are below 2, and what is lost are roundings of scores, up to about 10 for heads of
-    /// 256 (2^-24 * 10 = 6e-7). A register of four lanes adds up twice as many products, one after
-    /// the other, as one of eight.
+    /// 256 (2^-24 * 10 = 6e-7), of their sum, their scale and what is taken off them. A register of
+    /// four lanes adds up twice as many products, one after the other, as one of eight.
     pub(super) fn bound(&self) -> f64 {
         let lanes = if cfg!(target_arch = "aarch64") { 2.0 } else { 1.0 };
         // Lines make scores of up to 65.
         let lines = if self.lines.is_empty() { 1.0 } else { 6.0 };
-        1.2e-6 * lanes * lines * (self.head_dim as f64 / 256.0).max(1.0)
+        2e-6 * lanes * lines * (self.head_dim as f64 / 256.0).max(1.0)
     }
 
     pub(super) fn new(head_dim: usize, n_pos: usize, visible: Vec<Range<usize>>, soft_cap: Option<f32>) -> Case {
